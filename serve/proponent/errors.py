@@ -1,0 +1,95 @@
+"""Every error a user can meet, each kind with a stable reason code.
+
+The reason travels unchanged through the handler, the gateway, gRPC details and problem+json, so a client
+can branch on it. The kind decides the status code (see ``gateway.status``).
+"""
+
+from __future__ import annotations
+
+
+class ProponentError(Exception):
+    """Base of all errors with a message meant for the user.
+
+    Attributes:
+        message: A sentence that names the thing, the value and what was expected.
+        field: The request field, configuration key or file at fault; empty where none applies.
+        reason: Stable upper-case code, e.g. ``IMAGE_UNREADABLE``.
+    """
+
+    default_reason = "INTERNAL"
+
+    def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.reason = reason or self.default_reason
+
+
+class InvalidInputError(ProponentError):
+    """The caller sent something unusable (gRPC INVALID_ARGUMENT, HTTP 400)."""
+
+    default_reason = "INVALID_INPUT"
+
+
+class NotFoundError(ProponentError):
+    """An unknown model, example or file (NOT_FOUND, 404)."""
+
+    default_reason = "NOT_FOUND"
+
+
+class PermissionDeniedError(ProponentError):
+    """The operator did not allow this (PERMISSION_DENIED, 403)."""
+
+    default_reason = "PERMISSION_DENIED"
+
+
+class MismatchError(ProponentError):
+    """Model and bundle do not belong together (FAILED_PRECONDITION, 409)."""
+
+    default_reason = "INDEX_MODEL_MISMATCH"
+
+
+class OverloadedError(ProponentError):
+    """Too many requests in flight (RESOURCE_EXHAUSTED, 429)."""
+
+    default_reason = "OVERLOADED"
+
+
+class UnavailableError(ProponentError):
+    """No worker with a consistent bundle is ready (UNAVAILABLE, 503)."""
+
+    default_reason = "UNAVAILABLE"
+
+
+class CorruptBundleError(UnavailableError):
+    """A bundle file is missing, truncated or altered; the message names the file."""
+
+    default_reason = "BUNDLE_CORRUPT"
+
+
+class DeadlineError(ProponentError):
+    """The caller's deadline passed before an answer was ready (DEADLINE_EXCEEDED, 504)."""
+
+    default_reason = "DEADLINE_EXCEEDED"
+
+
+class SpecError(InvalidInputError):
+    """A key of explain.yaml is missing or wrong; the message names key, value and expectation."""
+
+    default_reason = "SPEC_INVALID"
+
+
+class TrainingMismatchError(ProponentError):
+    """The model does not behave like the one described: wrong transform, class order or weights."""
+
+    default_reason = "ACCURACY_BELOW_EXPECTED"
+
+
+class CurvatureError(ProponentError):
+    """The curvature cannot be inverted as asked, e.g. an indefinite Hessian."""
+
+    default_reason = "CURVATURE_UNUSABLE"
+
+
+class InternalError(ProponentError):
+    """A defect of the service itself; nothing the caller can mend (INTERNAL, 500)."""
