@@ -1,0 +1,104 @@
+"""What an explanation is made of: plain values, no torch, no protobuf."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+class Measure(enum.Enum):
+    """How influence is measured; the order is the order of results in a reply."""
+
+    INFLUENCE = "influence"
+    THETA_RELATIF = "theta-relatif"
+    L_RELATIF = "l-relatif"
+
+
+class NoticeCode(enum.Enum):
+    """Kinds of notices, by the names of the proto's enum."""
+
+    K_CAPPED = "CODE_K_CAPPED"
+    ZERO_INFLUENCE = "CODE_ZERO_INFLUENCE"
+    NO_DIRECTION = "CODE_NO_DIRECTION"
+    ROWS_OMITTED = "CODE_ROWS_OMITTED"
+    CANDIDATES_CAPPED = "CODE_CANDIDATES_CAPPED"
+    LAYERS_UNCOVERED = "CODE_LAYERS_UNCOVERED"
+    NO_FLIP_FOUND = "CODE_NO_FLIP_FOUND"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the reader of a reply must know; ``count`` where the kind has one."""
+
+    code: NoticeCode
+    message: str
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one input; ``probabilities`` has one float for each class and sums to 1."""
+
+    class_id: int
+    label: str
+    probabilities: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Influence:
+    """One training example in an explanation.
+
+    ``score`` is signed: positive argues for the explained label (training on the example lowered its loss).
+    ``self_influence`` is g_i^T C^-1 g_i. ``rank`` counts from 1.
+    """
+
+    example_id: str
+    score: float
+    rank: int
+    class_id: int
+    label: str
+    predicted_class_id: int
+    self_influence: float
+    source: str = ""
+    thumbnail: bytes = b""
+
+
+@dataclass(frozen=True)
+class MeasureResult:
+    """Both ends of one measure: proponents from the highest score, opponents from the lowest."""
+
+    measure: Measure
+    proponents: Sequence[Influence]
+    opponents: Sequence[Influence]
+
+
+@dataclass(frozen=True)
+class MeasureScores:
+    """The exact scores of named examples under one measure, in the order they were named."""
+
+    measure: Measure
+    scores: Sequence[Influence]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How faithful an answer is known to be; ``kept_energy`` lies in 0..1."""
+
+    curvature: str
+    kept_energy: float
+    audit: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The answer to one explanation request; ``timings`` maps a stage to seconds."""
+
+    prediction: Prediction
+    results: Sequence[MeasureResult]
+    target_class_id: int
+    bundle_digest: str
+    quality: Quality
+    train_size: int
+    notices: Sequence[Notice] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,478 @@
+import datetime
+
+from proponent.v1 import validate_pb2 as _validate_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Measure(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MEASURE_UNSPECIFIED: _ClassVar[Measure]
+    MEASURE_INFLUENCE: _ClassVar[Measure]
+    MEASURE_THETA_RELATIF: _ClassVar[Measure]
+    MEASURE_L_RELATIF: _ClassVar[Measure]
+
+class View(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VIEW_UNSPECIFIED: _ClassVar[View]
+    VIEW_ID_ONLY: _ClassVar[View]
+    VIEW_METADATA: _ClassVar[View]
+    VIEW_THUMBNAIL: _ClassVar[View]
+
+class Redundancy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REDUNDANCY_UNSPECIFIED: _ClassVar[Redundancy]
+    REDUNDANCY_SUM: _ClassVar[Redundancy]
+    REDUNDANCY_FACILITY_LOCATION: _ClassVar[Redundancy]
+    REDUNDANCY_MMD: _ClassVar[Redundancy]
+MEASURE_UNSPECIFIED: Measure
+MEASURE_INFLUENCE: Measure
+MEASURE_THETA_RELATIF: Measure
+MEASURE_L_RELATIF: Measure
+VIEW_UNSPECIFIED: View
+VIEW_ID_ONLY: View
+VIEW_METADATA: View
+VIEW_THUMBNAIL: View
+REDUNDANCY_UNSPECIFIED: Redundancy
+REDUNDANCY_SUM: Redundancy
+REDUNDANCY_FACILITY_LOCATION: Redundancy
+REDUNDANCY_MMD: Redundancy
+
+class Tensor(_message.Message):
+    __slots__ = ("shape", "dtype", "data")
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    dtype: str
+    data: bytes
+    def __init__(self, shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class PredictRequest(_message.Message):
+    __slots__ = ("model", "encoded_image", "tensor", "request_id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ENCODED_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    encoded_image: bytes
+    tensor: Tensor
+    request_id: str
+    def __init__(self, model: _Optional[str] = ..., encoded_image: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class Prediction(_message.Message):
+    __slots__ = ("class_id", "label", "probabilities")
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    class_id: int
+    label: str
+    probabilities: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., probabilities: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class PredictResponse(_message.Message):
+    __slots__ = ("prediction", "bundle_digest", "request_id")
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    prediction: Prediction
+    bundle_digest: str
+    request_id: str
+    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., bundle_digest: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class Target(_message.Message):
+    __slots__ = ("class_id", "contrast")
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTRAST_FIELD_NUMBER: _ClassVar[int]
+    class_id: int
+    contrast: Contrast
+    def __init__(self, class_id: _Optional[int] = ..., contrast: _Optional[_Union[Contrast, _Mapping]] = ...) -> None: ...
+
+class Contrast(_message.Message):
+    __slots__ = ("for_class_id", "against_class_id")
+    FOR_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    AGAINST_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    for_class_id: int
+    against_class_id: int
+    def __init__(self, for_class_id: _Optional[int] = ..., against_class_id: _Optional[int] = ...) -> None: ...
+
+class Filter(_message.Message):
+    __slots__ = ("allow_class_ids", "deny_class_ids", "exclude_example_ids")
+    ALLOW_CLASS_IDS_FIELD_NUMBER: _ClassVar[int]
+    DENY_CLASS_IDS_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_EXAMPLE_IDS_FIELD_NUMBER: _ClassVar[int]
+    allow_class_ids: _containers.RepeatedScalarFieldContainer[int]
+    deny_class_ids: _containers.RepeatedScalarFieldContainer[int]
+    exclude_example_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, allow_class_ids: _Optional[_Iterable[int]] = ..., deny_class_ids: _Optional[_Iterable[int]] = ..., exclude_example_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Diversity(_message.Message):
+    __slots__ = ("redundancy", "gamma", "candidates", "bandwidth", "whole_dataset")
+    REDUNDANCY_FIELD_NUMBER: _ClassVar[int]
+    GAMMA_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    BANDWIDTH_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_DATASET_FIELD_NUMBER: _ClassVar[int]
+    redundancy: Redundancy
+    gamma: float
+    candidates: int
+    bandwidth: float
+    whole_dataset: bool
+    def __init__(self, redundancy: _Optional[_Union[Redundancy, str]] = ..., gamma: _Optional[float] = ..., candidates: _Optional[int] = ..., bandwidth: _Optional[float] = ..., whole_dataset: _Optional[bool] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("model", "encoded_image", "tensor", "measures", "top_k", "target", "filter", "diversity", "view", "request_id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ENCODED_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    MEASURES_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    encoded_image: bytes
+    tensor: Tensor
+    measures: _containers.RepeatedScalarFieldContainer[Measure]
+    top_k: int
+    target: Target
+    filter: Filter
+    diversity: Diversity
+    view: View
+    request_id: str
+    def __init__(self, model: _Optional[str] = ..., encoded_image: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., measures: _Optional[_Iterable[_Union[Measure, str]]] = ..., top_k: _Optional[int] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., view: _Optional[_Union[View, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class Influence(_message.Message):
+    __slots__ = ("example_id", "score", "rank", "class_id", "label", "predicted_class_id", "self_influence", "source", "thumbnail")
+    EXAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    SELF_INFLUENCE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
+    example_id: str
+    score: float
+    rank: int
+    class_id: int
+    label: str
+    predicted_class_id: int
+    self_influence: float
+    source: str
+    thumbnail: bytes
+    def __init__(self, example_id: _Optional[str] = ..., score: _Optional[float] = ..., rank: _Optional[int] = ..., class_id: _Optional[int] = ..., label: _Optional[str] = ..., predicted_class_id: _Optional[int] = ..., self_influence: _Optional[float] = ..., source: _Optional[str] = ..., thumbnail: _Optional[bytes] = ...) -> None: ...
+
+class MeasureResult(_message.Message):
+    __slots__ = ("measure", "proponents", "opponents")
+    MEASURE_FIELD_NUMBER: _ClassVar[int]
+    PROPONENTS_FIELD_NUMBER: _ClassVar[int]
+    OPPONENTS_FIELD_NUMBER: _ClassVar[int]
+    measure: Measure
+    proponents: _containers.RepeatedCompositeFieldContainer[Influence]
+    opponents: _containers.RepeatedCompositeFieldContainer[Influence]
+    def __init__(self, measure: _Optional[_Union[Measure, str]] = ..., proponents: _Optional[_Iterable[_Union[Influence, _Mapping]]] = ..., opponents: _Optional[_Iterable[_Union[Influence, _Mapping]]] = ...) -> None: ...
+
+class Notice(_message.Message):
+    __slots__ = ("code", "message", "count")
+    class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CODE_UNSPECIFIED: _ClassVar[Notice.Code]
+        CODE_K_CAPPED: _ClassVar[Notice.Code]
+        CODE_ZERO_INFLUENCE: _ClassVar[Notice.Code]
+        CODE_NO_DIRECTION: _ClassVar[Notice.Code]
+        CODE_ROWS_OMITTED: _ClassVar[Notice.Code]
+        CODE_CANDIDATES_CAPPED: _ClassVar[Notice.Code]
+        CODE_LAYERS_UNCOVERED: _ClassVar[Notice.Code]
+        CODE_NO_FLIP_FOUND: _ClassVar[Notice.Code]
+    CODE_UNSPECIFIED: Notice.Code
+    CODE_K_CAPPED: Notice.Code
+    CODE_ZERO_INFLUENCE: Notice.Code
+    CODE_NO_DIRECTION: Notice.Code
+    CODE_ROWS_OMITTED: Notice.Code
+    CODE_CANDIDATES_CAPPED: Notice.Code
+    CODE_LAYERS_UNCOVERED: Notice.Code
+    CODE_NO_FLIP_FOUND: Notice.Code
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    code: Notice.Code
+    message: str
+    count: int
+    def __init__(self, code: _Optional[_Union[Notice.Code, str]] = ..., message: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class Quality(_message.Message):
+    __slots__ = ("curvature", "kept_energy", "audit")
+    CURVATURE_FIELD_NUMBER: _ClassVar[int]
+    KEPT_ENERGY_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
+    curvature: str
+    kept_energy: float
+    audit: _struct_pb2.Struct
+    def __init__(self, curvature: _Optional[str] = ..., kept_energy: _Optional[float] = ..., audit: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class Timing(_message.Message):
+    __slots__ = ("stage", "duration")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    DURATION_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    duration: _duration_pb2.Duration
+    def __init__(self, stage: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("prediction", "results", "target_class_id", "bundle_digest", "quality", "train_size", "notices", "timings", "explanation_id", "request_id")
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    NOTICES_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    prediction: Prediction
+    results: _containers.RepeatedCompositeFieldContainer[MeasureResult]
+    target_class_id: int
+    bundle_digest: str
+    quality: Quality
+    train_size: int
+    notices: _containers.RepeatedCompositeFieldContainer[Notice]
+    timings: _containers.RepeatedCompositeFieldContainer[Timing]
+    explanation_id: str
+    request_id: str
+    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., results: _Optional[_Iterable[_Union[MeasureResult, _Mapping]]] = ..., target_class_id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., quality: _Optional[_Union[Quality, _Mapping]] = ..., train_size: _Optional[int] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., timings: _Optional[_Iterable[_Union[Timing, _Mapping]]] = ..., explanation_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class StreamExplainRequest(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: ExplainRequest
+    def __init__(self, request: _Optional[_Union[ExplainRequest, _Mapping]] = ...) -> None: ...
+
+class StreamExplainResponse(_message.Message):
+    __slots__ = ("request_id", "response", "error")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    response: ExplainResponse
+    error: ItemError
+    def __init__(self, request_id: _Optional[str] = ..., response: _Optional[_Union[ExplainResponse, _Mapping]] = ..., error: _Optional[_Union[ItemError, _Mapping]] = ...) -> None: ...
+
+class ItemError(_message.Message):
+    __slots__ = ("code", "reason", "message", "field")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    reason: str
+    message: str
+    field: str
+    def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., field: _Optional[str] = ...) -> None: ...
+
+class GetExampleRequest(_message.Message):
+    __slots__ = ("model", "example_id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    example_id: str
+    def __init__(self, model: _Optional[str] = ..., example_id: _Optional[str] = ...) -> None: ...
+
+class GetExampleResponse(_message.Message):
+    __slots__ = ("example",)
+    EXAMPLE_FIELD_NUMBER: _ClassVar[int]
+    example: Example
+    def __init__(self, example: _Optional[_Union[Example, _Mapping]] = ...) -> None: ...
+
+class Example(_message.Message):
+    __slots__ = ("example_id", "class_id", "label", "predicted_class_id", "self_influence", "source", "thumbnail")
+    EXAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    SELF_INFLUENCE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
+    example_id: str
+    class_id: int
+    label: str
+    predicted_class_id: int
+    self_influence: float
+    source: str
+    thumbnail: bytes
+    def __init__(self, example_id: _Optional[str] = ..., class_id: _Optional[int] = ..., label: _Optional[str] = ..., predicted_class_id: _Optional[int] = ..., self_influence: _Optional[float] = ..., source: _Optional[str] = ..., thumbnail: _Optional[bytes] = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("model", "bundle_digest", "weights_sha256", "curvature", "damping", "damping_relative", "embedding_size", "train_size", "class_names", "input_shape", "kept_energy", "audit", "loss", "created", "uncovered_share", "uncovered", "image_size", "image_mode")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    CURVATURE_FIELD_NUMBER: _ClassVar[int]
+    DAMPING_FIELD_NUMBER: _ClassVar[int]
+    DAMPING_RELATIVE_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_SIZE_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAMES_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SHAPE_FIELD_NUMBER: _ClassVar[int]
+    KEPT_ENERGY_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    UNCOVERED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    UNCOVERED_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_MODE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    bundle_digest: str
+    weights_sha256: str
+    curvature: str
+    damping: float
+    damping_relative: bool
+    embedding_size: int
+    train_size: int
+    class_names: _containers.RepeatedScalarFieldContainer[str]
+    input_shape: _containers.RepeatedScalarFieldContainer[int]
+    kept_energy: float
+    audit: _struct_pb2.Struct
+    loss: str
+    created: str
+    uncovered_share: float
+    uncovered: _containers.RepeatedScalarFieldContainer[str]
+    image_size: _containers.RepeatedScalarFieldContainer[int]
+    image_mode: str
+    def __init__(self, model: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., curvature: _Optional[str] = ..., damping: _Optional[float] = ..., damping_relative: _Optional[bool] = ..., embedding_size: _Optional[int] = ..., train_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., kept_energy: _Optional[float] = ..., audit: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., loss: _Optional[str] = ..., created: _Optional[str] = ..., uncovered_share: _Optional[float] = ..., uncovered: _Optional[_Iterable[str]] = ..., image_size: _Optional[_Iterable[int]] = ..., image_mode: _Optional[str] = ...) -> None: ...
+
+class ScoreExamplesRequest(_message.Message):
+    __slots__ = ("query", "example_ids")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_IDS_FIELD_NUMBER: _ClassVar[int]
+    query: ExplainRequest
+    example_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, query: _Optional[_Union[ExplainRequest, _Mapping]] = ..., example_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class MeasureScores(_message.Message):
+    __slots__ = ("measure", "scores")
+    MEASURE_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    measure: Measure
+    scores: _containers.RepeatedCompositeFieldContainer[Influence]
+    def __init__(self, measure: _Optional[_Union[Measure, str]] = ..., scores: _Optional[_Iterable[_Union[Influence, _Mapping]]] = ...) -> None: ...
+
+class ScoreExamplesResponse(_message.Message):
+    __slots__ = ("prediction", "results", "bundle_digest", "notices", "train_size")
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NOTICES_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    prediction: Prediction
+    results: _containers.RepeatedCompositeFieldContainer[MeasureScores]
+    bundle_digest: str
+    notices: _containers.RepeatedCompositeFieldContainer[Notice]
+    train_size: int
+    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., results: _Optional[_Iterable[_Union[MeasureScores, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., train_size: _Optional[int] = ...) -> None: ...
+
+class EstimateRemovalRequest(_message.Message):
+    __slots__ = ("query", "example_ids", "second_order")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_IDS_FIELD_NUMBER: _ClassVar[int]
+    SECOND_ORDER_FIELD_NUMBER: _ClassVar[int]
+    query: ExplainRequest
+    example_ids: _containers.RepeatedScalarFieldContainer[str]
+    second_order: bool
+    def __init__(self, query: _Optional[_Union[ExplainRequest, _Mapping]] = ..., example_ids: _Optional[_Iterable[str]] = ..., second_order: _Optional[bool] = ...) -> None: ...
+
+class EstimateRemovalResponse(_message.Message):
+    __slots__ = ("prediction", "loss_change", "probabilities_after", "bundle_digest", "notices", "group_size", "train_size")
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    LOSS_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_AFTER_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NOTICES_FIELD_NUMBER: _ClassVar[int]
+    GROUP_SIZE_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    prediction: Prediction
+    loss_change: float
+    probabilities_after: _containers.RepeatedScalarFieldContainer[float]
+    bundle_digest: str
+    notices: _containers.RepeatedCompositeFieldContainer[Notice]
+    group_size: int
+    train_size: int
+    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., loss_change: _Optional[float] = ..., probabilities_after: _Optional[_Iterable[float]] = ..., bundle_digest: _Optional[str] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., group_size: _Optional[int] = ..., train_size: _Optional[int] = ...) -> None: ...
+
+class FindFlipSetRequest(_message.Message):
+    __slots__ = ("query", "max_size")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    MAX_SIZE_FIELD_NUMBER: _ClassVar[int]
+    query: ExplainRequest
+    max_size: int
+    def __init__(self, query: _Optional[_Union[ExplainRequest, _Mapping]] = ..., max_size: _Optional[int] = ...) -> None: ...
+
+class FindFlipSetResponse(_message.Message):
+    __slots__ = ("prediction", "members", "flipped_class_id", "probabilities_after", "bundle_digest", "notices")
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    FLIPPED_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_AFTER_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NOTICES_FIELD_NUMBER: _ClassVar[int]
+    prediction: Prediction
+    members: _containers.RepeatedCompositeFieldContainer[Influence]
+    flipped_class_id: int
+    probabilities_after: _containers.RepeatedScalarFieldContainer[float]
+    bundle_digest: str
+    notices: _containers.RepeatedCompositeFieldContainer[Notice]
+    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., members: _Optional[_Iterable[_Union[Influence, _Mapping]]] = ..., flipped_class_id: _Optional[int] = ..., probabilities_after: _Optional[_Iterable[float]] = ..., bundle_digest: _Optional[str] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ...) -> None: ...
+
+class ListSuspectsRequest(_message.Message):
+    __slots__ = ("model", "limit", "offset")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    limit: int
+    offset: int
+    def __init__(self, model: _Optional[str] = ..., limit: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class Suspect(_message.Message):
+    __slots__ = ("example_id", "is_label_issue", "label_score", "given_class_id", "predicted_class_id", "self_influence")
+    EXAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    IS_LABEL_ISSUE_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SCORE_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    SELF_INFLUENCE_FIELD_NUMBER: _ClassVar[int]
+    example_id: str
+    is_label_issue: bool
+    label_score: float
+    given_class_id: int
+    predicted_class_id: int
+    self_influence: float
+    def __init__(self, example_id: _Optional[str] = ..., is_label_issue: _Optional[bool] = ..., label_score: _Optional[float] = ..., given_class_id: _Optional[int] = ..., predicted_class_id: _Optional[int] = ..., self_influence: _Optional[float] = ...) -> None: ...
+
+class ListSuspectsResponse(_message.Message):
+    __slots__ = ("suspects", "bundle_digest", "total")
+    SUSPECTS_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    suspects: _containers.RepeatedCompositeFieldContainer[Suspect]
+    bundle_digest: str
+    total: int
+    def __init__(self, suspects: _Optional[_Iterable[_Union[Suspect, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., total: _Optional[int] = ...) -> None: ...
