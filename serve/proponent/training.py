@@ -6,15 +6,16 @@ attribution inverts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from math import ceil, cos, pi
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from proponent.augmentation import flip_crop
+from proponent.convex import gradient_norm, minimise
 from proponent.errors import InvalidInputError
 
 LossPerExample = Callable[[Tensor, Tensor], Tensor]
@@ -23,10 +24,10 @@ LossPerExample = Callable[[Tensor, Tensor], Tensor]
 Record = dict[str, float]
 """One line of a training log."""
 
+Batch = tuple[Tensor, Tensor]
+
 _EPOCHS = 20
 _LBFGS_ITERATIONS = 5000
-_LBFGS_GRADIENT = 1e-10  # largest entry of the float64 gradient; rounding to float32 alone moves it by ~1e-8
-_LBFGS_HISTORY = 30
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def fit(
     """Train a model in place and leave it in eval mode on ``device``.
 
     Args:
-        model: The model to train, already initialised.
+        model: The float32 model to train, already initialised.
         inputs: ``[N, ...]`` float32.
         labels: ``[N]`` int64.
         loss_per_example: Maps outputs and labels to losses ``[B]``.
@@ -79,8 +80,8 @@ def fit(
 
     Returns:
         One record ``{"epoch", "loss", "accuracy"}`` per epoch: means over the epoch, the loss without the
-        L2 term. L-BFGS returns one record, of the final float32 weights, with the number of objective
-        evaluations as ``"epoch"`` and the norm of the objective's gradient as ``"gradient_norm"``.
+        L2 term. L-BFGS returns one record, of the final float32 weights, that adds the number of
+        ``"evaluations"`` of the objective and the norm of its gradient, ``"gradient_norm"``.
 
     Raises:
         InvalidInputError: If an option is unknown, or inputs and labels do not fit each other.
@@ -89,33 +90,129 @@ def fit(
     _check_choice("schedule", schedule, ("none", "cosine"))
     _check_choice("augment", augment, (None, "flip_crop"))
     _check_sizes(inputs, labels)
+    report = log or _ignore
     model.to(device).train()
-    inputs, labels = inputs.to(device), labels.to(device)
+    data = (inputs.to(device), labels.to(device))
     with seeded(seed):
         if optimizer == "lbfgs":
             iterations = _LBFGS_ITERATIONS if epochs is None else epochs
-            records = _minimise(model, inputs, labels, loss_per_example, weight_decay, iterations)
+            history = [_converge(model, data, loss_per_example, weight_decay, iterations)]
+            report(history[0])
         else:
             passes = _EPOCHS if epochs is None else epochs
-            steps = passes * _batch_count(len(labels), batch_size)
+            steps = passes * ceil(len(labels) / batch_size)
             stepper = _stepper(model, optimizer, lr, momentum, weight_decay)
             rates = LambdaLR(stepper, lambda step: _rate(schedule, step, steps))
             generator = torch.Generator().manual_seed(seed)
-            records = (
-                {"epoch": epoch}
-                | _epoch(
-                    model,
-                    _shuffled(inputs, labels, batch_size, augment, generator),
-                    loss_per_example,
-                    stepper,
-                    rates,
-                )
-                for epoch in range(1, passes + 1)
-            )
-        history = []
-        for record in records:
-            history.append(record)
-            if log is not None:
-                log(record)
+            history = []
+            for epoch in range(1, passes + 1):
+                batches = _shuffled(data, batch_size, augment, generator)
+                record = _pass(model, batches, loss_per_example, stepper, rates)
+                history.append({"epoch": epoch, **record})
+                report(history[-1])
     model.eval()
     return history
+
+
+def predicted_labels(outputs: Tensor) -> Tensor:
+    """Predicted labels ``[B]`` int64: the largest of several outputs, or the sign of a single one."""
+    if outputs.ndim == 1 or outputs.shape[1] == 1:
+        return (outputs.flatten() > 0).long()
+    return outputs.argmax(dim=1)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
+    """Share of examples whose predicted label is right; the model runs in the mode it is in."""
+    device = next(model.parameters()).device
+    pairs = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
+    hits = [(predicted_labels(model(x.to(device))) == y.to(device)).sum() for x, y in pairs]
+    return int(torch.stack(hits).sum()) / len(labels)
+
+
+def _converge(
+    model: nn.Module, data: Batch, loss_per_example: LossPerExample, weight_decay: float, iterations: int
+) -> Record:
+    inputs, labels = data
+    model.double()
+    doubles = inputs.double()
+    evaluations = minimise(model, doubles, labels, loss_per_example, weight_decay, iterations)
+    model.float().double()
+    norm = gradient_norm(model, doubles, labels, loss_per_example, weight_decay)
+    model.float().eval()
+    with torch.no_grad():
+        loss = float(loss_per_example(model(inputs), labels).mean())
+    return {
+        "epoch": 1,
+        "evaluations": evaluations,
+        "loss": loss,
+        "accuracy": accuracy(model, inputs, labels),
+        "gradient_norm": norm,
+    }
+
+
+def _stepper(
+    model: nn.Module, optimizer: str, lr: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Both optimisers add ``weight_decay * theta`` to the gradient: the L2 term, not decoupled decay."""
+    if optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
+    )
+
+
+def _rate(schedule: str, step: int, steps: int) -> float:
+    return 1.0 if schedule == "none" else 0.5 * (1 + cos(pi * step / steps))
+
+
+def _shuffled(
+    data: Batch, batch_size: int, augment: str | None, generator: torch.Generator
+) -> Iterator[Batch]:
+    """Equal batches rather than a small last one, whose batch statistics would be noise."""
+    inputs, labels = data
+    order = torch.randperm(len(labels), generator=generator)
+    for chosen in order.tensor_split(ceil(len(labels) / batch_size)):
+        rows = chosen.to(labels.device)
+        images = inputs[rows]
+        yield flip_crop(images, generator) if augment else images, labels[rows]
+
+
+def _pass(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    loss_per_example: LossPerExample,
+    stepper: torch.optim.Optimizer,
+    rates: LambdaLR,
+) -> Record:
+    total = torch.zeros(2, dtype=torch.float64)
+    count = 0
+    for inputs, labels in batches:
+        stepper.zero_grad()
+        outputs = model(inputs)
+        losses = loss_per_example(outputs, labels)
+        torch.autograd.backward(losses.mean())
+        stepper.step()
+        rates.step()
+        right = (predicted_labels(outputs.detach()) == labels).sum()
+        total += torch.stack([losses.detach().sum(), right]).to(total)
+        count += len(labels)
+    loss, share = (total / count).tolist()
+    return {"loss": loss, "accuracy": share}
+
+
+def _ignore(record: Record) -> None:
+    """The default log: keep nothing but what ``fit`` returns."""
+
+
+def _check_choice(field: str, value: str | None, choices: tuple[str | None, ...]) -> None:
+    if value not in choices:
+        raise InvalidInputError(f"Unknown {field} {value!r}, expected one of {choices}.", field=field)
+
+
+def _check_sizes(inputs: Tensor, labels: Tensor) -> None:
+    if len(inputs) != len(labels) or len(labels) == 0:
+        raise InvalidInputError(
+            f"Got {len(inputs)} inputs and {len(labels)} labels, expected as many of each and at least one.",
+            field="inputs",
+        )
