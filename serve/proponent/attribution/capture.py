@@ -1,0 +1,287 @@
+"""Per-example gradients of Linear and Conv2d layers from one forward and one backward of a whole batch.
+
+A layer's gradient for one example is ``d^T a``, summed over the positions t at which its weights are applied:
+a are the layer's inputs and d the gradients of the loss with respect to its outputs (Goodfellow 2015,
+"Efficient per-example gradient computations"; Rochette et al. 2019 for convolutions). Forward hooks record a
+and mark the place in the autograd graph where d appears. The backward is that of the *sum* over examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn import functional as F
+
+from proponent.attribution.layers import (
+    Layers,
+    LayerShape,
+    find_layers,
+    flatten,
+    num_parameters,
+    uncovered,
+    unflatten,
+)
+from proponent.attribution.patches import input_rows, output_rows
+from proponent.errors import SpecError
+
+__all__ = [
+    "CaptureSession",
+    "LayerGradient",
+    "LayerGradients",
+    "LayerShape",
+    "Layers",
+    "capture",
+    "find_layers",
+    "flat_gradients",
+    "flatten",
+    "num_parameters",
+    "uncovered",
+    "unflatten",
+]
+
+
+@dataclass(frozen=True)
+class LayerUse:
+    """One application of a layer: raw inputs, and the gradient of the summed loss at its raw outputs."""
+
+    module: nn.Linear | nn.Conv2d
+    inputs: Tensor
+    deltas: Tensor
+
+
+@dataclass(frozen=True)
+class LayerGradient:
+    """Gradients of one layer for B examples, kept as factors.
+
+    Several uses of the layer in one forward are concatenated along T; a layer that took no part has T = 0 and
+    a zero gradient. Patches of convolutions are unfolded when asked for, not stored.
+
+    Attributes:
+        shape: The layer.
+        uses: Its applications in the forward.
+        anchor: ``[B, 0]``; fixes batch size, dtype and device.
+    """
+
+    shape: LayerShape
+    uses: tuple[LayerUse, ...]
+    anchor: Tensor
+
+    @property
+    def inputs(self) -> Tensor:
+        """a, ``[B, G, T, i]``, the last column being ones when there is a bias."""
+        width = self.shape.inputs - self.shape.has_bias
+        rows = self._join([input_rows(use.module, use.inputs) for use in self.uses], width)
+        return F.pad(rows, (0, 1), value=1.0) if self.shape.has_bias else rows
+
+    @property
+    def deltas(self) -> Tensor:
+        """d, ``[B, G, T, o]``."""
+        return self._join([output_rows(use.module, use.deltas) for use in self.uses], self.shape.out)
+
+    def dense(self) -> Tensor:
+        """Gradient ``d^T a`` of each example, ``[B, G, o, i]``; see `unflatten` for its order."""
+        return self.deltas.transpose(2, 3) @ self.inputs
+
+    def project(self, left: Tensor, right: Tensor) -> Tensor:
+        """``left^T (d^T a) right`` by the cheapest order that does not form the dense gradient.
+
+        Args:
+            left: ``[G, o, r]``.
+            right: ``[G, i, s]``.
+
+        Returns:
+            ``[B, G, r, s]``.
+        """
+        inputs, deltas = self.inputs, self.deltas
+        r, s, positions = left.shape[-1], right.shape[-1], inputs.shape[2]
+        _, out, width = left.shape[0], left.shape[1], right.shape[1]
+        both = positions * (out * r + width * s + r * s)
+        left_first = positions * r * (out + width) + r * width * s
+        right_first = positions * s * (out + width) + r * out * s
+        if both <= min(left_first, right_first):
+            return (deltas @ left).transpose(2, 3) @ (inputs @ right)
+        if left_first <= right_first:
+            return (deltas @ left).transpose(2, 3) @ inputs @ right
+        return left.transpose(1, 2) @ (deltas.transpose(2, 3) @ (inputs @ right))
+
+    def _join(self, rows: list[Tensor], width: int) -> Tensor:
+        if not rows:
+            return self.anchor.new_zeros(self.anchor.shape[0], self.shape.groups, 0, width)
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=2)
+
+
+LayerGradients = dict[str, LayerGradient]
+
+
+def flat_gradients(gradients: LayerGradients) -> Tensor:
+    """Dense gradients of all layers side by side, ``[B, P]``, in the order of the layers."""
+    return torch.cat([gradient.dense().flatten(1) for gradient in gradients.values()], dim=1)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a forward hook saw: the inputs, their version, and where the output gradient will appear."""
+
+    inputs: Tensor
+    version: int
+    edge: GradientEdge
+    output_shape: torch.Size
+
+
+class CaptureSession:
+    """Hooks on a model for a number of forwards, each followed by any number of backwards.
+
+    Use it as a context manager; leaving it, also by an exception, removes the hooks and frees the graph. The
+    model is never changed otherwise: no mode, ``requires_grad``, ``.grad`` or attribute. The caller chooses
+    train or eval mode. The first dimension of the inputs of every covered layer must be the batch.
+
+    Example:
+        >>> with CaptureSession(model, find_layers(model)) as session:
+        ...     outputs = session.forward(inputs)
+        ...     gradients = session.backward(loss.output_gradient(outputs, labels))
+    """
+
+    def __init__(self, model: nn.Module, layers: Layers) -> None:
+        self._model = model
+        self._layers = dict(layers)
+        self._modules = {name: _module(model, shape) for name, shape in self._layers.items()}
+        self._handles: list[Any] = []
+        self._calls: dict[str, list[_Call]] = {}
+        self._outputs: Tensor | None = None
+
+    def __enter__(self) -> Self:
+        for name, module in self._modules.items():
+            # Before the user's own hooks: these may replace the output that the gradient belongs to.
+            handle = module.register_forward_hook(self._hook(name), prepend=True, with_kwargs=True)
+            self._handles.append(handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        self._calls, self._outputs = {}, None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Run the model.
+
+        Args:
+            inputs: ``[B, ...]``.
+
+        Returns:
+            The outputs ``[B, ...]``, detached.
+
+        Raises:
+            SpecError: If the model returns anything but one tensor.
+        """
+        self._calls = {name: [] for name in self._layers}
+        with torch.inference_mode(False), torch.enable_grad():
+            outputs = self._model(inputs.clone() if inputs.is_inference() else inputs)
+        if not isinstance(outputs, Tensor):
+            kind = type(outputs).__name__
+            raise SpecError(f"The model must return one tensor of outputs, got {kind}.", field="model")
+        self._outputs = outputs
+        return outputs.detach()
+
+    def backward(self, output_gradient: Tensor) -> LayerGradients:
+        """Per-example gradients of the function whose gradient at the outputs is given.
+
+        Args:
+            output_gradient: ``[B, ...]``, shaped like the outputs of the last forward.
+
+        Returns:
+            Layer name to gradient, in the order of the layers.
+
+        Raises:
+            SpecError: If a layer saw something other than the batch first, or its inputs were modified since.
+            RuntimeError: If there was no forward.
+        """
+        if self._outputs is None:
+            raise RuntimeError("backward needs a forward before it.")
+        self._check(self._outputs.shape[0])
+        deltas = iter(self._deltas(self._outputs, output_gradient))
+        anchor = self._outputs.detach().new_empty(self._outputs.shape[0], 0)
+        return {
+            name: LayerGradient(
+                shape,
+                tuple(LayerUse(self._modules[name], c.inputs, next(deltas)) for c in self._calls[name]),
+                anchor,
+            )
+            for name, shape in self._layers.items()
+        }
+
+    def _deltas(self, outputs: Tensor, output_gradient: Tensor) -> list[Tensor]:
+        """Gradients at the outputs of all calls, zero where the model's outputs do not depend on them."""
+        calls = [call for calls in self._calls.values() for call in calls]
+        found: tuple[Tensor | None, ...] = (None,) * len(calls)
+        if calls and outputs.requires_grad:
+            edges = [call.edge for call in calls]
+            seed = output_gradient.to(outputs.dtype)
+            found = torch.autograd.grad(outputs, edges, seed, retain_graph=True, allow_unused=True)
+        return [
+            call.inputs.new_zeros(call.output_shape) if delta is None else delta
+            for call, delta in zip(calls, found, strict=True)
+        ]
+
+    def _check(self, batch: int) -> None:
+        for name, calls in self._calls.items():
+            least = 4 if isinstance(self._modules[name], nn.Conv2d) else 2
+            for call in calls:
+                if call.inputs.shape[0] != batch or call.inputs.ndim < least:
+                    shape = tuple(call.inputs.shape)
+                    message = f"Layer {name!r}: expected inputs with the batch of {batch} first, got {shape}."
+                    raise SpecError(message, field="layers")
+                if call.inputs._version != call.version:
+                    message = f"Layer {name!r}: its inputs were modified in place after it had used them."
+                    raise SpecError(message, field="layers")
+
+    def _hook(self, name: str) -> Callable[..., Tensor | None]:
+        def record(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+        ) -> Tensor | None:
+            inputs = (args[0] if args else kwargs["input"]).detach()
+            starts_graph = not output.requires_grad
+            if starts_graph:
+                output = output.requires_grad_()
+            # The edge, not the tensor: an in-place activation gives the tensor a new place in the graph.
+            # Where that would be refused (a leaf) or cut the edge off (a view), the activation gets a copy.
+            edge = get_gradient_edge(output)
+            self._calls[name].append(_Call(inputs, inputs._version, edge, output.shape))
+            return output.clone() if starts_graph or output._is_view() else None
+
+        return record
+
+
+def capture(
+    model: nn.Module, inputs: Tensor, output_gradient: Callable[[Tensor], Tensor], layers: Layers
+) -> tuple[Tensor, LayerGradients]:
+    """One forward and one backward, see `CaptureSession`.
+
+    Args:
+        model: The model, in the mode to use.
+        inputs: ``[B, ...]``.
+        output_gradient: Maps the outputs to the gradient there, so that labels may depend on the outputs.
+        layers: From `find_layers`.
+
+    Returns:
+        Outputs ``[B, ...]``, detached, and the gradients by layer.
+    """
+    with CaptureSession(model, layers) as session:
+        outputs = session.forward(inputs)
+        return outputs, session.backward(output_gradient(outputs))
+
+
+def _module(model: nn.Module, shape: LayerShape) -> nn.Linear | nn.Conv2d:
+    module = model.get_submodule(shape.name)
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        raise SpecError(
+            f"Layer {shape.name!r} is no Linear or Conv2d: {type(module).__name__}.", field="layers"
+        )
+    return module

@@ -1,0 +1,312 @@
+"""Capture: per-example gradients equal vmap(grad) for every kind of layer; the model stays as it was."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import cases
+import oracle
+from proponent.attribution.capture import (
+    CaptureSession,
+    LayerGradients,
+    capture,
+    find_layers,
+    flat_gradients,
+    num_parameters,
+    uncovered,
+    unflatten,
+)
+from proponent.attribution.layers import flatten, flatten_parameters, split_flat, unflatten_parameters
+from proponent.attribution.losses import get_loss
+from proponent.errors import ProponentError
+
+CROSS_ENTROPY = get_loss("cross_entropy")
+# Sums of a few hundred float64 products in another order.
+TIGHT: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-12}
+
+
+def captured(model: nn.Module, inputs: Tensor, labels: Tensor) -> LayerGradients:
+    layers = find_layers(model)
+    return capture(model, inputs, lambda z: CROSS_ENTROPY.output_gradient(z, labels), layers)[1]
+
+
+def check_against_oracle(model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
+    expected = oracle.per_example_gradients(model, CROSS_ENTROPY.per_example, inputs, labels)
+    gradients = captured(model, inputs, labels)
+    for layer, gradient in gradients.items():
+        weight, bias = unflatten(gradient.shape, gradient.dense())
+        prefix = f"{layer}." if layer else ""
+        torch.testing.assert_close(weight, expected[prefix + "weight"], **TIGHT)
+        if bias is not None:
+            torch.testing.assert_close(bias, expected[prefix + "bias"], **TIGHT)
+    entries = oracle.order(model, {name: g.shape.groups for name, g in gradients.items()})
+    torch.testing.assert_close(flat_gradients(gradients), oracle.flat(expected, entries), **TIGHT)
+
+
+@pytest.mark.parametrize("name", cases.MODELS)
+def test_gradients_equal_vmap_grad(name: str) -> None:
+    case = cases.MODELS[name]()
+    check_against_oracle(case.model, case.inputs, case.labels)
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> nn.Module:
+    groups = draw(st.sampled_from([1, 2, 4]))
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    padding: Any = draw(st.sampled_from(["same", "valid", 0, 1, (0, 2), (2, 1)]))
+    stride: Any = 1 if padding == "same" else draw(st.sampled_from([1, 2, (2, 1), (1, 3)]))
+    mode = draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"]))
+    conv = nn.Conv2d(
+        4,
+        draw(st.sampled_from([1, 2])) * groups,
+        kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        bias=draw(st.booleans()),
+        padding_mode=mode,
+    )
+    before = nn.Conv2d(2, 4, 1) if draw(st.booleans()) else nn.Conv2d(2, 4, 3, padding=1, bias=False)
+    return nn.Sequential(
+        before, nn.ReLU(inplace=True), conv, nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@given(convolutions(), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_convolutions_of_every_kind_equal_vmap_grad(model: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    model = model.double()
+    inputs = torch.randn(3, 2, 7, 6, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(generator=generator)
+    labels = torch.randint(model(inputs).shape[1], (3,), generator=generator)
+    check_against_oracle(model, inputs, labels)
+
+
+@given(st.booleans(), st.lists(st.integers(1, 3), max_size=2), st.integers(1, 3), st.integers(0, 1000))
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_linear_layers_over_extra_dimensions(bias: bool, extra: list[int], width: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(2, width, bias=bias), nn.Tanh(), nn.Linear(width, 3, bias=not bias))
+    model = nn.Sequential(model, nn.Flatten()).double()
+    inputs = torch.randn(4, *extra, 2, dtype=torch.float64)
+    check_against_oracle(model, inputs, torch.randint(3, (4,)))
+
+
+@pytest.mark.parametrize("name", cases.MODELS)
+def test_batch_and_single_examples_agree(name: str) -> None:
+    case = cases.MODELS[name]()
+    whole = flat_gradients(captured(case.model, case.inputs, case.labels))
+    parts = [flat_gradients(captured(case.model, x, y)) for x, y, _ in case.batches(1)]
+    torch.testing.assert_close(torch.cat(parts), whole, **TIGHT)
+
+
+@pytest.mark.parametrize("name", cases.MODELS)
+@pytest.mark.parametrize("r", [1, 100])
+@pytest.mark.parametrize("s", [1, 100])
+def test_projection_equals_projecting_the_dense_gradient(name: str, r: int, s: int) -> None:
+    case = cases.MODELS[name]()
+    for gradient in captured(case.model, case.inputs, case.labels).values():
+        g, out, width = gradient.shape.groups, gradient.shape.out, gradient.shape.inputs
+        left, right = torch.randn(g, out, r).double(), torch.randn(g, width, s).double()
+        expected = torch.einsum("gor,bgoi,gis->bgrs", left, gradient.dense(), right)
+        torch.testing.assert_close(gradient.project(left, right), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_several_backwards_of_one_forward_are_independent_and_linear() -> None:
+    case = cases.twice_used()
+    layers = find_layers(case.model)
+    with CaptureSession(case.model, layers) as session:
+        outputs = session.forward(case.inputs)
+        rows = [flat_gradients(session.backward(torch.eye(3).double()[c].expand(6, 3))) for c in range(3)]
+        again = flat_gradients(session.backward(CROSS_ENTROPY.output_gradient(outputs, case.labels)))
+    entries = oracle.order(case.model, {name: layer.groups for name, layer in layers.items()})
+    jacobian = oracle.output_jacobian(case.model, case.inputs, entries)
+    torch.testing.assert_close(torch.stack(rows, dim=1), jacobian, **TIGHT)
+    combined = torch.einsum("bc,bcp->bp", CROSS_ENTROPY.output_gradient(outputs, case.labels), jacobian)
+    torch.testing.assert_close(again, combined, **TIGHT)
+
+
+def fingerprint(model: nn.Module) -> Any:
+    state = {name: value.clone() for name, value in model.state_dict(keep_vars=False).items()}
+    flags = [(m.training, sorted(vars(m)), hooks(m)) for m in model.modules()]
+    return (
+        state,
+        flags,
+        [(p.requires_grad, p.grad, p._backward_hooks, p._version) for p in model.parameters()],
+    )
+
+
+def hooks(module: nn.Module) -> list[int]:
+    return [len(value) for key, value in sorted(vars(module).items()) if "hooks" in key]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("fails", ["no", "in forward", "in the caller"])
+def test_model_is_left_as_found(frozen: bool, fails: str) -> None:
+    case = cases.grouped()
+    case.model.requires_grad_(not frozen)
+    case.model.head.weight.requires_grad_(True)
+    before = fingerprint(case.model)
+    inputs = case.inputs[:, :1] if fails == "in forward" else case.inputs
+
+    def output_gradient(outputs: Tensor) -> Tensor:
+        if fails == "in the caller":
+            raise ZeroDivisionError
+        return outputs
+
+    if fails == "no":
+        capture(case.model, inputs, output_gradient, find_layers(case.model))
+    else:
+        with pytest.raises((RuntimeError, ZeroDivisionError)):
+            capture(case.model, inputs, output_gradient, find_layers(case.model))
+    after = fingerprint(case.model)
+    torch.testing.assert_close(after[0], before[0], rtol=0, atol=0)
+    assert after[1:] == before[1:]
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_gradients_do_not_depend_on_requires_grad_or_the_grad_mode(context: Any, frozen: bool) -> None:
+    case = cases.grouped()
+    expected = flat_gradients(captured(case.model, case.inputs, case.labels))
+    case.model.requires_grad_(not frozen)
+    with context():
+        found = flat_gradients(captured(case.model, case.inputs * 1.0, case.labels))
+    torch.testing.assert_close(found, expected, **TIGHT)
+
+
+def test_a_layer_that_took_no_part_has_zero_gradient() -> None:
+    model = nn.ModuleDict(
+        {"used": nn.Linear(2, 2), "idle": nn.Conv2d(2, 2, 3), "cut": nn.Linear(2, 2)}
+    ).double()
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = model["cut"](x)
+        return model["used"](x)
+
+    model.forward = forward
+    gradients = captured(model, torch.randn(3, 2).double(), torch.tensor([0, 1, 0]))
+    assert gradients["idle"].inputs.shape == (3, 1, 0, 19)
+    assert gradients["idle"].dense().shape == (3, 1, 2, 19)
+    assert not gradients["idle"].dense().any() and not gradients["cut"].dense().any()
+    assert gradients["used"].dense().any()
+
+
+def test_user_hooks_that_replace_the_output_are_respected() -> None:
+    model = nn.Sequential(nn.Linear(2, 3)).double()
+    model[0].register_forward_hook(lambda module, args, output: output * 3)
+    gradient = captured(model, torch.ones(1, 2).double(), torch.tensor([0]))["0"].dense()
+    delta = 3 * CROSS_ENTROPY.output_gradient(model(torch.ones(1, 2).double()), torch.tensor([0]))
+    torch.testing.assert_close(gradient[0, 0], delta.T @ torch.ones(1, 3).double())
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = nn.Linear(3, 3)
+        self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.two.weight = self.one.weight
+        self.attention = nn.MultiheadAttention(4, 1)
+        self.spectral = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
+        self.conv = nn.Conv2d(4, 6, 3, groups=2)
+        self.norm = nn.BatchNorm2d(6)
+
+
+def test_only_layers_with_plain_own_weights_are_covered_and_the_rest_is_named() -> None:
+    model = Tied()
+    layers = find_layers(model)
+    assert list(layers) == ["free", "conv"]
+    conv = layers["conv"]
+    assert (conv.groups, conv.out, conv.inputs, conv.has_bias) == (2, 3, 2 * 9 + 1, True)
+    rest = uncovered(model, layers)
+    assert {"one.weight", "two.bias", "attention.out_proj.weight", "norm.weight"} <= set(rest)
+    assert rest["one.weight"] == 9
+    assert any(name.startswith("spectral.") for name in rest)
+    assert sum(rest.values()) + num_parameters(layers) == sum(p.numel() for p in model.parameters())
+
+
+def test_include_selects_by_qualified_prefix() -> None:
+    model = nn.ModuleDict({"a": nn.Sequential(nn.Linear(1, 1)), "ab": nn.Linear(1, 1)})
+    assert list(find_layers(model, ["a"])) == ["a.0"]
+    assert list(find_layers(model, ["ab", "a.0"])) == ["a.0", "ab"]
+    with pytest.raises(ProponentError, match=r"'b'.*a\.0, ab"):
+        find_layers(model, ["b"])
+
+
+def test_the_parameter_order_has_the_bias_as_last_column() -> None:
+    """Weight and bias flattened one after the other would read as another matrix."""
+    case = cases.grouped()
+    layers = find_layers(case.model)
+    parameters = dict(case.model.named_parameters())
+    flat = flatten_parameters(parameters, layers)
+    entries = oracle.order(case.model, {name: layer.groups for name, layer in layers.items()})
+    torch.testing.assert_close(flat, oracle.flat_parameters(case.model, entries), rtol=0, atol=0)
+    for name, value in unflatten_parameters(flat, layers).items():
+        assert torch.equal(value, parameters[name])
+    head = split_flat(flat, layers)["head"]
+    assert torch.equal(head[0, :, -1], case.model.head.bias)
+    assert torch.equal(flatten(layers["head"], *unflatten(layers["head"], head)), head)
+
+
+class Broken(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.layer, self.kind = nn.Linear(2, 2), kind
+
+    def forward(self, x: Tensor) -> Any:
+        if self.kind == "merged batch":
+            return self.layer(x.repeat(2, 1)).sum(0, keepdim=True).expand(3, -1)
+        y = x * 1.0
+        z = self.layer(y)
+        if self.kind == "modified input":
+            y.mul_(2)
+        return (z,) if self.kind == "tuple" else z
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("merged batch", "'layer'.*batch of 3"),
+        ("modified input", "'layer'.*in place"),
+        ("tuple", "one tensor.*tuple"),
+    ],
+)
+def test_what_cannot_be_captured_is_refused(kind: str, message: str) -> None:
+    with pytest.raises(ProponentError, match=message):
+        captured(Broken(kind), torch.randn(3, 2), torch.tensor([0, 1, 1]))
+
+
+def test_backward_without_forward_is_refused() -> None:
+    with CaptureSession(nn.Linear(2, 2), {}) as session, pytest.raises(RuntimeError, match="forward"):
+        session.backward(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("name", cases.MODELS)
+def test_runs_on_meta(name: str) -> None:
+    case = cases.MODELS[name]()
+    model = copy.deepcopy(case.model).to("meta")
+    gradients = captured(model, case.inputs.to("meta"), case.labels.to("meta"))
+    expected = captured(case.model, case.inputs, case.labels)
+    for layer, gradient in gradients.items():
+        assert gradient.dense().shape == expected[layer].dense().shape
+        assert gradient.dense().device.type == "meta"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dtype_follows_the_model(dtype: torch.dtype) -> None:
+    case = cases.cnn(dtype=dtype)
+    assert all(g.dense().dtype == dtype for g in captured(case.model, case.inputs, case.labels).values())
