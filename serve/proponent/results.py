@@ -102,3 +102,64 @@ class Explanation:
     train_size: int
     notices: Sequence[Notice] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
+
+
+class View(enum.IntEnum):
+    """How much of a training example an answer discloses; each includes the ones before."""
+
+    ID_ONLY = 1
+    METADATA = 2
+    THUMBNAIL = 3
+
+
+class Redundancy(enum.Enum):
+    """The redundancy term of a DIVINE selection (Bhatt et al. 2021)."""
+
+    SUM = "sum-redundancy"
+    FACILITY_LOCATION = "facility-location"
+    MMD = "mmd"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which label is explained: None for the predicted one; ``against`` makes it a contrast."""
+
+    class_id: int | None = None
+    against: int | None = None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which training examples may appear; an empty ``allow`` allows every class."""
+
+    allow: frozenset[int] = frozenset()
+    deny: frozenset[int] = frozenset()
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is filtered at all."""
+        return bool(self.allow or self.deny or self.exclude)
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """A DIVINE selection: weight ``gamma`` >= 0, ``candidates`` from each end, RBF ``bandwidth`` (None: median)."""
+
+    redundancy: Redundancy = Redundancy.SUM
+    gamma: float = 1.0
+    candidates: int = 1000
+    bandwidth: float | None = None
+    whole_dataset: bool = False
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    """What a caller may choose about an explanation."""
+
+    measures: tuple[Measure, ...] = tuple(Measure)
+    top_k: int = 10
+    target: Target = Target()
+    filter: Filter = Filter()
+    diversity: Diversity | None = None
+    view: View = View.ID_ONLY

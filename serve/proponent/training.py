@@ -166,9 +166,7 @@ def _rate(schedule: str, step: int, steps: int) -> float:
     return 1.0 if schedule == "none" else 0.5 * (1 + cos(pi * step / steps))
 
 
-def _shuffled(
-    data: Batch, batch_size: int, augment: str | None, generator: torch.Generator
-) -> Iterator[Batch]:
+def _shuffled(data: Batch, batch_size: int, augment: str | None, generator: torch.Generator) -> Iterator[Batch]:
     """Equal batches rather than a small last one, whose batch statistics would be noise."""
     inputs, labels = data
     order = torch.randperm(len(labels), generator=generator)

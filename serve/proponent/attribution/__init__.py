@@ -1,1 +1,1 @@
-"""."""
+"""The mathematics of influence: torch in, tensors out."""

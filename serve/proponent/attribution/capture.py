@@ -243,9 +243,7 @@ class CaptureSession:
                     raise SpecError(message, field="layers")
 
     def _hook(self, name: str) -> Callable[..., Tensor | None]:
-        def record(
-            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
-        ) -> Tensor | None:
+        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
             inputs = (args[0] if args else kwargs["input"]).detach()
             starts_graph = not output.requires_grad
             if starts_graph:
@@ -281,7 +279,5 @@ def capture(
 def _module(model: nn.Module, shape: LayerShape) -> nn.Linear | nn.Conv2d:
     module = model.get_submodule(shape.name)
     if not isinstance(module, nn.Linear | nn.Conv2d):
-        raise SpecError(
-            f"Layer {shape.name!r} is no Linear or Conv2d: {type(module).__name__}.", field="layers"
-        )
+        raise SpecError(f"Layer {shape.name!r} is no Linear or Conv2d: {type(module).__name__}.", field="layers")
     return module

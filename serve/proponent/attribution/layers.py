@@ -74,9 +74,7 @@ def find_layers(model: nn.Module, include: Sequence[str] | None = None) -> dict[
     Raises:
         SpecError: If a name in ``include`` matches no layer.
     """
-    owners = Counter(
-        id(p) for module in model.modules() for p in module._parameters.values() if p is not None
-    )
+    owners = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
     found = {
         name: _shape(name, module)
         for name, module in model.named_modules()

@@ -313,9 +313,7 @@ def _is_single(outputs: Tensor) -> bool:
 def _single(outputs: Tensor) -> Tensor:
     if not _is_single(outputs):
         shape = tuple(outputs.shape)
-        raise SpecError(
-            f"Loss bce needs one output per example: expected [B] or [B, 1], got {shape}.", field="loss"
-        )
+        raise SpecError(f"Loss bce needs one output per example: expected [B] or [B, 1], got {shape}.", field="loss")
     return outputs.reshape(-1)
 
 

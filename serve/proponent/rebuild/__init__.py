@@ -1,1 +1,1 @@
-"""."""
+"""The offline pipeline: from a spec to a published bundle."""

@@ -1,0 +1,169 @@
+"""A user's classifier brought to life from its spec: model, loss, transform, classes, device."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from proponent.attribution.losses import Loss, get_loss
+from proponent.datasets.transforms import pixels
+from proponent.errors import NotFoundError, SpecError
+from proponent.spec import LOSSES, Factory, ModelSpec
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A loaded model in eval mode on its device, and what is needed to read its inputs and outputs.
+
+    Attributes:
+        weights_sha256: Digest of every parameter and buffer (see ``weights_digest``).
+    """
+
+    spec: ModelSpec
+    model: nn.Module
+    loss: Loss
+    transform: Callable[[Any], Tensor]
+    device: torch.device
+    weights_sha256: str
+
+    @property
+    def class_names(self) -> list[str]:
+        """Class names in class order."""
+        return self.spec.class_names
+
+
+def load_classifier(
+    spec: ModelSpec, *, weights: Path | None = None, device: torch.device | None = None
+) -> Classifier:
+    """Builds the model of a spec and loads its weights (``weights`` overrides the spec's file)."""
+    target = device or pick_device(spec.device)
+    model = build_model(spec)
+    state = read_weights(weights or spec.weights_path)
+    _load_state(model, state, weights or spec.weights_path)
+    model = model.to(target).eval()
+    return Classifier(
+        spec=spec,
+        model=model,
+        loss=load_loss(spec),
+        transform=load_transform(spec),
+        device=target,
+        weights_sha256=weights_digest(model.state_dict()),
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device named; "auto" takes a CUDA device where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise SpecError(f"key 'device' has value {name!r}: no CUDA device is available", field="device")
+    return torch.device(name)
+
+
+def resolve(spec: ModelSpec, name: str, key: str) -> Callable[..., Any]:
+    """Imports ``module:callable``; the spec's directory is searched first.
+
+    Raises:
+        SpecError: The module or the attribute does not exist, or is not callable; names the key.
+    """
+    root = str(spec.root)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    module_name, _, attribute = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(f"key '{key}' has value {name!r}: cannot import it: {error}", field=key) from error
+    if not callable(found):
+        raise SpecError(f"key '{key}' has value {name!r}: expected a callable", field=key)
+    return found  # type: ignore[no-any-return]
+
+
+def call_factory(spec: ModelSpec, factory: Factory, key: str) -> Any:
+    """Calls a factory with its keyword arguments; a TypeError names the key."""
+    function = resolve(spec, factory.factory, f"{key}.factory")
+    try:
+        return function(**factory.kwargs)
+    except TypeError as error:
+        raise SpecError(f"key '{key}.kwargs' has value {factory.kwargs!r}: {error}", field=key) from error
+
+
+def build_model(spec: ModelSpec) -> nn.Module:
+    """The model with whatever parameters its factory gives it."""
+    model = call_factory(spec, spec.model, "model")
+    if not isinstance(model, nn.Module):
+        raise SpecError(
+            f"key 'model.factory' has value {spec.model.factory!r}: it returned {type(model).__name__}, "
+            "expected a torch.nn.Module",
+            field="model.factory",
+        )
+    return model
+
+
+def load_loss(spec: ModelSpec) -> Loss:
+    """The spec's loss by name, or around the user's callable."""
+    return get_loss(spec.loss if spec.loss in LOSSES else resolve(spec, spec.loss, "loss"))
+
+
+def load_transform(spec: ModelSpec) -> Callable[[Any], Tensor]:
+    """The spec's transform; without keyword arguments the factory is the transform itself."""
+    if spec.transform is None:
+        return pixels
+    if not spec.transform.kwargs:
+        return resolve(spec, spec.transform.factory, "transform.factory")
+    return call_factory(spec, spec.transform, "transform")  # type: ignore[no-any-return]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads a safetensors file, or a state_dict with ``weights_only=True``; never a pickle.
+
+    Raises:
+        NotFoundError: No such file.
+        SpecError: Not readable as either format.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"weights not found: {path}", field="weights", reason="WEIGHTS_NOT_FOUND")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise _bad_weights(path, str(error)) from error
+    except Exception as error:  # torch.load raises pickle.UnpicklingError for anything but tensors
+        raise _bad_weights(path, f"{type(error).__name__}: {error}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise _bad_weights(path, f"holds a {type(state).__name__}, expected a state_dict of tensors")
+    return dict(state)
+
+
+def _bad_weights(path: Path, why: str) -> SpecError:
+    return SpecError(f"key 'weights' has value {str(path)!r}: cannot be read: {why}", field="weights")
+
+
+def _load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise _bad_weights(path, f"does not fit the model: {error}") from error
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of a state_dict, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,162 @@
+"""A bundle: an immutable directory that holds all an explanation needs, under one digest.
+
+Its digest is the SHA-256 of ``manifest.json``, which holds the SHA-256 of every other file. A bundle is
+written to a temporary sibling, flushed to disk, and renamed into place under its digest, so that a reader
+sees either nothing or all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from proponent.errors import CorruptBundleError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+ROWS = "rows.faiss"
+SCALES = "scales.safetensors"
+FACTORS = "factors.safetensors"
+CATALOG = "catalog.sqlite"
+SPEC = "spec.yaml"
+WEIGHTS = "model.safetensors"
+FILES = (ROWS, SCALES, FACTORS, CATALOG, SPEC, WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle is, how it was made and what it is known to be worth.
+
+    Attributes:
+        files: SHA-256 of every file but the manifest, by name.
+        kept_energy: Mean share of the training rows' whitened gradient energy that the embedding keeps.
+        uncovered: Parameters outside the explanation, name to count; ``uncovered_share`` of all.
+        omitted_rows: Training rows without a direction, left out of both RelatIF measures.
+        digest: SHA-256 of the manifest file; empty before it is written.
+    """
+
+    model: str
+    created: str
+    weights_sha256: str
+    dataset_sha256: str
+    loss: str
+    weight_decay: float
+    curvature: str
+    damping: float
+    damping_relative: bool
+    embedding_size: int
+    train_size: int
+    class_names: list[str]
+    input_shape: list[int]
+    image_size: list[int]
+    image_mode: str
+    kept_energy: float
+    omitted_rows: int
+    train_accuracy: float
+    gradient_norm_ratio: float
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    uncovered: dict[str, int]
+    uncovered_share: float
+    audit: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+    digest: str = ""
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Reads a bundle's manifest; its digest is computed, not stored.
+
+    Raises:
+        CorruptBundleError: Missing, unreadable, of another schema version, or lacking a key.
+    """
+    path = bundle / MANIFEST
+    try:
+        content = path.read_bytes()
+        values = json.loads(content)
+    except (OSError, ValueError) as error:
+        raise CorruptBundleError(f"manifest cannot be read: {path}: {error}", field=MANIFEST) from error
+    names = {entry.name for entry in fields(Manifest)} - {"digest"}
+    if not isinstance(values, dict) or set(values) != names or values["schema_version"] != SCHEMA_VERSION:
+        raise CorruptBundleError(
+            f"manifest does not hold the keys of schema version {SCHEMA_VERSION}: {path}", field=MANIFEST
+        )
+    return Manifest(**values, digest=hashlib.sha256(content).hexdigest())
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read once from start to end (which also warms the page cache)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify_files(bundle: Path, manifest: Manifest) -> None:
+    """Compares every file with its checksum.
+
+    Raises:
+        CorruptBundleError: Names the first file that is missing or differs.
+    """
+    if set(manifest.files) != set(FILES):
+        raise CorruptBundleError(
+            f"manifest lists files {sorted(manifest.files)}, expected {sorted(FILES)}: {bundle}",
+            field=MANIFEST,
+        )
+    for name, expected in manifest.files.items():
+        path = bundle / name
+        if not path.is_file():
+            raise CorruptBundleError(f"bundle file is missing: {path}", field=name)
+        actual = file_sha256(path)
+        if actual != expected:
+            raise CorruptBundleError(
+                f"bundle file is damaged: {path} has SHA-256 {actual[:16]}..., expected {expected[:16]}...",
+                field=name,
+            )
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> str:
+    """Completes a bundle directory with checksums and manifest, flushed to disk; returns the digest."""
+    values = asdict(manifest)
+    del values["digest"]
+    values["files"] = {name: file_sha256(directory / name) for name in FILES}
+    content = json.dumps(values, indent=1, sort_keys=True, allow_nan=False).encode()
+    (directory / MANIFEST).write_bytes(content)
+    for name in (*FILES, MANIFEST):
+        flush(directory / name)
+    flush(directory)
+    return hashlib.sha256(content).hexdigest()
+
+
+def seal(directory: Path, manifest: Manifest, bundles: Path) -> Path:
+    """Finishes a temporary directory and renames it to ``bundles/<digest>``; returns that path."""
+    digest = write_manifest(directory, manifest)
+    target = bundles / digest
+    if target.exists():
+        shutil.rmtree(directory)
+    else:
+        os.rename(directory, target)
+    flush(bundles)
+    return target
+
+
+def flush(path: Path) -> None:
+    """Forces a file or directory to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replaces a small JSON file atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
+    flush(temporary)
+    os.replace(temporary, path)
+    flush(path.parent)

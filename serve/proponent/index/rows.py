@@ -1,0 +1,235 @@
+"""Training rows on disk and the scan over them: one pass, three measures, both ends.
+
+Rows are unit vectors u_i in fp16 inside a FAISS flat container, padded with zeros to a multiple of 16
+numbers, memory-mapped and shared by all workers. Each measure is the cosine-like product x_i = q . u_i
+times one scale per row, so one product serves them all. The product only finds candidates; winners are
+computed again from the fp16 rows with float64 accumulation, and ties are broken by row number.
+
+This is the only file that imports faiss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from proponent.errors import CorruptBundleError
+from proponent.results import Measure
+
+PADDING = 16
+# Bound on |approximate - exact| product of unit vectors: fp16 rounding of the query (2^-11) and fp16-tile
+# accumulation; checked by a test against float64.
+PRODUCT_ERROR = 2.0e-3
+
+
+@dataclass(frozen=True)
+class RowScales:
+    """What turns a product of unit vectors into a score; [N] float64 unless said otherwise.
+
+    The two RelatIF scales are kept as ratios: the norms they come from may be too small to be divided later.
+
+    Attributes:
+        norms: r_i = ||phi_i||.
+        self_influence: s_i = g_i^T C^-1 g_i.
+        relative_theta: r_i / ||C^-1 g_i||.
+        relative_l: r_i / sqrt(s_i).
+        directed: bool; rows without a direction take no part in the RelatIF measures.
+    """
+
+    norms: Tensor
+    self_influence: Tensor
+    relative_theta: Tensor
+    relative_l: Tensor
+    directed: Tensor
+
+    def of(self, measure: Measure) -> Tensor:
+        """Scale of each row, [N] float64; 0 for rows that the measure leaves out."""
+        if measure is Measure.INFLUENCE:
+            return self.norms
+        ratio = self.relative_theta if measure is Measure.THETA_RELATIF else self.relative_l
+        return torch.where(self.directed, ratio, torch.zeros_like(ratio))
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The strongest rows of one end of one measure, strongest first."""
+
+    rows: list[int]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query of a batch.
+
+    Attributes:
+        direction: phi / ||phi||, [K] float32.
+        norm: ||phi||, a Python float (may be tiny).
+        k: Length of each list.
+        eligible: [N] bool, or None for all rows.
+    """
+
+    direction: Tensor
+    norm: float
+    k: int
+    eligible: Tensor | None = None
+
+
+def padded(size: int) -> int:
+    """The container's row length for an embedding of ``size`` numbers."""
+    return -(-size // PADDING) * PADDING
+
+
+def write_rows(path: Path, blocks: Iterable[Tensor], size: int) -> int:
+    """Writes unit rows given as [n, size] blocks; returns how many."""
+    index = faiss.IndexScalarQuantizer(padded(size), faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    for block in blocks:
+        codes = np.zeros((len(block), padded(size)), dtype=np.float16)
+        codes[:, :size] = block.cpu().numpy()
+        index.add_sa_codes(codes.view(np.uint8))
+    faiss.write_index(index, str(path))
+    return int(index.ntotal)
+
+
+def write_scales(path: Path, scales: RowScales) -> None:
+    """Writes the row scales as safetensors."""
+    save_file({name: value.contiguous() for name, value in vars(scales).items()}, path)
+
+
+def read_scales(path: Path) -> RowScales:
+    """Reads the row scales.
+
+    Raises:
+        CorruptBundleError: The file cannot be read or lacks a column.
+    """
+    try:
+        return RowScales(**load_file(path))
+    except (SafetensorError, OSError, TypeError) as error:
+        raise CorruptBundleError(f"row scales cannot be read: {path}: {error}", field=path.name) from error
+
+
+class InfluenceIndex:
+    """The rows and scales of a bundle, ready to be searched.
+
+    Args:
+        index: FAISS fp16 container; kept so that the mapping stays alive.
+        codes: [N, padded K] float16 view of its codes (on the device that scans).
+        scales: Row scales.
+        size: K, the embedding's own size.
+    """
+
+    def __init__(self, index: faiss.Index, codes: Tensor, scales: RowScales, size: int) -> None:
+        self._index = index
+        self._codes = codes
+        self.scales = scales
+        self.size = size
+        self._weights = {m: scales.of(m).float().to(codes.device) for m in Measure}
+
+    @classmethod
+    def open(cls, rows: Path, scales: Path, size: int, device: torch.device | None = None) -> InfluenceIndex:
+        """Maps the rows of a bundle whose checksums have been verified.
+
+        Raises:
+            CorruptBundleError: A file does not have the shape that the manifest promises.
+        """
+        index = _map(rows)
+        row_scales = read_scales(scales)
+        if index.d != padded(size) or len(row_scales.norms) != index.ntotal:
+            raise CorruptBundleError(
+                f"rows have {index.ntotal} x {index.d} numbers, expected {len(row_scales.norms)} x {padded(size)}: "
+                f"{rows}",
+                field=rows.name,
+            )
+        flat = torch.from_numpy(faiss.rev_swig_ptr(index.codes.data(), index.codes.size()))
+        codes = flat.view(torch.float16).view(index.ntotal, index.d)
+        return cls(index, codes.to(device or codes.device), row_scales, size)
+
+    def __len__(self) -> int:
+        return int(self._codes.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the product is computed."""
+        return self._codes.device
+
+    def unit_rows(self, rows: Sequence[int]) -> Tensor:
+        """Unit rows as stored, [n, K] float32."""
+        chosen = torch.as_tensor(rows, dtype=torch.long, device=self.device)
+        return self._codes[chosen, : self.size].float()
+
+    def products(self, directions: Tensor) -> Tensor:
+        """Products of unit queries [B, K] with every row, [B, N] float32, by matrix product."""
+        query = torch.nn.functional.pad(directions.to(self.device), (0, self._codes.shape[1] - self.size))
+        if len(query) == 1:
+            return torch.mv(self._codes, query[0].half()).float()[None]
+        return _blocked_product(self._codes, query.float())
+
+    def products_by_faiss(self, directions: Tensor) -> Tensor:
+        """The same by FAISS, [B, N] float32: the independent check of ``products``."""
+        query = torch.nn.functional.pad(directions.cpu().float(), (0, self._index.d - self.size)).numpy()
+        scores, rows = self._index.search(np.ascontiguousarray(query), len(self))
+        out = torch.empty(scores.shape)
+        return out.scatter_(1, torch.from_numpy(rows), torch.from_numpy(scores))
+
+    def scores(self, query: Query, rows: Sequence[int], measure: Measure) -> list[float]:
+        """Exact scores of named rows (float64 accumulation over the stored fp16 rows)."""
+        if not len(rows):
+            return []
+        chosen = torch.as_tensor(rows, dtype=torch.long)
+        products = self.unit_rows(rows).double() @ query.direction.to(self.device).double()
+        return (products.cpu() * self.scales.of(measure)[chosen] * query.norm).tolist()
+
+    def search(
+        self, queries: Sequence[Query], measures: Sequence[Measure]
+    ) -> list[Mapping[Measure, tuple[Hits, Hits]]]:
+        """For each query and measure the proponents (scores > 0) and the opponents (scores < 0)."""
+        products = self.products(torch.stack([query.direction for query in queries]))
+        return [
+            {m: (self._end(p, q, m, 1.0), self._end(p, q, m, -1.0)) for m in measures}
+            for p, q in zip(products, queries, strict=True)
+        ]
+
+    def _end(self, products: Tensor, query: Query, measure: Measure, sign: float) -> Hits:
+        rows = self._candidates(products, query, measure, sign).tolist()
+        scores = self.scores(query, rows, measure)
+        kept = sorted((-sign * score, row) for row, score in zip(rows, scores, strict=True) if sign * score > 0)
+        best = kept[: query.k]
+        return Hits(rows=[row for _, row in best], scores=[-sign * value for value, _ in best])
+
+    def _candidates(self, products: Tensor, query: Query, measure: Measure, sign: float) -> Tensor:
+        """Every row that can be among the k strongest, given the error bound of the product."""
+        weights = self._weights[measure]
+        reach = PRODUCT_ERROR * weights
+        upper = torch.addcmul(reach, weights, products, value=sign)
+        if query.eligible is not None:
+            upper = upper.masked_fill(~query.eligible.to(self.device), -torch.inf)
+        upper = upper.masked_fill(weights == 0, -torch.inf)
+        k = min(query.k, len(self))
+        best = upper.topk(k)
+        threshold = (best.values - 2 * reach[best.indices]).amin().clamp(min=0.0)
+        return torch.nonzero((upper >= threshold) & (upper > -torch.inf)).flatten().cpu()
+
+
+def _map(path: Path) -> faiss.Index:
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise CorruptBundleError(f"rows cannot be read: {path}: {error}", field=path.name) from error
+
+
+def _blocked_product(codes: Tensor, queries: Tensor, block: int = 2048) -> Tensor:
+    """[B, N] products in float32; rows are widened block by block so that they stay in cache."""
+    if codes.device.type == "cuda":
+        return queries.half() @ codes.T
+    out = torch.empty(len(queries), len(codes))
+    for start in range(0, len(codes), block):
+        torch.mm(queries, codes[start : start + block].float().T, out=out[:, start : start + block])
+    return out

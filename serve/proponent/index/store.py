@@ -1,0 +1,83 @@
+"""The store: for each model its bundles, a pointer to the current one and the one before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from proponent.errors import CorruptBundleError, NotFoundError
+from proponent.index.bundle import MANIFEST, read_manifest, write_json
+
+CURRENT = "current"
+
+
+class Store:
+    """``root/<model>/current`` names a bundle in ``root/<model>/bundles`` by its digest."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).absolute()
+
+    def models(self) -> list[str]:
+        """Names of the models that have a current bundle."""
+        if not self.root.is_dir():
+            raise NotFoundError(f"store not found: {self.root} (make one with: proponent rebuild)", field="store")
+        return sorted(path.parent.name for path in self.root.glob(f"*/{CURRENT}"))
+
+    def directory(self, model: str) -> Path:
+        """Directory of one model."""
+        return self.root / model
+
+    def bundles(self, model: str) -> Path:
+        """Directory of the model's bundles; made when missing."""
+        path = self.directory(model) / "bundles"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def pointer(self, model: str) -> dict[str, Any]:
+        """What ``current`` says: the digest now and, where there was one, the digest before.
+
+        Raises:
+            NotFoundError: The model has no current bundle; names the models that have one.
+            CorruptBundleError: The pointer cannot be read.
+        """
+        path = self.directory(model) / CURRENT
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            digest = content["digest"]
+        except FileNotFoundError:
+            known = ", ".join(self.models()) or "none"
+            raise NotFoundError(
+                f"no bundle for model {model!r} in {self.root} (models: {known})", field="model"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptBundleError(f"pointer cannot be read: {path}: {error}", field=CURRENT) from error
+        if not isinstance(digest, str) or "/" in digest:
+            raise CorruptBundleError(f"pointer names no bundle: {path}: {digest!r}", field=CURRENT)
+        return dict(content)
+
+    def current(self, model: str) -> Path:
+        """The current bundle of a model; its manifest must have the digest that the pointer names.
+
+        Raises:
+            NotFoundError: The model has none.
+            CorruptBundleError: The pointer or the manifest is damaged.
+        """
+        digest = self.pointer(model)["digest"]
+        path = self.directory(model) / "bundles" / digest
+        if not (path / MANIFEST).is_file():
+            raise CorruptBundleError(f"bundle file is missing: {path / MANIFEST}", field=MANIFEST)
+        actual = read_manifest(path).digest
+        if actual != digest:
+            raise CorruptBundleError(
+                f"bundle file is damaged: {path / MANIFEST} has SHA-256 {actual[:16]}..., expected {digest[:16]}...",
+                field=MANIFEST,
+            )
+        return path
+
+    def publish(self, model: str, digest: str) -> None:
+        """Makes a bundle current, atomically; remembers the one before."""
+        path = self.directory(model) / CURRENT
+        before = json.loads(path.read_text(encoding="utf-8"))["digest"] if path.exists() else None
+        previous = {"previous": before} if before not in (None, digest) else {}
+        write_json(path, {"digest": digest, **previous})

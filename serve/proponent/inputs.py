@@ -1,0 +1,131 @@
+"""From what a caller sends to what the model reads: images are decoded and checked, tensors are checked."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from proponent.errors import InvalidInputError
+
+MAX_PIXELS = 16_777_216
+_CHANNELS = {"1": 1, "L": 1, "P": 1, "I": 1, "F": 1, "I;16": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}
+
+
+@dataclass(frozen=True)
+class InputSignature:
+    """What the model takes.
+
+    Attributes:
+        shape: Shape of one input tensor, without the batch dimension.
+        mode: Pillow mode of an encoded image, "L" or "RGB".
+        image_size: (width, height) of the training images, or empty where they differ.
+    """
+
+    shape: tuple[int, ...]
+    mode: str
+    image_size: tuple[int, ...] = ()
+
+
+def decode_image(data: bytes, mode: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decodes a PNG or JPEG file of the mode expected.
+
+    Raises:
+        InvalidInputError: Not such a file, truncated, too many pixels, or another mode.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+    except Image.DecompressionBombError as error:
+        raise InvalidInputError(
+            f"image too large: {error}", field="encoded_image", reason="IMAGE_TOO_LARGE"
+        ) from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        raise _unreadable(f"{len(data)} bytes are not a PNG or JPEG image") from None
+    _check_size(image.size, max_pixels)
+    _check_mode(image.mode, mode)
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError) as error:
+        raise _unreadable(f"{image.format} image is truncated or damaged: {error}") from None
+    return image
+
+
+def _unreadable(message: str) -> InvalidInputError:
+    return InvalidInputError(message, field="encoded_image", reason="IMAGE_UNREADABLE")
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise InvalidInputError(
+            f"image of {size[0]}x{size[1]} pixels, expected at most {max_pixels} pixels",
+            field="encoded_image",
+            reason="IMAGE_TOO_LARGE",
+        )
+
+
+def _check_mode(actual: str, expected: str) -> None:
+    if actual != expected:
+        raise InvalidInputError(
+            f"image has mode {actual} ({_CHANNELS.get(actual, '?')} channels), "
+            f"expected mode {expected} ({_CHANNELS[expected]} channels)",
+            field="encoded_image",
+            reason="IMAGE_WRONG_CHANNELS",
+        )
+
+
+def image_tensor(data: bytes, signature: InputSignature, transform: Callable[[Image.Image], Tensor]) -> Tensor:
+    """Decodes an image and transforms it to a float32 tensor of ``signature.shape``."""
+    image = decode_image(data, signature.mode)
+    try:
+        tensor = torch.as_tensor(transform(image), dtype=torch.float32)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise InvalidInputError(
+            f"image of {image.width}x{image.height} pixels could not be transformed: {error}",
+            field="encoded_image",
+            reason="IMAGE_WRONG_SIZE",
+        ) from None
+    if tuple(tensor.shape) != signature.shape:
+        raise InvalidInputError(
+            f"image of {image.width}x{image.height} pixels gives a tensor of shape {list(tensor.shape)}, "
+            f"expected shape {list(signature.shape)}{_size_hint(signature)}",
+            field="encoded_image",
+            reason="IMAGE_WRONG_SIZE",
+        )
+    return tensor
+
+
+def _size_hint(signature: InputSignature) -> str:
+    size = signature.image_size
+    return f" (an image of {size[0]}x{size[1]} pixels)" if size else ""
+
+
+def raw_tensor(shape: Sequence[int], dtype: str, data: bytes, signature: InputSignature) -> Tensor:
+    """Checks and reads a little-endian float32 tensor of ``signature.shape``.
+
+    Raises:
+        InvalidInputError: Wrong dtype, shape or length, or a value that is not finite.
+    """
+    if dtype != "float32":
+        raise _bad_tensor("dtype", f"tensor has dtype {dtype!r}, expected 'float32'", "TENSOR_WRONG_DTYPE")
+    if tuple(shape) != signature.shape:
+        raise _bad_tensor(
+            "shape", f"tensor has shape {list(shape)}, expected {list(signature.shape)}", "TENSOR_WRONG_SHAPE"
+        )
+    expected = 4 * math.prod(signature.shape)
+    if len(data) != expected:
+        raise _bad_tensor("data", f"tensor has {len(data)} bytes, expected {expected}", "TENSOR_WRONG_SHAPE")
+    values = np.frombuffer(data, dtype="<f4").reshape(signature.shape)
+    bad = int(values.size - np.isfinite(values).sum())
+    if bad:
+        raise _bad_tensor("data", f"tensor has {bad} values that are NaN or infinite", "TENSOR_NOT_FINITE")
+    return torch.from_numpy(values.copy())
+
+
+def _bad_tensor(part: str, message: str, reason: str) -> InvalidInputError:
+    return InvalidInputError(message, field=f"tensor.{part}", reason=reason)

@@ -1,0 +1,192 @@
+"""Between protobuf messages and plain values; the handler's only translation."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
+from google.rpc import code_pb2
+
+from proponent.errors import (
+    DeadlineError,
+    InvalidInputError,
+    MismatchError,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    ProponentError,
+    UnavailableError,
+)
+from proponent.results import (
+    Diversity,
+    ExplainOptions,
+    Explanation,
+    Filter,
+    Influence,
+    Measure,
+    Notice,
+    Prediction,
+    Redundancy,
+    Target,
+    View,
+)
+from proponent.v1 import explanation_pb2 as pb
+
+DEFAULT_TOP_K = 10
+DEFAULT_CANDIDATES = 1000
+
+MEASURES: Mapping[int, Measure] = {
+    pb.MEASURE_INFLUENCE: Measure.INFLUENCE,
+    pb.MEASURE_THETA_RELATIF: Measure.THETA_RELATIF,
+    pb.MEASURE_L_RELATIF: Measure.L_RELATIF,
+}
+_MEASURE_NUMBERS = {measure: number for number, measure in MEASURES.items()}
+_REDUNDANCIES = {
+    pb.REDUNDANCY_UNSPECIFIED: Redundancy.SUM,
+    pb.REDUNDANCY_SUM: Redundancy.SUM,
+    pb.REDUNDANCY_FACILITY_LOCATION: Redundancy.FACILITY_LOCATION,
+    pb.REDUNDANCY_MMD: Redundancy.MMD,
+}
+CODES: tuple[tuple[type[ProponentError], int], ...] = (
+    (InvalidInputError, code_pb2.INVALID_ARGUMENT),
+    (NotFoundError, code_pb2.NOT_FOUND),
+    (PermissionDeniedError, code_pb2.PERMISSION_DENIED),
+    (MismatchError, code_pb2.FAILED_PRECONDITION),
+    (OverloadedError, code_pb2.RESOURCE_EXHAUSTED),
+    (UnavailableError, code_pb2.UNAVAILABLE),
+    (DeadlineError, code_pb2.DEADLINE_EXCEEDED),
+)
+
+
+def options_from(request: pb.ExplainRequest) -> ExplainOptions:
+    """Options of a request.
+
+    Raises:
+        InvalidInputError: An unknown measure, redundancy or view, or top_k not above 0.
+    """
+    top_k = request.top_k if request.HasField("top_k") else DEFAULT_TOP_K
+    if top_k < 1:
+        raise InvalidInputError(f"top_k is {top_k}, expected at least 1", field="top_k", reason="TOP_K_OUT_OF_RANGE")
+    return ExplainOptions(
+        measures=_measures(request),
+        top_k=top_k,
+        target=_target(request.target),
+        filter=Filter(
+            frozenset(request.filter.allow_class_ids),
+            frozenset(request.filter.deny_class_ids),
+            tuple(request.filter.exclude_example_ids),
+        ),
+        diversity=_diversity(request.diversity) if request.HasField("diversity") else None,
+        view=_view(request.view),
+    )
+
+
+def _measures(request: pb.ExplainRequest) -> tuple[Measure, ...]:
+    wanted = [number for number in request.measures if number != pb.MEASURE_UNSPECIFIED]
+    unknown = [number for number in wanted if number not in MEASURES]
+    if unknown:
+        raise InvalidInputError(
+            f"measure {unknown[0]} is unknown, expected one of {', '.join(pb.Measure.keys()[1:])}",
+            field="measures",
+            reason="MEASURE_UNKNOWN",
+        )
+    return tuple(MEASURES[number] for number in wanted) or tuple(Measure)
+
+
+def _target(target: pb.Target) -> Target:
+    kind = target.WhichOneof("kind")
+    if kind == "contrast":
+        return Target(target.contrast.for_class_id, target.contrast.against_class_id)
+    return Target(target.class_id if kind == "class_id" else None)
+
+
+def _diversity(diversity: pb.Diversity) -> Diversity:
+    if diversity.redundancy not in _REDUNDANCIES:
+        raise InvalidInputError(f"redundancy {diversity.redundancy} is unknown", field="diversity.redundancy")
+    return Diversity(
+        redundancy=_REDUNDANCIES[diversity.redundancy],
+        gamma=diversity.gamma,
+        candidates=diversity.candidates or DEFAULT_CANDIDATES,
+        bandwidth=diversity.bandwidth or None,
+        whole_dataset=diversity.whole_dataset,
+    )
+
+
+def _view(number: int) -> View:
+    if number not in (pb.VIEW_UNSPECIFIED, *View):
+        raise InvalidInputError(f"view {number} is unknown, expected one of {', '.join(pb.View.keys())}", field="view")
+    return View(number) if number else View.ID_ONLY
+
+
+def prediction_message(prediction: Prediction) -> pb.Prediction:
+    """A prediction as a message."""
+    return pb.Prediction(
+        class_id=prediction.class_id, label=prediction.label, probabilities=prediction.probabilities
+    )
+
+
+def predict_response(prediction: Prediction, bundle_digest: str, request_id: str) -> pb.PredictResponse:
+    """The reply to Predict."""
+    return pb.PredictResponse(
+        prediction=prediction_message(prediction), bundle_digest=bundle_digest, request_id=request_id
+    )
+
+
+def explain_response(explanation: Explanation, request_id: str) -> pb.ExplainResponse:
+    """The reply to Explain, with an id of its own."""
+    return pb.ExplainResponse(
+        prediction=prediction_message(explanation.prediction),
+        results=[
+            pb.MeasureResult(
+                measure=_MEASURE_NUMBERS[result.measure],  # type: ignore[arg-type]
+                proponents=[influence_message(influence) for influence in result.proponents],
+                opponents=[influence_message(influence) for influence in result.opponents],
+            )
+            for result in explanation.results
+        ],
+        target_class_id=explanation.target_class_id,
+        bundle_digest=explanation.bundle_digest,
+        quality=pb.Quality(
+            curvature=explanation.quality.curvature,
+            kept_energy=explanation.quality.kept_energy,
+            audit=struct(explanation.quality.audit),
+        ),
+        train_size=explanation.train_size,
+        notices=[notice_message(notice) for notice in explanation.notices],
+        timings=[pb.Timing(stage=name, duration=_duration(value)) for name, value in explanation.timings.items()],
+        explanation_id=str(uuid.uuid4()),
+        request_id=request_id,
+    )
+
+
+def influence_message(influence: Influence) -> pb.Influence:
+    """One training example of an answer as a message."""
+    return pb.Influence(**vars(influence))
+
+
+def notice_message(notice: Notice) -> pb.Notice:
+    """A notice as a message."""
+    return pb.Notice(
+        code=pb.Notice.Code.Value(notice.code.value), message=notice.message, count=notice.count
+    )
+
+
+def struct(values: Mapping[str, object]) -> Struct:
+    """A JSON-like mapping as a Struct."""
+    message = Struct()
+    message.update(dict(values))
+    return message
+
+
+def error_message(error: ProponentError) -> pb.ItemError:
+    """An error of one item as a message."""
+    code = next((number for kind, number in CODES if isinstance(error, kind)), code_pb2.INTERNAL)
+    return pb.ItemError(code=code, reason=error.reason, message=error.message, field=error.field)
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration

@@ -1,0 +1,105 @@
+"""The first pass over the training set: does the model do what the spec says, and what is in the catalogue.
+
+A wrong transform, class order or weights file is the commonest silent mistake of all: it shows as a training
+accuracy below the expected one. A gradient of the objective far from zero says that the model is no minimum,
+so that influence as a prediction of retraining holds only roughly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.capture import CaptureSession, flat_gradients
+from proponent.attribution.layers import Layers, flatten_parameters
+from proponent.classifier import Classifier
+from proponent.errors import SpecError, TrainingMismatchError
+from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.training_set import Batch, TrainingSet
+
+STATIONARY = 0.05
+"""Ratio of the objective's gradient norm to the mean example's above which a rebuild warns."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the first pass found.
+
+    Attributes:
+        predictions: Predicted class of each training example, [N] int64.
+        labels: [N] int64.
+        accuracy: Share of examples predicted as labelled.
+        gradient_norm_ratio: ||mean_i g_i + wd theta|| / mean_i ||g_i|| over covered parameters.
+    """
+
+    predictions: Tensor
+    labels: Tensor
+    accuracy: float
+    gradient_norm_ratio: float
+
+
+def survey(
+    classifier: Classifier, data: TrainingSet, layers: Layers, batch_size: int, progress: StageProgress
+) -> Survey:
+    """Runs the pass.
+
+    Raises:
+        TrainingMismatchError: Accuracy below ``expected_accuracy``.
+        SpecError: Outputs do not fit the classes.
+    """
+    predictions, labels = [], []
+    total: Tensor | float = 0.0
+    norms = 0.0
+    steps = -(-len(data) // batch_size)
+    for batch in progress.track("survey", data.batches(batch_size), steps):
+        outputs, gradients = _gradients(classifier, layers, batch)
+        predictions.append(classifier.loss.predict(outputs).cpu())
+        labels.append(batch.labels.cpu())
+        total = total + gradients.double().sum(dim=0)
+        norms += float(gradients.double().norm(dim=1).sum())
+    assert isinstance(total, Tensor)
+    result = Survey(
+        predictions=torch.cat(predictions),
+        labels=torch.cat(labels),
+        accuracy=float((torch.cat(predictions) == torch.cat(labels)).double().mean()),
+        gradient_norm_ratio=_ratio(classifier, layers, total / len(data), norms / len(data)),
+    )
+    _check_accuracy(classifier, result.accuracy)
+    return result
+
+
+def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Tensor, Tensor]:
+    with CaptureSession(classifier.model, layers) as session:
+        outputs = session.forward(batch.inputs)
+        check_outputs(classifier, outputs)
+        return outputs, flat_gradients(session.backward(classifier.loss.output_gradient(outputs, batch.labels)))
+
+
+def check_outputs(classifier: Classifier, outputs: Tensor) -> None:
+    """Raises SpecError where the model's outputs do not fit the spec's class names."""
+    classes = classifier.loss.num_classes(outputs)
+    if classes != len(classifier.class_names):
+        raise SpecError(
+            f"key 'class_names' has {len(classifier.class_names)} names, but the model has {classes} classes "
+            f"(outputs of shape {list(outputs.shape)})",
+            field="class_names",
+        )
+
+
+def _ratio(classifier: Classifier, layers: Layers, mean: Tensor, mean_norm: float) -> float:
+    parameters = dict(classifier.model.named_parameters())
+    theta = flatten_parameters({name: value.detach() for name, value in parameters.items()}, layers).double()
+    objective = mean + classifier.spec.weight_decay * theta
+    return float(objective.norm()) / mean_norm if mean_norm > 0 else 0.0
+
+
+def _check_accuracy(classifier: Classifier, accuracy: float) -> None:
+    expected = classifier.spec.expected_accuracy
+    if accuracy < expected:
+        raise TrainingMismatchError(
+            f"training accuracy is {accuracy:.4f}, expected at least {expected:.4f} (expected_accuracy): "
+            "check the transform, the order of class_names and the weights file",
+            field="expected_accuracy",
+        )

@@ -1,0 +1,184 @@
+"""The training set as a rebuild reads it: transformed tensors, labels and stable ids in bounded batches."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from proponent.classifier import Classifier, call_factory
+from proponent.errors import SpecError
+from proponent.inputs import InputSignature
+from proponent.spec import Factory
+
+THUMBNAIL = 64
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples ``start .. start + B``; ``keys`` are int64 hashes of their ids, for seeded draws."""
+
+    start: int
+    inputs: Tensor
+    labels: Tensor
+    keys: Tensor
+
+
+class TrainingSet:
+    """A map-style dataset of (image or tensor, label) and the classifier's transform.
+
+    Items that are tensors already are taken as model inputs. A dataset may offer ``example_id(i)`` and
+    ``source(i)``; without them the position is the id.
+    """
+
+    def __init__(self, dataset: Any, classifier: Classifier, key: str = "dataset") -> None:
+        self._dataset = dataset
+        self._classifier = classifier
+        self._key = key
+        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or len(dataset) == 0:
+            raise SpecError(
+                f"key '{key}.factory': it returned {type(dataset).__name__}, expected a map-style dataset "
+                "with at least one example",
+                field=f"{key}.factory",
+            )
+        self.signature = self._read_signature()
+
+    @classmethod
+    def open(cls, classifier: Classifier, factory: Factory, key: str = "dataset") -> TrainingSet:
+        """Calls a dataset factory of the classifier's spec."""
+        return cls(call_factory(classifier.spec, factory, key), classifier, key)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def example_id(self, position: int) -> str:
+        """Stable id of one example."""
+        name = getattr(self._dataset, "example_id", None)
+        return str(name(position)) if name else str(position)
+
+    def source(self, position: int) -> str:
+        """Where the example comes from, or an empty text."""
+        source = getattr(self._dataset, "source", None)
+        return str(source(position)) if source else ""
+
+    def item(self, position: int) -> tuple[Any, Tensor, int]:
+        """Raw image or tensor, model input and label of one example.
+
+        Raises:
+            SpecError: The transform fails, the shape differs from the first example's, the tensor is not
+                finite, or the label is no class.
+        """
+        raw, label = self._dataset[position]
+        tensor = self._transformed(raw, position)
+        value = int(label)
+        if not 0 <= value < len(self._classifier.class_names):
+            raise SpecError(
+                f"example {self.example_id(position)!r} has label {value}, expected 0.."
+                f"{len(self._classifier.class_names) - 1} (class_names)",
+                field="class_names",
+            )
+        return raw, tensor, value
+
+    def batches(self, size: int, positions: range | None = None) -> Iterator[Batch]:
+        """Batches on the classifier's device, in order."""
+        chosen = range(len(self)) if positions is None else positions
+        for start in range(chosen.start, chosen.stop, size):
+            yield self.batch(range(start, min(start + size, chosen.stop)))
+
+    def batch(self, positions: range) -> Batch:
+        """One batch of consecutive examples."""
+        device = self._classifier.device
+        items = [self.item(position) for position in positions]
+        keys = [id_key(self.example_id(position)) for position in positions]
+        return Batch(
+            start=positions.start,
+            inputs=torch.stack([tensor for _, tensor, _ in items]).to(device),
+            labels=torch.tensor([label for _, _, label in items], device=device),
+            keys=torch.tensor(keys, device=device),
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of ids, labels and transformed inputs, in order.
+
+        Raises:
+            SpecError: Two examples share an id, or an example is unusable.
+        """
+        digest, ids = hashlib.sha256(), set[str]()
+        for position in range(len(self)):
+            name = self.example_id(position)
+            if name in ids:
+                raise SpecError(f"key '{self._key}': two examples have the id {name!r}", field=self._key)
+            ids.add(name)
+            _, tensor, label = self.item(position)
+            digest.update(f"{name}|{label}|".encode())
+            digest.update(tensor.contiguous().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _transformed(self, raw: Any, position: int) -> Tensor:
+        tensor = raw if isinstance(raw, Tensor) else self._apply(raw, position)
+        tensor = tensor.to(torch.float32)
+        expected = getattr(self, "signature", None)
+        if expected is not None and tuple(tensor.shape) != expected.shape:
+            raise SpecError(
+                f"example {self.example_id(position)!r} has shape {list(tensor.shape)}, expected "
+                f"{list(expected.shape)} as the first one",
+                field=self._key,
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise SpecError(f"example {self.example_id(position)!r} holds NaN or infinite values", field=self._key)
+        return tensor
+
+    def _apply(self, raw: Any, position: int) -> Tensor:
+        image = raw if isinstance(raw, Image.Image) else Image.fromarray(raw)
+        try:
+            return torch.as_tensor(self._classifier.transform(image))
+        except (RuntimeError, ValueError, TypeError) as error:
+            name = self.example_id(position)
+            raise SpecError(f"key 'transform': it fails on example {name!r}: {error}", field="transform") from error
+
+    def _read_signature(self) -> InputSignature:
+        raw, tensor, _ = self.item(0)
+        channels = {1: "L", 3: "RGB"}
+        guessed = channels.get(tensor.shape[0] if tensor.ndim == 3 else 1, "RGB")
+        if isinstance(raw, Tensor):
+            return InputSignature(tuple(tensor.shape), guessed)
+        image = raw if isinstance(raw, Image.Image) else Image.fromarray(raw)
+        return InputSignature(tuple(tensor.shape), image.mode, image.size)
+
+
+def id_key(example_id: str) -> int:
+    """A signed 64-bit hash of an id: what seeded draws depend on, whatever the batch or the order."""
+    return int.from_bytes(hashlib.sha256(example_id.encode()).digest()[:8], "little", signed=True)
+
+
+def thumbnail(raw: Any) -> bytes:
+    """A PNG of an example, at most 64 pixels wide and high; tensors are shown with their range stretched."""
+    image = _as_image(raw)
+    if image is None:
+        return b""
+    small = image if image.mode in ("L", "RGB") else image.convert("RGB")
+    if max(small.size) > THUMBNAIL:
+        small = small.copy()
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    small.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _as_image(raw: Any) -> Image.Image | None:
+    if isinstance(raw, Image.Image):
+        return raw
+    if not isinstance(raw, Tensor):
+        return Image.fromarray(raw)
+    if raw.ndim != 3 or raw.shape[0] not in (1, 3):
+        return None
+    low, high = raw.min(), raw.max()
+    scaled = (raw - low) / torch.where(high > low, high - low, torch.ones_like(high))
+    pixels = (scaled * 255).round().to(torch.uint8).cpu().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

@@ -1,0 +1,138 @@
+"""explain.yaml: a user's classifier, described without touching this package.
+
+A spec names factories (``module:callable`` with keyword arguments), files relative to itself, and numbers.
+Loading checks every key and says which one is wrong, its value and what was expected. Nothing is imported
+from the user's code here; see ``classifier.py`` for that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from proponent.errors import NotFoundError, SpecError
+
+FACTORY_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+LOSSES = ("cross_entropy", "nll", "bce", "hinge")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Factory(_Section):
+    """A callable of the user's, named ``module:callable``, and its keyword arguments."""
+
+    factory: Annotated[str, Field(pattern=FACTORY_PATTERN)]
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class Curvature(_Section):
+    """How the curvature is made and inverted; see docs/curvature in the README for each key."""
+
+    kind: Literal["exact", "ekfac", "kfac"] = "exact"
+    damping: Annotated[float, Field(ge=0)] | Literal["auto"] | None = None
+    damping_relative: bool | None = None
+    energy: Annotated[float, Field(gt=0, le=1)] = 1.0
+    embedding_size: Annotated[int, Field(gt=0)] | None = None
+    subspace_size: Annotated[int, Field(gt=0)] = 16384
+    second_damping: Annotated[float, Field(gt=0)] = 0.3
+    fisher: Literal["true", "empirical", "ggn"] = "true"
+    draws: Annotated[int, Field(gt=0)] = 1
+    layers: list[str] | None = None
+    fit_examples: Annotated[int, Field(gt=0)] = 10_000
+    max_parameters: Annotated[int, Field(gt=0)] = 12_000
+    seed: int = 0
+
+    @property
+    def relative(self) -> bool:
+        """Whether damping counts in units of each layer's mean eigenvalue."""
+        return self.kind != "exact" if self.damping_relative is None else self.damping_relative
+
+
+class ModelSpec(_Section):
+    """Everything needed to rebuild and to serve one classifier.
+
+    Attributes:
+        root: Directory of the spec; relative paths and the user's modules are looked up there.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
+    model: Factory
+    weights: str
+    dataset: Factory
+    held_out: Factory | None = None
+    transform: Factory | None = None
+    loss: str = "cross_entropy"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    class_names: Annotated[list[str], Field(min_length=2)]
+    expected_accuracy: Annotated[float, Field(ge=0, le=1)]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|meta|mps|cuda(:\d+)?)$")] = "auto"
+    training: Factory | None = None
+    curvature: Curvature = Field(default_factory=Curvature)
+    root: Path = Path(".")
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, value: str) -> str:
+        if value not in LOSSES and ":" not in value:
+            raise ValueError(f"expected one of {', '.join(LOSSES)} or module:callable")
+        return value
+
+    @field_validator("class_names", mode="before")
+    @classmethod
+    def _names_as_text(cls, value: Any) -> Any:
+        return [str(name) for name in value] if isinstance(value, list) else value
+
+    @property
+    def weights_path(self) -> Path:
+        """Absolute path of the weights file."""
+        return (self.root / self.weights).absolute()
+
+
+def load_spec(path: str | Path) -> ModelSpec:
+    """Reads explain.yaml (or a directory that holds one).
+
+    Raises:
+        NotFoundError: There is no such file.
+        SpecError: The file is no YAML mapping, or a key is missing, unknown or wrong.
+    """
+    file = Path(path)
+    file = file / "explain.yaml" if file.is_dir() else file
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFoundError(f"spec not found: {file.absolute()}", field=str(path)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{file}: not valid YAML: {error}", field=str(file)) from None
+    if not isinstance(content, dict):
+        raise SpecError(f"{file}: expected a mapping of keys, got {type(content).__name__}", field=str(file))
+    return parse_spec({"root": file.parent.absolute(), **content}, origin=str(file))
+
+
+def parse_spec(content: dict[str, Any], origin: str) -> ModelSpec:
+    """Validates the mapping of a spec; ``origin`` names it in errors."""
+    try:
+        return ModelSpec.model_validate(content)
+    except ValidationError as error:
+        details = "; ".join(_describe(problem) for problem in error.errors())
+        field = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise SpecError(f"{origin}: {details}", field=field) from None
+
+
+def dump_spec(spec: ModelSpec) -> str:
+    """The spec as YAML with its absolute root, so that a bundle can be served from anywhere."""
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _describe(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"key '{key}' is missing"
+    if problem["type"] == "extra_forbidden":
+        return f"key '{key}' is unknown (value {problem['input']!r})"
+    expected = problem["msg"].removeprefix("Value error, ")
+    return f"key '{key}' has value {problem['input']!r}: {expected}"

@@ -1,0 +1,190 @@
+"""What a TorchServe worker does with a batch: each item is read, routed and answered by itself.
+
+Predictions of a batch share one forward, explanations one forward, one backward and one scan. An item that
+cannot be read or answered gets its own error; the others never notice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import DecodeError, Message
+from torch import Tensor
+
+from proponent.errors import InternalError, InvalidInputError, ProponentError
+from proponent.explainer import Explainer
+from proponent.inputs import image_tensor, raw_tensor
+from proponent.messages import error_message, explain_response, options_from, predict_response
+from proponent.results import Prediction
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+
+Answer = Message | ProponentError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One request of a batch: what is asked, and whether the answer is JSON (a raw image came in)."""
+
+    request: WorkerRequest
+    as_json: bool
+
+
+class Worker:
+    """An explainer behind messages; if it could not be loaded, every answer is that error."""
+
+    def __init__(self, explainer: Explainer | ProponentError) -> None:
+        self._explainer = explainer
+
+    @classmethod
+    def load(cls, bundle: Path, weights: Path | None, device: torch.device | None) -> Worker:
+        """Loads the bundle; a failure is kept and told to every caller instead of killing the process."""
+        try:
+            return cls(Explainer.load(bundle, weights=weights, device=device))
+        except ProponentError as error:
+            return cls(error)
+
+    def answer(self, items: Sequence[Item | ProponentError]) -> list[WorkerReply]:
+        """One reply for each item, in order."""
+        replies: list[WorkerReply] = [WorkerReply() for _ in items]
+        for call, run in self._calls().items():
+            chosen = [b for b, item in enumerate(items) if isinstance(item, Item) and _call(item) == call]
+            self._run(run, [items[b] for b in chosen], [replies[b] for b in chosen], call)  # type: ignore[misc]
+        for item, reply in zip(items, replies, strict=True):
+            if isinstance(item, ProponentError):
+                reply.error.CopyFrom(error_message(item))
+            elif item.request.WhichOneof("call") is None and isinstance(self._explainer, ProponentError):
+                reply.error.CopyFrom(error_message(self._explainer))
+        return replies
+
+    def _calls(self) -> Mapping[str, Callable[[Explainer, Sequence[Item]], list[Answer]]]:
+        return {"predict": _predict, "explain": _explain}
+
+    def _run(
+        self,
+        run: Callable[[Explainer, Sequence[Item]], list[Answer]],
+        items: Sequence[Item],
+        replies: Sequence[WorkerReply],
+        call: str,
+    ) -> None:
+        if not items:
+            return
+        for reply, answer in zip(replies, self._answers(run, items), strict=True):
+            if isinstance(answer, ProponentError):
+                reply.error.CopyFrom(error_message(answer))
+            else:
+                getattr(reply, call).CopyFrom(answer)
+
+    def _answers(
+        self, run: Callable[[Explainer, Sequence[Item]], list[Answer]], items: Sequence[Item]
+    ) -> list[Answer]:
+        """Answers of a batch; should it fail as a whole, each item is tried alone."""
+        if isinstance(self._explainer, ProponentError):
+            return [self._explainer] * len(items)
+        try:
+            return run(self._explainer, items)
+        except Exception as error:
+            if len(items) == 1:
+                known = isinstance(error, ProponentError)
+                return [error if known else InternalError(f"{type(error).__name__}: {error}")]  # type: ignore[list-item]
+            return [self._answers(run, [item])[0] for item in items]
+
+
+def _call(item: Item) -> str:
+    return item.request.WhichOneof("call") or "none"
+
+
+def _predict(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
+    requests = [item.request.predict for item in items]
+    inputs = [_input(explainer, request) for request in requests]
+    predictions = iter(explainer.predict([value for value in inputs if isinstance(value, Tensor)]))
+    return [
+        value if isinstance(value, ProponentError) else _predicted(explainer, next(predictions), request)
+        for value, request in zip(inputs, requests, strict=True)
+    ]
+
+
+def _predicted(explainer: Explainer, prediction: Prediction | ProponentError, request: pb.PredictRequest) -> Answer:
+    if isinstance(prediction, ProponentError):
+        return prediction
+    return predict_response(prediction, explainer.manifest.digest, request.request_id)
+
+
+def _explain(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
+    requests = [item.request.explain for item in items]
+    read = [_read(lambda r=request: (_required(explainer, r), options_from(r))) for request in requests]
+    good = [value for value in read if not isinstance(value, ProponentError)]
+    answers = iter(explainer.explain([v[0] for v in good], [v[1] for v in good]) if good else [])
+    return [
+        value if isinstance(value, ProponentError) else _explained(next(answers), request)
+        for value, request in zip(read, requests, strict=True)
+    ]
+
+
+def _explained(answer: Any, request: pb.ExplainRequest) -> Answer:
+    return answer if isinstance(answer, ProponentError) else explain_response(answer, request.request_id)
+
+
+def _read(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except ProponentError as error:
+        return error
+
+
+def _input(explainer: Explainer, request: pb.PredictRequest | pb.ExplainRequest) -> Tensor | ProponentError:
+    return _read(lambda: _required(explainer, request))  # type: ignore[no-any-return]
+
+
+def _required(explainer: Explainer, request: pb.PredictRequest | pb.ExplainRequest) -> Tensor:
+    """The input tensor of a request; raises InvalidInputError."""
+    kind = request.WhichOneof("input")
+    if kind == "encoded_image":
+        return image_tensor(request.encoded_image, explainer.signature, explainer.classifier.transform)
+    if kind == "tensor":
+        tensor = request.tensor
+        return raw_tensor(tensor.shape, tensor.dtype, tensor.data, explainer.signature)
+    raise InvalidInputError("input is missing, expected encoded_image or tensor", field="input")
+
+
+def read_item(row: Mapping[str, Any], explain: bool, content_type: str) -> Item | ProponentError:
+    """Reads one row of TorchServe's batch.
+
+    A serialised WorkerRequest comes in ``data`` over gRPC, or in a body of type application/x-protobuf; any
+    other body is a raw image with default options, and ``explain`` says at which of TorchServe's two paths.
+    """
+    content = row.get("data") if row.get("data") is not None else row.get("body")
+    if isinstance(content, str):
+        content = content.encode()
+    if not isinstance(content, bytes | bytearray):
+        return InvalidInputError("request body is empty or JSON, expected the bytes of an image", field="body")
+    data = bytes(content)
+    if content_type and not content_type.startswith("application/x-protobuf"):
+        return _raw_image(data, explain)
+    try:
+        return Item(WorkerRequest.FromString(data), as_json=False)
+    except DecodeError:
+        return InvalidInputError("data is no serialised proponent.v1.WorkerRequest", field="data")
+
+
+def _raw_image(data: bytes, explain: bool) -> Item:
+    if explain:
+        return Item(WorkerRequest(explain=pb.ExplainRequest(encoded_image=data)), as_json=True)
+    return Item(WorkerRequest(predict=pb.PredictRequest(encoded_image=data)), as_json=True)
+
+
+def encode_reply(reply: WorkerReply, as_json: bool) -> bytes:
+    """A reply as bytes: the message itself, or for a raw image the JSON of what is inside."""
+    if not as_json:
+        return reply.SerializeToString()
+    kind = reply.WhichOneof("outcome")
+    if kind == "error":
+        error = reply.error
+        return json.dumps({"error": {"reason": error.reason, "detail": error.message, "field": error.field}}).encode()
+    return MessageToJson(getattr(reply, kind or "predict"), preserving_proto_field_name=True).encode()
