@@ -36,10 +36,10 @@ class Grouped(nn.Module):
         self.depthwise = nn.Conv2d(4, 4, 3, stride=2, padding=1, groups=4)
         self.pointwise = nn.Conv2d(4, 6, 1, groups=2)
         self.head = nn.Linear(6, 3)
-        self.act = nn.ReLU(inplace=True)
+        self.relu, self.act = nn.ReLU(inplace=True), nn.ELU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.act(self.norm(self.stem(x)))
+        x = self.relu(self.norm(self.stem(x)))
         x = self.act(self.pointwise(self.act(self.depthwise(x))))
         return self.head(x.mean((2, 3)))
 

@@ -91,14 +91,10 @@ def named(model: nn.Module, theta: Tensor, entries: list[tuple[str, tuple[int, .
     return {name: values[name].reshape(p.shape) for name, p in model.named_parameters()}
 
 
-def _scatter(
-    theta: Tensor, places: list[int], indices: list[tuple[int, ...]], shape: tuple[int, ...]
-) -> Tensor:
+def _scatter(theta: Tensor, places: list[int], indices: list[tuple[int, ...]], shape: tuple[int, ...]) -> Tensor:
     offsets = {index: k for k, index in zip(places, indices, strict=True)}
     return theta[torch.tensor([offsets[index] for index in _indices(shape)])]
 
 
 def _indices(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    return [
-        tuple(row) for row in torch.cartesian_prod(*map(torch.arange, shape)).reshape(-1, len(shape)).tolist()
-    ]
+    return [tuple(row) for row in torch.cartesian_prod(*map(torch.arange, shape)).reshape(-1, len(shape)).tolist()]

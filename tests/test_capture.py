@@ -53,6 +53,7 @@ def check_against_oracle(model: nn.Module, inputs: Tensor, labels: Tensor) -> No
 @pytest.mark.parametrize("name", cases.MODELS)
 def test_gradients_equal_vmap_grad(name: str) -> None:
     case = cases.MODELS[name]()
+    assert all(g.dense().any() for g in captured(case.model, case.inputs, case.labels).values())
     check_against_oracle(case.model, case.inputs, case.labels)
 
 
@@ -76,9 +77,7 @@ def convolutions(draw: st.DrawFn) -> nn.Module:
         padding_mode=mode,
     )
     before = nn.Conv2d(2, 4, 1) if draw(st.booleans()) else nn.Conv2d(2, 4, 3, padding=1, bias=False)
-    return nn.Sequential(
-        before, nn.ReLU(inplace=True), conv, nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
-    )
+    return nn.Sequential(before, nn.ReLU(inplace=True), conv, nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -189,9 +188,7 @@ def test_gradients_do_not_depend_on_requires_grad_or_the_grad_mode(context: Any,
 
 
 def test_a_layer_that_took_no_part_has_zero_gradient() -> None:
-    model = nn.ModuleDict(
-        {"used": nn.Linear(2, 2), "idle": nn.Conv2d(2, 2, 3), "cut": nn.Linear(2, 2)}
-    ).double()
+    model = nn.ModuleDict({"used": nn.Linear(2, 2), "idle": nn.Conv2d(2, 2, 3), "cut": nn.Linear(2, 2)}).double()
 
     def forward(x: Tensor) -> Tensor:
         with torch.no_grad():

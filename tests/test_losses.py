@@ -13,9 +13,9 @@ from proponent.errors import ProponentError
 
 
 def squared(outputs: Tensor, labels: Tensor) -> Tensor:
-    return (
-        outputs - (labels.unsqueeze(1) == torch.arange(3, device=labels.device)).to(outputs)
-    ).square().sum(1) * outputs.square().sum(1)
+    return (outputs - (labels.unsqueeze(1) == torch.arange(3, device=labels.device)).to(outputs)).square().sum(
+        1
+    ) * outputs.square().sum(1)
 
 
 def outputs_for(name: str, dtype: torch.dtype = torch.float64) -> tuple[Loss, Tensor, Tensor]:
@@ -52,9 +52,7 @@ def test_values_match_torch(name: str) -> None:
         "cross_entropy": lambda: F.cross_entropy(outputs, labels, reduction="none"),
         "nll": lambda: F.nll_loss(outputs, labels, reduction="none"),
         "bce": lambda: F.binary_cross_entropy_with_logits(outputs[:, 0], labels.double(), reduction="none"),
-        "hinge": lambda: (
-            F.multi_margin_loss(outputs, labels, reduction="none") * 0 + crammer_singer(outputs, labels)
-        ),
+        "hinge": lambda: F.multi_margin_loss(outputs, labels, reduction="none") * 0 + crammer_singer(outputs, labels),
         "hinge_binary": lambda: (1 - (2 * labels - 1) * outputs[:, 0]).clamp(min=0),
         "callable": lambda: squared(outputs, labels),
     }[name]()
@@ -77,24 +75,16 @@ def test_nll_gives_the_parameter_gradient_and_curvature_of_log_softmax() -> None
     outputs = logits.log_softmax(1)
     gradient = torch.einsum("bcz,bc->bz", jacobian, loss.output_gradient(outputs, labels))
     cross_entropy = get_loss("cross_entropy")
-    torch.testing.assert_close(
-        gradient, cross_entropy.output_gradient(logits, labels), rtol=1e-10, atol=1e-13
-    )
+    torch.testing.assert_close(gradient, cross_entropy.output_gradient(logits, labels), rtol=1e-10, atol=1e-13)
     middle = loss.output_hessian(outputs, labels)
     curvature = torch.einsum("bcz,bcd,bdw->bzw", jacobian, middle, jacobian)
-    torch.testing.assert_close(
-        curvature, cross_entropy.output_hessian(logits, labels), rtol=1e-10, atol=1e-13
-    )
+    torch.testing.assert_close(curvature, cross_entropy.output_hessian(logits, labels), rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "nll", "bce"])
 def test_gradients_of_well_fitted_examples_keep_relative_accuracy(name: str) -> None:
     """float32 p_y - 1 would be exactly zero here."""
-    logits = (
-        torch.tensor([[40.0], [-40.0]])
-        if name == "bce"
-        else torch.tensor([[0.0, 40.0, 1.0], [45.0, 5.0, 0.0]])
-    )
+    logits = torch.tensor([[40.0], [-40.0]]) if name == "bce" else torch.tensor([[0.0, 40.0, 1.0], [45.0, 5.0, 0.0]])
     labels = torch.tensor([1, 0])
     loss = get_loss(name)
     outputs = logits.log_softmax(1) if name == "nll" else logits
