@@ -83,8 +83,7 @@ class ArrayImages:
 def _check(images: NDArray[np.uint8], labels: NDArray[np.integer], classes: int, file: str) -> None:
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
         raise InvalidInputError(
-            f"Images of {file} are {images.dtype} {list(images.shape)}, "
-            "expected uint8 [N, H, W] or [N, H, W, 3].",
+            f"Images of {file} are {images.dtype} {list(images.shape)}, expected uint8 [N, H, W] or [N, H, W, 3].",
             field=file,
         )
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):

@@ -34,14 +34,12 @@ class ImageFolder:
             InvalidInputError: If it holds no class folder with images.
         """
         if not root.is_dir():
-            raise NotFoundError(
-                f"Image folder not found; looked at {root}.", field="root", reason="DATA_MISSING"
-            )
+            raise NotFoundError(f"Image folder not found; looked at {root}.", field="root", reason="DATA_MISSING")
         self.root = root
         self.class_names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-        self._files = [
-            (path, label) for label, name in enumerate(self.class_names) for path in _images(root / name)
-        ][:limit]
+        self._files = [(path, label) for label, name in enumerate(self.class_names) for path in _images(root / name)][
+            :limit
+        ]
         if not self._files:
             raise InvalidInputError(
                 f"{root} holds no images in folders per class ({', '.join(sorted(_EXTENSIONS))}).",

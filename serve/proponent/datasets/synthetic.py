@@ -55,9 +55,7 @@ def shapes(
     flipped = np.sort(random.permutation(count)[: round(flip_fraction * count)]).astype(np.int64)
     labels = clean.copy()
     labels[flipped] = (clean[flipped] + random.randint(1, classes, len(flipped))) % classes
-    dataset = ShapeImages(
-        images, labels, CLASS_NAMES[:classes], name=f"shapes-{seed}", file=f"synthetic-{seed}"
-    )
+    dataset = ShapeImages(images, labels, CLASS_NAMES[:classes], name=f"shapes-{seed}", file=f"synthetic-{seed}")
     dataset.clean_labels = clean
     dataset.flipped = flipped
     return dataset

@@ -24,9 +24,7 @@ class BinaryCNN(SmallCNN):
             InvalidInputError: If the head is none of ``bce``, ``nll`` and ``hinge``.
         """
         if head not in _OUTPUTS:
-            raise InvalidInputError(
-                f"Unknown head {head!r}, expected one of {tuple(_OUTPUTS)}.", field="head"
-            )
+            raise InvalidInputError(f"Unknown head {head!r}, expected one of {tuple(_OUTPUTS)}.", field="head")
         super().__init__(channels=3, classes=_OUTPUTS[head], size=30)
         if head == "nll":
             self.add_module("log_softmax", nn.LogSoftmax(dim=1))
