@@ -139,6 +139,14 @@ def state_of(case: cases.Case, layers: Any, batches: Any, kind: FisherKind) -> d
     return state | squares.state()
 
 
+def test_inputs_are_counted_once_however_many_passes_share_them() -> None:
+    case = cases.cnn()
+    layers = find_layers(case.model)
+    empirical, ggn = (state_of(case, layers, case.batches(4), kind) for kind in ("empirical", "ggn"))
+    for layer in layers:
+        torch.testing.assert_close(ggn[f"inputs/{layer}"], empirical[f"inputs/{layer}"], rtol=0, atol=0)
+
+
 def test_accumulators_resume_from_their_state() -> None:
     case = cases.cnn()
     layers = find_layers(case.model)

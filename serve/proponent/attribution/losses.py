@@ -16,7 +16,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from proponent.attribution.uniforms import example_uniforms
 from proponent.errors import SpecError
+
+__all__ = [
+    "LOSSES",
+    "BinaryCrossEntropy",
+    "CallableLoss",
+    "CrossEntropy",
+    "Hinge",
+    "Loss",
+    "NegativeLogLikelihood",
+    "example_uniforms",
+    "get_loss",
+]
 
 
 class Loss(ABC):
@@ -269,41 +282,6 @@ def get_loss(spec: str | Callable[[Tensor, Tensor], Tensor]) -> Loss:
     if spec not in LOSSES:
         raise SpecError(f"Unknown loss {spec!r}: expected one of {', '.join(LOSSES)}.", field="loss")
     return LOSSES[spec]
-
-
-def example_uniforms(ids: Tensor, seed: int, draw: int) -> Tensor:
-    """Uniform numbers that depend on (seed, id, draw) alone, never on the batch or its order.
-
-    A counter-based generator: SplitMix64's finaliser (Steele, Lea & Flood 2014) applied to the example id
-    offset by a hash of seed and draw.
-
-    Args:
-        ids: ``[B]`` int64 example ids.
-        seed: Any integer.
-        draw: Number of the draw, from 0.
-
-    Returns:
-        ``[B]`` float64 in [0, 1).
-    """
-    key = _mix(_mix(torch.full_like(ids, seed) * _GOLDEN) + draw) * _GOLDEN
-    bits = _mix(_mix(ids + key) ^ key)
-    return _shift_right(bits, 11).double() * 2.0**-53
-
-
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-_MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
-
-
-def _mix(words: Tensor) -> Tensor:
-    """SplitMix64's bijective finaliser on int64 words, whose products wrap around."""
-    words = (words ^ _shift_right(words, 30)) * _MULTIPLIERS[0]
-    words = (words ^ _shift_right(words, 27)) * _MULTIPLIERS[1]
-    return words ^ _shift_right(words, 31)
-
-
-def _shift_right(words: Tensor, bits: int) -> Tensor:
-    """Logical shift: int64's own shift repeats the sign bit."""
-    return (words >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _is_single(outputs: Tensor) -> bool:
