@@ -28,17 +28,23 @@ class InfluenceHandler:
     def handle(self, rows: list[dict[str, Any]], context: Any) -> list[bytes]:
         """One reply for each row of a batch, whatever its mix of predictions and explanations."""
         items = [
-            read_item(row, _header(context, index, "explain").lower() == "true", _header(context, index, "content-type"))
+            read_item(
+                row, _header(context, index, "explain").lower() == "true", _header(context, index, "content-type")
+            )
             for index, row in enumerate(rows)
         ]
         replies = self._worker.answer(items)
-        return [self._finish(item, reply, context, i) for i, (item, reply) in enumerate(zip(items, replies, strict=True))]
+        return [
+            self._finish(item, reply, context, i) for i, (item, reply) in enumerate(zip(items, replies, strict=True))
+        ]
 
     def _finish(self, item: Item | ProponentError, reply: Any, context: Any, index: int) -> bytes:
         as_json = item.as_json if isinstance(item, Item) else bool(_header(context, index, "content-type"))
         context.set_response_content_type(index, "application/json" if as_json else "application/x-protobuf")
         if as_json and reply.WhichOneof("outcome") == "error":
-            context.set_response_status(400 if reply.error.code == 3 else 503, "Bad input" if reply.error.code == 3 else "Unavailable", index)
+            context.set_response_status(
+                400 if reply.error.code == 3 else 503, "Bad input" if reply.error.code == 3 else "Unavailable", index
+            )
         return encode_reply(reply, as_json)
 
 

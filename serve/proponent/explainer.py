@@ -1,7 +1,7 @@
 """The online path: a batch of inputs in, predictions and explanations out. No service code.
 
-    >>> explainer = Explainer.load(bundle)
-    >>> [answer] = explainer.explain([tensor], [ExplainOptions(top_k=3)])
+>>> explainer = Explainer.load(bundle)
+>>> [answer] = explainer.explain([tensor], [ExplainOptions(top_k=3)])
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from proponent.attribution.capture import CaptureSession
-from proponent.attribution.embedding import InfluenceEmbedding, embedding_from_tensors
+from proponent.attribution.embedding import ExactEmbedding, InfluenceEmbedding
 from proponent.attribution.gradients import (
     ScaledGradient,
     contrast_output_gradient,
@@ -27,6 +27,7 @@ from proponent.attribution.gradients import (
     scaled_output_gradient,
 )
 from proponent.attribution.layers import Layers, find_layers
+from proponent.attribution.subspace import SubspaceEmbedding
 from proponent.classifier import Classifier, load_classifier
 from proponent.errors import CorruptBundleError, InvalidInputError, MismatchError, ProponentError
 from proponent.index import bundle as files
@@ -108,9 +109,7 @@ class Explainer:
         self._omitted = int((~index.scales.directed).sum())
 
     @classmethod
-    def load(
-        cls, bundle: Path, *, weights: Path | None = None, device: torch.device | None = None
-    ) -> Explainer:
+    def load(cls, bundle: Path, *, weights: Path | None = None, device: torch.device | None = None) -> Explainer:
         """Opens a bundle after checking every file; ``weights`` are those deployed, if not the bundle's own.
 
         Raises:
@@ -178,12 +177,15 @@ class Explainer:
         directions = (phi / safe[:, None]).float()
         sizes, scales = (norms * scaled.scale).tolist(), scaled.scale.tolist()
         directed = (scaled.directed & (norms > 0)).tolist()
-        return [
-            choice
-            if isinstance(choice, ProponentError) or isinstance(prediction, ProponentError)
-            else EmbeddedQuery(prediction, directions[b], sizes[b], scales[b], directed[b], choice[0])
-            for b, (choice, prediction) in enumerate(zip(chosen, predictions, strict=True))
-        ]
+        found: list[EmbeddedQuery | ProponentError] = []
+        for b, (choice, prediction) in enumerate(zip(chosen, predictions, strict=True)):
+            if isinstance(prediction, ProponentError):
+                found.append(prediction)
+            elif isinstance(choice, ProponentError):
+                found.append(choice)
+            else:
+                found.append(EmbeddedQuery(prediction, directions[b], sizes[b], scales[b], directed[b], choice[0]))
+        return found
 
     def _predictions(self, outputs: Tensor) -> list[Prediction | ProponentError]:
         probabilities = self.classifier.loss.probabilities(outputs.double()).cpu()
@@ -204,7 +206,9 @@ class Explainer:
         for value, name in ((target.class_id, "class_id"), (target.against, "contrast.against_class_id")):
             if value is not None and not 0 <= value < count:
                 return InvalidInputError(
-                    f"class {value} is unknown, expected 0..{count - 1}", field=f"target.{name}", reason="CLASS_UNKNOWN"
+                    f"class {value} is unknown, expected 0..{count - 1}",
+                    field=f"target.{name}",
+                    reason="CLASS_UNKNOWN",
                 )
         if target.against is not None and target.against == target.class_id:
             return InvalidInputError(
@@ -217,9 +221,7 @@ class Explainer:
     ) -> ScaledGradient:
         return join([self._output_gradient(outputs[b : b + 1], choice) for b, choice in enumerate(chosen)])
 
-    def _output_gradient(
-        self, outputs: Tensor, choice: tuple[int, int | None] | ProponentError
-    ) -> ScaledGradient:
+    def _output_gradient(self, outputs: Tensor, choice: tuple[int, int | None] | ProponentError) -> ScaledGradient:
         if isinstance(choice, ProponentError):
             return ScaledGradient(torch.zeros_like(outputs), outputs.new_zeros(1, dtype=torch.float64))
         wanted, other = choice
@@ -335,7 +337,9 @@ class Explainer:
 
     def _no_influence(self, query: EmbeddedQuery) -> Notice:
         if query.scale == 0:
-            return Notice(NoticeCode.ZERO_INFLUENCE, "the loss of this input is flat: every influence is exactly zero")
+            return Notice(
+                NoticeCode.ZERO_INFLUENCE, "the loss is flat at this input: every influence is exactly zero"
+            )
         return Notice(
             NoticeCode.NO_DIRECTION, f"the input's own gradient ({query.scale:.1e}) is too small to have a direction"
         )
@@ -362,6 +366,9 @@ def _check_weights(classifier: Classifier, manifest: Manifest, weights: Path) ->
 
 def _load_embedding(path: Path, kind: str, layers: Layers) -> InfluenceEmbedding:
     try:
-        return embedding_from_tensors(kind, load_file(path), layers)
+        tensors = load_file(path)
+        if kind == "exact":
+            return ExactEmbedding.from_tensors(tensors, layers)
+        return SubspaceEmbedding.from_tensors(kind, tensors, layers)
     except (SafetensorError, OSError, KeyError) as error:
         raise CorruptBundleError(f"factors cannot be read: {path}: {error}", field=path.name) from error

@@ -116,15 +116,13 @@ def _diversity(diversity: pb.Diversity) -> Diversity:
 
 def _view(number: int) -> View:
     if number not in (pb.VIEW_UNSPECIFIED, *View):
-        raise InvalidInputError(f"view {number} is unknown, expected one of {', '.join(pb.View.keys())}", field="view")
+        raise InvalidInputError(f"view {number} is unknown, expected {', '.join(pb.View.keys())}", field="view")
     return View(number) if number else View.ID_ONLY
 
 
 def prediction_message(prediction: Prediction) -> pb.Prediction:
     """A prediction as a message."""
-    return pb.Prediction(
-        class_id=prediction.class_id, label=prediction.label, probabilities=prediction.probabilities
-    )
+    return pb.Prediction(class_id=prediction.class_id, label=prediction.label, probabilities=prediction.probabilities)
 
 
 def predict_response(prediction: Prediction, bundle_digest: str, request_id: str) -> pb.PredictResponse:
@@ -168,15 +166,13 @@ def influence_message(influence: Influence) -> pb.Influence:
 
 def notice_message(notice: Notice) -> pb.Notice:
     """A notice as a message."""
-    return pb.Notice(
-        code=pb.Notice.Code.Value(notice.code.value), message=notice.message, count=notice.count
-    )
+    return pb.Notice(code=notice.code.value, message=notice.message, count=notice.count)
 
 
 def struct(values: Mapping[str, object]) -> Struct:
     """A JSON-like mapping as a Struct."""
     message = Struct()
-    message.update(dict(values))
+    message.update(values)  # type: ignore[arg-type]
     return message
 
 

@@ -35,7 +35,7 @@ class Preset:
         title: Model and data in words.
         model: Makes the ``nn.Module``.
         dataset: Makes the training set; accepts ``limit``, and ``root`` if ``needs_data``.
-        held_out: Makes the held-out set; accepts ``root`` if ``needs_data``.
+        held_out: Makes the held-out set; accepts the same.
         transform: The transform itself without keyword arguments, else its factory.
         loss: Name of the loss.
         weight_decay: Weight of the L2 term in the objective.

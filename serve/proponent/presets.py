@@ -94,7 +94,7 @@ def train_preset(
             ``PROPONENT_DATA``, read again by whoever uses explain.yaml.
         seed: Seed of the initialisation and of the training.
         epochs: Replaces the preset's number of epochs.
-        limit: Train on the first so many examples only; recorded in explain.yaml.
+        limit: Use the first so many examples only, for training and held out; recorded in explain.yaml.
         device: Where to train.
         log: Called with each record of the training log as it is made.
 
@@ -128,7 +128,7 @@ def _adapted(
     return replace(
         preset,
         dataset=replace(preset.dataset, kwargs={**preset.dataset.kwargs, **root, **first}),
-        held_out=replace(preset.held_out, kwargs={**preset.held_out.kwargs, **root}),
+        held_out=replace(preset.held_out, kwargs={**preset.held_out.kwargs, **root, **first}),
         training={**preset.training, **passes, "seed": seed},
     )
 

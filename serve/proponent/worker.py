@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from google.protobuf.json_format import MessageToJson
@@ -21,11 +22,13 @@ from proponent.errors import InternalError, InvalidInputError, ProponentError
 from proponent.explainer import Explainer
 from proponent.inputs import image_tensor, raw_tensor
 from proponent.messages import error_message, explain_response, options_from, predict_response
-from proponent.results import Prediction
+from proponent.results import ExplainOptions, Prediction
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
 Answer = Message | ProponentError
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def _call(item: Item) -> str:
 
 def _predict(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
     requests = [item.request.predict for item in items]
-    inputs = [_input(explainer, request) for request in requests]
+    inputs = [_attempt(partial(_required, explainer), request) for request in requests]
     predictions = iter(explainer.predict([value for value in inputs if isinstance(value, Tensor)]))
     return [
         value if isinstance(value, ProponentError) else _predicted(explainer, next(predictions), request)
@@ -118,7 +121,11 @@ def _predicted(explainer: Explainer, prediction: Prediction | ProponentError, re
 
 def _explain(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
     requests = [item.request.explain for item in items]
-    read = [_read(lambda r=request: (_required(explainer, r), options_from(r))) for request in requests]
+
+    def read_one(request: pb.ExplainRequest) -> tuple[Tensor, ExplainOptions]:
+        return _required(explainer, request), options_from(request)
+
+    read = [_attempt(read_one, request) for request in requests]
     good = [value for value in read if not isinstance(value, ProponentError)]
     answers = iter(explainer.explain([v[0] for v in good], [v[1] for v in good]) if good else [])
     return [
@@ -131,15 +138,11 @@ def _explained(answer: Any, request: pb.ExplainRequest) -> Answer:
     return answer if isinstance(answer, ProponentError) else explain_response(answer, request.request_id)
 
 
-def _read(read: Callable[[], Any]) -> Any:
+def _attempt(read: Callable[[R], T], request: R) -> T | ProponentError:
     try:
-        return read()
+        return read(request)
     except ProponentError as error:
         return error
-
-
-def _input(explainer: Explainer, request: pb.PredictRequest | pb.ExplainRequest) -> Tensor | ProponentError:
-    return _read(lambda: _required(explainer, request))  # type: ignore[no-any-return]
 
 
 def _required(explainer: Explainer, request: pb.PredictRequest | pb.ExplainRequest) -> Tensor:

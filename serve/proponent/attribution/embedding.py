@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from proponent.attribution.capture import LayerGradients, flat_gradients
 from proponent.attribution.layers import Layers
@@ -77,15 +78,19 @@ class ExactEmbedding(InfluenceEmbedding):
     kind: str = "exact"
 
     @property
+    @override
     def size(self) -> int:
         return int(self.basis.shape[1])
 
+    @override
     def embed(self, gradients: LayerGradients) -> Tensor:
         return flat_gradients(gradients) @ self.basis
 
+    @override
     def tensors(self) -> dict[str, Tensor]:
         return {"basis": self.basis}
 
+    @override
     def to(self, device: torch.device) -> ExactEmbedding:
         return ExactEmbedding(self.layers, self.basis.to(device))
 
@@ -107,6 +112,10 @@ class ExactFactors:
     layers: Layers
     whitening: Tensor
     damped: Tensor
+
+    def to(self, device: torch.device) -> ExactFactors:
+        """The same on another device."""
+        return ExactFactors(self.layers, self.whitening.to(device), self.damped.to(device))
 
     def truncated(self, size: int) -> ExactEmbedding:
         """The embedding by the first ``size`` columns."""
@@ -150,8 +159,3 @@ def size_for_energy(energy: Tensor, share: float) -> int:
     if not sorted_energy[-1] > 0:
         raise CurvatureError("every training gradient is zero: there is nothing to embed", reason="ZERO_GRADIENTS")
     return int(torch.searchsorted(sorted_energy, share * sorted_energy[-1]).item()) + 1
-
-
-def embedding_from_tensors(kind: str, tensors: Mapping[str, Tensor], layers: Layers) -> InfluenceEmbedding:
-    """The embedding of a curvature kind from its stored tensors; KeyError where one is missing."""
-    return ExactEmbedding.from_tensors(tensors, layers)

@@ -139,7 +139,7 @@ class Catalog:
 
     def _query(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         try:
-            return self._connection.execute(statement, values).fetchall()  # type: ignore[arg-type]
+            return self._connection.execute(statement, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise CorruptBundleError(
                 f"catalogue cannot be read: {self._path}: {error}", field=self._path.name

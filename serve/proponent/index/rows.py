@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -126,7 +127,7 @@ class InfluenceIndex:
         size: K, the embedding's own size.
     """
 
-    def __init__(self, index: faiss.Index, codes: Tensor, scales: RowScales, size: int) -> None:
+    def __init__(self, index: Any, codes: Tensor, scales: RowScales, size: int) -> None:
         self._index = index
         self._codes = codes
         self.scales = scales
@@ -218,7 +219,7 @@ class InfluenceIndex:
         return torch.nonzero((upper >= threshold) & (upper > -torch.inf)).flatten().cpu()
 
 
-def _map(path: Path) -> faiss.Index:
+def _map(path: Path) -> Any:
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:

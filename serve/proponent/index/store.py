@@ -63,7 +63,7 @@ class Store:
             NotFoundError: The model has none.
             CorruptBundleError: The pointer or the manifest is damaged.
         """
-        digest = self.pointer(model)["digest"]
+        digest = str(self.pointer(model)["digest"])
         path = self.directory(model) / "bundles" / digest
         if not (path / MANIFEST).is_file():
             raise CorruptBundleError(f"bundle file is missing: {path / MANIFEST}", field=MANIFEST)

@@ -23,9 +23,11 @@ from proponent.index.bundle import Manifest, seal
 from proponent.index.catalog import CatalogEntry, write_catalog
 from proponent.index.rows import RowScales, write_rows, write_scales
 from proponent.index.store import Store
+from proponent.rebuild.ekfac import damping_of, rebuild_ekfac
 from proponent.rebuild.exact import rebuild_exact
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import read_scales, unit_rows
+from proponent.rebuild.stages import Stages
 from proponent.rebuild.survey import STATIONARY, Survey, survey
 from proponent.rebuild.training_set import TrainingSet, thumbnail
 from proponent.rebuild.workspace import Workspace, exclusive, workspace_key
@@ -92,7 +94,8 @@ def _run(
     key = {"spec": spec.model_dump(mode="json"), "weights": classifier.weights_sha256, "data": dataset_sha256}
     workspace = Workspace(store.directory(spec.name) / "work", workspace_key(key | {"versions": _versions()}))
     found = _survey(classifier, data, layers, workspace, batch_size, progress)
-    embedding, shards = rebuild_exact(classifier, data, layers, workspace, batch_size, progress)
+    stages = Stages(classifier, data, layers, workspace, batch_size, options.memory, progress)
+    embedding, shards = _embedding(stages)
     scales, kept = read_scales(workspace, shards)
     manifest = _manifest(classifier, data, layers, found, embedding, scales, kept, dataset_sha256)
     directory = workspace.directory / "bundle"
@@ -100,6 +103,15 @@ def _run(
     path = seal(directory, manifest, store.bundles(spec.name))
     workspace.remove()
     return path
+
+
+def _embedding(stages: Stages) -> tuple[InfluenceEmbedding, list[str]]:
+    return rebuild_exact(stages) if stages.classifier.spec.curvature.kind == "exact" else rebuild_ekfac(stages)
+
+
+def _damping(classifier: Classifier) -> float:
+    exact = classifier.spec.curvature.kind == "exact"
+    return float(classifier.spec.curvature.damping or 0.0) if exact else damping_of(classifier)
 
 
 def batch_size_for(memory: int, parameters: int, examples: int) -> int:
@@ -165,7 +177,7 @@ def _manifest(
         loss=spec.loss,
         weight_decay=spec.weight_decay,
         curvature=embedding.kind,
-        damping=float(spec.curvature.damping or 0.0),
+        damping=_damping(classifier),
         damping_relative=spec.curvature.relative,
         embedding_size=embedding.size,
         train_size=len(data),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from proponent.attribution.gradients import ScaledGradient, scaled_output_gradie
 from proponent.attribution.layers import Layers
 from proponent.classifier import Classifier
 from proponent.index.rows import RowScales
-from proponent.rebuild.progress import StageProgress
-from proponent.rebuild.training_set import Batch, TrainingSet
+from proponent.rebuild.stages import Stages
+from proponent.rebuild.training_set import Batch
 from proponent.rebuild.workspace import Workspace
 
 SHARD = 4096
@@ -29,39 +29,41 @@ def scaled_gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tu
         return scaled, session.backward(scaled.unit)
 
 
-def embed_rows(
-    classifier: Classifier,
-    data: TrainingSet,
-    layers: Layers,
-    embed: Embed,
-    workspace: Workspace,
-    batch_size: int,
-    progress: StageProgress,
-) -> list[str]:
+def shard_ranges(size: int) -> dict[str, range]:
+    """Names of the shards of N rows and the rows of each."""
+    starts = range(0, size, SHARD)
+    return {f"rows-{number:05d}": range(start, min(start + SHARD, size)) for number, start in enumerate(starts)}
+
+
+def embed_rows(stages: Stages, embed: Embed) -> list[str]:
     """Runs the pass over the shards that are not finished; returns the names of all shards."""
-    shards = [range(start, min(start + SHARD, len(data))) for start in range(0, len(data), SHARD)]
-    names = [f"rows-{number:05d}" for number in range(len(shards))]
-    open_shards = [(name, shard) for name, shard in zip(names, shards, strict=True) if not workspace.has(name)]
-    done = len(shards) - len(open_shards)
-    for name, shard in progress.track("embed", open_shards, len(shards), done):
-        parts = [_embed_batch(classifier, layers, embed, batch) for batch in data.batches(batch_size, shard)]
-        workspace.save(name, {key: torch.cat([part[key] for part in parts]) for key in parts[0]})
-    return names
+    shards = shard_ranges(len(stages.data))
+    open_shards = [name for name in shards if not stages.workspace.has(name)]
+    for name in stages.progress.track("embed", open_shards, len(shards), len(shards) - len(open_shards)):
+        parts = []
+        for batch in stages.data.batches(stages.batch_size, shards[name]):
+            scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
+            parts.append(finished_rows(embed(gradients), scaled.scale, scaled.directed))
+        stages.workspace.save(name, concatenated(parts))
+    return list(shards)
 
 
-def _embed_batch(classifier: Classifier, layers: Layers, embed: Embed, batch: Batch) -> dict[str, Tensor]:
-    scaled, gradients = scaled_gradients(classifier, layers, batch)
-    rows = embed(gradients)
+def concatenated(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Columns of several batches as one."""
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def finished_rows(rows: EmbeddedRows, scale: Tensor, directed: Tensor) -> dict[str, Tensor]:
+    """What is stored of a batch: unit rows, and scales with the factor [B] of each gradient put back."""
     norms = rows.phi.double().norm(dim=1)
     safe = torch.where(norms > 0, norms, torch.ones_like(norms))
-    directed = scaled.directed & (norms > 0) & (rows.ihvp_norms > 0)
     return {
         "unit": (rows.phi.double() / safe[:, None]).half().cpu(),
-        "norms": (norms * scaled.scale).cpu(),
-        "self_influence": (rows.self_influence * scaled.scale.square()).cpu(),
+        "norms": (norms * scale).cpu(),
+        "self_influence": (rows.self_influence * scale.square()).cpu(),
         "relative_l": _ratio(norms, rows.self_influence.sqrt()).cpu(),
         "relative_theta": _ratio(norms, rows.ihvp_norms).cpu(),
-        "directed": directed.cpu(),
+        "directed": (directed & (norms > 0) & (rows.ihvp_norms > 0)).cpu(),
         "kept_energy": rows.kept_energy.cpu(),
     }
 

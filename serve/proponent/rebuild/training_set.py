@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,8 @@ THUMBNAIL = 64
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples ``start .. start + B``; ``keys`` are int64 hashes of their ids, for seeded draws."""
+    """Some examples; ``keys`` are int64 hashes of their ids, for seeded draws."""
 
-    start: int
     inputs: Tensor
     labels: Tensor
     keys: Tensor
@@ -85,23 +84,27 @@ class TrainingSet:
             )
         return raw, tensor, value
 
-    def batches(self, size: int, positions: range | None = None) -> Iterator[Batch]:
-        """Batches on the classifier's device, in order."""
+    def batches(self, size: int, positions: Sequence[int] | None = None) -> Iterator[Batch]:
+        """Batches on the classifier's device, in the order of the positions (by default all)."""
         chosen = range(len(self)) if positions is None else positions
-        for start in range(chosen.start, chosen.stop, size):
-            yield self.batch(range(start, min(start + size, chosen.stop)))
+        for start in range(0, len(chosen), size):
+            yield self.batch(chosen[start : start + size])
 
-    def batch(self, positions: range) -> Batch:
-        """One batch of consecutive examples."""
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """One batch of chosen examples."""
         device = self._classifier.device
         items = [self.item(position) for position in positions]
         keys = [id_key(self.example_id(position)) for position in positions]
         return Batch(
-            start=positions.start,
             inputs=torch.stack([tensor for _, tensor, _ in items]).to(device),
             labels=torch.tensor([label for _, _, label in items], device=device),
             keys=torch.tensor(keys, device=device),
         )
+
+    def sample(self, count: int, seed: int) -> list[int]:
+        """Positions of a seeded sample without replacement, ascending."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randperm(len(self), generator=generator)[:count].sort().values.tolist()
 
     def fingerprint(self) -> str:
         """SHA-256 of ids, labels and transformed inputs, in order.

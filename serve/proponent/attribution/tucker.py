@@ -1,0 +1,141 @@
+"""Fitting each layer's two-sided projection to the training rows' directions.
+
+Second moments are those of *unit* rows w / ||w||: in a well-trained network row norms span many orders of
+magnitude, and raw moments would see only a handful of examples.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.subspace import LayerSubspace
+from proponent.attribution.whitening import LayerWhitening, Whitening, squared_norms
+
+LEVERAGE = 0.999
+"""Share of a basis's leverage that the kept eigenvectors carry; the others are not needed online."""
+
+
+class MomentAccumulator:
+    """Float64 sums of ``u u^T`` (rows, [G o, G o]) and ``u^T u`` (columns, [i, i]) over unit rows u."""
+
+    def __init__(self, whitening: Whitening) -> None:
+        self.rows = {name: _square(w.damped.shape[0] * w.damped.shape[1], w.damped) for name, w in whitening.items()}
+        self.columns = {name: _square(w.damped.shape[2], w.damped) for name, w in whitening.items()}
+
+    def update(self, whitened: Mapping[str, Tensor]) -> None:
+        """Adds a batch; rows without a direction count nothing."""
+        norms = squared_norms(whitened).sqrt()
+        scale = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms)).float()
+        for name, value in whitened.items():
+            unit = (value * scale[:, None, None, None]).flatten(1, 2)
+            wide = unit.transpose(0, 1).flatten(1)
+            self.rows[name] += (wide @ wide.mT).double()
+            tall = unit.flatten(0, 1)
+            self.columns[name] += (tall.mT @ tall).double()
+
+    def state(self) -> dict[str, Tensor]:
+        """The sums by name."""
+        return {f"rows/{n}": v for n, v in self.rows.items()} | {f"columns/{n}": v for n, v in self.columns.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from a ``state``."""
+        for name in self.rows:
+            self.rows[name].copy_(state[f"rows/{name}"])
+            self.columns[name].copy_(state[f"columns/{name}"])
+
+
+@dataclass
+class _Side:
+    """Eigenvectors of a second moment by descending eigenvalue, and the energy of the first k of them."""
+
+    vectors: Tensor
+    kept: list[float]
+
+
+def fit_subspaces(moments: MomentAccumulator, whitening: Whitening, size: int) -> dict[str, LayerSubspace]:
+    """Shares ``size`` numbers out over layers and sides, always where the next ones keep the most energy."""
+    rows = {name: _side(moment) for name, moment in moments.rows.items()}
+    columns = {name: _side(moment) for name, moment in moments.columns.items()}
+    ranks = _share_out(rows, columns, size)
+    return {
+        name: _subspace(rows[name].vectors[:, :r], columns[name].vectors[:, :c], whitening[name])
+        for name, (r, c) in ranks.items()
+    }
+
+
+def _side(moment: Tensor) -> _Side:
+    values, vectors = torch.linalg.eigh((moment + moment.mT) / 2)
+    kept = values.clamp(min=0).flip(0).cumsum(0)
+    return _Side(vectors.flip(1), [0.0, *kept.tolist()])
+
+
+def _share_out(rows: Mapping[str, _Side], columns: Mapping[str, _Side], size: int) -> dict[str, tuple[int, int]]:
+    """Greedy ranks (r, c); a layer's kept energy is taken as the product of both sides' shares."""
+    ranks = {name: (1, 1) for name in rows}
+    used = len(ranks)
+    queue: list[tuple[float, str, tuple[int, int]]] = []
+
+    def offer(name: str) -> None:
+        r, c = ranks[name]
+        now = _energy(rows[name], columns[name], r, c)
+        more_rows = min(r + 1 + r // 16, len(rows[name].kept) - 1)
+        more_columns = min(c + 1 + c // 16, len(columns[name].kept) - 1)
+        for step in ((more_rows, c), (r, more_columns)):
+            cost = step[0] * step[1] - r * c
+            if cost > 0:
+                gain = _energy(rows[name], columns[name], *step) - now
+                heapq.heappush(queue, (-gain / cost, name, step))
+
+    for name in ranks:
+        offer(name)
+    while queue:
+        _, name, step = heapq.heappop(queue)
+        r, c = ranks[name]
+        cost = step[0] * step[1] - r * c
+        grows_one_side = (step[0] > r) != (step[1] > c) and step[0] >= r and step[1] >= c
+        if grows_one_side and used + cost <= size:
+            ranks[name] = step
+            used += cost
+            offer(name)
+    return ranks
+
+
+def _energy(rows: _Side, columns: _Side, r: int, c: int) -> float:
+    total = rows.kept[-1]
+    return rows.kept[r] * columns.kept[c] / total if total > 0 else 0.0
+
+
+def _subspace(rows: Tensor, columns: Tensor, whitening: LayerWhitening) -> LayerSubspace:
+    groups, out, _ = whitening.damped.shape
+    needed_out = _needed(rows.reshape(groups, out, -1).square().sum(dim=(0, 2)))
+    needed_in = _needed(columns.square().sum(dim=1))
+    kept_rows = rows.reshape(groups, out, -1)[:, needed_out].flatten(0, 1)
+    return LayerSubspace(
+        left=whitening.q_out[:, :, needed_out].contiguous(),
+        right=whitening.q_in[:, :, needed_in].contiguous(),
+        whitening=whitening.damped.rsqrt()[:, needed_out][:, :, needed_in].contiguous(),
+        rows=_orthonormal(kept_rows),
+        columns=_orthonormal(columns[needed_in]),
+    )
+
+
+def _needed(leverage: Tensor) -> Tensor:
+    """Indices of the eigenvectors that carry ``LEVERAGE`` of a basis, ascending."""
+    order = leverage.argsort(descending=True, stable=True)
+    share = leverage[order].cumsum(0) / leverage.sum()
+    count = int((share < LEVERAGE).sum()) + 1
+    return order[:count].sort().values
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    basis: Tensor = torch.linalg.qr(columns)[0]
+    return basis.float().contiguous()
+
+
+def _square(size: int, like: Tensor) -> Tensor:
+    return torch.zeros(size, size, dtype=torch.float64, device=like.device)

@@ -1,0 +1,68 @@
+"""Whitened gradients in a Kronecker eigenbasis, over all eigenvectors: what a rebuild looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.capture import LayerGradients
+from proponent.attribution.curvature.factors import LayerFactors, damping_per_layer
+
+
+@dataclass(frozen=True)
+class LayerWhitening:
+    """``w = damped^{-1/2} o (Q_out^T G Q_in)`` of one layer; all float32.
+
+    Attributes:
+        q_out: [G, o, o].
+        q_in: [G, i, i].
+        damped: Lambda + lambda, [G, o, i].
+    """
+
+    q_out: Tensor
+    q_in: Tensor
+    damped: Tensor
+
+
+Whitening = Mapping[str, LayerWhitening]
+
+
+def make_whitening(
+    factors: Mapping[str, LayerFactors], damping: float, *, relative: bool, device: torch.device
+) -> dict[str, LayerWhitening]:
+    """Whitening at one damping; the factors stay free of it."""
+    added = damping_per_layer(factors, damping, relative=relative)
+    return {
+        name: LayerWhitening(
+            layer.q_out.float().to(device),
+            layer.q_in.float().to(device),
+            _alive(layer.eigenvalues + added[name]).float().to(device),
+        )
+        for name, layer in factors.items()
+    }
+
+
+def _alive(damped: Tensor) -> Tensor:
+    """A direction without curvature and damping never sees a gradient: it is shut off, not blown up."""
+    return torch.where(damped > 0, damped, torch.full_like(damped, torch.inf))
+
+
+def whiten(whitening: Whitening, gradients: LayerGradients) -> dict[str, Tensor]:
+    """W of every layer, [B, G, o, i] float32."""
+    return {
+        name: gradients[name].project(layer.q_out, layer.q_in) * layer.damped.rsqrt()
+        for name, layer in whitening.items()
+    }
+
+
+def squared_norms(whitened: Mapping[str, Tensor]) -> Tensor:
+    """||w||^2 over all layers, [B] float64."""
+    return torch.stack([_squared(value) for value in whitened.values()]).sum(dim=0)
+
+
+def _squared(value: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(value.flatten(1), dim=1, dtype=torch.float64)
+    return norms.square()

@@ -1,0 +1,112 @@
+"""Ground truth by retraining: the held-out losses of models trained on parts of the training set.
+
+Every retrained model is one file, so that a killed audit goes on where it stopped, and models are trained in
+parallel processes of one thread each. A spec takes part when it names ``training``: a callable
+``(model, inputs, labels, loss_per_example, *, weight_decay, seed, device, **kwargs)`` that trains in place.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from proponent.classifier import build_model, load_loss, load_transform, pick_device, resolve
+from proponent.datasets import materialise
+from proponent.errors import SpecError
+from proponent.rebuild.progress import StageProgress
+from proponent.spec import ModelSpec, parse_spec
+from proponent.training import seeded
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """What to retrain on and what to measure.
+
+    Attributes:
+        spec: A spec with ``training`` and ``held_out``.
+        seed: Of initialisation and training; the same for every model.
+        queries: Positions in the held-out set whose losses are recorded.
+        directory: Where finished models' losses are kept.
+    """
+
+    spec: ModelSpec
+    seed: int
+    queries: tuple[int, ...]
+    directory: Path
+
+
+def half_subsets(size: int, count: int, seed: int) -> Tensor:
+    """Random halves of the training set, [count, size] bool."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.zeros(count, size, dtype=torch.bool)
+    for mask in masks:
+        mask[torch.randperm(size, generator=generator)[: size // 2]] = True
+    return masks
+
+
+def retrained_losses(job: Retraining, masks: Tensor, progress: StageProgress, jobs: int = 1) -> Tensor:
+    """Held-out losses [count, Q] float64 of models trained on each mask [count, N]; resumes.
+
+    Raises:
+        SpecError: The spec lacks ``training`` or ``held_out``.
+    """
+    for key in ("training", "held_out"):
+        if getattr(job.spec, key) is None:
+            raise SpecError(f"key '{key}' is missing: retraining needs it", field=key)
+    job.directory.mkdir(parents=True, exist_ok=True)
+    files = [job.directory / f"model-{number:05d}.safetensors" for number in range(len(masks))]
+    missing = [number for number, file in enumerate(files) if not file.exists()]
+    finished = _in_parallel(job, [(number, masks[number]) for number in missing], jobs)
+    for _ in progress.track("retrain", finished, len(masks), len(masks) - len(missing)):
+        pass
+    return torch.stack([load_file(file)["losses"] for file in files])
+
+
+def _in_parallel(job: Retraining, work: Sequence[tuple[int, Tensor]], jobs: int) -> Iterator[None]:
+    content = job.spec.model_dump(mode="json")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        max_workers=jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        futures = [pool.submit(_retrain_to_file, content, job, number, mask) for number, mask in work]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _retrain_to_file(content: dict[str, object], job: Retraining, number: int, mask: Tensor) -> None:
+    spec = parse_spec(dict(content), origin="audit")
+    losses = retrain(spec, mask.nonzero().flatten().tolist(), job.seed, job.queries)
+    path = job.directory / f"model-{number:05d}.safetensors"
+    temporary = path.with_suffix(".part")
+    save_file({"losses": losses}, temporary)
+    temporary.rename(path)
+
+
+def retrain(spec: ModelSpec, positions: Sequence[int], seed: int, queries: Sequence[int]) -> Tensor:
+    """Trains from scratch on some training examples; held-out losses [Q] float64 at the true labels."""
+    assert spec.training is not None and spec.held_out is not None
+    transform, loss, device = load_transform(spec), load_loss(spec), pick_device(spec.device)
+    inputs, labels = materialise(_dataset(spec, "dataset"), transform, positions)
+    with seeded(seed):
+        model = build_model(spec)
+    train = resolve(spec, spec.training.factory, "training.factory")
+    settings = {**spec.training.kwargs, "seed": seed, "device": str(device)}
+    train(model, inputs, labels, loss.per_example, weight_decay=spec.weight_decay, **settings)
+    wanted, truth = materialise(_dataset(spec, "held_out"), transform, queries)
+    model.eval()
+    with torch.no_grad():
+        outputs = model(wanted.to(device)).double()
+        return loss.per_example(outputs, truth.to(device)).cpu()
+
+
+def _dataset(spec: ModelSpec, key: str) -> Any:
+    factory = getattr(spec, key)
+    return resolve(spec, factory.factory, f"{key}.factory")(**factory.kwargs)

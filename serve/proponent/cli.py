@@ -1,0 +1,208 @@
+"""The command line: every command parses, makes one library call and prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from proponent.errors import ProponentError, SpecError
+from proponent.index.bundle import read_manifest
+from proponent.index.store import Store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Serve a PyTorch classifier with the training examples that argued for and against each prediction.",
+)
+
+StoreOption = Annotated[Path, typer.Option("--store", help="Directory of bundles.", envvar="PROPONENT_STORE")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Model name; needed when the store has several.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+DEFAULT_STORE = Path("model_store")
+
+
+@app.command()
+def train(
+    preset: Annotated[str, typer.Argument(help="Name of a preset; 'list' shows them.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory for weights, log and explain.yaml.")],
+    data_root: Annotated[
+        Path | None, typer.Option("--data-root", help="Folder of the data sets.", envvar="PROPONENT_DATA")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's number.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first examples.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N.")] = "cpu",
+) -> None:
+    """Train one of the paper's models and write its explain.yaml.
+
+    Example: `proponent train digits --out runs/digits`
+    """
+    from proponent.presets import PRESETS, train_preset
+
+    if preset == "list":
+        typer.echo("\n".join(PRESETS))
+        return
+    result = train_preset(preset, out, data_root=data_root, seed=seed, epochs=epochs, limit=limit, device=device)
+    typer.echo(f"training accuracy {result.accuracy:.4f}, held-out accuracy {result.held_out_accuracy:.4f}")
+    typer.echo(f"spec: {out / 'explain.yaml'}")
+
+
+@app.command()
+def rebuild(
+    spec: Annotated[Path, typer.Argument(help="explain.yaml, or a directory that holds one.")],
+    store: StoreOption = DEFAULT_STORE,
+    memory: Annotated[str, typer.Option(help="Memory budget, e.g. 8GiB.")] = "8GiB",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples at a time; default: by memory.")] = None,
+    publish: Annotated[bool, typer.Option(help="Make the new bundle current.")] = True,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Build the index of a classifier and make it current; a killed rebuild resumes.
+
+    Example: `proponent rebuild runs/digits/explain.yaml --store model_store`
+    """
+    from proponent.rebuild.pipeline import RebuildOptions
+    from proponent.rebuild.pipeline import rebuild as run_rebuild
+    from proponent.spec import load_spec
+
+    options = RebuildOptions(parse_bytes(memory), batch_size, publish, quiet)
+    path = run_rebuild(load_spec(spec), Store(store), options)
+    manifest = read_manifest(path)
+    if as_json:
+        typer.echo(json.dumps({"bundle": str(path), **asdict(manifest)}))
+    else:
+        typer.echo(f"bundle: {path}")
+        typer.echo(
+            f"{manifest.train_size} examples, K = {manifest.embedding_size}, curvature {manifest.curvature}, "
+            f"training accuracy {manifest.train_accuracy:.4f}"
+        )
+
+
+@app.command()
+def serve(
+    store: Annotated[Path, typer.Argument(help="Directory of bundles.", envvar="PROPONENT_STORE")] = DEFAULT_STORE,
+    grpc_address: Annotated[str, typer.Option(help="host:port of gRPC; port 0 takes a free one.")] = "127.0.0.1:8500",
+    http_address: Annotated[str, typer.Option(help="host:port of HTTP; port 0 takes a free one.")] = "127.0.0.1:8080",
+    weights: Annotated[Path | None, typer.Option(help="Deployed weights, instead of the bundle's copy.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="TorchServe workers for each model.")] = 1,
+    allow_examples: Annotated[bool, typer.Option(help="Let clients read training examples (GetExample).")] = False,
+    allow_thumbnails: Annotated[bool, typer.Option(help="Let clients ask for thumbnails.")] = False,
+    reflection: Annotated[bool, typer.Option(help="gRPC server reflection.")] = True,
+) -> None:
+    """Serve the current bundles: typed gRPC and HTTP in front of a private TorchServe.
+
+    Example: `proponent serve model_store --allow-thumbnails`
+    """
+    from proponent.gateway.server import run
+    from proponent.gateway.settings import Settings
+
+    settings = Settings(
+        store=store,
+        grpc_address=grpc_address,
+        http_address=http_address,
+        weights=weights,
+        workers=workers,
+        allow_examples=allow_examples,
+        allow_thumbnails=allow_thumbnails,
+        reflection=reflection,
+    )
+    raise typer.Exit(run(settings))
+
+
+@app.command()
+def explain(
+    image: Annotated[Path, typer.Argument(help="PNG or JPEG file.")],
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    top_k: Annotated[int, typer.Option(help="Length of each list.")] = 3,
+    measure: Annotated[list[str] | None, typer.Option(help="influence, theta-relatif or l-relatif.")] = None,
+    class_id: Annotated[int | None, typer.Option(help="Class to explain; default: the predicted one.")] = None,
+    against: Annotated[int | None, typer.Option(help="Why --class-id rather than this class.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain one image with the current bundle, without a service.
+
+    Example: `proponent explain digit.png --store model_store --top-k 3`
+    """
+    from google.protobuf.json_format import MessageToJson
+
+    from proponent.local import explain_file
+    from proponent.terminal import print_explanation
+
+    opened = Store(store)
+    reply = explain_file(
+        opened.current(only_model(opened, model)),
+        image,
+        top_k=top_k,
+        measures=measure,
+        class_id=class_id,
+        against=against,
+    )
+    if as_json:
+        typer.echo(MessageToJson(reply, preserving_proto_field_name=True))
+    else:
+        print_explanation(Console(), reply)
+
+
+@app.command()
+def info(store: StoreOption = DEFAULT_STORE, model: ModelOption = None, as_json: JsonOption = False) -> None:
+    """Describe the current bundle of a model.
+
+    Example: `proponent info --store model_store --json`
+    """
+    opened = Store(store)
+    manifest = asdict(read_manifest(opened.current(only_model(opened, model))))
+    if as_json:
+        typer.echo(json.dumps(manifest))
+        return
+    for key, value in manifest.items():
+        if key not in ("files", "settings", "audit"):
+            typer.echo(f"{key:20} {value}")
+
+
+def only_model(store: Store, name: str | None) -> str:
+    """The model named, or the only one of the store."""
+    if name is not None:
+        return name
+    models = store.models()
+    if len(models) != 1:
+        raise SpecError(f"the store has models {', '.join(models) or 'none'}: name one with --model", field="model")
+    return models[0]
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of e.g. ``8GiB``, ``500MB`` or ``1000000``."""
+    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+    number = text.strip().rstrip("BKMGibkmg")
+    unit = text.strip()[len(number) :].upper()
+    try:
+        return int(float(number) * units[unit])
+    except (ValueError, KeyError):
+        raise SpecError(f"--memory has value {text!r}, expected e.g. 8GiB or 500MB", field="memory") from None
+
+
+def main() -> None:
+    """Runs the command line; errors meant for the user are one line on standard error and exit code 2."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except ProponentError as error:
+        print(f"error: {error.message} [{error.reason}]", file=sys.stderr)
+        sys.exit(2)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

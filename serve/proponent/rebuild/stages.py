@@ -1,0 +1,51 @@
+"""What every stage of a rebuild works with, and how a sum over the training set resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from proponent.attribution.layers import Layers
+from proponent.classifier import Classifier
+from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.training_set import Batch, TrainingSet
+from proponent.rebuild.workspace import Workspace
+
+CHECKPOINT = 4096
+
+
+class Resumable(Protocol):
+    """An accumulator whose sums can be stored."""
+
+    def state(self) -> dict[str, Tensor]:
+        """The sums by name."""
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Goes on from a state."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What every stage needs."""
+
+    classifier: Classifier
+    data: TrainingSet
+    layers: Layers
+    workspace: Workspace
+    batch_size: int
+    memory: int
+    progress: StageProgress
+
+    def fold(self, stage: str, accumulator: Resumable, positions: list[int], update: Callable[[Batch], None]) -> None:
+        """Feeds an accumulator, storing its sums now and then; resumes from what is stored."""
+        chunks = [positions[start : start + CHECKPOINT] for start in range(0, len(positions), CHECKPOINT)]
+        done = sum(self.workspace.has(f"{stage}-{number:05d}") for number in range(len(chunks)))
+        if done:
+            accumulator.load(self.workspace.load(f"{stage}-{done - 1:05d}"))
+        for number in self.progress.track(stage, range(done, len(chunks)), len(chunks), done):
+            for batch in self.data.batches(self.batch_size, chunks[number]):
+                update(batch)
+            self.workspace.save(f"{stage}-{number:05d}", accumulator.state())

@@ -1,0 +1,75 @@
+"""Explanations for people in a terminal: tables, with the training images drawn in half blocks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from proponent.v1 import explanation_pb2 as pb
+
+MEASURE_NAMES = {
+    pb.MEASURE_INFLUENCE: "influence",
+    pb.MEASURE_THETA_RELATIF: "theta-RelatIF",
+    pb.MEASURE_L_RELATIF: "l-RelatIF",
+}
+_WIDTH = 12
+_SHADES = " .:-=+*#%@"
+
+
+def draw(png: bytes, *, width: int = _WIDTH, colour: bool = True) -> Text:
+    """An image as text: two pixels a character where there is colour, else one character of a grey scale."""
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    height = max(2, round(image.height * width / image.width / 2) * 2)
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.BOX), dtype=int)
+    return _half_blocks(pixels) if colour else _characters(pixels)
+
+
+def _half_blocks(pixels: np.ndarray) -> Text:
+    text = Text(no_wrap=True)
+    for y in range(0, len(pixels), 2):
+        for upper, lower in zip(pixels[y], pixels[y + 1], strict=True):
+            text.append("▀", style=f"rgb({upper[0]},{upper[1]},{upper[2]}) on rgb({lower[0]},{lower[1]},{lower[2]})")
+        text.append("\n" if y + 2 < len(pixels) else "")
+    return text
+
+
+def _characters(pixels: np.ndarray) -> Text:
+    grey = pixels.mean(axis=2)
+    pairs = grey.reshape(len(grey) // 2, 2, -1).mean(axis=1)
+    levels = (pairs / 256 * len(_SHADES)).astype(int)
+    return Text("\n".join("".join(_SHADES[level] for level in row) for row in levels), no_wrap=True)
+
+
+def print_explanation(console: Console, reply: pb.ExplainResponse) -> None:
+    """The prediction, and for each measure a table of proponents and opponents."""
+    best = reply.prediction.probabilities[reply.prediction.class_id]
+    console.print(f"prediction: [bold]{reply.prediction.label}[/bold] ({best:.1%})")
+    for result in reply.results:
+        console.print(_table(result, colour=console.color_system is not None))
+    for notice in reply.notices:
+        console.print(f"note: {notice.message}")
+
+
+def _table(result: pb.MeasureResult, *, colour: bool) -> Table:
+    table = Table(title=MEASURE_NAMES[result.measure], title_justify="left")
+    for name in ("", "proponent", "label", "score", "opponent", "label", "score"):
+        table.add_column(name, justify="right" if name in ("", "score") else "left")
+    for rank in range(max(len(result.proponents), len(result.opponents))):
+        pro, con = _cells(result.proponents, rank, colour), _cells(result.opponents, rank, colour)
+        table.add_row(str(rank + 1), *pro, *con, end_section=True)
+    return table
+
+
+def _cells(influences: Sequence[pb.Influence], rank: int, colour: bool) -> tuple[Text, str, str]:
+    if rank >= len(influences):
+        return Text(), "", ""
+    influence = influences[rank]
+    name = Text(influence.example_id)
+    shown = Text("\n").join([name, draw(influence.thumbnail, colour=colour)]) if influence.thumbnail else name
+    return shown, influence.label, f"{influence.score:+.4g}"
