@@ -1,0 +1,202 @@
+"""Training: it minimises the objective that attribution assumes, and depends on nothing but its seed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from proponent.attribution.losses import get_loss
+from proponent.augmentation import flip_crop
+from proponent.convex import gradient_norm
+from proponent.datasets import digits, materialise, synthetic
+from proponent.datasets.transforms import pixels
+from proponent.errors import InvalidInputError, NotFoundError, TrainingMismatchError
+from proponent.models.logistic import LogisticRegression
+from proponent.models.resnet import resnet20
+from proponent.preset_table import PRESETS
+from proponent.presets import train_preset
+from proponent.spec import load_spec
+from proponent.training import accuracy, fit, predicted_labels, seeded
+
+cross_entropy = get_loss("cross_entropy").per_example
+
+
+def small_digits(limit: int = 200) -> tuple[Tensor, Tensor]:
+    return materialise(digits.train(limit=limit), pixels)
+
+
+def logistic(seed: int = 0) -> nn.Module:
+    with seeded(seed):
+        return LogisticRegression(inputs=64, classes=10)
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_lbfgs_reaches_a_stationary_point_on_digits() -> None:
+    inputs, labels = materialise(digits.train(), pixels)
+    model = logistic()
+    (record,) = fit(model, inputs, labels, cross_entropy, weight_decay=0.01, optimizer="lbfgs")
+    # Rounding weights of size ~1 to float32 moves the gradient by about 1e-8.
+    assert gradient_norm(model.double(), inputs.double(), labels, cross_entropy, 0.01) < 1e-7
+    assert record["gradient_norm"] < 1e-7
+    assert record["accuracy"] > 0.94
+
+
+def test_lbfgs_forgets_where_it_started() -> None:
+    inputs, labels = small_digits()
+    models = [logistic(seed) for seed in (0, 1)]
+    for model in models:
+        fit(model, inputs, labels, cross_entropy, weight_decay=0.01, optimizer="lbfgs")
+    assert weights(models[0]).dtype == torch.float32
+    assert torch.allclose(weights(models[0]), weights(models[1]), atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_weight_decay_is_the_l2_term_of_the_objective(optimizer: str) -> None:
+    """One step with weight decay is one step on the loss plus the L2 term written out, biases included."""
+    inputs, labels = small_digits()
+    built_in, written_out = logistic(), logistic()
+    parameters = list(written_out.parameters())
+
+    def with_l2(outputs: Tensor, y: Tensor) -> Tensor:
+        squares = torch.stack([parameter.square().sum() for parameter in parameters]).sum()
+        return cross_entropy(outputs, y) + 0.5 * 0.3 * squares
+
+    options = {"optimizer": optimizer, "epochs": 3, "lr": 0.01, "batch_size": 50}
+    fit(built_in, inputs, labels, cross_entropy, weight_decay=0.3, **options)
+    fit(written_out, inputs, labels, with_l2, weight_decay=0.0, **options)
+    assert torch.allclose(weights(built_in), weights(written_out), atol=1e-5)
+    assert not torch.allclose(weights(built_in), weights(logistic()), atol=1e-2)
+
+
+def test_sgd_approaches_the_optimum_of_lbfgs() -> None:
+    inputs, labels = small_digits()
+    exact, approximate = logistic(), logistic()
+    fit(exact, inputs, labels, cross_entropy, weight_decay=0.1, optimizer="lbfgs")
+    fit(approximate, inputs, labels, cross_entropy, weight_decay=0.1, lr=0.1, epochs=150, batch_size=200)
+    assert torch.allclose(weights(exact), weights(approximate), atol=1e-3)
+
+
+def train_net(seed: int) -> nn.Module:
+    inputs, labels = materialise(synthetic.shapes(count=24, size=32), pixels)
+    with seeded(0):
+        model = resnet20(4)
+    options = {"epochs": 2, "batch_size": 10, "augment": "flip_crop", "schedule": "cosine"}
+    fit(model, inputs, labels, cross_entropy, weight_decay=1e-3, seed=seed, **options)
+    return model
+
+
+def test_training_depends_on_its_seed_alone() -> None:
+    state = torch.random.get_rng_state()
+    first = train_net(seed=1)
+    torch.rand(7)
+    again, other = train_net(seed=1), train_net(seed=2)
+    assert torch.equal(weights(first), weights(again))
+    assert not torch.equal(weights(first), weights(other))
+    assert not first.training
+    torch.random.set_rng_state(state)
+
+
+def test_seeded_restores_the_global_generator() -> None:
+    before = torch.random.get_rng_state()
+    with pytest.raises(RuntimeError, match="inside"), seeded(5):
+        torch.rand(3)
+        raise RuntimeError("inside")
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_log_is_called_with_each_record() -> None:
+    inputs, labels = small_digits(60)
+    seen: list[dict[str, float]] = []
+    history = fit(logistic(), inputs, labels, cross_entropy, weight_decay=0.0, epochs=3, log=seen.append)
+    assert seen == history
+    assert [record["epoch"] for record in history] == [1, 2, 3]
+    assert history[2]["loss"] < history[0]["loss"]
+
+
+def test_flip_crop_moves_each_image_on_its_own() -> None:
+    images = torch.arange(1.0, 65.0).reshape(1, 1, 8, 8).repeat(64, 1, 1, 1)
+    changed = flip_crop(images, torch.Generator().manual_seed(0))
+    assert changed.shape == images.shape
+    assert len({tuple(image.flatten().tolist()) for image in changed}) > 20
+    # The rows run left to right, or right to left where mirrored, within the zero padding.
+    steps = {float(step) for image in changed for row in image[0] for step in row[row > 0].diff().unique()}
+    assert steps == {-1.0, 1.0}
+
+
+def test_single_outputs_are_predicted_by_their_sign() -> None:
+    assert predicted_labels(torch.tensor([[-0.1], [0.2]])).tolist() == [0, 1]
+    assert predicted_labels(torch.tensor([[0.1, 0.2], [0.4, 0.3]])).tolist() == [1, 0]
+
+
+def test_accuracy_does_not_depend_on_the_batch_size() -> None:
+    inputs, labels = small_digits(50)
+    model = logistic()
+    assert accuracy(model, inputs, labels, 7) == accuracy(model, inputs, labels, 50)
+
+
+@pytest.mark.parametrize("option", [{"optimizer": "adamw"}, {"schedule": "step"}, {"augment": "mixup"}])
+def test_unknown_options_are_refused(option: dict[str, str]) -> None:
+    inputs, labels = small_digits(10)
+    with pytest.raises(InvalidInputError, match=f"Unknown {next(iter(option))}"):
+        fit(logistic(), inputs, labels, cross_entropy, weight_decay=0.0, **option)  # type: ignore[arg-type]
+
+
+def test_inputs_and_labels_must_fit() -> None:
+    inputs, labels = small_digits(10)
+    with pytest.raises(InvalidInputError, match="10 inputs and 9 labels"):
+        fit(logistic(), inputs, labels[:9], cross_entropy, weight_decay=0.0)
+
+
+# presets
+
+
+def test_digits_preset_writes_a_spec_that_loads(tmp_path: Path) -> None:
+    result = train_preset("digits", tmp_path)
+    spec = load_spec(result.spec)
+    assert result.accuracy > 0.94 < result.held_out_accuracy
+    assert result.accuracy - 0.03 - 1e-9 < spec.expected_accuracy < result.accuracy
+    model = LogisticRegression(**spec.model.kwargs)
+    model.load_state_dict(load_file(result.weights))
+    assert accuracy(model, *materialise(digits.train(), pixels)) == result.accuracy
+    assert json.loads(result.log.read_text())["epochs"][0]["gradient_norm"] < 1e-7
+
+
+def test_limit_and_epochs_are_recorded_but_no_data_root(tmp_path: Path) -> None:
+    result = train_preset("digits", tmp_path, epochs=2, limit=30, seed=4)
+    content = yaml.safe_load(result.spec.read_text())
+    assert content["dataset"]["kwargs"] == {"limit": 30}
+    assert content["held_out"]["kwargs"] == {"limit": 30}
+    assert content["training"]["kwargs"] == {"optimizer": "lbfgs", "epochs": 2, "seed": 4}
+
+
+def test_a_full_training_below_expectation_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proponent.presets.accuracy", lambda *_: 0.5)
+    with pytest.raises(TrainingMismatchError, match=r"reached a training accuracy of 0\.5000"):
+        train_preset("digits", tmp_path)
+    assert (tmp_path / "train_log.json").exists()
+
+
+def test_unknown_preset_lists_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="expected one of digits, mnist"):
+        train_preset("imagenet", tmp_path)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("mnist", "cifar10-cnn-50k")])
+def test_every_preset_trains_a_few_steps(name: str, tmp_path: Path, data_root: Path) -> None:
+    seen: list[dict[str, float]] = []
+    preset = PRESETS[name]
+    result = train_preset(name, tmp_path, data_root=data_root, epochs=1, limit=8, log=seen.append)
+    spec = load_spec(result.spec)
+    assert len(seen) == 1
+    assert spec.class_names == list(preset.class_names)
+    assert ("root" in spec.dataset.kwargs) is preset.needs_data
