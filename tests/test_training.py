@@ -122,6 +122,17 @@ def test_log_is_called_with_each_record() -> None:
     assert history[2]["loss"] < history[0]["loss"]
 
 
+@pytest.mark.parametrize(("schedule", "rates"), [("none", 4.0), ("cosine", 2.5)])
+def test_schedule_sets_the_length_of_the_steps(schedule: str, rates: float) -> None:
+    """With a constant gradient the way made is the learning rate times the sum of the rates."""
+    model = nn.Linear(1, 1, bias=False)
+    before = weights(model)
+    inputs, labels = torch.ones(2, 1), torch.zeros(2, dtype=torch.int64)
+    options = {"epochs": 4, "lr": 0.1, "momentum": 0.0, "schedule": schedule}
+    fit(model, inputs, labels, lambda outputs, _: outputs.flatten(), weight_decay=0.0, **options)
+    assert torch.allclose(before - weights(model), torch.tensor([0.1 * rates]))
+
+
 def test_flip_crop_moves_each_image_on_its_own() -> None:
     images = torch.arange(1.0, 65.0).reshape(1, 1, 8, 8).repeat(64, 1, 1, 1)
     changed = flip_crop(images, torch.Generator().manual_seed(0))
