@@ -1,0 +1,165 @@
+"""Between JSON and the proto's messages.
+
+Field names are the proto's, in snake_case or camelCase; enum values may leave out their prefix
+(``"influence"``, ``"theta-relatif"``, ``"thumbnail"``). An input is an image in base64 (``image``,
+``image_b64`` or ``encoded_image``) or a tensor (nested lists, or the proto's own form). Replies are written
+with every field, in snake_case; 64-bit integers are JSON numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from proponent.errors import InvalidInputError
+from proponent.v1 import explanation_pb2 as pb
+
+IMAGE_KEYS = ("image", "image_b64", "encoded_image")
+_INT64 = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
+_FIELD_IN_MESSAGE = (re.compile(r'no field named "([^"]+)"'), re.compile(r"Failed to parse (\w+) field"))
+M = TypeVar("M", bound=Message)
+
+
+def to_json(message: Message) -> dict[str, Any]:
+    """A message as a JSON object."""
+    values = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    _restore_integers(values, message.DESCRIPTOR)
+    return values
+
+
+def parse_query(values: Mapping[str, Any], request: M, model: str, path: str = "") -> M:
+    """Fills a request that holds an input and options.
+
+    Raises:
+        InvalidInputError: Names the key at fault below ``path``.
+    """
+    normal = {_snake(key): value for key, value in values.items()}
+    if "model" in normal:
+        raise _bad("the model is named by the path, not by a key", f"{path}model")
+    image = _image(normal, path)
+    tensor = normal.pop("tensor", None) if isinstance(normal.get("tensor"), list) else None
+    parse_message(_plain_enums(normal, path), request, path)
+    inputs: Any = request
+    if image is not None:
+        if inputs.WhichOneof("input"):
+            raise _bad("both an image and a tensor, expected one of them", f"{path}input")
+        inputs.encoded_image = image
+    if tensor is not None:
+        if inputs.WhichOneof("input"):
+            raise _bad("both an image and a tensor, expected one of them", f"{path}input")
+        inputs.tensor.CopyFrom(_tensor(tensor, f"{path}tensor"))
+    inputs.model = model
+    return request
+
+
+def parse_message(values: Mapping[str, Any], message: M, path: str = "") -> M:
+    """Fills a message from JSON; an unknown key or a wrong type is an InvalidInputError."""
+    try:
+        return json_format.ParseDict(dict(values), message)
+    except json_format.ParseError as error:
+        text = str(error).split(" Available Fields")[0]
+        found = next((match for pattern in _FIELD_IN_MESSAGE if (match := pattern.search(text))), None)
+        raise _bad(text, path + found.group(1) if found else path.rstrip(".")) from None
+    except (RecursionError, UnicodeEncodeError, OverflowError, TypeError, AttributeError) as error:
+        raise _bad(f"cannot be read: {error}", path.rstrip(".")) from None
+
+
+def image_key(values: Mapping[str, Any]) -> str:
+    """The key under which a caller sent the image."""
+    return next((key for key in values if _snake(key) in IMAGE_KEYS), "encoded_image")
+
+
+def _image(values: dict[str, Any], path: str) -> bytes | None:
+    """Takes the image out of the values."""
+    found = [key for key in IMAGE_KEYS if values.get(key) is not None]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise _bad(f"an image under each of {' and '.join(found)}, expected one", f"{path}{found[1]}")
+    value = values.pop(found[0])
+    text = value.get("b64") if isinstance(value, dict) and set(value) == {"b64"} else value
+    if not isinstance(text, str):
+        raise _bad('expected base64 text, or {"b64": "..."}', path + found[0])
+    try:
+        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _bad(f"not base64: {error}", path + found[0]) from None
+
+
+def _tensor(values: list[Any], path: str) -> pb.Tensor:
+    try:
+        array = np.asarray(values)
+    except (ValueError, RecursionError) as error:
+        raise _bad(f"nested lists of different lengths: {error}", path, "TENSOR_WRONG_SHAPE") from None
+    if array.dtype.kind not in "iuf":
+        raise _bad("holds values that are not numbers, expected float32", path, "TENSOR_WRONG_DTYPE")
+    with np.errstate(over="ignore"):
+        data = array.astype("<f4").tobytes()
+    return pb.Tensor(shape=array.shape, dtype="float32", data=data)
+
+
+def _plain_enums(values: dict[str, Any], path: str) -> dict[str, Any]:
+    """Writes enum values as the proto does."""
+    if "measures" in values:
+        given = values["measures"] if isinstance(values["measures"], list) else [values["measures"]]
+        values["measures"] = [
+            _enum(value, pb.Measure, "MEASURE_", f"{path}measures[{i}]") for i, value in enumerate(given)
+        ]
+    if "view" in values:
+        values["view"] = _enum(values["view"], pb.View, "VIEW_", f"{path}view")
+    diversity = values.get("diversity")
+    if isinstance(diversity, dict) and "redundancy" in diversity:
+        name = _enum(diversity["redundancy"], pb.Redundancy, "REDUNDANCY_", f"{path}diversity.redundancy")
+        values["diversity"] = {**diversity, "redundancy": name}
+    return values
+
+
+def _enum(value: Any, kind: Any, prefix: str, path: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    name = value.upper().replace("-", "_")
+    name = name if name.startswith(prefix) else prefix + name
+    if name not in kind.DESCRIPTOR.values_by_name:
+        known = ", ".join(key.removeprefix(prefix).lower() for key in kind.keys()[1:])
+        raise _bad(f"value {value!r} is unknown, expected one of {known}", path, f"{prefix}UNKNOWN")
+    return name
+
+
+def _restore_integers(values: dict[str, Any], descriptor: Any) -> None:
+    """ProtoJSON writes 64-bit integers as text; every reader of it takes numbers too."""
+    for field in descriptor.fields:
+        if field.name not in values or not _holds_int64(field):
+            continue
+        value = values[field.name]
+        if field.message_type is None:
+            values[field.name] = [int(each) for each in value] if isinstance(value, list) else int(value)
+            continue
+        for each in value if isinstance(value, list) else [value]:
+            _restore_integers(each, field.message_type)
+
+
+@cache
+def _holds_int64(field: FieldDescriptor) -> bool:
+    kind = field.message_type
+    if kind is None:
+        return field.cpp_type in _INT64
+    return not kind.full_name.startswith("google.") and any(_holds_int64(inner) for inner in kind.fields)
+
+
+def _snake(key: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda match: "_" + match.group(1).lower(), key)
+
+
+def _bad(message: str, field: str, reason: str = "") -> InvalidInputError:
+    return InvalidInputError(f"field {field!r}: {message}" if field else message, field=field, reason=reason)

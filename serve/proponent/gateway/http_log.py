@@ -1,0 +1,62 @@
+"""Around every HTTP request: its id, one log line, one measurement, and no defect that escapes as plain text."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from proponent.gateway.http_problem import problem_response
+from proponent.gateway.metrics import Metrics
+from proponent.gateway.request_id import REQUEST_ID, accept_request_id
+from proponent.gateway.status import as_proponent_error
+
+_log = structlog.get_logger("proponent.http")
+
+
+class RequestLog:
+    """ASGI middleware; the id is found in ``request.state.request_id``."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on and notes how it went."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = accept_request_id(Headers(scope=scope).get(REQUEST_ID))
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.perf_counter()
+        status = 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:
+            _log.exception("defect", path=scope["path"], request_id=request_id)
+            if not status:
+                await problem_response(as_proponent_error(error))(scope, receive, noted)
+        finally:
+            self._note(scope, status, time.perf_counter() - started, request_id)
+
+    def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        self._metrics.http_duration.labels(route, scope["method"], str(status)).observe(seconds)
+        _log.info(
+            "http",
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            ms=round(seconds * 1000, 2),
+            request_id=request_id,
+        )

@@ -1,0 +1,215 @@
+"""The HTTP door: KServe v1 bodies, problem+json errors, health, figures and OpenAPI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from proponent.errors import InvalidInputError, NotFoundError, ProponentError
+from proponent.gateway.auth import Scope
+from proponent.gateway.http_body import Instance, RawImage, read_instances, read_json
+from proponent.gateway.http_json import image_key, parse_message, parse_query, to_json
+from proponent.gateway.http_log import RequestLog
+from proponent.gateway.http_openapi import EXPLAIN_BODY, PREDICT_BODY, PROBLEMS, QUERY_BODY
+from proponent.gateway.http_problem import answer_error, problem_response
+from proponent.gateway.metrics import Metrics
+from proponent.gateway.readiness import Readiness
+from proponent.gateway.service import Call, ExplanationCalls
+from proponent.gateway.settings import Limits
+from proponent.gateway.status import as_proponent_error, problem
+from proponent.v1 import explanation_pb2 as pb
+
+One = Instance | RawImage
+Ask = Callable[[One], Awaitable[Any]]
+
+
+def create_app(calls: ExplanationCalls, metrics: Metrics, readiness: Readiness, limits: Limits) -> FastAPI:
+    """The application with all its routes."""
+    app = FastAPI(title="proponent", summary="Predictions and the training examples behind them.")
+    app.add_exception_handler(ProponentError, answer_error)
+    app.add_exception_handler(HTTPException, answer_error)
+    app.add_middleware(RequestLog, metrics=metrics)
+    doors = HttpDoors(calls, limits)
+    _add_model_routes(app, doors)
+    _add_example_routes(app, doors)
+    _add_operation_routes(app, metrics, readiness)
+    return app
+
+
+@dataclass(frozen=True)
+class HttpDoors:
+    """Translates requests to calls."""
+
+    calls: ExplanationCalls
+    limits: Limits
+
+    async def predict(self, request: Request, model: str) -> Response:
+        """Predictions for one or several instances."""
+        call = _call_of(request)
+
+        async def ask(one: One) -> Any:
+            return await self.calls.predict(one.fill(pb.PredictRequest(), model), call)
+
+        answers = await self._answers(request, model, Scope.PREDICT, ask)
+        return JSONResponse({"predictions": _predictions(answers)})
+
+    async def explain(self, request: Request, model: str) -> Response:
+        """Predictions and explanations for one or several instances."""
+        call = _call_of(request)
+
+        async def ask(one: One) -> Any:
+            return await self.calls.explain(one.fill(pb.ExplainRequest(), model), call)
+
+        answers = await self._answers(request, model, Scope.EXPLAIN, ask)
+        return JSONResponse({"predictions": _predictions(answers), "explanations": answers})
+
+    async def query(self, request: Request, model: str, message: Any, run: Callable[..., Awaitable[Any]]) -> Response:
+        """A call about one input and a group of examples: the input's fields stand below ``query``."""
+        body = await read_json(request, self.limits.body_bytes)
+        query = body.pop("query", None)
+        if not isinstance(query, dict):
+            raise InvalidInputError("field 'query' is missing, expected an object with the input", field="query")
+        parse_message(body, message)
+        parse_query(query, message.query, model, "query.")
+        return JSONResponse(to_json(await run(message, _call_of(request))))
+
+    async def _answers(self, request: Request, model: str, scope: Scope, ask: Ask) -> list[dict[str, Any]]:
+        """One JSON object for each instance; a bad one fails only itself, unless it is the only one."""
+        self.calls.allow(scope, _call_of(request))
+        self.calls.ready(model)
+        instances = await read_instances(request, self.limits.body_bytes, self.limits.instances)
+        results = await self._ask_all(instances, ask)
+        if len(results) == 1 and isinstance(results[0], ProponentError):
+            raise results[0]
+        return [{"error": problem(r)} if isinstance(r, ProponentError) else to_json(r) for r in results]
+
+    async def _ask_all(self, instances: Sequence[One], ask: Ask) -> list[Any]:
+        slots = asyncio.Semaphore(self.limits.stream_in_flight)
+
+        async def one(instance: One) -> Any:
+            async with slots:
+                try:
+                    return await ask(instance)
+                except Exception as error:
+                    return _located(as_proponent_error(error), instance)
+
+        return list(await asyncio.gather(*map(one, instances)))
+
+
+def _add_model_routes(app: FastAPI, doors: HttpDoors) -> None:
+    calls = doors.calls
+
+    @app.post("/v1/models/{model}:predict", openapi_extra=PREDICT_BODY, responses=PROBLEMS, tags=["inference"])
+    async def predict(request: Request, model: str) -> Response:
+        """Predict the class of each instance."""
+        return await doors.predict(request, model)
+
+    @app.post("/v1/models/{model}:explain", openapi_extra=EXPLAIN_BODY, responses=PROBLEMS, tags=["inference"])
+    async def explain(request: Request, model: str) -> Response:
+        """Predict each instance and explain it by training examples."""
+        return await doors.explain(request, model)
+
+    @app.post("/v1/models/{model}:scoreExamples", openapi_extra=QUERY_BODY, responses=PROBLEMS, tags=["inference"])
+    async def score_examples(request: Request, model: str) -> Response:
+        """Score named training examples for one input."""
+        return await doors.query(request, model, pb.ScoreExamplesRequest(), calls.score_examples)
+
+    @app.post("/v1/models/{model}:estimateRemoval", openapi_extra=QUERY_BODY, responses=PROBLEMS, tags=["inference"])
+    async def estimate_removal(request: Request, model: str) -> Response:
+        """Predict what the removal of a group of training examples would change."""
+        return await doors.query(request, model, pb.EstimateRemovalRequest(), calls.estimate_removal)
+
+    @app.post("/v1/models/{model}:findFlipSet", openapi_extra=QUERY_BODY, responses=PROBLEMS, tags=["inference"])
+    async def find_flip_set(request: Request, model: str) -> Response:
+        """Look for a group of training examples whose removal flips the prediction."""
+        return await doors.query(request, model, pb.FindFlipSetRequest(), calls.find_flip_set)
+
+
+def _add_example_routes(app: FastAPI, doors: HttpDoors) -> None:
+    calls = doors.calls
+
+    @app.get("/v1/models", tags=["models"])
+    async def list_models(request: Request) -> Response:
+        """List the models and whether they are ready."""
+        calls.allow(None, _call_of(request))
+        return JSONResponse({"models": [{"name": m.name, "ready": m.error is None} for m in calls.models.values()]})
+
+    @app.get("/v1/models/{model}", responses=PROBLEMS, tags=["models"])
+    async def get_model(request: Request, model: str) -> Response:
+        """Describe a model and its bundle."""
+        reply = await calls.get_model(pb.GetModelRequest(model=model), _call_of(request))
+        ready = calls.models[model].error is None
+        return JSONResponse({"name": model, "ready": ready, **to_json(reply)})
+
+    @app.get("/v1/models/{model}/suspects", responses=PROBLEMS, tags=["models"])
+    async def list_suspects(request: Request, model: str) -> Response:
+        """Rank training examples by self-influence (query: limit, offset)."""
+        message = parse_message({**request.query_params, "model": model}, pb.ListSuspectsRequest())
+        return JSONResponse(to_json(await calls.list_suspects(message, _call_of(request))))
+
+    @app.get("/v1/models/{model}/examples/{example_id:path}", responses=PROBLEMS, tags=["models"])
+    async def get_model_example(request: Request, model: str, example_id: str) -> Response:
+        """Return one training example."""
+        return await _example(calls, request, model, example_id)
+
+    @app.get("/v1/examples/{example_id:path}", responses=PROBLEMS, tags=["models"])
+    async def get_example(request: Request, example_id: str, model: str = "") -> Response:
+        """Return one training example (query: model, needed when several are served)."""
+        return await _example(calls, request, model or _only_model(calls), example_id)
+
+
+def _add_operation_routes(app: FastAPI, metrics: Metrics, readiness: Readiness) -> None:
+    @app.get("/healthz", tags=["operation"])
+    async def healthz() -> Response:
+        """Whether the process lives."""
+        return JSONResponse({"status": "alive"})
+
+    @app.get("/readyz", responses=PROBLEMS, tags=["operation"])
+    async def readyz() -> Response:
+        """Whether every model has a healthy worker."""
+        error = readiness.error()
+        return JSONResponse({"status": "ready"}) if error is None else problem_response(error, status=503)
+
+    @app.get("/metrics", tags=["operation"])
+    async def figures() -> Response:
+        """Figures in Prometheus's text format."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _call_of(request: Request) -> Call:
+    return Call(request.state.request_id, request.headers.get("authorization", ""))
+
+
+def _predictions(answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [answer if "error" in answer else answer["prediction"] for answer in answers]
+
+
+def _located(error: ProponentError, instance: One) -> ProponentError:
+    """The error with its field named as the caller wrote it."""
+    field = error.field
+    if isinstance(error, InvalidInputError) and not field.startswith(instance.path or "\0"):
+        named = image_key(instance.values) if field == "encoded_image" else field
+        error.field = f"{instance.path}{named}"
+    return error
+
+
+def _only_model(calls: ExplanationCalls) -> str:
+    if len(calls.models) != 1:
+        raise InvalidInputError(
+            f"several models are served ({', '.join(calls.models)}), expected ?model=NAME", field="model"
+        )
+    return next(iter(calls.models))
+
+
+async def _example(calls: ExplanationCalls, request: Request, model: str, example_id: str) -> Response:
+    if not example_id:
+        raise NotFoundError("no example id in the path", field="example_id", reason="EXAMPLE_UNKNOWN")
+    message = pb.GetExampleRequest(model=model, example_id=example_id)
+    reply = await calls.get_example(message, _call_of(request))
+    return JSONResponse(to_json(reply.example))

@@ -1,0 +1,77 @@
+"""TorchServe's management API: register and switch versions of models, and ask for their workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from proponent.errors import UnavailableError
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """One worker as TorchServe reports it."""
+
+    worker_id: str
+    pid: int
+    status: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether the worker has loaded the model."""
+        return self.status == "READY"
+
+
+class Management:
+    """Client of the management API; every failure is an UnavailableError."""
+
+    def __init__(self, base_url: str, timeout_s: float = 10.0) -> None:
+        self._client = httpx.AsyncClient(base_url=base_url, timeout=timeout_s, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def register(self, directory: str) -> None:
+        """Registers a directory of the model store; its workers start in the background."""
+        await self._call("POST", "/models", params={"url": directory, "synchronous": "false"})
+
+    async def set_default(self, model: str, version: str) -> None:
+        """Sends requests that name no version to this one."""
+        await self._call("PUT", f"/models/{model}/{version}/set-default")
+
+    async def unregister(self, model: str, version: str) -> None:
+        """Removes a version and its workers."""
+        await self._call("DELETE", f"/models/{model}/{version}")
+
+    async def workers(self, model: str, version: str) -> list[WorkerStatus]:
+        """The workers of a registered version."""
+        described = await self._call("GET", f"/models/{model}/{version}")
+        return [WorkerStatus(str(w["id"]), int(w["pid"]), str(w["status"])) for w in described[0]["workers"]]
+
+    async def answers(self) -> bool:
+        """Whether TorchServe listens."""
+        try:
+            await self._call("GET", "/models")
+        except UnavailableError:
+            return False
+        return True
+
+    async def _call(self, method: str, path: str, params: dict[str, str] | None = None) -> Any:
+        try:
+            response = await self._client.request(method, path, params=params)
+            response.raise_for_status()
+            return response.json()
+        except httpx.HTTPStatusError as error:
+            raise UnavailableError(
+                f"TorchServe refused {method} {path}: {error.response.status_code} {error.response.text[:300]}"
+            ) from error
+        except (httpx.HTTPError, ValueError) as error:
+            raise UnavailableError(f"TorchServe did not answer {method} {path}: {error!r}") from error

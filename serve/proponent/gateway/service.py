@@ -1,0 +1,236 @@
+"""The calls of the service, whatever the transport: permission, validation, one question to a worker.
+
+Both doors translate to these calls and from their errors; neither knows anything that the other does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from google.protobuf.struct_pb2 import Struct
+
+from proponent.errors import DeadlineError, NotFoundError, PermissionDeniedError
+from proponent.gateway.auth import Authenticator, Scope
+from proponent.gateway.limiter import Limiter
+from proponent.gateway.metrics import Metrics
+from proponent.gateway.served_model import ServedModel
+from proponent.gateway.settings import Settings
+from proponent.gateway.validation import check_explanation, check_group_size, check_input, check_rules
+from proponent.index.bundle import Manifest
+from proponent.index.catalog import CatalogEntry
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+
+DEFAULT_SUSPECTS = 100
+# A label is suspect when the model disagrees with it and its self-influence is among the highest tenth.
+SUSPECT_SHARE = 0.1
+
+
+class Asks(Protocol):
+    """Anything that answers a WorkerRequest."""
+
+    async def ask(self, model: str, request: WorkerRequest, timeout_s: float) -> WorkerReply:
+        """One request, one reply of the same kind; raises ProponentError."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a transport knows of a call beside its message."""
+
+    request_id: str = ""
+    authorization: str = ""
+    timeout_s: float | None = None
+
+
+class ExplanationCalls:
+    """The public calls, one method each; all raise ProponentError and nothing else on bad input."""
+
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        worker: Asks,
+        settings: Settings,
+        metrics: Metrics,
+        authenticator: Authenticator,
+    ) -> None:
+        self.models = models
+        self._worker = worker
+        self._settings = settings
+        self._limits = settings.limits
+        self._metrics = metrics
+        self._auth = authenticator
+        names = ("Explain", "ScoreExamples", "EstimateRemoval", "FindFlipSet")
+        limits = {"Predict": self._limits.predict, **dict.fromkeys(names, self._limits.explain)}
+        self._limiter = Limiter(limits, metrics)
+
+    async def predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
+        """Predicts the class of one input."""
+        self._auth.require(call.authorization, Scope.PREDICT)
+        check_rules(request)
+        model = self.ready(request.model)
+        check_input(request, model.manifest, self._limits, "")
+        return (await self._ask("Predict", model, WorkerRequest(predict=request), call)).predict
+
+    async def explain(self, request: pb.ExplainRequest, call: Call) -> pb.ExplainResponse:
+        """Predicts and explains one input."""
+        self._auth.require(call.authorization, Scope.EXPLAIN)
+        check_rules(request)
+        model = self.ready(request.model)
+        check_explanation(request, model.manifest, self._limits)
+        self._allow_view(request.view, call)
+        reply = (await self._ask("Explain", model, WorkerRequest(explain=request), call)).explain
+        self._observe_search(model.name, reply)
+        return reply
+
+    async def score_examples(self, request: pb.ScoreExamplesRequest, call: Call) -> pb.ScoreExamplesResponse:
+        """Scores named training examples."""
+        model = self._query(request, call)
+        self._allow_view(request.query.view, call)
+        check_group_size(len(request.example_ids), self._limits.influences, "example_ids")
+        return (await self._ask("ScoreExamples", model, WorkerRequest(score=request), call)).score
+
+    async def estimate_removal(self, request: pb.EstimateRemovalRequest, call: Call) -> pb.EstimateRemovalResponse:
+        """Predicts what the removal of a group would change."""
+        model = self._query(request, call)
+        return (await self._ask("EstimateRemoval", model, WorkerRequest(removal=request), call)).removal
+
+    async def find_flip_set(self, request: pb.FindFlipSetRequest, call: Call) -> pb.FindFlipSetResponse:
+        """Looks for a group whose removal flips the prediction."""
+        model = self._query(request, call)
+        self._allow_view(request.query.view, call)
+        return (await self._ask("FindFlipSet", model, WorkerRequest(flip=request), call)).flip
+
+    async def get_example(self, request: pb.GetExampleRequest, call: Call) -> pb.GetExampleResponse:
+        """Looks up one training example."""
+        self._auth.require(call.authorization, Scope.EXAMPLES)
+        if not self._settings.allow_examples:
+            raise PermissionDeniedError("this server does not disclose training examples", reason="EXAMPLES_DISABLED")
+        check_rules(request)
+        contents = self._model(request.model).contents
+        entry = contents.catalog.get(request.example_id)
+        if entry is None:
+            raise NotFoundError(
+                f"training example {request.example_id!r} is unknown to model {request.model!r}",
+                field="example_id",
+                reason="EXAMPLE_UNKNOWN",
+            )
+        return pb.GetExampleResponse(example=_example(entry, contents.manifest))
+
+    async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
+        """Describes a model and its bundle."""
+        self._auth.require(call.authorization, None)
+        check_rules(request)
+        return describe(self._model(request.model).manifest)
+
+    async def list_suspects(self, request: pb.ListSuspectsRequest, call: Call) -> pb.ListSuspectsResponse:
+        """Ranks training examples by self-influence."""
+        self._auth.require(call.authorization, Scope.EXPLAIN)
+        check_rules(request)
+        check_group_size(request.limit, self._limits.suspects, "limit")
+        contents = self._model(request.model).contents
+        total = contents.catalog.count()
+        entries = contents.catalog.suspects(request.limit or DEFAULT_SUSPECTS, request.offset)
+        suspects = [_suspect(entry, request.offset + place, total) for place, entry in enumerate(entries)]
+        return pb.ListSuspectsResponse(suspects=suspects, bundle_digest=contents.manifest.digest, total=total)
+
+    def allow(self, scope: Scope | None, call: Call) -> None:
+        """Checks a permission before a call of many parts; scope None asks for any known token."""
+        self._auth.require(call.authorization, scope)
+
+    def ready(self, name: str, field: str = "model") -> ServedModel:
+        """The model, which can answer now."""
+        model = self._model(name, field)
+        model.require_ready()
+        return model
+
+    def _query(
+        self, request: pb.ScoreExamplesRequest | pb.EstimateRemovalRequest | pb.FindFlipSetRequest, call: Call
+    ) -> ServedModel:
+        self._auth.require(call.authorization, Scope.EXPLAIN)
+        check_rules(request)
+        model = self.ready(request.query.model, "query.model")
+        check_explanation(request.query, model.manifest, self._limits, "query.", lists=False)
+        return model
+
+    def _model(self, name: str, field: str = "model") -> ServedModel:
+        model = self.models.get(name)
+        if model is None:
+            raise NotFoundError(
+                f"model {name!r} is unknown (models: {', '.join(self.models)})", field=field, reason="MODEL_UNKNOWN"
+            )
+        return model
+
+    def _allow_view(self, view: int, call: Call) -> None:
+        if view in (pb.VIEW_UNSPECIFIED, pb.VIEW_ID_ONLY):
+            return
+        self._auth.require(call.authorization, Scope.EXAMPLES)
+        if view == pb.VIEW_THUMBNAIL and not self._settings.allow_thumbnails:
+            raise PermissionDeniedError(
+                "this server does not disclose thumbnails", field="view", reason="THUMBNAILS_DISABLED"
+            )
+
+    async def _ask(self, method: str, model: ServedModel, request: WorkerRequest, call: Call) -> WorkerReply:
+        longest = self._settings.request_timeout_s
+        timeout_s = longest if call.timeout_s is None else min(call.timeout_s, longest)
+        if timeout_s <= 0:
+            raise DeadlineError("the deadline had passed before the request was read")
+        with self._limiter.slot(method):
+            return await self._worker.ask(model.name, request, timeout_s)
+
+    def _observe_search(self, model: str, reply: pb.ExplainResponse) -> None:
+        for timing in reply.timings:
+            if timing.stage == "search":
+                self._metrics.search.labels(model).observe(timing.duration.ToNanoseconds() / 1e9)
+
+
+def describe(manifest: Manifest) -> pb.GetModelResponse:
+    """What a manifest says of a model."""
+    audit = Struct()
+    audit.update(manifest.audit)
+    return pb.GetModelResponse(
+        model=manifest.model,
+        bundle_digest=manifest.digest,
+        weights_sha256=manifest.weights_sha256,
+        curvature=manifest.curvature,
+        damping=manifest.damping,
+        damping_relative=manifest.damping_relative,
+        embedding_size=manifest.embedding_size,
+        train_size=manifest.train_size,
+        class_names=manifest.class_names,
+        input_shape=manifest.input_shape,
+        kept_energy=manifest.kept_energy,
+        audit=audit,
+        loss=manifest.loss,
+        created=manifest.created,
+        uncovered_share=manifest.uncovered_share,
+        uncovered=sorted(manifest.uncovered),
+        image_size=manifest.image_size,
+        image_mode=manifest.image_mode,
+    )
+
+
+def _example(entry: CatalogEntry, manifest: Manifest) -> pb.Example:
+    return pb.Example(
+        example_id=entry.example_id,
+        class_id=entry.class_id,
+        label=manifest.class_names[entry.class_id],
+        predicted_class_id=entry.predicted_class_id,
+        self_influence=entry.self_influence,
+        source=entry.source,
+        thumbnail=entry.thumbnail,
+    )
+
+
+def _suspect(entry: CatalogEntry, place: int, total: int) -> pb.Suspect:
+    share = place / total
+    disagrees = entry.predicted_class_id != entry.class_id
+    return pb.Suspect(
+        example_id=entry.example_id,
+        is_label_issue=disagrees and share < SUSPECT_SHARE,
+        label_score=share,
+        given_class_id=entry.class_id,
+        predicted_class_id=entry.predicted_class_id,
+        self_influence=entry.self_influence,
+    )

@@ -1,0 +1,156 @@
+"""What is checked before a request costs anything: the proto's own rules, sizes, shapes and class ids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import protovalidate
+from google.protobuf.message import Message
+
+from proponent.errors import InvalidInputError
+from proponent.gateway.settings import Limits
+from proponent.index.bundle import Manifest
+from proponent.v1 import explanation_pb2 as pb
+
+_ENUMS = {"measures": pb.Measure, "view": pb.View, "redundancy": pb.Redundancy}
+_REASONS = {
+    "measures": "MEASURE_UNKNOWN",
+    "model": "MODEL_MISSING",
+    "input": "INPUT_MISSING",
+    "top_k": "TOP_K_INVALID",
+}
+_DEFAULT_TOP_K = 10
+_LISTS = 2
+_validator = protovalidate.Validator()
+
+
+def check_rules(request: Message) -> None:
+    """Checks the rules written in the proto; the first one broken is reported.
+
+    Raises:
+        InvalidInputError: Names the field's path, its value and what was expected.
+    """
+    violations = _validator.collect_violations(request, fail_fast=True)
+    if violations:
+        raise _violated(violations[0])
+
+
+def check_explanation(
+    request: pb.ExplainRequest, manifest: Manifest, limits: Limits, path: str = "", lists: bool = True
+) -> None:
+    """Checks an explanation request against the model; ``lists`` False where it asks for no top-k lists."""
+    check_input(request, manifest, limits, path)
+    _check_target(request, len(manifest.class_names), path)
+    _check_filter(request.filter, len(manifest.class_names), f"{path}filter")
+    if lists:
+        _check_reply_size(request, manifest, limits, path)
+
+
+def check_input(
+    request: pb.PredictRequest | pb.ExplainRequest, manifest: Manifest, limits: Limits, path: str
+) -> None:
+    """Checks the size of an image, or all of a tensor."""
+    if request.WhichOneof("input") == "tensor":
+        _check_tensor(request.tensor, manifest, limits, f"{path}tensor")
+    elif len(request.encoded_image) > limits.image_bytes:
+        raise InvalidInputError(
+            f"image has {len(request.encoded_image)} bytes, expected at most {limits.image_bytes}",
+            field=f"{path}encoded_image",
+            reason="IMAGE_TOO_LARGE",
+        )
+
+
+def check_group_size(count: int, limit: int, field: str) -> None:
+    """Checks a number of rows asked for."""
+    if count > limit:
+        raise InvalidInputError(f"field {field!r} has value {count}, expected at most {limit}", field=field)
+
+
+def _check_tensor(tensor: pb.Tensor, manifest: Manifest, limits: Limits, path: str) -> None:
+    size = len(tensor.data)
+    if size > limits.tensor_bytes:
+        raise _bad(
+            f"tensor has {size} bytes, expected at most {limits.tensor_bytes}", f"{path}.data", "TENSOR_TOO_LARGE"
+        )
+    if tensor.dtype != "float32":
+        raise _bad(f"tensor has dtype {tensor.dtype!r}, expected 'float32'", f"{path}.dtype", "TENSOR_WRONG_DTYPE")
+    if list(tensor.shape) != list(manifest.input_shape):
+        message = f"tensor has shape {list(tensor.shape)}, expected {list(manifest.input_shape)}"
+        raise _bad(message, f"{path}.shape", "TENSOR_WRONG_SHAPE")
+    expected = 4 * math.prod(tensor.shape)
+    if size != expected:
+        raise _bad(f"tensor has {size} bytes, expected {expected}", f"{path}.data", "TENSOR_WRONG_SHAPE")
+    bad = int(np.count_nonzero(~np.isfinite(np.frombuffer(tensor.data, dtype="<f4"))))
+    if bad:
+        raise _bad(f"tensor has {bad} values that are NaN or infinite", f"{path}.data", "TENSOR_NOT_FINITE")
+
+
+def _check_target(request: pb.ExplainRequest, classes: int, path: str) -> None:
+    kind = request.target.WhichOneof("kind")
+    if kind == "class_id":
+        _check_classes([request.target.class_id], classes, f"{path}target.class_id")
+    elif kind == "contrast":
+        contrast = request.target.contrast
+        _check_classes([contrast.for_class_id], classes, f"{path}target.contrast.for_class_id")
+        _check_classes([contrast.against_class_id], classes, f"{path}target.contrast.against_class_id")
+        if contrast.for_class_id == contrast.against_class_id:
+            raise _bad(
+                f"contrast has class id {contrast.for_class_id} on both sides, expected two different classes",
+                f"{path}target.contrast.against_class_id",
+                "CONTRAST_SAME_CLASS",
+            )
+
+
+def _check_filter(chosen: pb.Filter, classes: int, path: str) -> None:
+    _check_classes(chosen.allow_class_ids, classes, f"{path}.allow_class_ids")
+    _check_classes(chosen.deny_class_ids, classes, f"{path}.deny_class_ids")
+    for index, example_id in enumerate(chosen.exclude_example_ids):
+        if not example_id:
+            raise _bad(
+                "example id is empty, expected the id of a training example",
+                f"{path}.exclude_example_ids[{index}]",
+                "",
+            )
+
+
+def _check_classes(class_ids: Iterable[int], classes: int, path: str) -> None:
+    for class_id in class_ids:
+        if not 0 <= class_id < classes:
+            raise _bad(f"class id {class_id} is unknown, expected 0 to {classes - 1}", path, "CLASS_UNKNOWN")
+
+
+def _check_reply_size(request: pb.ExplainRequest, manifest: Manifest, limits: Limits, path: str) -> None:
+    length = min(request.top_k if request.HasField("top_k") else _DEFAULT_TOP_K, manifest.train_size)
+    measures = len(set(request.measures)) or len(pb.Measure.values()) - 1
+    allowed = limits.thumbnails if request.view == pb.VIEW_THUMBNAIL else limits.influences
+    if length * measures * _LISTS > allowed:
+        raise _bad(
+            f"top_k {request.top_k} with {measures} measures would return {length * measures * _LISTS} examples, "
+            f"expected at most {allowed}",
+            f"{path}top_k",
+            "REPLY_TOO_LARGE",
+        )
+
+
+def _violated(violation: Any) -> InvalidInputError:
+    elements = violation.proto.field.elements
+    path = ".".join(_element(element) for element in elements)
+    name = elements[-1].field_name
+    enum = _ENUMS.get(name)
+    expected = f"expected one of {', '.join(enum.keys())}" if enum else violation.proto.message
+    value = repr(violation.field_value)
+    shown = value if len(value) <= 80 else f"{value[:77]}..."
+    stated = "is missing" if violation.proto.rule_id == "required" else f"has value {shown}"
+    return _bad(f"field {path!r} {stated}: {expected}", path, _REASONS.get(name, ""))
+
+
+def _element(element: Any) -> str:
+    subscript = element.subscript
+    return str(element.field_name) if subscript is None else f"{element.field_name}[{subscript.value}]"
+
+
+def _bad(message: str, field: str, reason: str) -> InvalidInputError:
+    return InvalidInputError(message, field=field, reason=reason)

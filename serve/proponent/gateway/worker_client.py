@@ -1,0 +1,93 @@
+"""The gateway's side of the conversation with TorchServe's workers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from proponent.errors import DeadlineError, InternalError, OverloadedError, ProponentError, UnavailableError
+from proponent.gateway.status import from_item_error
+from proponent.v1.inference_pb2 import PredictionsRequest
+from proponent.v1.inference_pb2_grpc import InferenceAPIsServiceStub
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+
+# TorchServe says this both for a full queue and for a model without workers, with the code INTERNAL.
+_QUEUE_FULL = "no worker to serve inference request"
+_WORKER_GONE = ("Worker died", "Model not found", "InternalServerException", "ServiceUnavailable")
+
+
+class WorkerClient:
+    """Sends WorkerRequests; reconnected whenever TorchServe is started again."""
+
+    def __init__(self, reply_bytes: int) -> None:
+        self._options = [
+            ("grpc.max_receive_message_length", reply_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
+        self._channel: grpc.aio.Channel | None = None
+        self._stub: Any = None
+
+    async def connect(self, address: str) -> None:
+        """Talks to another address from now on."""
+        await self.close()
+        self._channel = grpc.aio.insecure_channel(address, options=self._options)
+        self._stub = InferenceAPIsServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        channel, self._channel, self._stub = self._channel, None, None
+        if channel is not None:
+            await channel.close()
+
+    async def ask(self, model: str, request: WorkerRequest, timeout_s: float) -> WorkerReply:
+        """One request, one reply of the same kind.
+
+        Raises:
+            ProponentError: What the worker said of the request, or why there is no answer: DeadlineError,
+                OverloadedError for a full queue, UnavailableError for a worker that died.
+        """
+        reply = await self._send(model, request, timeout_s)
+        outcome = reply.WhichOneof("outcome")
+        if outcome == "error":
+            raise from_item_error(reply.error)
+        if outcome != request.WhichOneof("call"):
+            raise InternalError(f"worker answered {outcome or 'nothing'} to {request.WhichOneof('call')}")
+        return reply
+
+    async def _send(self, model: str, request: WorkerRequest, timeout_s: float) -> WorkerReply:
+        if self._stub is None:
+            raise UnavailableError("the model server is starting", reason="WORKER_STARTING")
+        message = PredictionsRequest(model_name=model, input={"data": request.SerializeToString()})
+        try:
+            answer = await self._stub.Predictions(message, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _translated(model, error, timeout_s) from error
+        except grpc.aio.UsageError as error:
+            raise _restarting() from error
+        except asyncio.CancelledError:
+            # A closed channel cancels its calls; only a caller's own cancellation may travel on.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise _restarting() from None
+        return WorkerReply.FromString(answer.prediction)
+
+
+def _restarting() -> UnavailableError:
+    return UnavailableError("the model server is being restarted", reason="WORKER_RESTARTING")
+
+
+def _translated(model: str, error: grpc.aio.AioRpcError, timeout_s: float) -> ProponentError:
+    details = error.details() or ""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineError(f"model {model!r} gave no answer within {timeout_s:.3g} s")
+    if _QUEUE_FULL in details or error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return OverloadedError(f"the queue of model {model!r} is full; try again", reason="QUEUE_FULL")
+    if error.code() is grpc.StatusCode.INTERNAL and not any(sign in details for sign in _WORKER_GONE):
+        return InternalError(f"model server failed: {details.splitlines()[0] if details else error.code().name}")
+    return UnavailableError(f"the worker of model {model!r} died; it is being restarted", reason="WORKER_DIED")
