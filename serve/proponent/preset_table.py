@@ -169,7 +169,7 @@ _ALL = (
         model=_CIFAR10_CNN,
         training=_sgd(lr=0.02, epochs=12),
         weight_decay=0.001,
-        expected_accuracy=0.65,
+        expected_accuracy=0.92,
         source="jpeg",
     ),
     _cifar10(
