@@ -1,0 +1,11 @@
+"""The online path: a batch of inputs in, predictions and explanations out. No service code.
+
+>>> explainer = Explainer.load(bundle)
+>>> [answer] = explainer.explain([tensor], [ExplainOptions(top_k=3)])
+"""
+
+from proponent.explainer.explainer import Explainer
+from proponent.explainer.opening import read_spec
+from proponent.explainer.query import EmbeddedQuery, Stopwatch
+
+__all__ = ["EmbeddedQuery", "Explainer", "Stopwatch", "read_spec"]

@@ -1,0 +1,100 @@
+"""From rows and scores to what a reader gets: training examples by id, and notices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from proponent.explainer.query import EmbeddedQuery
+from proponent.index.bundle import Manifest
+from proponent.index.catalog import Catalog, CatalogEntry
+from proponent.index.rows import Hits
+from proponent.results import (
+    ExplainOptions,
+    Influence,
+    Measure,
+    MeasureResult,
+    Notice,
+    NoticeCode,
+    View,
+)
+
+NOTHING = (Hits([], []), Hits([], []))
+
+
+class Answers:
+    """Looks up the examples of an answer. ``omitted`` rows have no direction."""
+
+    def __init__(self, manifest: Manifest, catalog: Catalog, class_names: Sequence[str], omitted: int) -> None:
+        self._manifest = manifest
+        self._catalog = catalog
+        self._class_names = class_names
+        self._omitted = omitted
+
+    def results(self, found: Mapping[Measure, tuple[Hits, Hits]], option: ExplainOptions) -> list[MeasureResult]:
+        """Both ends of each measure asked for, in the order of ``Measure``."""
+        hits = {measure: found.get(measure, NOTHING) for measure in Measure if measure in option.measures}
+        rows = [row for ends in hits.values() for end in ends for row in end.rows]
+        entries = self._catalog.by_rows(rows, thumbnails=option.view >= View.THUMBNAIL)
+        return [
+            MeasureResult(measure, *(self.influences(end.rows, end.scores, entries, option.view) for end in ends))
+            for measure, ends in hits.items()
+        ]
+
+    def influences(
+        self, rows: Sequence[int], scores: Sequence[float], entries: Mapping[int, CatalogEntry], view: View
+    ) -> list[Influence]:
+        """Examples ranked as the rows are given."""
+        return [
+            self._influence(entries[row], score, rank, view)
+            for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)
+        ]
+
+    def _influence(self, entry: CatalogEntry, score: float, rank: int, view: View) -> Influence:
+        return Influence(
+            example_id=entry.example_id,
+            score=score,
+            rank=rank,
+            class_id=entry.class_id,
+            label=self._class_names[entry.class_id],
+            predicted_class_id=entry.predicted_class_id,
+            self_influence=entry.self_influence,
+            source=entry.source if view >= View.METADATA else "",
+            thumbnail=entry.thumbnail,
+        )
+
+    def notices(self, query: EmbeddedQuery, measures: Sequence[Measure]) -> list[Notice]:
+        """What holds of any answer to a query."""
+        notices = [no_influence(query)] if not query.directed else []
+        if self._omitted and set(measures) - {Measure.INFLUENCE}:
+            notices.append(
+                Notice(
+                    NoticeCode.ROWS_OMITTED,
+                    f"{self._omitted} training examples without a gradient direction take no part in RelatIF",
+                    self._omitted,
+                )
+            )
+        if self._manifest.uncovered:
+            notices.append(
+                Notice(
+                    NoticeCode.LAYERS_UNCOVERED,
+                    f"{self._manifest.uncovered_share:.2%} of the model's parameters are not covered",
+                    len(self._manifest.uncovered),
+                )
+            )
+        return notices
+
+
+def capped(top_k: int, available: int) -> list[Notice]:
+    """A notice where fewer examples than asked for may appear."""
+    if top_k <= available:
+        return []
+    return [Notice(NoticeCode.K_CAPPED, f"top_k {top_k} was capped to {available} examples", available)]
+
+
+def no_influence(query: EmbeddedQuery) -> Notice:
+    """Why a query has empty lists."""
+    if query.scale == 0:
+        return Notice(NoticeCode.ZERO_INFLUENCE, "the loss is flat at this input: every influence is exactly zero")
+    return Notice(
+        NoticeCode.NO_DIRECTION, f"the input's own gradient ({query.scale:.1e}) is too small to have a direction"
+    )

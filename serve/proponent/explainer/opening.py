@@ -1,0 +1,49 @@
+"""Opening what a bundle holds, with errors that name the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from proponent.attribution.embedding import ExactEmbedding, InfluenceEmbedding
+from proponent.attribution.layers import Layers
+from proponent.attribution.subspace import SubspaceEmbedding
+from proponent.classifier import Classifier
+from proponent.errors import CorruptBundleError, MismatchError
+from proponent.index import bundle as files
+from proponent.index.bundle import Manifest
+from proponent.spec import ModelSpec, parse_spec
+
+
+def read_spec(bundle: Path) -> ModelSpec:
+    """The spec stored in a bundle."""
+    path = bundle / files.SPEC
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CorruptBundleError(f"spec cannot be read: {path}: {error}", field=files.SPEC) from error
+    return parse_spec(content, origin=str(path))
+
+
+def check_weights(classifier: Classifier, manifest: Manifest, weights: Path) -> None:
+    """Raises MismatchError where the loaded weights are not those that the bundle was built for."""
+    if classifier.weights_sha256 != manifest.weights_sha256:
+        raise MismatchError(
+            f"bundle {manifest.digest[:12]} was built for weights {manifest.weights_sha256[:12]}, but the model has "
+            f"loaded weights {classifier.weights_sha256[:12]} from {weights}: run proponent rebuild",
+            field="weights",
+        )
+
+
+def load_embedding(path: Path, kind: str, layers: Layers) -> InfluenceEmbedding:
+    """The embedding stored in a bundle."""
+    try:
+        tensors = load_file(path)
+        if kind == "exact":
+            return ExactEmbedding.from_tensors(tensors, layers)
+        return SubspaceEmbedding.from_tensors(kind, tensors, layers)
+    except (SafetensorError, OSError, KeyError) as error:
+        raise CorruptBundleError(f"factors cannot be read: {path}: {error}", field=path.name) from error

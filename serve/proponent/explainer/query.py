@@ -1,0 +1,163 @@
+"""From inputs to what the index is asked: predictions, and phi of each input at its own target."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.capture import CaptureSession
+from proponent.attribution.embedding import InfluenceEmbedding
+from proponent.attribution.gradients import (
+    ScaledGradient,
+    contrast_output_gradient,
+    join,
+    scaled_output_gradient,
+)
+from proponent.attribution.layers import Layers
+from proponent.classifier import Classifier
+from proponent.errors import InvalidInputError, ProponentError
+from proponent.results import Prediction, Target
+
+Choice = tuple[int, int | None]
+"""The class explained and, in a contrast, the class argued against."""
+
+
+@dataclass(frozen=True)
+class EmbeddedQuery:
+    """One input as the index sees it.
+
+    Attributes:
+        direction: phi / ||phi||, [K] float32; zero where there is no direction.
+        norm: ||phi||.
+        scale: Largest entry of the output gradient, 0 where the loss is flat.
+        target: Class whose loss is explained.
+    """
+
+    prediction: Prediction
+    direction: Tensor
+    norm: float
+    scale: float
+    directed: bool
+    target: int
+
+
+class Stopwatch:
+    """Seconds by stage, of one batch."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time of a block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+class QueryEmbedder:
+    """Runs the model forwards and backwards. Not thread-safe: hooks on the model are per call."""
+
+    def __init__(self, classifier: Classifier, embedding: InfluenceEmbedding, layers: Layers) -> None:
+        self.classifier = classifier
+        self.embedding = embedding
+        self.layers = layers
+
+    def predict(self, inputs: Sequence[Tensor]) -> list[Prediction | ProponentError]:
+        """Predictions of inputs of the signature's shape; no gradient."""
+        with torch.inference_mode():
+            outputs = self.classifier.model(self.stack(inputs))
+        return self.predictions(outputs)
+
+    def stack(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Inputs as one batch on the model's device."""
+        return torch.stack(list(inputs)).to(self.classifier.device)
+
+    def embed(
+        self, inputs: Sequence[Tensor], targets: Sequence[Target], clock: Stopwatch
+    ) -> list[EmbeddedQuery | ProponentError]:
+        """Predictions and phi of a batch, each at its own target."""
+        with CaptureSession(self.classifier.model, self.layers) as session:
+            with clock.stage("forward"):
+                outputs = session.forward(self.stack(inputs))
+                predictions = self.predictions(outputs)
+            choices = [self.choice(p, t) for p, t in zip(predictions, targets, strict=True)]
+            with clock.stage("backward"):
+                scaled = self._output_gradients(outputs, choices)
+                gradients = session.backward(scaled.unit)
+            with clock.stage("embed"):
+                phi = self.embedding.embed(gradients).double()
+        return _embedded(phi, scaled, predictions, choices)
+
+    def predictions(self, outputs: Tensor) -> list[Prediction | ProponentError]:
+        """What the model's outputs [B, ...] say."""
+        probabilities = self.classifier.loss.probabilities(outputs.double()).cpu()
+        classes = self.classifier.loss.predict(outputs).tolist()
+        return [self._prediction(c, p) for c, p in zip(classes, probabilities, strict=True)]
+
+    def _prediction(self, class_id: int, probabilities: Tensor) -> Prediction | ProponentError:
+        if not bool(torch.isfinite(probabilities).all()):
+            return InvalidInputError("the model's output is not finite for this input", field="input")
+        return Prediction(class_id, self.classifier.class_names[class_id], probabilities.tolist())
+
+    def choice(self, prediction: Prediction | ProponentError, target: Target) -> Choice | ProponentError:
+        """The classes that a target names, or why it cannot be explained."""
+        if isinstance(prediction, ProponentError):
+            return prediction
+        count = len(self.classifier.class_names)
+        for value, name in ((target.class_id, "class_id"), (target.against, "contrast.against_class_id")):
+            if value is not None and not 0 <= value < count:
+                return InvalidInputError(
+                    f"class {value} is unknown, expected 0..{count - 1}",
+                    field=f"target.{name}",
+                    reason="CLASS_UNKNOWN",
+                )
+        wanted = prediction.class_id if target.class_id is None else target.class_id
+        if target.against == wanted:
+            return InvalidInputError(
+                f"contrast of class {wanted} with itself", field="target.contrast", reason="CONTRAST_SAME_CLASS"
+            )
+        return wanted, target.against
+
+    def _output_gradients(self, outputs: Tensor, choices: Sequence[Choice | ProponentError]) -> ScaledGradient:
+        return join([self._output_gradient(outputs[b : b + 1], choice) for b, choice in enumerate(choices)])
+
+    def _output_gradient(self, outputs: Tensor, choice: Choice | ProponentError) -> ScaledGradient:
+        if isinstance(choice, ProponentError):
+            return ScaledGradient(torch.zeros_like(outputs), outputs.new_zeros(1, dtype=torch.float64))
+        wanted, other = choice
+        label = torch.tensor([wanted], device=outputs.device)
+        if other is None:
+            return scaled_output_gradient(self.classifier.loss, outputs, label)
+        return contrast_output_gradient(
+            self.classifier.loss, outputs, label, torch.tensor([other], device=outputs.device)
+        )
+
+
+def _embedded(
+    phi: Tensor,
+    scaled: ScaledGradient,
+    predictions: Sequence[Prediction | ProponentError],
+    choices: Sequence[Choice | ProponentError],
+) -> list[EmbeddedQuery | ProponentError]:
+    norms = phi.norm(dim=1)
+    safe = torch.where(norms > 0, norms, torch.ones_like(norms))
+    directions = (phi / safe[:, None]).float()
+    sizes, scales = (norms * scaled.scale).tolist(), scaled.scale.tolist()
+    directed = (scaled.directed & (norms > 0)).tolist()
+    found: list[EmbeddedQuery | ProponentError] = []
+    for b, (choice, prediction) in enumerate(zip(choices, predictions, strict=True)):
+        if isinstance(prediction, ProponentError):
+            found.append(prediction)
+        elif isinstance(choice, ProponentError):
+            found.append(choice)
+        else:
+            found.append(EmbeddedQuery(prediction, directions[b], sizes[b], scales[b], directed[b], choice[0]))
+    return found
