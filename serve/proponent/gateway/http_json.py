@@ -70,7 +70,7 @@ def parse_message(values: Mapping[str, Any], message: M, path: str = "") -> M:
     except json_format.ParseError as error:
         text = str(error).split(" Available Fields")[0]
         found = next((match for pattern in _FIELD_IN_MESSAGE if (match := pattern.search(text))), None)
-        raise _bad(text, path + found.group(1) if found else path.rstrip(".")) from None
+        raise _bad(text, path + _snake(found.group(1)) if found else path.rstrip(".")) from None
     except (RecursionError, UnicodeEncodeError, OverflowError, TypeError, AttributeError) as error:
         raise _bad(f"cannot be read: {error}", path.rstrip(".")) from None
 

@@ -13,6 +13,9 @@ from proponent.gateway.metrics import Metrics
 from proponent.gateway.request_id import REQUEST_ID, accept_request_id
 from proponent.gateway.status import as_proponent_error
 
+_METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
+_PROBES = ("/healthz", "/readyz", "/metrics")
+
 _log = structlog.get_logger("proponent.http")
 
 
@@ -51,10 +54,12 @@ class RequestLog:
 
     def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = getattr(scope.get("route"), "path", "other")
-        self._metrics.http_duration.labels(route, scope["method"], str(status)).observe(seconds)
-        _log.info(
+        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        self._metrics.http_duration.labels(route, method, str(status)).observe(seconds)
+        write = _log.debug if route in _PROBES else _log.info
+        write(
             "http",
-            method=scope["method"],
+            method=method,
             path=scope["path"],
             status=status,
             ms=round(seconds * 1000, 2),

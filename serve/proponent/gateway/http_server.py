@@ -57,7 +57,7 @@ class HttpDoors:
             return await self.calls.predict(one.fill(pb.PredictRequest(), model), call)
 
         answers = await self._answers(request, model, Scope.PREDICT, ask)
-        return JSONResponse({"predictions": _predictions(answers)})
+        return JSONResponse({"predictions": _predictions(answers), "bundle_digest": self._digest(model)})
 
     async def explain(self, request: Request, model: str) -> Response:
         """Predictions and explanations for one or several instances."""
@@ -67,7 +67,8 @@ class HttpDoors:
             return await self.calls.explain(one.fill(pb.ExplainRequest(), model), call)
 
         answers = await self._answers(request, model, Scope.EXPLAIN, ask)
-        return JSONResponse({"predictions": _predictions(answers), "explanations": answers})
+        found = {"predictions": _predictions(answers), "explanations": answers}
+        return JSONResponse({**found, "bundle_digest": self._digest(model)})
 
     async def query(self, request: Request, model: str, message: Any, run: Callable[..., Awaitable[Any]]) -> Response:
         """A call about one input and a group of examples: the input's fields stand below ``query``."""
@@ -78,6 +79,9 @@ class HttpDoors:
         parse_message(body, message)
         parse_query(query, message.query, model, "query.")
         return JSONResponse(to_json(await run(message, _call_of(request))))
+
+    def _digest(self, model: str) -> str:
+        return self.calls.models[model].manifest.digest
 
     async def _answers(self, request: Request, model: str, scope: Scope, ask: Ask) -> list[dict[str, Any]]:
         """One JSON object for each instance; a bad one fails only itself, unless it is the only one."""

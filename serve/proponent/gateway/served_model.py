@@ -72,7 +72,7 @@ def open_models(settings: Settings) -> dict[str, ServedModel]:
     """The models to serve, by name; a bundle that cannot be read makes a model that answers with that error.
 
     Raises:
-        NotFoundError: No store, no model in it, or one asked for is not there.
+        NotFoundError: No store, no model in it, or one asked for is not there; no file of deployed weights.
         SpecError: Deployed weights were given for more than one model.
     """
     store = Store(settings.store)
@@ -81,6 +81,8 @@ def open_models(settings: Settings) -> dict[str, ServedModel]:
         raise SpecError(
             f"weights belong to one model, but {len(names)} are served: {', '.join(names)}", field="weights"
         )
+    if settings.weights is not None and not settings.weights.is_file():
+        raise NotFoundError(f"weights not found: {settings.weights}", field="weights")
     return {name: ServedModel(name, _contents(store, name), settings.weights) for name in names}
 
 

@@ -89,6 +89,7 @@ class Supervisor:
                 await self._serve(layout)
             except UnavailableError as error:
                 self._report(f"TorchServe failed: {error.message}", layout)
+                self._set_all_unready()
             lived = time.monotonic() - started
             delay = _FIRST_DELAY_S if lived > 2 * _LONGEST_DELAY_S else min(2 * delay, _LONGEST_DELAY_S)
             _log.info("TorchServe starts again", after_s=delay)
@@ -106,7 +107,6 @@ class Supervisor:
                     watched.reset()
                 await self._watch(torchserve, management, layout)
         finally:
-            self._set_all_unready()
             await torchserve.stop(_STOP_GRACE_S)
 
     async def _watch(self, torchserve: TorchServe, management: Management, layout: Layout) -> None:

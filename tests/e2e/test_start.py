@@ -1,0 +1,124 @@
+"""Starts that must not become ready, and ends that must leave nothing: each says why, none hangs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from inputs import GOOD
+from running import RunningGateway
+from test_service import details
+
+from proponent.v1 import explanation_pb2 as pb
+
+pytestmark = pytest.mark.e2e
+DAMAGED = {
+    "altered": "rows.faiss",
+    "truncated": "factors.safetensors",
+    "unlisted": "manifest.json",
+    "weightless": "model.safetensors",
+    "forgotten": "catalog.sqlite",
+}
+
+
+def _copy(digits: Path, store: Path, name: str) -> Path:
+    shutil.copytree(digits / "store" / "digits", store / name)
+    return next((store / name / "bundles").iterdir())
+
+
+def _damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "weightless":
+        path.unlink()
+        return
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content[: len(content) // 2] if how in ("truncated", "forgotten") else content)
+
+
+@pytest.fixture(scope="module")
+def damaged(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """Serves a sound model beside models whose bundles are damaged, each in another way."""
+    root = tmp_path_factory.mktemp("damaged")
+    _copy(digits, root / "store", "sound")
+    for name, file in DAMAGED.items():
+        _damage(_copy(digits, root / "store", name) / file, name)
+    gateway = RunningGateway(root / "store", root / "gateway.log")
+    try:
+        gateway.wait_for(lambda: gateway.log.read_text().count("BUNDLE_CORRUPT") >= 3)
+        gateway.wait_for(lambda: 'event="model ready" model=sound' in gateway.log.read_text())
+        yield gateway
+        gateway.stop()
+    finally:
+        gateway.close()
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_bundle_answers_with_its_damage(damaged: RunningGateway, name: str) -> None:
+    request = pb.ExplainRequest(model=name, encoded_image=GOOD)
+    damaged.wait_for(lambda: _reason(damaged, request) == "BUNDLE_CORRUPT", 60)
+    with pytest.raises(grpc.RpcError) as caught:
+        damaged.rpc.Explain(request, timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert DAMAGED[name] in caught.value.details()
+    reply = damaged.http.post(f"/v1/models/{name}:predict", content=GOOD, headers={"content-type": "image/png"})
+    assert (reply.status_code, reply.json()["reason"]) == (503, "BUNDLE_CORRUPT")
+
+
+def test_a_sound_model_answers_beside_damaged_ones(damaged: RunningGateway) -> None:
+    assert damaged.rpc.Predict(pb.PredictRequest(model="sound", encoded_image=GOOD)).prediction.class_id == 3
+    reply = damaged.http.get("/readyz")
+    assert (reply.status_code, reply.json()["reason"]) == (503, "BUNDLE_CORRUPT")
+    health = health_pb2_grpc.HealthStub(damaged.channel)
+    assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert damaged.http.get("/healthz").status_code == 200
+
+
+def test_disclosure_is_off_by_default(damaged: RunningGateway) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        damaged.rpc.GetExample(pb.GetExampleRequest(model="sound", example_id="digits-0001"))
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    asked = pb.ExplainRequest(model="sound", encoded_image=GOOD, view=pb.VIEW_THUMBNAIL)
+    assert _reason(damaged, asked) == "THUMBNAILS_DISABLED"
+
+
+def test_other_weights_are_refused_and_a_killed_gateway_leaves_nothing(digits: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    bundle = next((digits / "store" / "digits" / "bundles").iterdir())
+    content = bytearray((bundle / "model.safetensors").read_bytes())
+    content[-1] ^= 0x01
+    weights.write_bytes(content)
+    gateway = RunningGateway(digits / "store", tmp_path / "gateway.log", "--weights", str(weights))
+    try:
+        request = pb.ExplainRequest(model="digits", encoded_image=GOOD)
+        gateway.wait_for(lambda: _reason(gateway, request) == "INDEX_MODEL_MISMATCH")
+        with pytest.raises(grpc.RpcError) as caught:
+            gateway.rpc.Explain(request, timeout=10)
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert gateway.http.get("/readyz").json()["reason"] == "INDEX_MODEL_MISMATCH"
+        assert "\nready " not in gateway.log.read_text()
+        gateway.kill()
+    finally:
+        gateway.close()
+
+
+def test_nothing_to_serve_ends_at_once(digits: Path, tmp_path: Path) -> None:
+    for options in ((), ("--weights", str(tmp_path / "none.safetensors"))):
+        store = digits / "store" if options else tmp_path / "nowhere"
+        gateway = RunningGateway(store, tmp_path / f"log{len(options)}", *options)
+        try:
+            assert gateway.process.wait(timeout=30) == 2
+            assert "not found" in gateway.log.read_text()
+        finally:
+            gateway.close()
+
+
+def _reason(gateway: RunningGateway, request: pb.ExplainRequest) -> str:
+    try:
+        gateway.rpc.Explain(request, timeout=10)
+    except grpc.RpcError as error:
+        return details(error)[0] if error.trailing_metadata() else str(error.code())
+    return ""

@@ -1,0 +1,104 @@
+"""A served model without TorchServe: a manifest, a catalogue in memory and a worker that answers at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from proponent.errors import ProponentError
+from proponent.gateway.auth import Authenticator
+from proponent.gateway.metrics import Metrics
+from proponent.gateway.served_model import Contents, ServedModel
+from proponent.gateway.service import ExplanationCalls
+from proponent.gateway.settings import Settings
+from proponent.index.bundle import Manifest
+from proponent.index.catalog import Catalog, CatalogEntry, write_catalog
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+
+SHAPE = (1, 2, 2)
+
+
+def manifest() -> Manifest:
+    return Manifest(
+        model="toy",
+        created="2026-01-01T00:00:00+00:00",
+        weights_sha256="w",
+        dataset_sha256="d",
+        loss="cross_entropy",
+        weight_decay=0.0,
+        curvature="exact",
+        damping=0.0,
+        damping_relative=False,
+        embedding_size=4,
+        train_size=5000,
+        class_names=["a", "b", "c"],
+        input_shape=list(SHAPE),
+        image_size=[2, 2],
+        image_mode="L",
+        kept_energy=1.0,
+        omitted_rows=0,
+        train_accuracy=1.0,
+        gradient_norm_ratio=0.0,
+        settings={},
+        versions={},
+        uncovered={"conv": 3},
+        uncovered_share=0.25,
+        audit={"spearman": 0.99},
+        digest="f" * 64,
+    )
+
+
+def catalog(directory: Path) -> Catalog:
+    entries = [CatalogEntry(row, f"toy/{row}", row % 3, 0, float(row), f"file-{row}", b"png") for row in range(20)]
+    write_catalog(directory / "catalog.sqlite", entries)
+    return Catalog.open(directory / "catalog.sqlite")
+
+
+class FakeWorker:
+    """Answers with the request's id; ``answer`` replaces that, ``hold`` keeps every answer back until it is set."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[WorkerRequest, float]] = []
+        self.answer: Callable[[WorkerRequest], WorkerReply] = _echo
+        self.hold: asyncio.Event | None = None
+
+    async def ask(self, model: str, request: WorkerRequest, timeout_s: float) -> WorkerReply:
+        self.asked.append((request, timeout_s))
+        if self.hold is not None:
+            await self.hold.wait()
+        return self.answer(request)
+
+
+def _echo(request: WorkerRequest) -> WorkerReply:
+    kind = request.WhichOneof("call") or ""
+    prediction = pb.Prediction(class_id=1, label="b", probabilities=[0.25, 0.5, 0.25])
+    asked: Any = getattr(request, kind)
+    extra = {"request_id": asked.request_id} if kind in ("predict", "explain") else {}
+    reply = WorkerReply()
+    getattr(reply, kind).MergeFrom(type(getattr(reply, kind))(prediction=prediction, **extra))
+    return reply
+
+
+class Service:
+    """The calls over fakes; everything in it is open to the tests."""
+
+    def __init__(self, directory: Path, authenticator: Authenticator | None = None, **settings: Any) -> None:
+        self.settings = Settings(store=directory, **settings)
+        self.model = ServedModel("toy", Contents(directory, manifest(), catalog(directory)))
+        self.model.error = None
+        self.worker = FakeWorker()
+        self.metrics = Metrics()
+        self.models = {"toy": self.model}
+        self.calls = ExplanationCalls(
+            self.models, self.worker, self.settings, self.metrics, authenticator or Authenticator()
+        )
+
+    def close(self) -> None:
+        self.model.close()
+
+
+def broken(error: ProponentError) -> ServedModel:
+    return ServedModel("broken", error)

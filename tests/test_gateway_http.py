@@ -1,0 +1,207 @@
+"""The HTTP door translates: KServe bodies in, proto JSON out, problems that name the caller's own field."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from gateway_fakes import Service
+from proponent.errors import MismatchError, UnavailableError
+from proponent.gateway.http_json import to_json
+from proponent.gateway.http_server import create_app
+from proponent.gateway.readiness import Readiness
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerReply
+
+IMAGE = base64.b64encode(b"png").decode()
+EXPLAIN = "/v1/models/toy:explain"
+
+
+class Door:
+    """A client of the application in this process."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.readiness = Readiness(service.models)
+        self._app = create_app(service.calls, service.metrics, self.readiness, service.settings.limits)
+
+    def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(app=self._app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(send())
+
+    def sent(self) -> pb.ExplainRequest:
+        return self.service.worker.asked[-1][0].explain
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Door]:
+    service = Service(tmp_path, allow_examples=True, allow_thumbnails=True)
+    yield Door(service)
+    service.close()
+
+
+@pytest.mark.parametrize(
+    "image", [{"image": IMAGE}, {"image": {"b64": IMAGE}}, {"image_b64": IMAGE}, {"encodedImage": IMAGE}]
+)
+def test_takes_an_image_under_any_of_its_names(door: Door, image: dict[str, Any]) -> None:
+    assert door("POST", EXPLAIN, json={"instances": [image]}).status_code == 200
+    assert door.sent() == pb.ExplainRequest(model="toy", encoded_image=b"png")
+
+
+@pytest.mark.parametrize("names", ["snake", "camel"])
+def test_reads_every_option(door: Door, names: str) -> None:
+    snake = names == "snake"
+    options = {
+        "top_k" if snake else "topK": 4,
+        "measures": ["theta-relatif", "MEASURE_INFLUENCE", "l_relatif"],
+        "target": {
+            "contrast": {"for_class_id": 1, "against_class_id": 2}
+            if snake
+            else {"forClassId": 1, "againstClassId": 2}
+        },
+        "filter": {"deny_class_ids" if snake else "denyClassIds": [2]},
+        "diversity": {"redundancy": "facility-location", "gamma": 0.5},
+        "view": "metadata",
+        "request_id" if snake else "requestId": "r",
+    }
+    assert door("POST", EXPLAIN, json={"instances": [{"image": IMAGE}], **options}).status_code == 200
+    assert door.sent() == pb.ExplainRequest(
+        model="toy",
+        encoded_image=b"png",
+        top_k=4,
+        measures=[2, 1, 3],
+        target=pb.Target(contrast=pb.Contrast(for_class_id=1, against_class_id=2)),
+        filter=pb.Filter(deny_class_ids=[2]),
+        diversity=pb.Diversity(redundancy=pb.REDUNDANCY_FACILITY_LOCATION, gamma=0.5),
+        view=pb.VIEW_METADATA,
+        request_id="r",
+    )
+
+
+def test_reads_flat_options_of_a_form(door: Door) -> None:
+    form = {
+        "measures": "influence,l-relatif",
+        "for_class_id": "1",
+        "against_class_id": "0",
+        "exclude_example_ids": "a, b",
+    }
+    files = {"image": ("x.png", b"png", "image/png")}
+    assert door("POST", EXPLAIN, files=files, data={**form, "options": '{"top_k": 2}'}).status_code == 200
+    assert door.sent() == pb.ExplainRequest(
+        model="toy",
+        encoded_image=b"png",
+        top_k=2,
+        measures=[1, 3],
+        target=pb.Target(contrast=pb.Contrast(for_class_id=1, against_class_id=0)),
+        filter=pb.Filter(exclude_example_ids=["a", "b"]),
+    )
+
+
+def test_a_bare_list_is_a_tensor(door: Door) -> None:
+    values = [[[1, 2], [3, 4.5]]]
+    reply = door("POST", "/v1/models/toy:predict", json={"instances": [values, {"tensor": values}]})
+    assert [p["label"] for p in reply.json()["predictions"]] == ["b", "b"]
+    first, second = (request.predict.tensor for request, _ in door.service.worker.asked)
+    assert first == second and np.frombuffer(first.data, "<f4").tolist() == [1, 2, 3, 4.5]
+
+
+@pytest.mark.parametrize(
+    ("instance", "field", "reason"),
+    [
+        ({"image": "***"}, "instances[0].image", "INVALID_INPUT"),
+        ({"image": {"base64": IMAGE}}, "instances[0].image", "INVALID_INPUT"),
+        ({"image": IMAGE, "image_b64": IMAGE}, "instances[0].image_b64", "INVALID_INPUT"),
+        ({"image": IMAGE, "tensor": [[[1, 2], [3, 4]]]}, "instances[0].input", "INVALID_INPUT"),
+        ({"tensor": [[[1, 2], [3]]]}, "instances[0].tensor", "TENSOR_WRONG_SHAPE"),
+        ({"tensor": [[["1", "2"], ["3", "4"]]]}, "instances[0].tensor", "TENSOR_WRONG_DTYPE"),
+        ({"tensor": [[[True, False], [True, True]]]}, "instances[0].tensor", "TENSOR_WRONG_DTYPE"),
+        ({"tensor": [[[1, 2], [3, 1e300]]]}, "instances[0].tensor.data", "TENSOR_NOT_FINITE"),
+        ({"image": IMAGE, "colour": 1}, "instances[0].colour", "INVALID_INPUT"),
+        ({"image": IMAGE, "top_k": "many"}, "instances[0].top_k", "INVALID_INPUT"),
+        ({"image": IMAGE, "measures": "cosine"}, "instances[0].measures[0]", "MEASURE_UNKNOWN"),
+        ({"image": IMAGE, "view": "all"}, "instances[0].view", "VIEW_UNKNOWN"),
+        ({"image": IMAGE, "model": "toy"}, "instances[0].model", "INVALID_INPUT"),
+        (7, "instances[0]", "INVALID_INPUT"),
+    ],
+)
+def test_names_the_field_at_fault(door: Door, instance: Any, field: str, reason: str) -> None:
+    reply = door("POST", EXPLAIN, json={"instances": [instance]})
+    assert reply.status_code == 400 and reply.headers["content-type"] == "application/problem+json"
+    problem = reply.json()
+    assert problem["reason"] == reason
+    assert problem["field"] == field, problem
+
+
+def test_nan_is_named_and_not_taken_for_bad_json(door: Door) -> None:
+    content = '{"instances": [{"tensor": [[[1, 2], [3, NaN]]]}]}'
+    reply = door("POST", EXPLAIN, content=content, headers={"content-type": "application/json"})
+    assert (reply.json()["reason"], reply.json()["field"]) == ("TENSOR_NOT_FINITE", "instances[0].tensor.data")
+
+
+def test_one_bad_instance_of_several_fails_alone(door: Door) -> None:
+    reply = door("POST", EXPLAIN, json={"instances": [{"image": IMAGE}, {"image": IMAGE, "top_k": -1}]})
+    assert reply.status_code == 200
+    good, bad = reply.json()["predictions"]
+    assert good["class_id"] == 1 and bad["error"]["field"] == "instances[1].top_k"
+    assert bad == reply.json()["explanations"][1]
+
+
+def test_the_query_calls_translate(door: Door) -> None:
+    body = {"query": {"image": IMAGE, "measures": ["influence"]}, "exampleIds": ["toy/1"]}
+    reply = door("POST", "/v1/models/toy:scoreExamples", json=body)
+    assert reply.status_code == 200 and reply.json()["prediction"]["class_id"] == 1
+    sent = door.service.worker.asked[-1][0].score
+    assert (sent.query.model, list(sent.query.measures), list(sent.example_ids)) == ("toy", [1], ["toy/1"])
+    missing = door("POST", "/v1/models/toy:estimateRemoval", json={"example_ids": ["toy/1"]})
+    assert (missing.status_code, missing.json()["field"]) == (400, "query")
+    refused = door("POST", "/v1/models/toy:findFlipSet", json={"query": {"image": IMAGE, "target": {"class_id": 8}}})
+    assert (refused.status_code, refused.json()["field"]) == (400, "query.target.class_id")
+
+
+def test_looks_up_models_examples_and_suspects(door: Door) -> None:
+    model = door("GET", "/v1/models/toy").json()
+    assert model["ready"] and model["train_size"] == 5000 and model["audit"] == {"spearman": 0.99}
+    assert door("GET", "/v1/models").json() == {"models": [{"name": "toy", "ready": True}]}
+    for path in ("/v1/examples/toy/4", "/v1/examples/toy/4?model=toy", "/v1/models/toy/examples/toy/4"):
+        assert door("GET", path).json()["label"] == "b"
+    assert [s["example_id"] for s in door("GET", "/v1/models/toy/suspects?limit=1").json()["suspects"]] == ["toy/19"]
+    assert door("GET", "/v1/models/toy/suspects?limit=x").status_code == 400
+
+
+def test_readiness_is_503_whatever_the_reason(door: Door) -> None:
+    assert door("GET", "/readyz").status_code == 200
+    door.service.model.error = MismatchError("weights differ")
+    reply = door("GET", "/readyz")
+    assert (reply.status_code, reply.json()["reason"]) == (503, "INDEX_MODEL_MISMATCH")
+    assert door("POST", EXPLAIN, json={"instances": [{"image": IMAGE}]}).status_code == 409
+    door.service.model.error = UnavailableError("starting")
+    assert door("GET", "/readyz").headers["retry-after"]
+    assert door("GET", "/healthz").status_code == 200
+
+
+def test_a_defect_is_a_problem_without_its_text(door: Door) -> None:
+    def fail(request: object) -> WorkerReply:
+        raise ZeroDivisionError("secret")
+
+    door.service.worker.answer = fail
+    reply = door("POST", EXPLAIN, json={"instances": [{"image": IMAGE}]})
+    assert reply.status_code == 500 and "secret" not in reply.text
+
+
+def test_integers_are_numbers_and_every_field_is_there() -> None:
+    message = pb.ExplainResponse(train_size=10, notices=[pb.Notice(code=1, count=7)])
+    values = to_json(message)
+    assert values["train_size"] == 10 and values["notices"][0]["count"] == 7
+    assert values["results"] == [] and values["target_class_id"] == 0
+    assert to_json(pb.GetModelResponse(input_shape=[1, 8]))["input_shape"] == [1, 8]
