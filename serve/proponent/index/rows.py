@@ -10,7 +10,7 @@ This is the only file that imports faiss.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from proponent.errors import CorruptBundleError
 from proponent.results import Measure
 
 PADDING = 16
+BLOCK = 2048
 # Bound on |approximate - exact| product of unit vectors: fp16 rounding of the query (2^-11) and fp16-tile
 # accumulation; checked by a test against float64.
 PRODUCT_ERROR = 2.0e-3
@@ -43,6 +44,7 @@ class RowScales:
         relative_theta: r_i / ||C^-1 g_i||.
         relative_l: r_i / sqrt(s_i).
         directed: bool; rows without a direction take no part in the RelatIF measures.
+        curvature: What the example's own loss adds to the curvature along u_i, see ``attribution.groups``.
     """
 
     norms: Tensor
@@ -50,6 +52,7 @@ class RowScales:
     relative_theta: Tensor
     relative_l: Tensor
     directed: Tensor
+    curvature: Tensor
 
     def of(self, measure: Measure) -> Tensor:
         """Scale of each row, [N] float64; 0 for rows that the measure leaves out."""
@@ -166,6 +169,28 @@ class InfluenceIndex:
         chosen = torch.as_tensor(rows, dtype=torch.long, device=self.device)
         return self._codes[chosen, : self.size].float()
 
+    def blocks(self, weights: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Unit rows in order, [n, K] float32, and where each block lies; blocks of zero weight are skipped."""
+        for start in range(0, len(self), BLOCK):
+            place = slice(start, min(start + BLOCK, len(self)))
+            if weights is None or bool(weights[place].any()):
+                yield place, self._codes[place, : self.size].float()
+
+    def weighted_sum(self, weights: Tensor) -> Tensor:
+        """``sum_i w_i u_i``, [K] float64, for weights [N]."""
+        total = torch.zeros(self.size, dtype=torch.float64)
+        for place, rows in self.blocks(weights):
+            total += (weights[place].to(rows) @ rows).cpu()
+        return total
+
+    def weighted_product(self, weights: Tensor, vector: Tensor) -> Tensor:
+        """``sum_i w_i u_i (u_i . v)``, [K] float64, for weights [N] and v [K], in one pass."""
+        total = torch.zeros(self.size, dtype=torch.float64)
+        narrow = vector.to(self.device, torch.float32)
+        for place, rows in self.blocks(weights):
+            total += ((weights[place].to(rows) * (rows @ narrow)) @ rows).cpu()
+        return total
+
     def products(self, directions: Tensor) -> Tensor:
         """Products of unit queries [B, K] with every row, [B, N] float32, by matrix product."""
         query = torch.nn.functional.pad(directions.to(self.device), (0, self._codes.shape[1] - self.size))
@@ -226,7 +251,7 @@ def _map(path: Path) -> Any:
         raise CorruptBundleError(f"rows cannot be read: {path}: {error}", field=path.name) from error
 
 
-def _blocked_product(codes: Tensor, queries: Tensor, block: int = 2048) -> Tensor:
+def _blocked_product(codes: Tensor, queries: Tensor, block: int = BLOCK) -> Tensor:
     """[B, N] products in float32; rows are widened block by block so that they stay in cache."""
     if codes.device.type == "cuda":
         return queries.half() @ codes.T

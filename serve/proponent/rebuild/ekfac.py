@@ -189,5 +189,6 @@ def _finish(stages: Stages, stage: SecondStage) -> list[str]:
     for name in stages.progress.track("embed", open_shards, len(shards), len(shards) - len(open_shards)):
         shard = {key: value.to(stage.root.device) for key, value in stages.workspace.load(f"y-{name}").items()}
         rows = stage.rows(shard["y"], shard["crossed"], shard["energy"], shard["damped_energy"])
-        stages.workspace.save(name, finished_rows(rows, shard["scale"], shard["directed"]))
+        own = shard["scale"].square()
+        stages.workspace.save(name, finished_rows(rows, shard["scale"], shard["directed"], own))
     return shards

@@ -10,6 +10,7 @@ from torch import Tensor
 from proponent.attribution.capture import CaptureSession, LayerGradients
 from proponent.attribution.embedding import EmbeddedRows
 from proponent.attribution.gradients import ScaledGradient, scaled_output_gradient
+from proponent.attribution.groups import own_curvature
 from proponent.attribution.layers import Layers
 from proponent.classifier import Classifier
 from proponent.index.rows import RowScales
@@ -37,13 +38,15 @@ def shard_ranges(size: int) -> dict[str, range]:
 
 def embed_rows(stages: Stages, embed: Embed) -> list[str]:
     """Runs the pass over the shards that are not finished; returns the names of all shards."""
+    loss = stages.classifier.loss
     shards = shard_ranges(len(stages.data))
     open_shards = [name for name in shards if not stages.workspace.has(name)]
     for name in stages.progress.track("embed", open_shards, len(shards), len(shards) - len(open_shards)):
         parts = []
         for batch in stages.data.batches(stages.batch_size, shards[name]):
             scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
-            parts.append(finished_rows(embed(gradients), scaled.scale, scaled.directed))
+            own = own_curvature(loss, scaled.scale)
+            parts.append(finished_rows(embed(gradients), scaled.scale, scaled.directed, own))
         stages.workspace.save(name, concatenated(parts))
     return list(shards)
 
@@ -53,8 +56,11 @@ def concatenated(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
-def finished_rows(rows: EmbeddedRows, scale: Tensor, directed: Tensor) -> dict[str, Tensor]:
-    """What is stored of a batch: unit rows, and scales with the factor [B] of each gradient put back."""
+def finished_rows(rows: EmbeddedRows, scale: Tensor, directed: Tensor, own: Tensor) -> dict[str, Tensor]:
+    """What is stored of a batch: unit rows, and scales with the factor [B] of each gradient put back.
+
+    ``own`` is the curvature of each example along its unit-scaled gradient, [B] float64.
+    """
     norms = rows.phi.double().norm(dim=1)
     safe = torch.where(norms > 0, norms, torch.ones_like(norms))
     return {
@@ -63,6 +69,7 @@ def finished_rows(rows: EmbeddedRows, scale: Tensor, directed: Tensor) -> dict[s
         "self_influence": (rows.self_influence * scale.square()).cpu(),
         "relative_l": _ratio(norms, rows.self_influence.sqrt()).cpu(),
         "relative_theta": _ratio(norms, rows.ihvp_norms).cpu(),
+        "curvature": (own * norms.square()).cpu(),
         "directed": (directed & (norms > 0) & (rows.ihvp_norms > 0)).cpu(),
         "kept_energy": rows.kept_energy.cpu(),
     }

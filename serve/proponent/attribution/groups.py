@@ -1,0 +1,143 @@
+r"""What the removal of a group of training examples would change, in the coordinates of the embedding.
+
+Let S be the group, p = |S| / N, phi_i the training rows and ``B`` the map with phi = B^T g, so that the curvature
+is the identity in the embedding. A shift a in R^K stands for the change of parameters B a; a function f whose
+gradient embeds as phi_f changes by phi_f . a.
+
+**First order** (Koh & Liang 2017) moves by ``a = (1/N) sum_{i in S} phi_i``: the sum of influences over N. It is
+additive and takes the other examples' weights as they were.
+
+**Second order** is one Newton step on the objective that retraining minimises, the *mean* loss of the others
+plus the same weight decay (Basu et al. 2020b keep the first term of its series). With m the mean row over all
+training examples and H_i the curvature of one example in the embedding,
+
+    a = A^{-1} (1/N) sum_{i in S} (phi_i - m),   A = (1 - p) I - (1/N) sum_{i in S} (H_i - mean_j H_j).
+
+The mean row enters because the others' mean gives every one of them more weight; at a minimum it is minus the
+weight decay's gradient. An index holds no H_i, but a part of it: with c_i = p_i / (1 - p_i), p_i the probability
+of example i's own label, ``H_i >= c_i phi_i phi_i^T`` (Cauchy-Schwarz on the output Hessian diag(p) - p p^T; an
+equality for two classes). A puts ``c_i phi_i phi_i^T`` in place of H_i in *both* sums, which leaves only the
+difference between the group's and the population's remainders unknown and keeps A positive definite.
+
+For an EK-FAC embedding the identity stands for an empirical Fisher matrix, of which example i holds exactly
+phi_i phi_i^T, so that c_i = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.losses import BinaryCrossEntropy, CrossEntropy, Loss
+
+TOLERANCE = 1.0e-4
+MAX_ITERATIONS = 50
+
+
+class Rows(Protocol):
+    """Sums over all unit rows u_i, in one pass over them."""
+
+    def weighted_sum(self, weights: Tensor) -> Tensor:
+        """``sum_i w_i u_i``, [K] float64, for weights [n] float64."""
+
+    def weighted_product(self, weights: Tensor, vector: Tensor) -> Tensor:
+        """``sum_i w_i u_i (u_i . v)``, [K] float64, for v [K] float64."""
+
+
+def own_curvature(loss: Loss, scale: Tensor) -> Tensor:
+    """``c (1 - p)^2 = p (1 - p)`` of each example, for output gradients scaled to a largest entry of 1.
+
+    Args:
+        loss: For cross-entropy of any kind the largest entry of the output gradient is 1 - p; another loss is
+            given no curvature of its own (then A = (1 - p) I, the population's curvature).
+        scale: That entry, [B] float64.
+
+    Returns:
+        [B] float64.
+    """
+    if isinstance(loss, CrossEntropy | BinaryCrossEntropy):
+        return scale * (1 - scale)
+    return torch.zeros_like(scale)
+
+
+def first_order_shift(rows: Rows, norms: Tensor, members: Tensor, train_size: int) -> Tensor:
+    """``(1/N) sum_{i in S} phi_i``, [K] float64.
+
+    Args:
+        rows: The rows of the index.
+        norms: ||phi_i||, [n] float64.
+        members: S, [n] bool.
+        train_size: N, the examples that the model was trained on; an index that has forgotten some holds fewer.
+    """
+    return rows.weighted_sum(torch.where(members, norms, 0.0) / train_size)
+
+
+def second_order_shift(rows: Rows, norms: Tensor, curvature: Tensor, members: Tensor, train_size: int) -> Tensor:
+    """The Newton step of the module's docstring, [K] float64; population means are those of the rows held.
+
+    Args:
+        rows: As in ``first_order_shift``, like ``norms``, ``members`` and ``train_size``.
+        norms: [n] float64.
+        curvature: ``c_i ||phi_i||^2``, [n] float64.
+        members: [n] bool, not all of them.
+        train_size: N.
+    """
+    removed = members.double() - members.double().mean()
+    weights = removed * curvature / train_size
+    share = float(members.sum()) / train_size
+
+    def product(vector: Tensor) -> Tensor:
+        return (1 - share) * vector - rows.weighted_product(weights, vector)
+
+    return conjugate_gradient(product, rows.weighted_sum(removed * norms / train_size))
+
+
+def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
+    """Solves ``A x = b`` for symmetric positive definite A; stops where A turns out not to be so.
+
+    Args:
+        product: Maps x [K] to A x.
+        target: b, [K] float64.
+    """
+    solution = torch.zeros_like(target)
+    residual, direction = target.clone(), target.clone()
+    energy = float(residual @ residual)
+    goal = TOLERANCE**2 * energy
+    for _ in range(MAX_ITERATIONS):
+        if energy <= goal:
+            break
+        image = product(direction)
+        curvature = float(direction @ image)
+        if curvature <= 0:
+            break
+        step = energy / curvature
+        solution += step * direction
+        residual -= step * image
+        previous, energy = energy, float(residual @ residual)
+        direction = residual + (energy / previous) * direction
+    return solution
+
+
+def fewest_to_cross(contributions: Tensor, margin: float, limit: int) -> tuple[Tensor, int, float]:
+    """The smallest set whose summed contributions bring a margin below zero, if contributions add up.
+
+    Under that assumption taking the most negative ones first is optimal (Yang et al. 2023).
+
+    Args:
+        contributions: Change of the margin by the removal of each row, [N] float64.
+        margin: >= 0.
+        limit: Largest set.
+
+    Returns:
+        Rows that lower the margin, strongest first, at most ``limit``; how many of them suffice (all of them
+        where they do not); and the margin then left, negative when they suffice.
+    """
+    strongest = contributions.topk(min(limit, len(contributions)), largest=False, sorted=True)
+    helpful = strongest.indices[strongest.values < 0]
+    left = margin + strongest.values[: len(helpful)].cumsum(0)
+    crossed = (left < 0).nonzero().flatten()
+    needed = int(crossed[0]) + 1 if len(crossed) else len(helpful)
+    return helpful, needed, float(left[needed - 1]) if needed else margin
