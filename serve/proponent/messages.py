@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping
 
@@ -24,11 +25,14 @@ from proponent.results import (
     ExplainOptions,
     Explanation,
     Filter,
+    FlipSet,
     Influence,
     Measure,
     Notice,
     Prediction,
     Redundancy,
+    RemovalEstimate,
+    ScoredExamples,
     Target,
     View,
 )
@@ -105,6 +109,8 @@ def _target(target: pb.Target) -> Target:
 def _diversity(diversity: pb.Diversity) -> Diversity:
     if diversity.redundancy not in _REDUNDANCIES:
         raise InvalidInputError(f"redundancy {diversity.redundancy} is unknown", field="diversity.redundancy")
+    _check_weight(diversity.gamma, "gamma")
+    _check_weight(diversity.bandwidth, "bandwidth")
     return Diversity(
         redundancy=_REDUNDANCIES[diversity.redundancy],
         gamma=diversity.gamma,
@@ -112,6 +118,13 @@ def _diversity(diversity: pb.Diversity) -> Diversity:
         bandwidth=diversity.bandwidth or None,
         whole_dataset=diversity.whole_dataset,
     )
+
+
+def _check_weight(value: float, name: str) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise InvalidInputError(
+            f"diversity.{name} is {value}, expected a finite number >= 0", field=f"diversity.{name}"
+        )
 
 
 def _view(number: int) -> View:
@@ -156,6 +169,48 @@ def explain_response(explanation: Explanation, request_id: str) -> pb.ExplainRes
         timings=[pb.Timing(stage=name, duration=_duration(value)) for name, value in explanation.timings.items()],
         explanation_id=str(uuid.uuid4()),
         request_id=request_id,
+    )
+
+
+def score_response(scored: ScoredExamples) -> pb.ScoreExamplesResponse:
+    """The reply to ScoreExamples."""
+    return pb.ScoreExamplesResponse(
+        prediction=prediction_message(scored.prediction),
+        results=[
+            pb.MeasureScores(
+                measure=_MEASURE_NUMBERS[result.measure],  # type: ignore[arg-type]
+                scores=[influence_message(influence) for influence in result.scores],
+            )
+            for result in scored.results
+        ],
+        bundle_digest=scored.bundle_digest,
+        notices=[notice_message(notice) for notice in scored.notices],
+        train_size=scored.train_size,
+    )
+
+
+def removal_response(estimate: RemovalEstimate) -> pb.EstimateRemovalResponse:
+    """The reply to EstimateRemoval."""
+    return pb.EstimateRemovalResponse(
+        prediction=prediction_message(estimate.prediction),
+        loss_change=estimate.loss_change,
+        probabilities_after=estimate.probabilities_after,
+        bundle_digest=estimate.bundle_digest,
+        notices=[notice_message(notice) for notice in estimate.notices],
+        group_size=estimate.group_size,
+        train_size=estimate.train_size,
+    )
+
+
+def flip_response(found: FlipSet) -> pb.FindFlipSetResponse:
+    """The reply to FindFlipSet."""
+    return pb.FindFlipSetResponse(
+        prediction=prediction_message(found.prediction),
+        members=[influence_message(influence) for influence in found.members],
+        flipped_class_id=found.flipped_class_id,
+        probabilities_after=found.probabilities_after,
+        bundle_digest=found.bundle_digest,
+        notices=[notice_message(notice) for notice in found.notices],
     )
 
 

@@ -104,6 +104,48 @@ class Explanation:
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ScoredExamples:
+    """The exact scores of named examples for one input."""
+
+    prediction: Prediction
+    results: Sequence[MeasureScores]
+    bundle_digest: str
+    train_size: int
+    notices: Sequence[Notice] = ()
+
+
+@dataclass(frozen=True)
+class RemovalEstimate:
+    """What the removal of ``group_size`` examples, and training anew, is predicted to change.
+
+    ``loss_change`` is that of the target's loss (for a contrast, of the difference of both losses).
+    """
+
+    prediction: Prediction
+    loss_change: float
+    probabilities_after: Sequence[float]
+    group_size: int
+    bundle_digest: str
+    train_size: int
+    notices: Sequence[Notice] = ()
+
+
+@dataclass(frozen=True)
+class FlipSet:
+    """Examples whose removal is predicted to change the predicted class; no members where none were found.
+
+    A member's score is its influence on the margin over the class that wins: positive, as it argues against it.
+    """
+
+    prediction: Prediction
+    members: Sequence[Influence]
+    flipped_class_id: int
+    probabilities_after: Sequence[float]
+    bundle_digest: str
+    notices: Sequence[Notice] = ()
+
+
 class View(enum.IntEnum):
     """How much of a training example an answer discloses; each includes the ones before."""
 

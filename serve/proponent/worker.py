@@ -21,7 +21,15 @@ from torch import Tensor
 from proponent.errors import InternalError, InvalidInputError, ProponentError
 from proponent.explainer import Explainer
 from proponent.inputs import image_tensor, raw_tensor
-from proponent.messages import error_message, explain_response, options_from, predict_response
+from proponent.messages import (
+    error_message,
+    explain_response,
+    flip_response,
+    options_from,
+    predict_response,
+    removal_response,
+    score_response,
+)
 from proponent.results import ExplainOptions, Prediction
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
@@ -67,7 +75,13 @@ class Worker:
         return replies
 
     def _calls(self) -> Mapping[str, Callable[[Explainer, Sequence[Item]], list[Answer]]]:
-        return {"predict": _predict, "explain": _explain}
+        return {
+            "predict": _predict,
+            "explain": _explain,
+            "score": partial(_one_by_one, _score),
+            "removal": partial(_one_by_one, _removal),
+            "flip": partial(_one_by_one, _flip),
+        }
 
     def _run(
         self,
@@ -136,6 +150,30 @@ def _explain(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
 
 def _explained(answer: Any, request: pb.ExplainRequest) -> Answer:
     return answer if isinstance(answer, ProponentError) else explain_response(answer, request.request_id)
+
+
+def _one_by_one(
+    answer: Callable[[Explainer, WorkerRequest], Message], explainer: Explainer, items: Sequence[Item]
+) -> list[Answer]:
+    return [_attempt(partial(answer, explainer), item.request) for item in items]
+
+
+def _score(explainer: Explainer, request: WorkerRequest) -> Message:
+    query = request.score.query
+    value, options = _required(explainer, query), options_from(query)
+    return score_response(explainer.score_examples(value, request.score.example_ids, options))
+
+
+def _removal(explainer: Explainer, request: WorkerRequest) -> Message:
+    removal = request.removal
+    value, target = _required(explainer, removal.query), options_from(removal.query).target
+    return removal_response(
+        explainer.estimate_removal(value, target, removal.example_ids, second_order=removal.second_order)
+    )
+
+
+def _flip(explainer: Explainer, request: WorkerRequest) -> Message:
+    return flip_response(explainer.find_flip_set(_required(explainer, request.flip.query), request.flip.max_size))
 
 
 def _attempt(read: Callable[[R], T], request: R) -> T | ProponentError:

@@ -84,13 +84,6 @@ class Answers:
         return notices
 
 
-def capped(top_k: int, available: int) -> list[Notice]:
-    """A notice where fewer examples than asked for may appear."""
-    if top_k <= available:
-        return []
-    return [Notice(NoticeCode.K_CAPPED, f"top_k {top_k} was capped to {available} examples", available)]
-
-
 def no_influence(query: EmbeddedQuery) -> Notice:
     """Why a query has empty lists."""
     if query.scale == 0:

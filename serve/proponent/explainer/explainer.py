@@ -12,16 +12,30 @@ from proponent.attribution.embedding import InfluenceEmbedding
 from proponent.attribution.layers import Layers, find_layers
 from proponent.classifier import Classifier, load_classifier
 from proponent.errors import ProponentError
-from proponent.explainer.answers import Answers, capped
+from proponent.explainer.answers import Answers
 from proponent.explainer.opening import check_weights, load_embedding, read_spec
 from proponent.explainer.query import EmbeddedQuery, QueryEmbedder, Stopwatch
+from proponent.explainer.removal import Removals
 from proponent.explainer.retrieval import Found, Retrieval
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest, read_manifest, verify_files
 from proponent.index.catalog import Catalog
-from proponent.index.rows import InfluenceIndex
+from proponent.index.rows import InfluenceIndex, Query
+from proponent.index.tombstones import Tombstones
 from proponent.inputs import InputSignature
-from proponent.results import ExplainOptions, Explanation, Prediction, Quality, Target
+from proponent.results import (
+    ExplainOptions,
+    Explanation,
+    FlipSet,
+    Measure,
+    MeasureScores,
+    Prediction,
+    Quality,
+    RemovalEstimate,
+    ScoredExamples,
+    Target,
+    View,
+)
 
 
 class Explainer:
@@ -35,15 +49,17 @@ class Explainer:
         index: InfluenceIndex,
         catalog: Catalog,
         layers: Layers,
+        tombstones: Tombstones | None = None,
     ) -> None:
         self.classifier = classifier
         self.manifest = manifest
         self.index = index
         self.catalog = catalog
         self._embedder = QueryEmbedder(classifier, embedding, layers)
-        self._retrieval = Retrieval(index, catalog)
+        self._retrieval = Retrieval(index, catalog, tombstones or Tombstones(None))
         omitted = int((~index.scales.directed).sum())
         self._answers = Answers(manifest, catalog, classifier.class_names, omitted)
+        self._removals = Removals(self._embedder, self._retrieval, self._answers, manifest)
 
     @classmethod
     def load(cls, bundle: Path, *, weights: Path | None = None, device: torch.device | None = None) -> Explainer:
@@ -63,7 +79,8 @@ class Explainer:
         index = InfluenceIndex.open(
             bundle / files.ROWS, bundle / files.SCALES, manifest.embedding_size, classifier.device
         )
-        return cls(classifier, manifest, embedding, index, Catalog.open(bundle / files.CATALOG), layers)
+        catalog = Catalog.open(bundle / files.CATALOG)
+        return cls(classifier, manifest, embedding, index, catalog, layers, Tombstones.beside(bundle))
 
     @property
     def signature(self) -> InputSignature:
@@ -92,23 +109,63 @@ class Explainer:
                 answers.append(self._explanation(query, option, found, clock.seconds))
         return answers
 
+    def score_examples(self, value: Tensor, example_ids: Sequence[str], options: ExplainOptions) -> ScoredExamples:
+        """Exact scores of named examples for one input, in the order named.
+
+        Raises:
+            NotFoundError: Names the ids that are unknown.
+            InvalidInputError: An unknown class.
+        """
+        rows = self._retrieval.rows_of(example_ids)
+        [query] = self.embed([value], [options.target], Stopwatch())
+        if isinstance(query, ProponentError):
+            raise query
+        return ScoredExamples(
+            prediction=query.prediction,
+            results=self._scores(query, rows, options),
+            bundle_digest=self.manifest.digest,
+            train_size=self.manifest.train_size,
+            notices=self._answers.notices(query, options.measures),
+        )
+
+    def estimate_removal(
+        self, value: Tensor, target: Target, example_ids: Sequence[str], *, second_order: bool = False
+    ) -> RemovalEstimate:
+        """What the removal of a group would change for one input; see ``Removals.estimate``."""
+        return self._removals.estimate(value, target, example_ids, second_order=second_order)
+
+    def find_flip_set(self, value: Tensor, max_size: int = 0) -> FlipSet:
+        """A small set whose removal is predicted to flip the prediction; see ``Removals.find_flip_set``."""
+        return self._removals.find_flip_set(value, max_size)
+
     def embed(
         self, inputs: Sequence[Tensor], targets: Sequence[Target], clock: Stopwatch
     ) -> list[EmbeddedQuery | ProponentError]:
         """Predictions and phi of a batch, each at its own target."""
         return self._embedder.embed(inputs, targets, clock)
 
+    def _scores(self, query: EmbeddedQuery, rows: list[int], options: ExplainOptions) -> list[MeasureScores]:
+        asked = Query(query.direction, query.norm, len(rows))
+        entries = self.catalog.by_rows(rows, thumbnails=options.view >= View.THUMBNAIL)
+        return [
+            MeasureScores(
+                measure,
+                self._answers.influences(rows, self.index.scores(asked, rows, measure), entries, options.view),
+            )
+            for measure in Measure
+            if measure in options.measures
+        ]
+
     def _explanation(
         self, query: EmbeddedQuery, option: ExplainOptions, found: Found, seconds: Mapping[str, float]
     ) -> Explanation:
-        limits = capped(option.top_k, self._retrieval.available(option.filter))
         return Explanation(
             prediction=query.prediction,
-            results=self._answers.results(found, option),
+            results=self._answers.results(found.ends, option),
             target_class_id=query.target,
             bundle_digest=self.manifest.digest,
             quality=Quality(self.manifest.curvature, self.manifest.kept_energy, self.manifest.audit),
             train_size=self.manifest.train_size,
-            notices=[*self._answers.notices(query, option.measures), *limits],
+            notices=[*self._answers.notices(query, option.measures), *found.notices],
             timings=dict(seconds),
         )

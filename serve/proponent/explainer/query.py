@@ -23,6 +23,9 @@ from proponent.classifier import Classifier
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.results import Prediction, Target
 
+FOLLOWED_OUTPUTS = 32
+"""Outputs whose gradients are computed where the classes are many: one backward each."""
+
 Choice = tuple[int, int | None]
 """The class explained and, in a contrast, the class argued against."""
 
@@ -44,6 +47,41 @@ class EmbeddedQuery:
     scale: float
     directed: bool
     target: int
+
+
+@dataclass(frozen=True)
+class FollowedOutputs:
+    """The model's outputs for one input, and how the followed ones depend on the parameters.
+
+    Attributes:
+        outputs: [1, C], or [1] or [1, 1] for one output; float64.
+        followed: Positions in the flattened outputs, [F] int64.
+        rows: Embedded gradients of these outputs, [F, K] float64.
+    """
+
+    outputs: Tensor
+    followed: Tensor
+    rows: Tensor
+
+    def moved(self, shift: Tensor) -> Tensor:
+        """The outputs after a shift [K] of the parameters; those not followed stay as they are."""
+        flat = self.outputs.flatten().clone()
+        flat[self.followed] += self.rows @ shift
+        return flat.view_as(self.outputs)
+
+    def margins(self, predicted: int) -> list[tuple[int, float, Tensor]]:
+        """For each other class followed: its id, the predicted class's margin over it and the gradient [K]."""
+        flat = self.outputs.flatten()
+        if len(flat) == 1:
+            sign = 1.0 if predicted == 1 else -1.0
+            return [(1 - predicted, float(sign * flat[0]), sign * self.rows[0])]
+        place = {int(class_id): f for f, class_id in enumerate(self.followed)}
+        own = self.rows[place[predicted]]
+        return [
+            (class_id, float(flat[predicted] - flat[class_id]), own - self.rows[f])
+            for class_id, f in place.items()
+            if class_id != predicted
+        ]
 
 
 class Stopwatch:
@@ -95,6 +133,20 @@ class QueryEmbedder:
             with clock.stage("embed"):
                 phi = self.embedding.embed(gradients).double()
         return _embedded(phi, scaled, predictions, choices)
+
+    def follow(self, value: Tensor, classes: Sequence[int]) -> FollowedOutputs:
+        """The outputs of one input and the gradients of the largest of them and of ``classes``."""
+        with CaptureSession(self.classifier.model, self.layers) as session:
+            outputs = session.forward(self.stack([value]))
+            flat = outputs.flatten()
+            followed = flat.topk(min(FOLLOWED_OUTPUTS, len(flat))).indices.tolist()
+            followed = sorted({*followed, *(c for c in classes if len(flat) > 1)})
+            rows = []
+            for position in followed:
+                seed = torch.zeros_like(flat)
+                seed[position] = 1.0
+                rows.append(self.embedding.embed(session.backward(seed.view_as(outputs))).double().cpu())
+        return FollowedOutputs(outputs.double().cpu(), torch.tensor(followed), torch.cat(rows))
 
     def predictions(self, outputs: Tensor) -> list[Prediction | ProponentError]:
         """What the model's outputs [B, ...] say."""

@@ -3,61 +3,118 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from proponent.errors import ProponentError
+from proponent.errors import NotFoundError, ProponentError
+from proponent.explainer.diversity import candidates_notice, diversify, pool_size
 from proponent.explainer.query import EmbeddedQuery
 from proponent.index.catalog import Catalog
 from proponent.index.rows import Hits, InfluenceIndex, Query
-from proponent.results import ExplainOptions, Filter, Measure
+from proponent.index.tombstones import Tombstones
+from proponent.results import Diversity, ExplainOptions, Filter, Measure, Notice, NoticeCode
 
-Found = Mapping[Measure, tuple[Hits, Hits]]
+Ends = Mapping[Measure, tuple[Hits, Hits]]
 """Proponents and opponents by measure."""
 
 
-class Retrieval:
-    """Searches the index under filters."""
+@dataclass(frozen=True)
+class Found:
+    """What a search gave, and what its reader must know."""
 
-    def __init__(self, index: InfluenceIndex, catalog: Catalog) -> None:
+    ends: Ends = field(default_factory=dict)
+    notices: Sequence[Notice] = ()
+
+
+class Retrieval:
+    """Searches the index under filters; forgotten examples take no part in anything."""
+
+    def __init__(self, index: InfluenceIndex, catalog: Catalog, tombstones: Tombstones) -> None:
         self.index = index
         self.catalog = catalog
+        self._tombstones = tombstones
         self._labels = torch.tensor(catalog.labels())
+        self._forgotten: frozenset[str] = frozenset()
+        self._alive: Tensor | None = None
 
-    def available(self, chosen: Filter) -> int:
-        """Number of training examples that may appear."""
-        mask = self.eligible(chosen)
-        return len(self.index) if mask is None else int(mask.sum())
+    def alive(self) -> Tensor | None:
+        """Rows that are not forgotten now, [N] bool, or None for all."""
+        forgotten = self._tombstones.ids()
+        if forgotten is not self._forgotten:
+            self._alive = self._without(sorted(forgotten))
+            self._forgotten = forgotten
+        return self._alive
+
+    def rows_of(self, example_ids: Sequence[str]) -> list[int]:
+        """Row of each id, in order.
+
+        Raises:
+            NotFoundError: Names the unknown ids (at most five); a forgotten example is unknown.
+        """
+        found, forgotten = self.catalog.rows_of(example_ids), self._tombstones.ids()
+        unknown = [name for name in dict.fromkeys(example_ids) if name not in found or name in forgotten]
+        if unknown:
+            shown = ", ".join(repr(name) for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+            raise NotFoundError(
+                f"training examples are unknown: {shown}", field="example_ids", reason="EXAMPLE_UNKNOWN"
+            )
+        return [found[name] for name in example_ids]
 
     def search(
         self, queries: Sequence[EmbeddedQuery | ProponentError], options: Sequence[ExplainOptions]
     ) -> list[Found]:
-        """Hits of every query in one pass; none where there is an error or no direction."""
-        found: list[Found] = [{} for _ in queries]
-        batch = {b: self._query(q, options[b]) for b, q in enumerate(queries) if _is_directed(q)}
-        if batch:
-            for b, hits in zip(batch, self.index.search(list(batch.values()), tuple(Measure)), strict=True):
-                found[b] = hits
-        return found
+        """Hits of every query in one pass over the rows; none where there is an error or no direction."""
+        masks = [self._eligible(option.filter) for option in options]
+        batch = {
+            b: Query(query.direction, query.norm, self._pool(options[b]), masks[b])
+            for b, query in enumerate(queries)
+            if isinstance(query, EmbeddedQuery) and query.directed
+        }
+        searched = self.index.search(list(batch.values()), tuple(Measure)) if batch else []
+        ends = dict(zip(batch, searched, strict=True))
+        return [self._found(ends.get(b, {}), options[b], masks[b]) for b in range(len(queries))]
 
-    def eligible(self, chosen: Filter) -> Tensor | None:
+    def _pool(self, option: ExplainOptions) -> int:
+        return min(pool_size(option.diversity, option.top_k), len(self.index))
+
+    def _found(self, ends: Ends, option: ExplainOptions, mask: Tensor | None) -> Found:
+        available = len(self.index) if mask is None else int(mask.sum())
+        notices = _capped(option.top_k, available)
+        if option.diversity is None or not ends:
+            return Found(ends, notices)
+        asked = {measure: ends[measure] for measure in option.measures}
+        smallest = min(len(hits.rows) for pair in asked.values() for hits in pair)
+        notices += candidates_notice(option.diversity, smallest)
+        return Found({m: self._diverse(pair, option.diversity, option.top_k) for m, pair in asked.items()}, notices)
+
+    def _diverse(self, ends: tuple[Hits, Hits], diversity: Diversity, k: int) -> tuple[Hits, Hits]:
+        proponents, opponents = ends
+        return (
+            diversify(proponents, diversity, k, self.index, self.alive()),
+            diversify(opponents, diversity, k, self.index, self.alive()),
+        )
+
+    def _eligible(self, chosen: Filter) -> Tensor | None:
         """Rows that may appear, [N] bool, or None for all."""
+        alive = self.alive()
         if not chosen.active:
-            return None
-        mask = torch.ones(len(self._labels), dtype=torch.bool)
+            return alive
+        mask = torch.ones(len(self._labels), dtype=torch.bool) if alive is None else alive.clone()
         if chosen.allow:
             mask &= torch.isin(self._labels, torch.tensor(sorted(chosen.allow)))
         if chosen.deny:
             mask &= ~torch.isin(self._labels, torch.tensor(sorted(chosen.deny)))
-        if chosen.exclude:
-            mask[list(self.catalog.rows_of(chosen.exclude).values())] = False
+        return mask & self._without(chosen.exclude) if chosen.exclude else mask
+
+    def _without(self, example_ids: Sequence[str]) -> Tensor:
+        mask = torch.ones(len(self._labels), dtype=torch.bool)
+        mask[list(self.catalog.rows_of(example_ids).values())] = False
         return mask
 
-    def _query(self, query: EmbeddedQuery | ProponentError, option: ExplainOptions) -> Query:
-        assert isinstance(query, EmbeddedQuery)
-        return Query(query.direction, query.norm, min(option.top_k, len(self.index)), self.eligible(option.filter))
 
-
-def _is_directed(query: EmbeddedQuery | ProponentError) -> bool:
-    return isinstance(query, EmbeddedQuery) and query.directed
+def _capped(top_k: int, available: int) -> list[Notice]:
+    if top_k <= available:
+        return []
+    return [Notice(NoticeCode.K_CAPPED, f"top_k {top_k} was capped to {available} examples", available)]

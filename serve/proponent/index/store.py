@@ -10,6 +10,7 @@ from proponent.errors import CorruptBundleError, NotFoundError
 from proponent.index.bundle import MANIFEST, read_manifest, write_json
 
 CURRENT = "current"
+BUNDLES = "bundles"
 
 
 class Store:
@@ -30,7 +31,7 @@ class Store:
 
     def bundles(self, model: str) -> Path:
         """Directory of the model's bundles; made when missing."""
-        path = self.directory(model) / "bundles"
+        path = self.directory(model) / BUNDLES
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -64,7 +65,7 @@ class Store:
             CorruptBundleError: The pointer or the manifest is damaged.
         """
         digest = str(self.pointer(model)["digest"])
-        path = self.directory(model) / "bundles" / digest
+        path = self.directory(model) / BUNDLES / digest
         if not (path / MANIFEST).is_file():
             raise CorruptBundleError(f"bundle file is missing: {path / MANIFEST}", field=MANIFEST)
         actual = read_manifest(path).digest

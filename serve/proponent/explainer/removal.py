@@ -1,0 +1,186 @@
+"""What if these training examples were removed: predicted losses, probabilities and flips of one input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.groups import fewest_to_cross, first_order_shift, second_order_shift
+from proponent.errors import InvalidInputError, ProponentError
+from proponent.explainer.answers import Answers
+from proponent.explainer.query import Choice, EmbeddedQuery, FollowedOutputs, QueryEmbedder, Stopwatch
+from proponent.explainer.retrieval import Retrieval
+from proponent.index.bundle import Manifest
+from proponent.results import FlipSet, Influence, Measure, Notice, NoticeCode, RemovalEstimate, Target, View
+
+DEFAULT_FLIP_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The rows that lower the predicted class's margin over another one, and how many may do.
+
+    Attributes:
+        rows: Strongest first, [n] int64.
+        scores: Influence of each on the margin, [n] float64, positive.
+        needed: How many suffice if influences add up; all of them where they do not suffice.
+        left: Margin then left.
+    """
+
+    class_id: int
+    rows: Tensor
+    scores: Tensor
+    needed: int
+    left: float
+
+
+class Removals:
+    """Answers about groups, for one input at a time."""
+
+    def __init__(self, embedder: QueryEmbedder, retrieval: Retrieval, answers: Answers, manifest: Manifest) -> None:
+        self._embedder = embedder
+        self._retrieval = retrieval
+        self._answers = answers
+        self._manifest = manifest
+        self._index = retrieval.index
+        self._loss = embedder.classifier.loss
+
+    def estimate(
+        self, value: Tensor, target: Target, example_ids: Sequence[str], *, second_order: bool
+    ) -> RemovalEstimate:
+        """Predicts the effect of removing a group on one input; see ``attribution.groups``.
+
+        The first-order change of the loss is the sum of the members' influences over N. The second-order one
+        is that of the loss at the outputs predicted after the removal, and so are all probabilities.
+
+        Raises:
+            NotFoundError: An id is unknown.
+            InvalidInputError: An unknown class, or a group of the whole training set.
+        """
+        members = self._members(self._retrieval.rows_of(example_ids))
+        query = self._one(value, target)
+        followed = self._embedder.follow(value, [query.target])
+        shift = self._shift(members, second_order)
+        after = followed.moved(shift)
+        linear = query.norm * float(query.direction.cpu().double() @ shift)
+        choice = (query.target, target.against)
+        return RemovalEstimate(
+            prediction=query.prediction,
+            loss_change=self._loss_change(followed, after, choice) if second_order else linear,
+            probabilities_after=self._loss.probabilities(after)[0].tolist(),
+            group_size=int(members.sum()),
+            bundle_digest=self._manifest.digest,
+            train_size=self._manifest.train_size,
+            notices=self._answers.notices(query, [Measure.INFLUENCE]),
+        )
+
+    def find_flip_set(self, value: Tensor, max_size: int) -> FlipSet:
+        """Looks for a small set whose removal is predicted, to second order, to change the predicted class.
+
+        For each rival class the examples are ordered by their influence on the margin over it; the rival that
+        needs fewest by their sum is chosen, and the shortest such prefix whose second-order estimate flips the
+        prediction is returned. It is greedy: another set may be smaller, a set may exist where none is found,
+        and a predicted flip is no promise, above all for networks, whose retraining the estimate only ranks.
+
+        Args:
+            value: The input.
+            max_size: Largest set; 0 means a tenth of the training set.
+        """
+        query = self._one(value, Target())
+        followed = self._embedder.follow(value, [])
+        limit = min(max_size or int(DEFAULT_FLIP_SHARE * self._manifest.train_size), len(self._index) - 1)
+        rivals = self._rivals(followed, query.prediction.class_id, limit)
+        best = min(rivals, key=lambda rival: (rival.left >= 0, rival.needed if rival.left < 0 else rival.left))
+        size = _shortest(lambda count: self._flips(followed, best, count), best.needed, len(best.rows))
+        notices = self._answers.notices(query, [Measure.INFLUENCE])
+        if size is None:
+            message = f"no set of at most {limit} examples is predicted to flip the prediction"
+            notices.append(Notice(NoticeCode.NO_FLIP_FOUND, message, limit))
+        return self._flip_set(query, followed, best, size or 0, notices)
+
+    def _flip_set(
+        self, query: EmbeddedQuery, followed: FollowedOutputs, rival: Rival, size: int, notices: list[Notice]
+    ) -> FlipSet:
+        after = self._after(followed, rival, size) if size else followed.outputs
+        return FlipSet(
+            prediction=query.prediction,
+            members=self._influences(rival, size),
+            flipped_class_id=int(self._loss.predict(after)[0]),
+            probabilities_after=self._loss.probabilities(after)[0].tolist(),
+            bundle_digest=self._manifest.digest,
+            notices=notices,
+        )
+
+    def _influences(self, rival: Rival, size: int) -> list[Influence]:
+        rows = rival.rows[:size].tolist()
+        entries = self._retrieval.catalog.by_rows(rows)
+        return self._answers.influences(rows, rival.scores[:size].tolist(), entries, View.ID_ONLY)
+
+    def _rivals(self, followed: FollowedOutputs, predicted: int, limit: int) -> list[Rival]:
+        """The margin of the predicted class over each other class that is followed, row by row."""
+        alive = self._retrieval.alive()
+        scales = self._index.scales.norms / self._manifest.train_size
+        found = []
+        for class_id, margin, gradient in followed.margins(predicted):
+            norm = float(gradient.norm())
+            products = self._index.products((gradient / (norm or 1.0)).float()[None])[0].cpu().double()
+            changes = products * scales * norm
+            if alive is not None:
+                changes[~alive] = 0.0
+            rows, needed, left = fewest_to_cross(changes, margin, limit)
+            found.append(Rival(class_id, rows, -changes[rows] * self._manifest.train_size, needed, left))
+        return found
+
+    def _flips(self, followed: FollowedOutputs, rival: Rival, count: int) -> bool:
+        before = int(self._loss.predict(followed.outputs)[0])
+        return int(self._loss.predict(self._after(followed, rival, count))[0]) != before
+
+    def _after(self, followed: FollowedOutputs, rival: Rival, count: int) -> Tensor:
+        return followed.moved(self._shift(self._members(rival.rows[:count].tolist()), second_order=True))
+
+    def _shift(self, members: Tensor, second_order: bool) -> Tensor:
+        scales, train_size = self._index.scales, self._manifest.train_size
+        if second_order:
+            return second_order_shift(self._index, scales.norms, scales.curvature, members, train_size)
+        return first_order_shift(self._index, scales.norms, members, train_size)
+
+    def _members(self, rows: Sequence[int]) -> Tensor:
+        mask = torch.zeros(len(self._index), dtype=torch.bool)
+        mask[list(rows)] = True
+        if bool(mask.all()):
+            raise InvalidInputError(
+                f"the group holds all {len(mask)} training examples: nothing would be left to train on",
+                field="example_ids",
+                reason="GROUP_TOO_LARGE",
+            )
+        return mask
+
+    def _one(self, value: Tensor, target: Target) -> EmbeddedQuery:
+        [query] = self._embedder.embed([value], [target], Stopwatch())
+        if isinstance(query, ProponentError):
+            raise query
+        return query
+
+    def _loss_change(self, followed: FollowedOutputs, after: Tensor, choice: Choice) -> float:
+        change = self._loss_at(after, choice[0]) - self._loss_at(followed.outputs, choice[0])
+        if choice[1] is None:
+            return change
+        return change - (self._loss_at(after, choice[1]) - self._loss_at(followed.outputs, choice[1]))
+
+    def _loss_at(self, outputs: Tensor, class_id: int) -> float:
+        return float(self._loss.per_example(outputs, torch.tensor([class_id]))[0])
+
+
+def _shortest(flips: Callable[[int], bool], likely: int, limit: int) -> int | None:
+    """The smallest count in 1..limit that flips, taking larger counts to flip too; None where none does."""
+    high = next((count for count in dict.fromkeys((likely, limit)) if count and flips(count)), None)
+    if high is None:
+        return None
+    low = likely if high == limit != likely else 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if flips(middle) else (middle, high)
+    return high
