@@ -12,46 +12,27 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.rpc_duration = Histogram(
-            "rpc_server_call_duration_seconds",
-            "Time to answer a gRPC call.",
-            ("method", "code"),
-            registry=self._registry,
-            buckets=_SECONDS,
+        self.rpc_duration = self._histogram(
+            "rpc_server_call_duration_seconds", "Time to answer a gRPC call.", "method", "code"
         )
-        self.http_duration = Histogram(
+        self.http_duration = self._histogram(
             "http_server_request_duration_seconds",
             "Time to answer an HTTP request.",
-            ("http_route", "http_request_method", "http_response_status_code"),
-            registry=self._registry,
-            buckets=_SECONDS,
+            *("http_route", "http_request_method", "http_response_status_code"),
         )
-        self.search = Histogram(
-            "proponent_search_seconds",
-            "Time of one pass over the index, as the worker measured it.",
-            ("model",),
-            registry=self._registry,
-            buckets=_SECONDS,
+        self.search = self._histogram(
+            "proponent_search_seconds", "Time of one pass over the index, as the worker measured it.", "model"
         )
-        self.in_flight = Gauge(
-            "proponent_requests_in_flight",
-            "Calls that are being worked on.",
-            ("method",),
-            registry=self._registry,
-        )
-        self.ready = Gauge(
-            "proponent_model_ready",
-            "1 when a worker answers for the model, else 0.",
-            ("model",),
-            registry=self._registry,
-        )
-        self.bundle = Gauge(
-            "proponent_bundle_info",
-            "1 for the bundle that is served.",
-            ("model", "digest"),
-            registry=self._registry,
-        )
+        self.in_flight = self._gauge("proponent_requests_in_flight", "Calls that are being worked on.", "method")
+        self.ready = self._gauge("proponent_model_ready", "1 when a worker answers for the model, else 0.", "model")
+        self.bundle = self._gauge("proponent_bundle_info", "1 for the bundle that is served.", "model", "digest")
 
     def text(self) -> bytes:
         """All figures in Prometheus's text format."""
         return generate_latest(self._registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(name, text, labels, registry=self._registry, buckets=_SECONDS)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self._registry)
