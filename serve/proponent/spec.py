@@ -34,12 +34,12 @@ class Curvature(_Section):
     """How the curvature is made and inverted; see docs/curvature in the README for each key."""
 
     kind: Literal["exact", "ekfac", "kfac"] = "exact"
-    damping: Annotated[float, Field(ge=0)] | Literal["auto"] | None = None
+    damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     damping_relative: bool | None = None
     energy: Annotated[float, Field(gt=0, le=1)] = 1.0
     embedding_size: Annotated[int, Field(gt=0)] | None = None
     subspace_size: Annotated[int, Field(gt=0)] = 16384
-    second_damping: Annotated[float, Field(gt=0)] = 0.3
+    second_damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3
     fisher: Literal["true", "empirical", "ggn"] = "true"
     draws: Annotated[int, Field(gt=0)] = 1
     layers: list[str] | None = None
@@ -67,7 +67,7 @@ class ModelSpec(_Section):
     held_out: Factory | None = None
     transform: Factory | None = None
     loss: str = "cross_entropy"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     class_names: Annotated[list[str], Field(min_length=2)]
     expected_accuracy: Annotated[float, Field(ge=0, le=1)]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|meta|mps|cuda(:\d+)?)$")] = "auto"
