@@ -35,7 +35,7 @@ def train(
     preset: Annotated[str, typer.Argument(help="Name of a preset; 'list' shows them.")],
     out: Annotated[Path, typer.Option("--out", help="Directory for weights, log and explain.yaml.")],
     data_root: Annotated[
-        Path | None, typer.Option("--data-root", help="Folder of the data sets.", envvar="PROPONENT_DATA")
+        Path | None, typer.Option("--data-root", help="Folder of the data sets; default: PROPONENT_DATA.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's number.")] = None,
@@ -92,18 +92,23 @@ def serve(
     store: Annotated[Path, typer.Argument(help="Directory of bundles.", envvar="PROPONENT_STORE")] = DEFAULT_STORE,
     grpc_address: Annotated[str, typer.Option(help="host:port of gRPC; port 0 takes a free one.")] = "127.0.0.1:8500",
     http_address: Annotated[str, typer.Option(help="host:port of HTTP; port 0 takes a free one.")] = "127.0.0.1:8080",
+    model: Annotated[list[str] | None, typer.Option("--model", help="Models to serve; default: all.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Deployed weights, instead of the bundle's copy.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="TorchServe workers for each model.")] = 1,
     allow_examples: Annotated[bool, typer.Option(help="Let clients read training examples (GetExample).")] = False,
     allow_thumbnails: Annotated[bool, typer.Option(help="Let clients ask for thumbnails.")] = False,
     reflection: Annotated[bool, typer.Option(help="gRPC server reflection.")] = True,
+    tokens_file: Annotated[Path | None, typer.Option(help="Bearer tokens: 'TOKEN scope,scope' a line.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM chain; with --tls-key both doors speak TLS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help="PEM authorities that clients must be signed by.")] = None,
 ) -> None:
     """Serve the current bundles: typed gRPC and HTTP in front of a private TorchServe.
 
     Example: `proponent serve model_store --allow-thumbnails`
     """
     from proponent.gateway.server import run
-    from proponent.gateway.settings import Settings
+    from proponent.gateway.settings import Security, Settings
 
     settings = Settings(
         store=store,
@@ -114,6 +119,8 @@ def serve(
         allow_examples=allow_examples,
         allow_thumbnails=allow_thumbnails,
         reflection=reflection,
+        models=tuple(model or ()),
+        security=Security(tokens_file, tls_certificate, tls_key, tls_client_ca),
     )
     raise typer.Exit(run(settings))
 

@@ -93,8 +93,8 @@ def ready_addresses(gateway: subprocess.Popen[str]) -> Addresses:
     line = gateway.stdout.readline()
     if not line:
         raise SystemExit(f"demo: the gateway ended with exit code {gateway.wait()}")
-    ready = json.loads(line)
-    return Addresses(ready["grpc"], ready["http"])
+    found = dict(part.split("=", 1) for part in line.split()[1:])
+    return Addresses(found["grpc"], found["http"])
 
 
 def held_out_digit() -> bytes:
@@ -119,9 +119,9 @@ def ask_by_grpc(address: str, image: bytes, console: Console) -> None:
 def ask_by_http(address: str, image: bytes, console: Console) -> None:
     """One call of plain HTTP, printed as one line for each measure."""
     body = {"instances": [{"image": {"b64": base64.b64encode(image).decode()}, "top_k": 3}]}
-    console.print(f"\nThe same by HTTP, POST http://{address}/v1/models/{MODEL}:explain", highlight=False)
+    console.print(f"\nThe same by HTTP, POST {address}/v1/models/{MODEL}:explain", highlight=False)
     request = urllib.request.Request(
-        f"http://{address}/v1/models/{MODEL}:explain",
+        f"{address}/v1/models/{MODEL}:explain",
         data=json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
@@ -135,7 +135,7 @@ def ask_by_http(address: str, image: bytes, console: Console) -> None:
 
 def keep_serving(addresses: Addresses, console: Console) -> None:
     """Serves until Ctrl-C."""
-    console.print(f"\nserving: gRPC {addresses.grpc}, HTTP http://{addresses.http}/docs (Ctrl-C stops)", highlight=False)
+    console.print(f"\nserving: gRPC {addresses.grpc}, HTTP {addresses.http}/docs (Ctrl-C stops)", highlight=False)
     try:
         while True:
             time.sleep(3600)

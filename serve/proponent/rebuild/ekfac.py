@@ -170,14 +170,19 @@ def _joint_coordinates(
 
 
 def _moments(stages: Stages, shards: Iterable[str]) -> tuple[Tensor, float]:
-    """M, [K, K] float64, and the mean energy outside V, with every gradient at its own size."""
+    """M, [K, K] float64, and the mean energy outside V, each row weighted as a Gauss-Newton matrix would.
+
+    A gradient g of a well-fitted example is (1 - p) times a direction, so that g g^T weighs it by (1 - p)^2 and
+    a few misfits rule the mean. The Gauss-Newton matrix weighs the same direction by p (1 - p), about (1 - p):
+    that is g g^T divided by the size of the output gradient.
+    """
     moment: Tensor | float = 0.0
     outside = 0.0
     for name in shards:
         shard = stages.workspace.load(f"y-{name}")
-        y = shard["y"].double() * shard["scale"][:, None]
-        moment = moment + y.mT @ y
-        outside += float((shard["energy"] * shard["scale"].square()).sum() - y.square().sum())
+        y, scale = shard["y"].double(), shard["scale"]
+        moment = moment + (y * scale[:, None]).mT @ y
+        outside += float((scale * (shard["energy"] - y.square().sum(dim=1))).sum())
     assert isinstance(moment, Tensor)
     return moment / len(stages.data), max(outside, 0.0) / len(stages.data)
 
