@@ -86,9 +86,23 @@ def resolve(spec: ModelSpec, name: str, key: str) -> Callable[..., Any]:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise SpecError(f"key '{key}' has value {name!r}: cannot import it: {error}", field=key) from error
+    _check_origin(spec, module_name, key)
     if not callable(found):
         raise SpecError(f"key '{key}' has value {name!r}: expected a callable", field=key)
     return found  # type: ignore[no-any-return]
+
+
+def _check_origin(spec: ModelSpec, module_name: str, key: str) -> None:
+    """Python keeps one module of a name: refuses another spec's where this spec's directory has its own."""
+    top = module_name.partition(".")[0]
+    own = [path for path in (spec.root / f"{top}.py", spec.root / top / "__init__.py") if path.is_file()]
+    loaded = getattr(sys.modules.get(top), "__file__", None)
+    if own and (loaded is None or Path(loaded).resolve() != own[-1].resolve()):
+        raise SpecError(
+            f"key '{key}': module {top!r} was already imported from {loaded or 'Python itself'}, not from {own[-1]}: "
+            "rename it, or use a process of its own",
+            field=key,
+        )
 
 
 def call_factory(spec: ModelSpec, factory: Factory, key: str) -> Any:
@@ -123,7 +137,14 @@ def load_transform(spec: ModelSpec) -> Callable[[Any], Tensor]:
         return pixels
     if not spec.transform.kwargs:
         return resolve(spec, spec.transform.factory, "transform.factory")
-    return call_factory(spec, spec.transform, "transform")  # type: ignore[no-any-return]
+    transform = call_factory(spec, spec.transform, "transform")
+    if not callable(transform):
+        raise SpecError(
+            f"key 'transform.factory' has value {spec.transform.factory!r}: it returned "
+            f"{type(transform).__name__}, expected a callable",
+            field="transform.factory",
+        )
+    return transform  # type: ignore[no-any-return]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
