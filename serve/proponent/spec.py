@@ -124,8 +124,8 @@ def parse_spec(content: dict[str, Any], origin: str) -> ModelSpec:
 
 
 def dump_spec(spec: ModelSpec) -> str:
-    """The spec as YAML with its absolute root, so that a bundle can be served from anywhere."""
-    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The spec as ASCII YAML (PyYAML folds Unicode line breaks) with its absolute root, for serving from anywhere."""
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
 
 
 def _describe(problem: Any) -> str:
