@@ -1,0 +1,175 @@
+"""A tiny classifier as a user brings it: a module, weights, data and explain.yaml in one folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from proponent.attribution.losses import get_loss
+from proponent.training import fit, seeded
+
+CLASSES = ["bars", "stripes", "frame"]
+SIDE = 6
+_numbers = itertools.count()
+
+MODULE = """
+from pathlib import Path
+
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+HERE = Path(__file__).parent
+
+
+def logistic():
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+
+
+def grouped():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2), nn.Tanh(), nn.Conv2d(4, 4, 2, groups=2), nn.Flatten(), nn.Linear(4, 3)
+    )
+
+
+def normed():
+    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3))
+
+
+class Images:
+    def __init__(self, limit=None, same_id=False):
+        stored = load_file(HERE / "data.safetensors")
+        self.pixels, self.labels = stored["pixels"][:limit], stored["labels"][:limit]
+        self.same_id = same_id
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, position):
+        return Image.fromarray(self.pixels[position].numpy()), int(self.labels[position])
+
+    def example_id(self, position):
+        return "toy/0" if self.same_id else f"toy/{position}"
+
+    def source(self, position):
+        return f"data.safetensors#{position}"
+
+
+class Tensors:
+    def __init__(self, **changes):
+        stored = load_file(HERE / "data.safetensors")
+        self.inputs = stored["pixels"].float()[:, None] / 255
+        self.labels = stored["labels"].clone()
+        if "value" in changes:
+            self.inputs[3, 0, 0, 0] = float(changes["value"])
+        if "label" in changes:
+            self.labels[3] = changes["label"]
+        if "short" in changes:
+            self.inputs = [self.inputs[0], self.inputs[1][:, :3]]
+            self.labels = self.labels[:2]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, position):
+        return self.inputs[position], int(self.labels[position])
+"""
+
+
+def pictures(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """``[count, 6, 6]`` uint8 pictures of three noisy patterns, and their labels."""
+    generator = torch.Generator().manual_seed(seed)
+    patterns = torch.zeros(3, SIDE, SIDE)
+    patterns[0, :, ::2] = 90
+    patterns[1, ::2, :] = 90
+    patterns[2, 1:-1, 1:-1] = 90
+    labels = torch.arange(count) % 3
+    noise = torch.rand(count, SIDE, SIDE, generator=generator) * 160
+    return (patterns[labels] + noise).clamp(max=255).to(torch.uint8), labels
+
+
+def inputs(count: int, seed: int = 1) -> list[Tensor]:
+    """Model inputs that training has not seen."""
+    return list(pictures(count, seed)[0].float()[:, None] / 255)
+
+
+def project(
+    root: Path,
+    *,
+    model: str = "logistic",
+    dataset: str = "Images",
+    count: int = 40,
+    loss: str = "cross_entropy",
+    weight_decay: float = 0.01,
+    trained_loss: str | None = None,
+    curvature: dict[str, Any] | None = None,
+    dataset_kwargs: dict[str, Any] | None = None,
+    iterations: int = 2000,
+    **keys: Any,
+) -> Path:
+    """Writes the folder, trains the model to a minimum and returns the path of explain.yaml."""
+    root.mkdir(parents=True, exist_ok=True)
+    name = f"toy_module_{next(_numbers)}"
+    (root / f"{name}.py").write_text(MODULE)
+    pixels, labels = pictures(count)
+    save_file({"pixels": pixels, "labels": labels}, root / "data.safetensors")
+    _train(root, name, model, pixels, labels, trained_loss or loss, weight_decay, iterations)
+    content = {
+        "name": "toy",
+        "model": {"factory": f"{name}:{model}"},
+        "weights": "weights.safetensors",
+        "dataset": {"factory": f"{name}:{dataset}", "kwargs": dataset_kwargs or {}},
+        "loss": loss,
+        "weight_decay": weight_decay,
+        "class_names": CLASSES,
+        "expected_accuracy": 0.8,
+        "curvature": curvature or {"kind": "exact"},
+        **keys,
+    }
+    return write(root, content)
+
+
+def write(root: Path, content: dict[str, Any]) -> Path:
+    """Writes explain.yaml."""
+    path = root / "explain.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def change(path: Path, **keys: Any) -> Path:
+    """Rewrites keys of an explain.yaml."""
+    return write(path.parent, {**yaml.safe_load(path.read_text()), **keys})
+
+
+def user_model(root: Path, name: str, model: str) -> nn.Module:
+    """A model of the user's module, without the package's help."""
+    spec = importlib.util.spec_from_file_location(f"direct_{name}", root / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: nn.Module = getattr(module, model)()
+    return found
+
+
+def _train(
+    root: Path, name: str, model: str, pixels: Tensor, labels: Tensor, loss: str, weight_decay: float, iterations: int
+) -> None:
+    with seeded(0):
+        found = user_model(root, name, model)
+    fit(
+        found.eval(),
+        pixels.float()[:, None] / 255,
+        labels,
+        get_loss(loss).per_example,
+        weight_decay=weight_decay,
+        optimizer="lbfgs",
+        epochs=iterations,
+    )
+    save_file({key: value.contiguous() for key, value in found.state_dict().items()}, root / "weights.safetensors")
