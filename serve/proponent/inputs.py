@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -40,7 +41,10 @@ def decode_image(data: bytes, mode: str, max_pixels: int = MAX_PIXELS) -> Image.
         InvalidInputError: Not such a file, truncated, too many pixels, or another mode.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+        with warnings.catch_warnings():
+            # Pillow warns of large images before it refuses larger ones; the limit here is below both.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except Image.DecompressionBombError as error:
         raise InvalidInputError(
             f"image too large: {error}", field="encoded_image", reason="IMAGE_TOO_LARGE"
@@ -80,7 +84,11 @@ def _check_mode(actual: str, expected: str) -> None:
 
 
 def image_tensor(data: bytes, signature: InputSignature, transform: Callable[[Image.Image], Tensor]) -> Tensor:
-    """Decodes an image and transforms it to a float32 tensor of ``signature.shape``."""
+    """Decodes an image and transforms it to a finite float32 tensor of ``signature.shape``.
+
+    Raises:
+        InvalidInputError: The image is unusable, or what the transform makes of it has another shape or is not finite.
+    """
     image = decode_image(data, signature.mode)
     try:
         tensor = torch.as_tensor(transform(image), dtype=torch.float32)
@@ -96,6 +104,12 @@ def image_tensor(data: bytes, signature: InputSignature, transform: Callable[[Im
             f"expected shape {list(signature.shape)}{_size_hint(signature)}",
             field="encoded_image",
             reason="IMAGE_WRONG_SIZE",
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise InvalidInputError(
+            "the transform makes NaN or infinite values of this image",
+            field="encoded_image",
+            reason="IMAGE_NOT_FINITE",
         )
     return tensor
 
