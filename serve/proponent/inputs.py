@@ -87,7 +87,7 @@ def image_tensor(data: bytes, signature: InputSignature, transform: Callable[[Im
     """Decodes an image and transforms it to a finite float32 tensor of ``signature.shape``.
 
     Raises:
-        InvalidInputError: The image is unusable, or what the transform makes of it has another shape or is not finite.
+        InvalidInputError: The image is unusable, or the transform gives another shape or values that are not finite.
     """
     image = decode_image(data, signature.mode)
     try:
