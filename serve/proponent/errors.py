@@ -91,5 +91,17 @@ class CurvatureError(ProponentError):
     default_reason = "CURVATURE_UNUSABLE"
 
 
+class BusyError(ProponentError):
+    """Another process is changing the bundles of the same model."""
+
+    default_reason = "REBUILD_RUNNING"
+
+
+class StorageError(ProponentError):
+    """A disk is full or read-only; what was published stays as it was."""
+
+    default_reason = "STORAGE"
+
+
 class InternalError(ProponentError):
     """A defect of the service itself; nothing the caller can mend (INTERNAL, 500)."""

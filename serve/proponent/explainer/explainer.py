@@ -20,6 +20,7 @@ from proponent.explainer.retrieval import Found, Retrieval
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest, read_manifest, verify_files
 from proponent.index.catalog import Catalog
+from proponent.index.lock import Hold
 from proponent.index.rows import InfluenceIndex, Query
 from proponent.index.tombstones import Tombstones
 from proponent.inputs import InputSignature
@@ -50,11 +51,13 @@ class Explainer:
         catalog: Catalog,
         layers: Layers,
         tombstones: Tombstones | None = None,
+        hold: Hold | None = None,
     ) -> None:
         self.classifier = classifier
         self.manifest = manifest
         self.index = index
         self.catalog = catalog
+        self._hold = hold
         self._embedder = QueryEmbedder(classifier, embedding, layers)
         self._retrieval = Retrieval(index, catalog, tombstones or Tombstones(None))
         omitted = int((~index.scales.directed).sum())
@@ -70,6 +73,7 @@ class Explainer:
             MismatchError: The weights loaded are not those that the bundle was built for.
         """
         manifest = read_manifest(bundle)
+        hold = Hold(bundle)
         verify_files(bundle, manifest)
         spec = read_spec(bundle)
         classifier = load_classifier(spec, weights=weights or bundle / files.WEIGHTS, device=device)
@@ -80,7 +84,7 @@ class Explainer:
             bundle / files.ROWS, bundle / files.SCALES, manifest.embedding_size, classifier.device
         )
         catalog = Catalog.open(bundle / files.CATALOG)
-        return cls(classifier, manifest, embedding, index, catalog, layers, Tombstones.beside(bundle))
+        return cls(classifier, manifest, embedding, index, catalog, layers, Tombstones.beside(bundle), hold)
 
     @property
     def signature(self) -> InputSignature:

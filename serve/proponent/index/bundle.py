@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from proponent.errors import CorruptBundleError
+from proponent.index.faults import fault_point
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -26,6 +28,15 @@ FACTORS = "factors.safetensors"
 CATALOG = "catalog.sqlite"
 SPEC = "spec.yaml"
 WEIGHTS = "model.safetensors"
+_DIGEST = re.compile("[0-9a-f]{64}")
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "list": list,
+    "dict": dict,
+}
 FILES = (ROWS, SCALES, FACTORS, CATALOG, SPEC, WEIGHTS)
 
 
@@ -37,7 +48,9 @@ class Manifest:
         files: SHA-256 of every file but the manifest, by name.
         kept_energy: Mean share of the training rows' whitened gradient energy that the embedding keeps.
         uncovered: Parameters outside the explanation, name to count; ``uncovered_share`` of all.
+        train_size: N, the examples that the model was trained on (as the rebuild saw them).
         omitted_rows: Training rows without a direction, left out of both RelatIF measures.
+        forgotten_rows: Rows that a compaction has removed since.
         digest: SHA-256 of the manifest file; empty before it is written.
     """
 
@@ -64,6 +77,7 @@ class Manifest:
     versions: dict[str, str]
     uncovered: dict[str, int]
     uncovered_share: float
+    forgotten_rows: int = 0
     audit: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
@@ -74,7 +88,7 @@ def read_manifest(bundle: Path) -> Manifest:
     """Reads a bundle's manifest; its digest is computed, not stored.
 
     Raises:
-        CorruptBundleError: Missing, unreadable, of another schema version, or lacking a key.
+        CorruptBundleError: Missing, unreadable, of another schema version, lacking a key, or another bundle's.
     """
     path = bundle / MANIFEST
     try:
@@ -87,7 +101,27 @@ def read_manifest(bundle: Path) -> Manifest:
         raise CorruptBundleError(
             f"manifest does not hold the keys of schema version {SCHEMA_VERSION}: {path}", field=MANIFEST
         )
-    return Manifest(**values, digest=hashlib.sha256(content).hexdigest())
+    for entry in fields(Manifest):
+        _check_type(path, entry.name, str(entry.type), values)
+    digest = hashlib.sha256(content).hexdigest()
+    _check_name(path, digest)
+    return Manifest(**values, digest=digest)
+
+
+def _check_type(path: Path, key: str, annotation: str, values: Mapping[str, Any]) -> None:
+    expected = _TYPES[annotation.partition("[")[0]]
+    if key in values and not isinstance(values[key], expected):
+        raise CorruptBundleError(f"manifest is damaged: {path}: key {key!r} is no {annotation}", field=MANIFEST)
+
+
+def _check_name(path: Path, digest: str) -> None:
+    """A bundle in a store bears its digest as its name."""
+    name = path.parent.name
+    if _DIGEST.fullmatch(name) and name != digest:
+        raise CorruptBundleError(
+            f"bundle file is damaged: {path} has SHA-256 {digest[:16]}..., expected {name[:16]}...",
+            field=MANIFEST,
+        )
 
 
 def file_sha256(path: Path) -> str:
@@ -102,18 +136,25 @@ def verify_files(bundle: Path, manifest: Manifest) -> None:
     Raises:
         CorruptBundleError: Names the first file that is missing or differs.
     """
+    for problem in damage(bundle, manifest):
+        raise problem
+
+
+def damage(bundle: Path, manifest: Manifest) -> Iterator[CorruptBundleError]:
+    """An error for each file that is missing or differs from its checksum."""
     if set(manifest.files) != set(FILES):
-        raise CorruptBundleError(
+        yield CorruptBundleError(
             f"manifest lists files {sorted(manifest.files)}, expected {sorted(FILES)}: {bundle}",
             field=MANIFEST,
         )
     for name, expected in manifest.files.items():
         path = bundle / name
         if not path.is_file():
-            raise CorruptBundleError(f"bundle file is missing: {path}", field=name)
+            yield CorruptBundleError(f"bundle file is missing: {path}", field=name)
+            continue
         actual = file_sha256(path)
         if actual != expected:
-            raise CorruptBundleError(
+            yield CorruptBundleError(
                 f"bundle file is damaged: {path} has SHA-256 {actual[:16]}..., expected {expected[:16]}...",
                 field=name,
             )
@@ -135,12 +176,14 @@ def write_manifest(directory: Path, manifest: Manifest) -> str:
 def seal(directory: Path, manifest: Manifest, bundles: Path) -> Path:
     """Finishes a temporary directory and renames it to ``bundles/<digest>``; returns that path."""
     digest = write_manifest(directory, manifest)
+    fault_point("seal.written")
     target = bundles / digest
     if target.exists():
         shutil.rmtree(directory)
     else:
         os.rename(directory, target)
     flush(bundles)
+    fault_point("seal.renamed")
     return target
 
 
@@ -158,5 +201,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
     flush(temporary)
+    fault_point(f"{path.name}.written")
     os.replace(temporary, path)
     flush(path.parent)
+    fault_point(f"{path.name}.replaced")

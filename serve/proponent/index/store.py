@@ -51,7 +51,7 @@ class Store:
             raise NotFoundError(
                 f"no bundle for model {model!r} in {self.root} (models: {known})", field="model"
             ) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorruptBundleError(f"pointer cannot be read: {path}: {error}", field=CURRENT) from error
         if not isinstance(digest, str) or "/" in digest:
             raise CorruptBundleError(f"pointer names no bundle: {path}: {digest!r}", field=CURRENT)
@@ -78,7 +78,14 @@ class Store:
 
     def publish(self, model: str, digest: str) -> None:
         """Makes a bundle current, atomically; remembers the one before."""
+        try:
+            before = self.pointer(model)
+        except (NotFoundError, CorruptBundleError):
+            before = {}
+        previous = before.get("previous") if before.get("digest") == digest else before.get("digest")
+        self.point(model, digest, previous)
+
+    def point(self, model: str, digest: str, previous: str | None = None) -> None:
+        """Replaces the pointer of a model."""
         path = self.directory(model) / CURRENT
-        before = json.loads(path.read_text(encoding="utf-8"))["digest"] if path.exists() else None
-        previous = {"previous": before} if before not in (None, digest) else {}
-        write_json(path, {"digest": digest, **previous})
+        write_json(path, {"digest": digest, **({"previous": previous} if previous else {})})

@@ -103,4 +103,6 @@ def _alone(path: Path) -> Iterator[None]:
     """Waits for its turn to write: forgetting must not fail because a rebuild holds the model's lock."""
     with path.with_name(f".{path.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        for leftover in path.parent.glob(f".{path.name}.[0-9]*"):
+            leftover.unlink()
         yield

@@ -21,8 +21,12 @@ from proponent.errors import SpecError
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest, seal
 from proponent.index.catalog import CatalogEntry, write_catalog
+from proponent.index.faults import fault_point
+from proponent.index.lifecycle import WORK
+from proponent.index.lock import changing
 from proponent.index.rows import RowScales, write_rows, write_scales
 from proponent.index.store import Store
+from proponent.index.tombstones import Tombstones
 from proponent.rebuild.ekfac import damping_of, rebuild_ekfac
 from proponent.rebuild.exact import rebuild_exact
 from proponent.rebuild.progress import StageProgress
@@ -30,7 +34,7 @@ from proponent.rebuild.rows_stage import read_scales, unit_rows
 from proponent.rebuild.stages import Stages
 from proponent.rebuild.survey import STATIONARY, Survey, survey
 from proponent.rebuild.training_set import TrainingSet, thumbnail
-from proponent.rebuild.workspace import Workspace, exclusive, workspace_key
+from proponent.rebuild.workspace import Workspace, workspace_key
 from proponent.spec import ModelSpec, dump_spec
 
 LIBRARIES = ("proponent", "torch", "torchvision", "faiss-gpu", "faiss-cpu", "numpy", "safetensors")
@@ -64,19 +68,25 @@ class RebuildOptions:
 def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None) -> Path:
     """Builds (or resumes) the bundle of a spec; returns its directory.
 
+    Forgotten examples are left out as if the dataset did not hold them: no stage reads them, the curvature is
+    that of the others, and N counts the others. A model that was trained on them is thus explained as if it
+    had not been, which changes other influences by about the share forgotten.
+
     Raises:
-        BusyError: Another rebuild of this model is running.
+        BusyError: Another rebuild or change of this model is running.
+        StorageError: The disk is full or read-only; what was current stays so.
         SpecError, NotFoundError, TrainingMismatchError, CurvatureError: See the stages.
     """
     options = options or RebuildOptions()
-    with exclusive(store.directory(spec.name) / "lock"):
+    with changing(store, spec.name):
         classifier = load_classifier(spec)
         layers = _layers(classifier)
-        data = TrainingSet.open(classifier, spec.dataset)
+        data = TrainingSet.open(classifier, spec.dataset, forgotten=Tombstones.open(store, spec.name).ids())
         with StageProgress(quiet=options.quiet) as progress:
-            path = _run(classifier, layers, data, store, options, progress)
+            workspace, path = _run(classifier, layers, data, store, options, progress)
         if options.publish:
             store.publish(spec.name, path.name)
+        workspace.remove()
         return path
 
 
@@ -87,22 +97,20 @@ def _run(
     store: Store,
     options: RebuildOptions,
     progress: StageProgress,
-) -> Path:
+) -> tuple[Workspace, Path]:
     spec = classifier.spec
     [dataset_sha256] = [data.fingerprint() for _ in progress.track("read data", [None], 1)]
     batch_size = options.batch_size or batch_size_for(options.memory, num_parameters(layers), len(data))
     key = {"spec": spec.model_dump(mode="json"), "weights": classifier.weights_sha256, "data": dataset_sha256}
-    workspace = Workspace(store.directory(spec.name) / "work", workspace_key(key | {"versions": _versions()}))
+    workspace = Workspace(store.directory(spec.name) / WORK, workspace_key(key | {"versions": _versions()}))
     found = _survey(classifier, data, layers, workspace, batch_size, progress)
     stages = Stages(classifier, data, layers, workspace, batch_size, options.memory, progress)
     embedding, shards = _embedding(stages)
     scales, kept = read_scales(workspace, shards)
-    manifest = _manifest(classifier, data, layers, found, embedding, scales, kept, dataset_sha256)
+    manifest = _manifest(classifier, data, layers, found, embedding, scales, kept, dataset_sha256, workspace.started)
     directory = workspace.directory / "bundle"
     _write_files(directory, classifier, data, embedding, scales, found, unit_rows(workspace, shards), progress)
-    path = seal(directory, manifest, store.bundles(spec.name))
-    workspace.remove()
-    return path
+    return workspace, seal(directory, manifest, store.bundles(spec.name))
 
 
 def _embedding(stages: Stages) -> tuple[InfluenceEmbedding, list[str]]:
@@ -166,12 +174,13 @@ def _manifest(
     scales: RowScales,
     kept: Tensor,
     dataset_sha256: str,
+    started: datetime.datetime,
 ) -> Manifest:
     spec = classifier.spec
     left_out = uncovered(classifier.model, layers)
     return Manifest(
         model=spec.name,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=started.isoformat(timespec="seconds"),
         weights_sha256=classifier.weights_sha256,
         dataset_sha256=dataset_sha256,
         loss=spec.loss,
@@ -218,6 +227,7 @@ def _write_files(
     }
     for name in progress.track("write bundle", write, len(write)):
         write[name](directory / name)
+        fault_point(f"bundle.written:{name}")
 
 
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from proponent.classifier import Classifier, call_factory
 from proponent.errors import SpecError
 from proponent.inputs import InputSignature
+from proponent.rebuild.remaining import Remaining
 from proponent.spec import Factory
 
 THUMBNAIL = 64
@@ -49,9 +50,12 @@ class TrainingSet:
         self.signature = self._read_signature()
 
     @classmethod
-    def open(cls, classifier: Classifier, factory: Factory, key: str = "dataset") -> TrainingSet:
-        """Calls a dataset factory of the classifier's spec."""
-        return cls(call_factory(classifier.spec, factory, key), classifier, key)
+    def open(
+        cls, classifier: Classifier, factory: Factory, key: str = "dataset", *, forgotten: Collection[str] = ()
+    ) -> TrainingSet:
+        """Calls a dataset factory of the classifier's spec; forgotten examples are left out by id."""
+        dataset = call_factory(classifier.spec, factory, key)
+        return cls(Remaining(dataset, forgotten) if forgotten else dataset, classifier, key)
 
     def __len__(self) -> int:
         return len(self._dataset)

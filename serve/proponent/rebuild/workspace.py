@@ -6,28 +6,21 @@ combination starts anew. Every stage is one safetensors file, written under anot
 
 from __future__ import annotations
 
-import fcntl
+import datetime
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from proponent.errors import ProponentError
 from proponent.index.bundle import flush
+from proponent.index.faults import fault_point
 
 KEY = "key"
-
-
-class BusyError(ProponentError):
-    """Another rebuild of the same model is running."""
-
-    default_reason = "REBUILD_RUNNING"
 
 
 class Workspace:
@@ -40,6 +33,13 @@ class Workspace:
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(parents=True)
             marker.write_text(key, encoding="utf-8")
+        for leftover in directory.glob(".*.safetensors"):
+            leftover.unlink()
+
+    @property
+    def started(self) -> datetime.datetime:
+        """When the first run of this rebuild began; a resumed run writes the very same bundle."""
+        return datetime.datetime.fromtimestamp(int((self.directory / KEY).stat().st_mtime), datetime.UTC)
 
     def has(self, stage: str) -> bool:
         """Whether the stage is finished."""
@@ -54,8 +54,10 @@ class Workspace:
         temporary = self._path(f".{stage}")
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
         flush(temporary)
+        fault_point(f"stage.written:{stage}")
         os.replace(temporary, self._path(stage))
         flush(self.directory)
+        fault_point(f"stage.saved:{stage}")
 
     def remove(self) -> None:
         """Deletes the directory; call it once the bundle is in place."""
@@ -68,19 +70,3 @@ class Workspace:
 def workspace_key(parts: Mapping[str, object]) -> str:
     """Digest of everything that a stage's result depends on."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-@contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Holds a lock file for the length of a block; the system frees it when the process dies.
-
-    Raises:
-        BusyError: Another process holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"another rebuild or change is running: {path} is locked", field=str(path)) from None
-        yield
