@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from proponent.attribution.losses import get_loss
+from proponent.index.bundle import FILES, Manifest
 from proponent.training import fit, seeded
 
 CLASSES = ["bars", "stripes", "frame"]
@@ -146,6 +147,44 @@ def write(root: Path, content: dict[str, Any]) -> Path:
 def change(path: Path, **keys: Any) -> Path:
     """Rewrites keys of an explain.yaml."""
     return write(path.parent, {**yaml.safe_load(path.read_text()), **keys})
+
+
+def manifest(**changes: Any) -> Manifest:
+    """A manifest of nothing in particular."""
+    values: dict[str, Any] = {
+        "model": "toy",
+        "created": "2026-01-01T00:00:00+00:00",
+        "weights_sha256": "w",
+        "dataset_sha256": "d",
+        "loss": "cross_entropy",
+        "weight_decay": 0.01,
+        "curvature": "exact",
+        "damping": 0.0,
+        "damping_relative": False,
+        "embedding_size": 4,
+        "train_size": 3,
+        "class_names": CLASSES,
+        "input_shape": [1, SIDE, SIDE],
+        "image_size": [SIDE, SIDE],
+        "image_mode": "L",
+        "kept_energy": 1.0,
+        "omitted_rows": 0,
+        "train_accuracy": 1.0,
+        "gradient_norm_ratio": 0.0,
+        "settings": {},
+        "versions": {},
+        "uncovered": {},
+        "uncovered_share": 0.0,
+    }
+    return Manifest(**{**values, **changes})
+
+
+def bundle_files(directory: Path, text: str = "") -> Path:
+    """A directory with a little something in every file of a bundle but the manifest."""
+    directory.mkdir(parents=True)
+    for name in FILES:
+        (directory / name).write_text(f"{name} {text}")
+    return directory
 
 
 def user_model(root: Path, name: str, model: str) -> nn.Module:

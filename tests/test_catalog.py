@@ -1,0 +1,123 @@
+"""The catalogue gives back exactly what was written, by row, by id and by self-influence, and notices damage."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proponent.errors import CorruptBundleError
+from proponent.index.catalog import Catalog, CatalogEntry, write_catalog
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+ENTRIES = st.lists(
+    st.builds(
+        CatalogEntry,
+        row=st.just(0),
+        example_id=TEXT,
+        class_id=INT64,
+        predicted_class_id=INT64,
+        self_influence=st.floats(allow_nan=False),
+        source=TEXT,
+        thumbnail=st.binary(max_size=50),
+    ),
+    unique_by=lambda entry: entry.example_id,
+    max_size=12,
+)
+
+
+def numbered(entries: Sequence[CatalogEntry]) -> list[CatalogEntry]:
+    return [CatalogEntry(**{**vars(entry), "row": row}) for row, entry in enumerate(entries)]
+
+
+def bare(entry: CatalogEntry) -> CatalogEntry:
+    return CatalogEntry(**{**vars(entry), "thumbnail": b""})
+
+
+def plain(count: int) -> list[CatalogEntry]:
+    return [CatalogEntry(row, f"id/{row}", row % 3, 1, float(row % 5), f"s{row}", b"p") for row in range(count)]
+
+
+def opened(directory: Path, entries: Sequence[CatalogEntry]) -> closing[Catalog]:
+    write_catalog(directory / "catalog.sqlite", entries)
+    return closing(Catalog.open(directory / "catalog.sqlite"))
+
+
+@settings(deadline=None, max_examples=60)
+@given(ENTRIES, st.randoms(use_true_random=False))
+def test_every_entry_comes_back_whatever_it_holds(entries: list[CatalogEntry], random: object) -> None:
+    expected = numbered(entries)
+    shuffled = list(expected)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    with tempfile.TemporaryDirectory() as directory, opened(Path(directory), shuffled) as catalog:
+        assert catalog.count() == len(expected)
+        assert list(catalog) == expected
+        assert catalog.labels() == [entry.class_id for entry in expected]
+        assert [catalog.get(entry.example_id) for entry in expected] == expected
+        assert catalog.rows_of([e.example_id for e in shuffled]) == {e.example_id: e.row for e in expected}
+        assert catalog.by_rows([e.row for e in shuffled], thumbnails=True) == dict(enumerate(expected))
+        assert catalog.by_rows([e.row for e in shuffled]) == dict(enumerate(map(bare, expected)))
+        ranked = sorted(expected, key=lambda e: (-e.self_influence, e.row))
+        assert catalog.suspects(100) == list(map(bare, ranked))
+
+
+def test_more_keys_than_one_statement_takes_are_looked_up(tmp_path: Path) -> None:
+    with opened(tmp_path, plain(1201)) as catalog:
+        rows = [*range(1200, -1, -1), 5, 5]
+        assert sorted(catalog.by_rows(rows)) == list(range(1201))
+        assert len(catalog.rows_of([f"id/{row}" for row in rows])) == 1201
+
+
+def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
+    with opened(tmp_path, plain(3)) as catalog:
+        assert catalog.get("id/3") is None
+        assert catalog.by_rows([]) == catalog.by_rows([7]) == {}
+        assert catalog.rows_of(["id/3", "id/1", "' OR 1=1 --"]) == {"id/1": 1}
+
+
+def test_suspects_page_without_gaps_or_repeats(tmp_path: Path) -> None:
+    with opened(tmp_path, plain(23)) as catalog:
+        pages = [entry for offset in range(0, 30, 4) for entry in catalog.suspects(4, offset)]
+        assert pages == catalog.suspects(23)
+        assert [entry.row for entry in pages[:5]] == [4, 9, 14, 19, 3]
+
+
+def test_two_examples_of_one_id_are_refused(tmp_path: Path) -> None:
+    twice = [CatalogEntry(row, "same", 0, 0, 0.0, "") for row in range(2)]
+    with pytest.raises(sqlite3.IntegrityError):
+        write_catalog(tmp_path / "catalog.sqlite", twice)
+
+
+def test_a_served_catalogue_cannot_be_written(tmp_path: Path) -> None:
+    with opened(tmp_path, plain(3)) as catalog, pytest.raises(CorruptBundleError, match="readonly"):
+        catalog._query("DELETE FROM example")
+
+
+def test_a_missing_catalogue_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CorruptBundleError, match=f"catalogue not found: {tmp_path}/catalog.sqlite"):
+        Catalog.open(tmp_path / "catalog.sqlite")
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all, but long enough to hold a header" * 99])
+def test_what_is_no_catalogue_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "catalog.sqlite").write_bytes(content)
+    with pytest.raises(CorruptBundleError, match=f"catalogue cannot be read: {tmp_path}/catalog.sqlite") as caught:
+        Catalog.open(tmp_path / "catalog.sqlite")
+    assert (caught.value.field, caught.value.reason) == ("catalog.sqlite", "BUNDLE_CORRUPT")
+
+
+def test_a_catalogue_damaged_behind_its_header_is_noticed_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    write_catalog(path, plain(2000))
+    content = bytearray(path.read_bytes())
+    content[8192:] = b"\xff" * (len(content) - 8192)
+    path.write_bytes(content)
+    with pytest.raises(CorruptBundleError, match="catalogue cannot be read"), closing(Catalog.open(path)) as catalog:
+        list(catalog)
