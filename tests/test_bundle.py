@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import tempfile
 from dataclasses import replace
@@ -112,7 +113,7 @@ def test_a_damaged_file_is_named(bundle: Path, name: str, damage: Any) -> None:
 
 
 def test_two_swapped_files_are_noticed(bundle: Path) -> None:
-    for first, second in zip(FILES, FILES[1:], strict=False):
+    for first, second in itertools.pairwise(FILES):
         one, other = (bundle / first).read_bytes(), (bundle / second).read_bytes()
         (bundle / first).write_bytes(other)
         (bundle / second).write_bytes(one)
