@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from proponent.cli_index import register
 from proponent.errors import ProponentError, SpecError
+from proponent.exit_codes import exit_code
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
 
@@ -22,6 +24,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Serve a PyTorch classifier with the training examples that argued for and against each prediction.",
 )
+
+register(app)
 
 StoreOption = Annotated[Path, typer.Option("--store", help="Directory of bundles.", envvar="PROPONENT_STORE")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Model name; needed when the store has several.")]
@@ -99,9 +103,13 @@ def serve(
     allow_thumbnails: Annotated[bool, typer.Option(help="Let clients ask for thumbnails.")] = False,
     reflection: Annotated[bool, typer.Option(help="gRPC server reflection.")] = True,
     tokens_file: Annotated[Path | None, typer.Option(help="Bearer tokens: 'TOKEN scope,scope' a line.")] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(help="PEM chain; with --tls-key both doors speak TLS.")] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM chain; with --tls-key both doors speak TLS.")
+    ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
-    tls_client_ca: Annotated[Path | None, typer.Option(help="PEM authorities that clients must be signed by.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM authorities that clients must be signed by.")
+    ] = None,
 ) -> None:
     """Serve the current bundles: typed gRPC and HTTP in front of a private TorchServe.
 
@@ -147,7 +155,7 @@ def explain(
 
     opened = Store(store)
     reply = explain_file(
-        opened.current(only_model(opened, model)),
+        opened.current(opened.only_model(model)),
         image,
         top_k=top_k,
         measures=measure,
@@ -167,23 +175,13 @@ def info(store: StoreOption = DEFAULT_STORE, model: ModelOption = None, as_json:
     Example: `proponent info --store model_store --json`
     """
     opened = Store(store)
-    manifest = asdict(read_manifest(opened.current(only_model(opened, model))))
+    manifest = asdict(read_manifest(opened.current(opened.only_model(model))))
     if as_json:
         typer.echo(json.dumps(manifest))
         return
     for key, value in manifest.items():
         if key not in ("files", "settings", "audit"):
             typer.echo(f"{key:20} {value}")
-
-
-def only_model(store: Store, name: str | None) -> str:
-    """The model named, or the only one of the store."""
-    if name is not None:
-        return name
-    models = store.models()
-    if len(models) != 1:
-        raise SpecError(f"the store has models {', '.join(models) or 'none'}: name one with --model", field="model")
-    return models[0]
 
 
 def parse_bytes(text: str) -> int:
@@ -198,13 +196,13 @@ def parse_bytes(text: str) -> int:
 
 
 def main() -> None:
-    """Runs the command line; errors meant for the user are one line on standard error and exit code 2."""
+    """Runs the command line; errors meant for the user are one line on standard error and an exit code."""
     warnings.showwarning = _show_warning
     try:
         app()
     except ProponentError as error:
         print(f"error: {error.message} [{error.reason}]", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(exit_code(error))
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

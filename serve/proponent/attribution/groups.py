@@ -19,8 +19,8 @@ of example i's own label, ``H_i >= c_i phi_i phi_i^T`` (Cauchy-Schwarz on the ou
 equality for two classes). A puts ``c_i phi_i phi_i^T`` in place of H_i in *both* sums, which leaves only the
 difference between the group's and the population's remainders unknown and keeps A positive definite.
 
-For an EK-FAC embedding the identity stands for an empirical Fisher matrix, of which example i holds exactly
-phi_i phi_i^T, so that c_i = 1.
+For an EK-FAC embedding the identity stands for its own curvature, whose second stage weighs a row by (1 - p_i)
+instead of p_i (1 - p_i), so that A is positive definite there too; the estimate is as rough as the embedding.
 """
 
 from __future__ import annotations

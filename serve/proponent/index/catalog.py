@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ CREATE INDEX by_self_influence ON example (self_influence DESC, row);
 """
 _COLUMNS = "row, example_id, class_id, predicted_class_id, self_influence, source"
 _BATCH = 500
+SUSPECT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,27 @@ class CatalogEntry:
     self_influence: float
     source: str
     thumbnail: bytes = b""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A training example as a suspect of a wrong label, columns named as cleanlab names them.
+
+    Attributes:
+        is_label_issue: The model disagrees with the label, and the self-influence is among the highest tenth
+            (``SUSPECT_SHARE``) of all examples. Both are needed: outliers have a high self-influence too.
+        label_score: Share of the examples with a higher rank, 0 <= score < 1; lower is more suspicious.
+        given_class_id: The training label.
+        predicted_class_id: What the model says.
+        self_influence: g_i^T C^-1 g_i.
+    """
+
+    example_id: str
+    is_label_issue: bool
+    label_score: float
+    given_class_id: int
+    predicted_class_id: int
+    self_influence: float
 
 
 def write_catalog(path: Path, entries: Iterable[CatalogEntry]) -> None:
@@ -125,6 +147,18 @@ class Catalog:
         )
         return [CatalogEntry(*entry) for entry in found]
 
+    def label_suspects(
+        self, limit: int, offset: int = 0, forgotten: Collection[str] = ()
+    ) -> tuple[list[Suspect], int]:
+        """Suspects from rank ``offset`` on, most suspicious first, and how many examples are ranked.
+
+        Forgotten examples take no part: neither in the list nor in any rank.
+        """
+        total = self.count() - len(self.rows_of(sorted(forgotten)))
+        ranked = self.suspects(offset + limit + len(forgotten))
+        kept = [entry for entry in ranked if entry.example_id not in forgotten]
+        return [_suspect(e, place, total) for place, e in enumerate(kept[: offset + limit])][offset:], total
+
     def __iter__(self) -> Iterator[CatalogEntry]:
         """All examples with thumbnails, by row."""
         for entry in self._connection.execute(f"SELECT {_COLUMNS}, thumbnail FROM example ORDER BY row"):
@@ -144,3 +178,15 @@ class Catalog:
             raise CorruptBundleError(
                 f"catalogue cannot be read: {self._path}: {error}", field=self._path.name
             ) from error
+
+
+def _suspect(entry: CatalogEntry, place: int, total: int) -> Suspect:
+    score = place / total
+    return Suspect(
+        example_id=entry.example_id,
+        is_label_issue=entry.predicted_class_id != entry.class_id and score < SUSPECT_SHARE,
+        label_score=score,
+        given_class_id=entry.class_id,
+        predicted_class_id=entry.predicted_class_id,
+        self_influence=entry.self_influence,
+    )

@@ -30,6 +30,9 @@ BLOCK = 2048
 # Bound on |approximate - exact| product of unit vectors: fp16 rounding of the query (2^-11) and fp16-tile
 # accumulation; checked by a test against float64.
 PRODUCT_ERROR = 2.0e-3
+# Scales below this are scanned as if they were this large: float32 would lose them. Their bounds are upper ones only.
+TINY = 1.0e-30
+SCORED_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class InfluenceIndex:
         self._codes = codes
         self.scales = scales
         self.size = size
-        self._weights = {m: scales.of(m).float().to(codes.device) for m in Measure}
+        self._weights = {m: _scanned(scales.of(m)).to(codes.device) for m in Measure}
 
     @classmethod
     def open(cls, rows: Path, scales: Path, size: int, device: torch.device | None = None) -> InfluenceIndex:
@@ -153,6 +156,8 @@ class InfluenceIndex:
                 field=rows.name,
             )
         flat = torch.from_numpy(faiss.rev_swig_ptr(index.codes.data(), index.codes.size()))
+        if flat.numel() != 2 * index.ntotal * index.d:
+            raise CorruptBundleError(f"rows are not in half precision: {rows}", field=rows.name)
         codes = flat.view(torch.float16).view(index.ntotal, index.d)
         return cls(index, codes.to(device or codes.device), row_scales, size)
 
@@ -207,11 +212,12 @@ class InfluenceIndex:
 
     def scores(self, query: Query, rows: Sequence[int], measure: Measure) -> list[float]:
         """Exact scores of named rows (float64 accumulation over the stored fp16 rows)."""
-        if not len(rows):
-            return []
-        chosen = torch.as_tensor(rows, dtype=torch.long)
-        products = self.unit_rows(rows).double() @ query.direction.to(self.device).double()
-        return (products.cpu() * self.scales.of(measure)[chosen] * query.norm).tolist()
+        scales, direction = self.scales.of(measure), query.direction.to(self.device).double()
+        found: list[float] = []
+        for chosen in torch.as_tensor(rows, dtype=torch.long).split(SCORED_AT_ONCE):
+            products = self._codes[chosen.to(self.device), : self.size].double() @ direction
+            found += (products.cpu() * scales[chosen] * query.norm).tolist()
+        return found
 
     def search(
         self, queries: Sequence[Query], measures: Sequence[Measure]
@@ -240,8 +246,14 @@ class InfluenceIndex:
         upper = upper.masked_fill(weights == 0, -torch.inf)
         k = min(query.k, len(self))
         best = upper.topk(k)
-        threshold = (best.values - 2 * reach[best.indices]).amin().clamp(min=0.0)
+        lower = torch.where(weights[best.indices] > TINY, best.values - 2 * reach[best.indices], 0.0)
+        threshold = lower.amin().clamp(min=0.0)
         return torch.nonzero((upper >= threshold) & (upper > -torch.inf)).flatten().cpu()
+
+
+def _scanned(scale: Tensor) -> Tensor:
+    """Scales as the scan uses them, float32; only those that are zero become zero."""
+    return torch.where(scale > 0, scale.clamp(min=TINY), 0.0).float()
 
 
 def _map(path: Path) -> Any:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from proponent.errors import CorruptBundleError, NotFoundError
+from proponent.errors import CorruptBundleError, NotFoundError, SpecError
 from proponent.index.bundle import MANIFEST, read_manifest, write_json
 
 CURRENT = "current"
@@ -24,6 +24,17 @@ class Store:
         if not self.root.is_dir():
             raise NotFoundError(f"store not found: {self.root} (make one with: proponent rebuild)", field="store")
         return sorted(path.parent.name for path in self.root.glob(f"*/{CURRENT}"))
+
+    def only_model(self, name: str | None) -> str:
+        """The model named, or the only one of the store; raises SpecError where one must be named."""
+        if name is not None:
+            return name
+        models = self.models()
+        if len(models) != 1:
+            raise SpecError(
+                f"the store has models {', '.join(models) or 'none'}: name one with --model", field="model"
+            )
+        return models[0]
 
     def directory(self, model: str) -> Path:
         """Directory of one model."""

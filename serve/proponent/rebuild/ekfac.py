@@ -12,6 +12,7 @@ from proponent.attribution.curvature.ekfac import LambdaAccumulator
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.fisher import Accumulator, fisher_gradients
 from proponent.attribution.curvature.kfac import CovarianceAccumulator, eigenbases
+from proponent.attribution.groups import own_curvature
 from proponent.attribution.joint import SecondStage, damped_gram, joint_basis, second_stage
 from proponent.attribution.layers import num_parameters
 from proponent.attribution.subspace import LayerSubspace, SubspaceEmbedding
@@ -194,6 +195,6 @@ def _finish(stages: Stages, stage: SecondStage) -> list[str]:
     for name in stages.progress.track("embed", open_shards, len(shards), len(shards) - len(open_shards)):
         shard = {key: value.to(stage.root.device) for key, value in stages.workspace.load(f"y-{name}").items()}
         rows = stage.rows(shard["y"], shard["crossed"], shard["energy"], shard["damped_energy"])
-        own = shard["scale"].square()
+        own = own_curvature(stages.classifier.loss, shard["scale"])
         stages.workspace.save(name, finished_rows(rows, shard["scale"], shard["directed"], own))
     return shards

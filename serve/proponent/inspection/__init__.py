@@ -1,0 +1,1 @@
+"""Looking at bundles with their models: is one whole and true, and what changed between two."""
