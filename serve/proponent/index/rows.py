@@ -214,7 +214,7 @@ class InfluenceIndex:
         """Exact scores of named rows (float64 accumulation over the stored fp16 rows)."""
         scales, direction = self.scales.of(measure), query.direction.to(self.device).double()
         found: list[float] = []
-        for chosen in torch.as_tensor(rows, dtype=torch.long).split(SCORED_AT_ONCE):
+        for chosen in torch.split(torch.as_tensor(rows, dtype=torch.long), SCORED_AT_ONCE):
             products = self._codes[chosen.to(self.device), : self.size].double() @ direction
             found += (products.cpu() * scales[chosen] * query.norm).tolist()
         return found
