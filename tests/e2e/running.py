@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -30,8 +32,7 @@ class RunningGateway:
         self.grpc_address = f"127.0.0.1:{free_port()}"
         self.http_url = f"http://127.0.0.1:{free_port()}"
         self.log = log
-        self.temporary = log.parent / f"t{os.getpid() % 1000}{log.stem[:8]}"
-        self.temporary.mkdir()
+        self.temporary = Path(tempfile.mkdtemp(prefix="gateway-"))
         command = [sys.executable, "-m", "proponent.cli", "serve", str(store), "--grpc-address", self.grpc_address]
         command += ["--http-address", self.http_url.removeprefix("http://"), *options]
         with log.open("wb") as out:
@@ -69,13 +70,8 @@ class RunningGateway:
         """SIGTERM, exit status 0, no process and no file left."""
         family = self.descendants() if self.process.poll() is None else []
         self.process.send_signal(signal.SIGTERM)
-        try:
-            status = self.process.wait(timeout=60)
-        finally:
-            self.close()
-        assert status == 0, self.log.read_text()
-        assert not survivors(family)
-        assert not list(self.temporary.iterdir())
+        assert self.process.wait(timeout=60) == 0, self.log.read_text()
+        self.assert_nothing_left(family)
 
     def kill(self) -> None:
         """SIGKILL; the family must end all the same."""
@@ -83,7 +79,9 @@ class RunningGateway:
         assert len(family) >= 3
         self.process.kill()
         self.process.wait()
-        self.close()
+        self.assert_nothing_left(family)
+
+    def assert_nothing_left(self, family: list[psutil.Process]) -> None:
         assert not survivors(family)
         assert not list(self.temporary.iterdir())
 
@@ -93,6 +91,7 @@ class RunningGateway:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 def survivors(family: list[psutil.Process]) -> list[psutil.Process]:

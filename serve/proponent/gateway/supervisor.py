@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import structlog
 
 from proponent.errors import ProponentError, UnavailableError
 from proponent.gateway.archive import Archive, WorkerOptions, write_archive
-from proponent.gateway.launch import Capacity, Layout, tail
+from proponent.gateway.launch import Capacity, Layout, private_directory, tail
 from proponent.gateway.management import Management, WorkerStatus
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import ServedModel
@@ -24,6 +22,7 @@ from proponent.v1.worker_pb2 import WorkerRequest
 
 VERSION = "1.0"
 _POLL_S = 0.25
+_SLOW_S = 20.0
 _STOP_GRACE_S = 8.0
 _PROBE_TIMEOUT_S = 30.0
 _FIRST_DELAY_S = 1.0
@@ -43,7 +42,19 @@ class _Watched:
         """Forgets the workers of a TorchServe that is gone."""
         self.probed: frozenset[int] = frozenset()
         self.seen: frozenset[int] = frozenset()
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Starts to count how long a worker is missing."""
         self.waiting_since = time.monotonic()
+        self.next_report = self.waiting_since + _SLOW_S
+
+    def is_slow(self) -> bool:
+        """True every ``_SLOW_S`` seconds of waiting."""
+        if time.monotonic() < self.next_report:
+            return False
+        self.next_report += _SLOW_S
+        return True
 
 
 class Supervisor:
@@ -72,7 +83,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Runs until cancelled; then TorchServe is stopped and its directory removed."""
-        root = Path(tempfile.mkdtemp(prefix="proponent-"))
+        root = private_directory()
         try:
             layout = Layout(root)
             layout.create()
@@ -123,7 +134,7 @@ class Supervisor:
         if not ready:
             self._note_absence(model, watched, workers, layout)
         elif ready != watched.probed:
-            watched.waiting_since = time.monotonic()
+            watched.start_clock()
             healthy = await self._probe(model)
             watched.probed = ready if healthy else frozenset()
 
@@ -131,7 +142,7 @@ class Supervisor:
         self, model: ServedModel, watched: _Watched, workers: list[WorkerStatus], layout: Layout
     ) -> None:
         if watched.probed:
-            watched.waiting_since = time.monotonic()
+            watched.start_clock()
             self._report(f"worker of model {model.name!r} died", layout)
         watched.probed = frozenset()
         reason = "is starting"
@@ -141,7 +152,13 @@ class Supervisor:
             self._report(f"worker of model {model.name!r} died while it started", layout)
         watched.seen |= started
         self._set(model, UnavailableError(f"the worker of model {model.name!r} {reason}", reason="WORKER_STARTING"))
+        self._check_patience(model, watched, layout)
+
+    def _check_patience(self, model: ServedModel, watched: _Watched, layout: Layout) -> None:
+        """Reports a slow start from time to time; raises once it has taken too long."""
         waited = time.monotonic() - watched.waiting_since
+        if watched.is_slow():
+            self._report(f"worker of model {model.name!r} is not ready after {waited:.0f} s", layout)
         if waited > self._settings.start_timeout_s:
             raise UnavailableError(f"no worker of model {model.name!r} became ready within {waited:.0f} s")
 

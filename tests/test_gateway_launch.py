@@ -1,0 +1,52 @@
+"""TorchServe's private files: sockets that fit, and archives that name their bundle."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from proponent.gateway.archive import WorkerOptions, write_archive
+from proponent.gateway.launch import Capacity, Layout, free_ports, private_directory, tail, write_config
+
+
+def test_a_long_tmpdir_is_left_for_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("d" * 80)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    root = private_directory()
+    try:
+        assert root.parent == Path("/tmp")
+        assert not list(deep.iterdir())
+    finally:
+        root.rmdir()
+
+
+def test_everything_listens_on_the_loopback_and_urls_are_refused(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.create()
+    write_config(layout, free_ports(), Capacity(queue_size=9, request_bytes=1, response_bytes=2, threads=1))
+    values = dict(line.split("=", 1) for line in layout.config.read_text().splitlines())
+    addresses = [value for key, value in values.items() if key.endswith("address")]
+    assert len(addresses) == 5 and all("127.0.0.1" in address for address in addresses)
+    assert len({value for key, value in values.items() if key.endswith("port")}) == 2
+    assert values["allowed_urls"].startswith(f"file://{tmp_path}") and values["job_queue_size"] == "9"
+
+
+def test_an_archive_holds_handler_options_and_bundle(tmp_path: Path) -> None:
+    options = WorkerOptions(workers=2, batch_size=4, batch_delay_ms=1, response_timeout_s=9, start_timeout_s=8)
+    archive = write_archive(tmp_path, "toy", "1.0", Path("/store/b"), None, options)
+    manifest = json.loads((archive.path / "MAR-INF" / "MANIFEST.json").read_text())
+    config = yaml.safe_load((archive.path / "model-config.yaml").read_text())
+    assert (archive.path / manifest["model"]["handler"]).is_file()
+    assert config["proponent"] == {"bundle": "/store/b", "weights": None}
+    assert (config["minWorkers"], config["batchSize"], config["responseTimeout"]) == (2, 4, 9)
+
+
+def test_the_tail_of_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    assert tail(tmp_path / "none") == ""
+    (tmp_path / "log").write_text("a\nb\nc\n")
+    assert tail(tmp_path / "log", 2) == "b\nc"
