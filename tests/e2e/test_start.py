@@ -110,7 +110,7 @@ def test_nothing_to_serve_ends_at_once(digits: Path, tmp_path: Path) -> None:
         store = digits / "store" if options else tmp_path / "nowhere"
         gateway = RunningGateway(store, tmp_path / f"log{len(options)}", *options)
         try:
-            assert gateway.process.wait(timeout=30) == 2
+            assert gateway.process.wait(timeout=30) != 0
             assert "not found" in gateway.log.read_text()
         finally:
             gateway.close()
