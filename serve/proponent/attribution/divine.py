@@ -18,7 +18,6 @@ D is the candidate pool, or all training rows. The terms keep the thesis' scale:
 
 from __future__ import annotations
 
-import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
@@ -26,15 +25,16 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-MEDIAN_SAMPLE = 256
-_BLOCKS = 4
+MEDIAN_SAMPLE = 128
+_BLOCKS = 5
+_AT_ONCE = 128
 
 Blocks = Callable[[], Iterable[Tensor]]
 """Gives the rows of D as blocks [n, K] float32, anew at every call."""
 
 
 def median_bandwidth(rows: Tensor) -> float:
-    """Median distance of the pairs among (at most 256, evenly spaced) unit rows [n, K]; 1 where that is 0."""
+    """Median distance of the pairs among (at most 128, evenly spaced) unit rows [n, K]; 1 where that is 0."""
     step = max(1, -(-len(rows) // MEDIAN_SAMPLE))
     sample = rows[::step]
     if len(sample) < 2:
@@ -63,8 +63,8 @@ class Domain(ABC):
         """``sum_{u in D} k(u, v)`` of each candidate v, [n] float64."""
 
     @abstractmethod
-    def column(self, candidate: int) -> Tensor:
-        """``k(u, v)`` of one candidate for every u in D, [|D|] float32."""
+    def columns(self, chosen: Tensor) -> Tensor:
+        """``k(u, v)`` of some candidates v for every u in D, [b, |D|] float32, as a copy."""
 
 
 class PoolDomain(Domain):
@@ -79,8 +79,8 @@ class PoolDomain(Domain):
         return self._kernel.sum(dim=0).double()
 
     @override
-    def column(self, candidate: int) -> Tensor:
-        return self._kernel[candidate]
+    def columns(self, chosen: Tensor) -> Tensor:
+        return self._kernel[chosen]
 
 
 class StreamedDomain(Domain):
@@ -101,9 +101,9 @@ class StreamedDomain(Domain):
         return self._sums
 
     @override
-    def column(self, candidate: int) -> Tensor:
-        chosen = self._candidates[candidate : candidate + 1]
-        return torch.cat([rbf(block, chosen, self._bandwidth)[:, 0] for block in self._blocks()])
+    def columns(self, chosen: Tensor) -> Tensor:
+        rows = self._candidates[chosen]
+        return torch.cat([rbf(rows, block, self._bandwidth) for block in self._blocks()], dim=1)
 
 
 def sum_redundancy(influences: Tensor, candidates: Tensor, k: int, gamma: float, bandwidth: float) -> list[int]:
@@ -149,30 +149,37 @@ def facility_location(influences: Tensor, k: int, gamma: float, domain: Domain) 
     """Lazy greedy choice by ``I(S) + gamma R_FL(S)``; see ``sum_redundancy``.
 
     A gain can only shrink as S grows, so the one of an earlier round bounds it: only candidates whose bound
-    leads are computed again.
+    leads are computed again, some at a time.
     """
-    bounds = (influences + gamma * domain.sums()).tolist()
-    heap = [(-bound, position, 0) for position, bound in enumerate(bounds)]
-    heapq.heapify(heap)
-    own = influences.tolist()
+    bounds = influences + gamma * domain.sums()
+    cover = torch.zeros((), device=influences.device)
     chosen: list[int] = []
-    cover: Tensor | None = None
-    while heap and len(chosen) < k:
-        bound, position, computed = heapq.heappop(heap)
-        column = domain.column(position)
-        if computed == len(chosen):
-            chosen.append(position)
-            cover = column if cover is None else torch.maximum(cover, column)
-            continue
-        assert cover is not None
-        gain = own[position] + gamma * float((column - cover).clamp(min=0).sum(dtype=torch.float64))
-        heapq.heappush(heap, (max(bound, -gain), position, len(chosen)))
+    while len(chosen) < min(k, len(influences)):
+        pick = _leader(influences, bounds, gamma, domain, cover, chosen)
+        chosen.append(pick)
+        cover = torch.maximum(cover, domain.columns(torch.tensor([pick]))[0])
     return chosen
 
 
+def _leader(
+    influences: Tensor, bounds: Tensor, gamma: float, domain: Domain, cover: Tensor, chosen: list[int]
+) -> int:
+    """The candidate of the largest gain; ``bounds`` are made tighter on the way."""
+    stale = torch.full_like(bounds, bool(chosen), dtype=torch.bool)
+    while True:
+        best = _best(bounds, chosen)
+        if not stale[best]:
+            return best
+        leading = torch.where(stale, bounds, -torch.inf).topk(min(_AT_ONCE, len(bounds))).indices
+        gains = domain.columns(leading).sub_(cover).clamp_(min=0).sum(dim=1).double()
+        bounds[leading] = torch.minimum(bounds[leading], influences[leading] + gamma * gains)
+        stale[leading] = False
+
+
 def _best(values: Tensor, chosen: list[int]) -> int:
+    """The first of the largest values; those chosen are out."""
     values[chosen] = -torch.inf
-    return int(values.argmax())
+    return int((values == values.max()).nonzero()[0])
 
 
 def _gram(rows: Tensor) -> Tensor:

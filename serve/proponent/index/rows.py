@@ -215,7 +215,8 @@ class InfluenceIndex:
         scales, direction = self.scales.of(measure), query.direction.to(self.device).double()
         found: list[float] = []
         for chosen in torch.split(torch.as_tensor(rows, dtype=torch.long), SCORED_AT_ONCE):
-            products = self._codes[chosen.to(self.device), : self.size].double() @ direction
+            # A sum row by row: a matrix product rounds a row differently with other rows beside it.
+            products = (self._codes[chosen.to(self.device), : self.size].double() * direction).sum(dim=1)
             found += (products.cpu() * scales[chosen] * query.norm).tolist()
         return found
 
