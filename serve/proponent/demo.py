@@ -113,7 +113,8 @@ def ask_by_grpc(address: str, image: bytes, console: Console) -> None:
     console.print(draw(image, colour=console.color_system is not None))
     with grpc.insecure_channel(address) as channel:
         request = pb.ExplainRequest(model=MODEL, encoded_image=image, top_k=3, view=pb.VIEW_THUMBNAIL)
-        print_explanation(console, ExplanationServiceStub(channel).Explain(request, timeout=60))
+        stub = ExplanationServiceStub(channel)  # type: ignore[no-untyped-call]
+        print_explanation(console, stub.Explain(request, timeout=60))
 
 
 def ask_by_http(address: str, image: bytes, console: Console) -> None:

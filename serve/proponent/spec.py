@@ -39,7 +39,7 @@ class Curvature(_Section):
     energy: Annotated[float, Field(gt=0, le=1)] = 1.0
     embedding_size: Annotated[int, Field(gt=0)] | None = None
     subspace_size: Annotated[int, Field(gt=0)] = 16384
-    second_damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3
+    second_damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     fisher: Literal["true", "empirical", "ggn"] = "true"
     draws: Annotated[int, Field(gt=0)] = 1
     layers: list[str] | None = None

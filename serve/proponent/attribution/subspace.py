@@ -36,6 +36,8 @@ class LayerSubspace:
         whitening: [G, so, si], (Lambda + lambda)^(-1/2).
         rows: R, [G * so, r], orthonormal columns.
         columns: C, [si, c], orthonormal columns.
+        kept_out: [so] int64, which of all output eigenvectors are kept.
+        kept_in: [si] int64, which of all input eigenvectors are kept.
     """
 
     left: Tensor
@@ -43,6 +45,8 @@ class LayerSubspace:
     whitening: Tensor
     rows: Tensor
     columns: Tensor
+    kept_out: Tensor
+    kept_in: Tensor
 
     @property
     def size(self) -> int:
@@ -53,9 +57,9 @@ class LayerSubspace:
         """Z of a layer's gradients, [B, r * c]."""
         return self.compress(gradient.project(self.left, self.right) * self.whitening)
 
-    def project_damped(self, gradient: LayerGradient) -> Tensor:
-        """The same of ``(Lambda + lambda)^(-1) w`` instead of w: what the norm ||C^-1 g|| needs."""
-        return self.compress(gradient.project(self.left, self.right) * self.whitening.pow(3))
+    def select(self, coordinates: Tensor) -> Tensor:
+        """The kept part of a layer's coordinates in all eigenvectors, [B, G, o, i] to [B, G, so, si]."""
+        return coordinates[:, :, self.kept_out][..., self.kept_in]
 
     def compress(self, whitened: Tensor) -> Tensor:
         """``R^T w C`` of [B, G, so, si], flattened to [B, r * c]."""

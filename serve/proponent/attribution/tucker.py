@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from proponent.attribution.capture import LayerGradients
 from proponent.attribution.subspace import LayerSubspace
-from proponent.attribution.whitening import LayerWhitening, Whitening, squared_norms
+from proponent.attribution.whitening import LayerWhitening, Whitening, squared_norms, whiten
 
 LEVERAGE = 0.999
 """Share of a basis's leverage that the kept eigenvectors carry; the others are not needed online."""
@@ -27,11 +28,11 @@ class MomentAccumulator:
         self.rows = {name: _square(w.damped.shape[0] * w.damped.shape[1], w.damped) for name, w in whitening.items()}
         self.columns = {name: _square(w.damped.shape[2], w.damped) for name, w in whitening.items()}
 
-    def update(self, whitened: Mapping[str, Tensor]) -> None:
+    def update(self, whitening: Whitening, gradients: LayerGradients) -> None:
         """Adds a batch; rows without a direction count nothing."""
-        norms = squared_norms(whitened).sqrt()
+        norms = squared_norms(whitening, gradients).sqrt()
         scale = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms)).float()
-        for name, value in whitened.items():
+        for name, value in whiten(whitening, gradients):
             unit = (value * scale[:, None, None, None]).flatten(1, 2)
             wide = unit.transpose(0, 1).flatten(1)
             self.rows[name] += (wide @ wide.mT).double()
@@ -121,6 +122,8 @@ def _subspace(rows: Tensor, columns: Tensor, whitening: LayerWhitening) -> Layer
         whitening=whitening.damped.rsqrt()[:, needed_out][:, :, needed_in].contiguous(),
         rows=_orthonormal(kept_rows),
         columns=_orthonormal(columns[needed_in]),
+        kept_out=needed_out,
+        kept_in=needed_in,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -50,19 +50,18 @@ def _alive(damped: Tensor) -> Tensor:
     return torch.where(damped > 0, damped, torch.full_like(damped, torch.inf))
 
 
-def whiten(whitening: Whitening, gradients: LayerGradients) -> dict[str, Tensor]:
-    """W of every layer, [B, G, o, i] float32."""
-    return {
-        name: gradients[name].project(layer.q_out, layer.q_in) * layer.damped.rsqrt()
-        for name, layer in whitening.items()
-    }
+def whiten(whitening: Whitening, gradients: LayerGradients) -> Iterator[tuple[str, Tensor]]:
+    """W of one layer after the other, [B, G, o, i] float32: never of all layers at once."""
+    for name, layer in whitening.items():
+        yield name, gradients[name].project(layer.q_out, layer.q_in) * layer.damped.rsqrt()
 
 
-def squared_norms(whitened: Mapping[str, Tensor]) -> Tensor:
+def squared_norms(whitening: Whitening, gradients: LayerGradients) -> Tensor:
     """||w||^2 over all layers, [B] float64."""
-    return torch.stack([_squared(value) for value in whitened.values()]).sum(dim=0)
+    return torch.stack([squared(value) for _, value in whiten(whitening, gradients)]).sum(dim=0)
 
 
-def _squared(value: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(value.flatten(1), dim=1, dtype=torch.float64)
+def squared(values: Tensor) -> Tensor:
+    """Squared norms of the examples of a batch, [B, ...] to [B] float64."""
+    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
     return norms.square()

@@ -100,7 +100,7 @@ def _run(
 ) -> tuple[Workspace, Path]:
     spec = classifier.spec
     [dataset_sha256] = [data.fingerprint() for _ in progress.track("read data", [None], 1)]
-    batch_size = options.batch_size or batch_size_for(options.memory, num_parameters(layers), len(data))
+    batch_size = options.batch_size or batch_size_for(options.memory, _widest(classifier, layers), len(data))
     key = {"spec": spec.model_dump(mode="json"), "weights": classifier.weights_sha256, "data": dataset_sha256}
     workspace = Workspace(store.directory(spec.name) / WORK, workspace_key(key | {"versions": _versions()}))
     found = _survey(classifier, data, layers, workspace, batch_size, progress)
@@ -122,9 +122,16 @@ def _damping(classifier: Classifier) -> float:
     return float(classifier.spec.curvature.damping or 0.0) if exact else damping_of(classifier)
 
 
-def batch_size_for(memory: int, parameters: int, examples: int) -> int:
-    """Examples whose gradients, in a few copies, take at most an eighth of the memory."""
-    return max(1, min(512, examples, memory // 8 // (parameters * 4 * 4)))
+def batch_size_for(memory: int, numbers: int, examples: int) -> int:
+    """Examples of which each takes ``numbers`` floats, in a few copies, within an eighth of the memory."""
+    return max(1, min(512, examples, memory // 8 // (numbers * 4 * 6)))
+
+
+def _widest(classifier: Classifier, layers: Layers) -> int:
+    """Numbers of one example that are held at once: all P for exact curvature, else those of one layer."""
+    if classifier.spec.curvature.kind == "exact":
+        return num_parameters(layers)
+    return max(layer.numel for layer in layers.values())
 
 
 def _layers(classifier: Classifier) -> Layers:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from proponent.attribution.capture import CaptureSession, flat_gradients
-from proponent.attribution.layers import Layers, flatten_parameters
+from proponent.attribution.capture import CaptureSession
+from proponent.attribution.layers import Layers, flatten_parameters, num_parameters
 from proponent.classifier import Classifier
 from proponent.errors import SpecError, TrainingMismatchError
 from proponent.rebuild.progress import StageProgress
@@ -50,16 +50,15 @@ def survey(
         SpecError: Outputs do not fit the classes.
     """
     predictions, labels = [], []
-    total: Tensor | float = 0.0
+    total = torch.zeros(num_parameters(layers), dtype=torch.float64, device=classifier.device)
     norms = 0.0
     steps = -(-len(data) // batch_size)
     for batch in progress.track("survey", data.batches(batch_size), steps):
-        outputs, gradients = _gradients(classifier, layers, batch)
+        outputs, summed, squares = _gradients(classifier, layers, batch)
         predictions.append(classifier.loss.predict(outputs).cpu())
         labels.append(batch.labels.cpu())
-        total = total + gradients.double().sum(dim=0)
-        norms += float(gradients.double().norm(dim=1).sum())
-    assert isinstance(total, Tensor)
+        total += summed
+        norms += float(squares.sqrt().sum())
     result = Survey(
         predictions=torch.cat(predictions),
         labels=torch.cat(labels),
@@ -70,11 +69,18 @@ def survey(
     return result
 
 
-def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Tensor, Tensor]:
+def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, the summed gradient [P] and each example's squared norm [B], one layer after the other."""
     with CaptureSession(classifier.model, layers) as session:
         outputs = session.forward(batch.inputs)
         check_outputs(classifier, outputs)
-        return outputs, flat_gradients(session.backward(classifier.loss.output_gradient(outputs, batch.labels)))
+        gradients = session.backward(classifier.loss.output_gradient(outputs, batch.labels))
+    sums, squares = [], []
+    for gradient in gradients.values():
+        dense = gradient.dense().double()
+        sums.append(dense.sum(dim=0).flatten())
+        squares.append(dense.flatten(1).square().sum(dim=1))
+    return outputs, torch.cat(sums), torch.stack(squares).sum(dim=0)
 
 
 def check_outputs(classifier: Classifier, outputs: Tensor) -> None:

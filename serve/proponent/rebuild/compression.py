@@ -1,0 +1,166 @@
+"""From factors to rows at one damping: the layers' subspaces, the joint basis, the projected rows, M."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.capture import LayerGradients
+from proponent.attribution.curvature.factors import LayerFactors
+from proponent.attribution.groups import own_curvature
+from proponent.attribution.joint import SecondStage, damped_gram, joint_basis, second_stage
+from proponent.attribution.layers import num_parameters
+from proponent.attribution.subspace import LayerSubspace
+from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
+from proponent.attribution.whitening import Whitening, make_whitening, squared, whiten
+from proponent.rebuild.rows_stage import concatenated, finished_rows, scaled_gradients, shard_ranges
+from proponent.rebuild.stages import Stages
+from proponent.rebuild.training_set import Batch
+
+DEFAULT_SIZE = 768
+MOMENT_EXAMPLES = 2048
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What turns gradients into y = V^T z at one damping.
+
+    Attributes:
+        whitening: All eigenvectors of every layer.
+        subspaces: The Tucker projection of every layer.
+        basis: V, [D, K] float32.
+    """
+
+    whitening: Whitening
+    subspaces: Mapping[str, LayerSubspace]
+    basis: Tensor
+
+    def coordinates(self, gradients: LayerGradients) -> Tensor:
+        """Y of a batch, [B, K]."""
+        z = [subspace.project(gradients[name]) for name, subspace in self.subspaces.items()]
+        return torch.cat(z, dim=1) @ self.basis
+
+
+def fit_compression(stages: Stages, factors: Mapping[str, LayerFactors], damping: float) -> Compression:
+    """Fits subspaces and joint basis to the training rows' directions at a damping."""
+    settings, device = stages.classifier.spec.curvature, stages.classifier.device
+    whitening = make_whitening(factors, damping, relative=settings.relative, device=device)
+    subspaces = _subspaces(stages, whitening)
+    return Compression(whitening, subspaces, _basis(stages, whitening, subspaces))
+
+
+def _subspaces(stages: Stages, whitening: Whitening) -> dict[str, LayerSubspace]:
+    settings = stages.classifier.spec.curvature
+    moments = MomentAccumulator(whitening)
+    positions = stages.data.sample(min(settings.fit_examples, MOMENT_EXAMPLES), settings.seed + 1)
+
+    def update(batch: Batch) -> None:
+        _, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
+        moments.update(whitening, gradients)
+
+    stages.fold("directions", moments, positions, update)
+    return fit_subspaces(moments, whitening, settings.subspace_size)
+
+
+def _basis(stages: Stages, whitening: Whitening, subspaces: Mapping[str, LayerSubspace]) -> Tensor:
+    """V, [D, K], from a sample whose projections fit a quarter of the memory."""
+    if not stages.workspace.has("basis"):
+        settings = stages.classifier.spec.curvature
+        width = sum(subspace.size for subspace in subspaces.values())
+        count = max(1, min(settings.fit_examples, stages.memory // 4 // (3 * 4 * width)))
+        positions = stages.data.sample(count, settings.seed + 2)
+        steps = -(-len(positions) // stages.batch_size)
+        batches = stages.progress.track("joint basis", stages.data.batches(stages.batch_size, positions), steps)
+        rows = concatenated([_directions(stages, whitening, subspaces, batch) for batch in batches])
+        size = settings.embedding_size or DEFAULT_SIZE
+        basis = joint_basis(rows["z"], rows["norms"], rows["scales"], size, settings.seed)
+        stages.workspace.save("basis", {"basis": basis})
+    return stages.workspace.load("basis")["basis"].to(stages.classifier.device)
+
+
+def _directions(
+    stages: Stages, whitening: Whitening, subspaces: Mapping[str, LayerSubspace], batch: Batch
+) -> dict[str, Tensor]:
+    scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
+    parts, energy = [], torch.zeros_like(scaled.scale)
+    for name, value in whiten(whitening, gradients):
+        parts.append(subspaces[name].compress(subspaces[name].select(value)))
+        energy += squared(value)
+    return {"z": torch.cat(parts, dim=1), "norms": energy.sqrt(), "scales": scaled.scale}
+
+
+def project_rows(stages: Stages, compression: Compression) -> list[str]:
+    """The pass over all rows, shard by shard: y, and what the norms need; returns the shards' names."""
+    shards = {f"y-{name}": positions for name, positions in shard_ranges(len(stages.data)).items()}
+    open_shards = [name for name in shards if not stages.workspace.has(name)]
+    done = len(shards) - len(open_shards)
+    for name in stages.progress.track("project", open_shards, len(shards), done):
+        batches = stages.data.batches(stages.batch_size, shards[name])
+        stages.workspace.save(name, concatenated([_projected(stages, compression, batch) for batch in batches]))
+    return list(shards)
+
+
+def _projected(stages: Stages, compression: Compression, batch: Batch) -> dict[str, Tensor]:
+    """Y = V^T z, V^T (Lambda + lambda)^-1 w, ||w||^2 and w^T (Lambda + lambda)^-1 w of a batch."""
+    scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
+    z, crossed = [], []
+    energy, damped_energy = torch.zeros_like(scaled.scale), torch.zeros_like(scaled.scale)
+    for name, value in whiten(compression.whitening, gradients):
+        subspace = compression.subspaces[name]
+        kept = subspace.select(value)
+        z.append(subspace.compress(kept))
+        crossed.append(subspace.compress(kept * subspace.whitening.square()))
+        energy += squared(value)
+        damped_energy += squared(value * compression.whitening[name].damped.rsqrt())
+    return {
+        "y": torch.cat(z, dim=1) @ compression.basis,
+        "crossed": torch.cat(crossed, dim=1) @ compression.basis,
+        "energy": energy,
+        "damped_energy": damped_energy,
+        "scale": scaled.scale,
+        "directed": scaled.directed,
+    }
+
+
+def fit_second_stage(
+    stages: Stages, compression: Compression, projected: Sequence[str], second_damping: float
+) -> SecondStage:
+    """The second stage from the projected rows."""
+    moment, outside = moments(stages, projected)
+    gram = damped_gram(compression.subspaces, compression.basis).cpu()
+    stage = second_stage(moment, outside, gram, num_parameters(stages.layers), second_damping)
+    device = stages.classifier.device
+    return SecondStage(stage.root.to(device), stage.inverse.to(device), stage.gram.to(device), stage.residual)
+
+
+def moments(stages: Stages, projected: Sequence[str]) -> tuple[Tensor, float]:
+    """M, [K, K] float64, and the mean energy outside V, each row weighted as a Gauss-Newton matrix would.
+
+    A gradient g of a well-fitted example is (1 - p) times a direction, so that g g^T weighs it by (1 - p)^2 and
+    a few misfits rule the mean. The Gauss-Newton matrix weighs the same direction by p (1 - p), about (1 - p):
+    that is g g^T divided by the size of the output gradient.
+    """
+    moment: Tensor | float = 0.0
+    outside = 0.0
+    for name in projected:
+        shard = stages.workspace.load(name)
+        y, scale = shard["y"].double(), shard["scale"]
+        moment = moment + (y * scale[:, None]).mT @ y
+        outside += float((scale * (shard["energy"] - y.square().sum(dim=1))).sum())
+    assert isinstance(moment, Tensor)
+    return moment / len(stages.data), max(outside, 0.0) / len(stages.data)
+
+
+def finish_rows(stages: Stages, stage: SecondStage, projected: Sequence[str]) -> list[str]:
+    """The finished row shards from the projected ones."""
+    shards = list(shard_ranges(len(stages.data)))
+    pairs = [(name, source) for name, source in zip(shards, projected, strict=True) if not stages.workspace.has(name)]
+    for name, source in stages.progress.track("embed", pairs, len(shards), len(shards) - len(pairs)):
+        shard = {key: value.to(stage.root.device) for key, value in stages.workspace.load(source).items()}
+        rows = stage.rows(shard["y"], shard["crossed"], shard["energy"], shard["damped_energy"])
+        own = own_curvature(stages.classifier.loss, shard["scale"])
+        stages.workspace.save(name, finished_rows(rows, shard["scale"], shard["directed"], own))
+    return shards
