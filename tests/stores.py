@@ -1,0 +1,61 @@
+"""Stores with real bundles of a tiny model, copied from one that is built once, and the command line on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import tiny
+from proponent.index.store import Store
+from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.spec import load_spec
+
+MODEL = "toy"
+COUNT = 40
+
+
+def build(root: Path) -> Path:
+    """A project and, in ``root/store``, two bundles of it that differ in their damping; returns explain.yaml."""
+    path = tiny.project(root / "project", count=COUNT)
+    content = yaml.safe_load(path.read_text())
+    for damping in (0.0, 0.01):
+        tiny.write(path.parent, {**content, "curvature": {"kind": "exact", "damping": damping}})
+        rebuild(load_spec(path), Store(root / "store"), RebuildOptions(quiet=True))
+    return path
+
+
+def copy(template: Path, target: Path) -> Store:
+    """A store of its own for one test."""
+    shutil.copytree(template / "store", target)
+    return Store(target)
+
+
+def digests(store: Store) -> tuple[str, str]:
+    """The current bundle and the one before."""
+    pointer = store.pointer(MODEL)
+    return pointer["digest"], pointer["previous"]
+
+
+def run(*arguments: str | Path, store: Store, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "proponent.cli", *map(str, arguments), "--store", str(store.root)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def output(*arguments: str | Path, store: Store) -> Any:
+    """What a command prints as JSON; it must succeed."""
+    done = run(*arguments, "--json", store=store)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
