@@ -119,9 +119,9 @@ def listing(store: Store) -> dict[str, int]:
     return files | {json.dumps(store.pointer(stores.MODEL)): 0}
 
 
-@pytest.mark.parametrize("size", [10, 3000, 7000, 12000])
+@pytest.mark.parametrize("size", [10, 12000])
 def test_a_full_disk_changes_nothing(spec: Path, tmp_path: Path, size: int) -> None:
-    """The limit hits stages, rows, catalogue or factors, whichever file grows beyond it first."""
+    """The limit hits the workspace's marker or its Hessian."""
     store = stores.copy(spec.parents[1], tmp_path / "store")
     before = listing(store)
     with largest_file(size), pytest.raises(StorageError, match="cannot write below") as caught:
@@ -131,8 +131,9 @@ def test_a_full_disk_changes_nothing(spec: Path, tmp_path: Path, size: int) -> N
     rebuild(load_spec(spec), store, RebuildOptions(quiet=True))
 
 
-@pytest.mark.parametrize("size", [10, 3000, 5000])
+@pytest.mark.parametrize("size", [3000, 12000])
 def test_a_full_disk_stops_a_compaction(spec: Path, tmp_path: Path, size: int) -> None:
+    """The limit hits the rows (FAISS) or the catalogue (SQLite)."""
     store = stores.copy(spec.parents[1], tmp_path / "store")
     forget(store, stores.MODEL, ["toy/1"])
     before = listing(store)

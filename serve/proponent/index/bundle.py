@@ -114,10 +114,15 @@ def _check_type(path: Path, key: str, annotation: str, values: Mapping[str, Any]
         raise CorruptBundleError(f"manifest is damaged: {path}: key {key!r} is no {annotation}", field=MANIFEST)
 
 
+def is_digest(name: str) -> bool:
+    """Whether a directory's name is that of a bundle in a store."""
+    return _DIGEST.fullmatch(name) is not None
+
+
 def _check_name(path: Path, digest: str) -> None:
     """A bundle in a store bears its digest as its name."""
     name = path.parent.name
-    if _DIGEST.fullmatch(name) and name != digest:
+    if is_digest(name) and name != digest:
         raise CorruptBundleError(
             f"bundle file is damaged: {path} has SHA-256 {digest[:16]}..., expected {name[:16]}...",
             field=MANIFEST,

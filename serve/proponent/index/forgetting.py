@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from proponent.errors import InvalidInputError, NotFoundError
+from proponent.errors import CorruptBundleError, InvalidInputError, NotFoundError
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest, read_manifest, seal
 from proponent.index.catalog import Catalog, CatalogEntry, write_catalog
@@ -128,8 +128,15 @@ def _check_known(store: Store, model: str, ids: Sequence[str], forgotten: Collec
 
 
 def _holders(store: Store, model: str, forgotten: Collection[str]) -> list[Path]:
-    """Bundles with rows of forgotten examples."""
-    return [path for path in kept_bundles(store, model) if _rows_to_drop(path, forgotten)]
+    """Bundles with rows of forgotten examples; one that cannot be read may have them."""
+    return [path for path in kept_bundles(store, model) if _may_hold(path, forgotten)]
+
+
+def _may_hold(bundle: Path, forgotten: Collection[str]) -> bool:
+    try:
+        return bool(_rows_to_drop(bundle, forgotten))
+    except CorruptBundleError:
+        return True
 
 
 def _rows_to_drop(bundle: Path, forgotten: Collection[str]) -> list[int]:

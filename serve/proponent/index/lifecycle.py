@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proponent.errors import CorruptBundleError, InvalidInputError, NotFoundError
-from proponent.index.bundle import MANIFEST, flush, read_manifest, verify_files
+from proponent.index.bundle import flush, is_digest, read_manifest, verify_files
 from proponent.index.faults import fault_point
 from proponent.index.lock import TRASH, changing, is_held
 from proponent.index.store import BUNDLES, Store
@@ -49,9 +49,9 @@ def require_model(store: Store, model: str) -> None:
 
 
 def kept_bundles(store: Store, model: str) -> list[Path]:
-    """All bundles of a model on disk, by digest."""
+    """All bundles of a model on disk, whole or damaged, by digest."""
     directory = store.directory(model) / BUNDLES
-    return sorted(path.parent for path in directory.glob(f"[0-9a-f]*/{MANIFEST}"))
+    return sorted(path for path in directory.glob("*") if is_digest(path.name))
 
 
 def find_bundle(store: Store, model: str, digest: str) -> Path:
@@ -96,9 +96,9 @@ def rollback(store: Store, model: str, *, dry_run: bool = False) -> Change:
     """
     require_model(store, model)
     if dry_run:
-        return _published(store, model, _previous(store, model), dry_run=True)
+        return _published(store, model, previous_digest(store, model), dry_run=True)
     with changing(store, model):
-        return _published(store, model, _previous(store, model), dry_run=False)
+        return _published(store, model, previous_digest(store, model), dry_run=False)
 
 
 def collect(store: Store, model: str, *, workspace: bool = False, dry_run: bool = False) -> Collection:
@@ -130,7 +130,7 @@ def remove_bundle(bundle: Path) -> None:
 def _published(store: Store, model: str, digest: str, *, dry_run: bool) -> Change:
     bundle = find_bundle(store, model, digest)
     check_bundle(bundle, model)
-    before = _current(store, model)
+    before = current_digest(store, model)
     if not dry_run:
         store.publish(model, bundle.name)
     return Change(model, before, bundle.name, dry_run)
@@ -144,14 +144,16 @@ def check_bundle(bundle: Path, model: str) -> None:
     verify_files(bundle, manifest)
 
 
-def _current(store: Store, model: str) -> str | None:
+def current_digest(store: Store, model: str) -> str | None:
+    """Digest of the current bundle; None where the pointer is missing or damaged."""
     try:
         return str(store.pointer(model)["digest"])
     except (NotFoundError, CorruptBundleError):
         return None
 
 
-def _previous(store: Store, model: str) -> str:
+def previous_digest(store: Store, model: str) -> str:
+    """Digest of the bundle that was current before; raises NotFoundError where there was none."""
     previous = store.pointer(model).get("previous")
     if not previous:
         raise NotFoundError(f"model {model!r} has no bundle to roll back to", field="model", reason="NO_PREVIOUS")
