@@ -9,12 +9,14 @@ from typing import Any
 
 from proponent.errors import ProponentError
 from proponent.gateway.auth import Authenticator
+from proponent.gateway.deployment import Contents, Deployment
 from proponent.gateway.metrics import Metrics
-from proponent.gateway.served_model import Contents, ServedModel
+from proponent.gateway.served_model import ServedModel
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
 from proponent.index.bundle import Manifest
 from proponent.index.catalog import Catalog, CatalogEntry, write_catalog
+from proponent.index.tombstones import FORGOTTEN, Tombstones
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
@@ -65,7 +67,7 @@ class FakeWorker:
         self.answer: Callable[[WorkerRequest], WorkerReply] = _echo
         self.hold: asyncio.Event | None = None
 
-    async def ask(self, model: str, request: WorkerRequest, timeout_s: float) -> WorkerReply:
+    async def ask(self, deployment: Deployment, request: WorkerRequest, timeout_s: float) -> WorkerReply:
         self.asked.append((request, timeout_s))
         if self.hold is not None:
             await self.hold.wait()
@@ -87,7 +89,8 @@ class Service:
 
     def __init__(self, directory: Path, authenticator: Authenticator | None = None, **settings: Any) -> None:
         self.settings = Settings(store=directory, **settings)
-        self.model = ServedModel("toy", Contents(directory, manifest(), catalog(directory)))
+        self.tombstones = Tombstones(directory / FORGOTTEN)
+        self.model = ServedModel("toy", Contents(directory, manifest(), catalog(directory), self.tombstones))
         self.model.error = None
         self.worker = FakeWorker()
         self.metrics = Metrics()

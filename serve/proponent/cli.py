@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from proponent.cli_audit import audit
 from proponent.cli_index import register
+from proponent.cli_options import DEFAULT_STORE, JsonOption, ModelOption, QuietOption, StoreOption
 from proponent.errors import ProponentError, SpecError
 from proponent.exit_codes import exit_code
 from proponent.index.bundle import read_manifest
@@ -26,12 +28,7 @@ app = typer.Typer(
 )
 
 register(app)
-
-StoreOption = Annotated[Path, typer.Option("--store", help="Directory of bundles.", envvar="PROPONENT_STORE")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Model name; needed when the store has several.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
-DEFAULT_STORE = Path("model_store")
+app.command()(audit)
 
 
 @app.command()
@@ -67,20 +64,26 @@ def rebuild(
     memory: Annotated[str, typer.Option(help="Memory budget, e.g. 8GiB.")] = "8GiB",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples at a time; default: by memory.")] = None,
     publish: Annotated[bool, typer.Option(help="Make the new bundle current.")] = True,
+    damping: Annotated[str | None, typer.Option(help="A number, or auto: sweep and choose by retraining.")] = None,
+    subsets: Annotated[int, typer.Option(min=2, help="Half-subsets to retrain on for --damping auto.")] = 16,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that retrain.")] = 1,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Build the index of a classifier and make it current; a killed rebuild resumes.
+    """Build the index of a classifier and make it current, also in a running service; a killed rebuild resumes.
 
     Example: `proponent rebuild runs/digits/explain.yaml --store model_store`
     """
+    from proponent.audit.rebuilding import audited_rebuild
+    from proponent.publishing import publish as run_publish
     from proponent.rebuild.pipeline import RebuildOptions
-    from proponent.rebuild.pipeline import rebuild as run_rebuild
-    from proponent.spec import load_spec
+    from proponent.spec import load_spec, with_damping
 
-    options = RebuildOptions(parse_bytes(memory), batch_size, publish, quiet)
-    path = run_rebuild(load_spec(spec), Store(store), options)
+    options = RebuildOptions(parse_bytes(memory), batch_size, publish=False, quiet=quiet)
+    path = audited_rebuild(with_damping(load_spec(spec), damping), Store(store), options, subsets=subsets, jobs=jobs)
     manifest = read_manifest(path)
+    if publish:
+        run_publish(Store(store), manifest.model, manifest.digest)
     if as_json:
         typer.echo(json.dumps({"bundle": str(path), **asdict(manifest)}))
     else:

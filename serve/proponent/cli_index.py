@@ -11,14 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from proponent.cli_options import DEFAULT_STORE, DryRunOption, JsonOption, ModelOption, StoreOption
 from proponent.exit_codes import DAMAGED, GATE, HELP
 from proponent.index.store import Store
-
-StoreOption = Annotated[Path, typer.Option("--store", help="Directory of bundles.", envvar="PROPONENT_STORE")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Model name; needed when the store has several.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")]
-DEFAULT_STORE = Path("model_store")
 
 
 def register(app: typer.Typer) -> None:
@@ -105,12 +100,15 @@ def publish(
 ) -> None:
     """Make a bundle current, after checking every file of it.
 
+    A running service takes it before the command returns, without failing a request; when the bundle cannot be
+    served, the old one stays, and the exit code says why.
+
     Example: `proponent publish 81d0be --store model_store`
     """
-    from proponent.index.lifecycle import publish as run_publish
+    from proponent.publishing import publish as run_publish
 
     opened, name = _opened(store, model)
-    _print_change(asdict(run_publish(opened, name, digest, dry_run=dry_run)), as_json)
+    _print_change(run_publish(opened, name, digest, dry_run=dry_run), as_json)
 
 
 def rollback(
@@ -119,14 +117,14 @@ def rollback(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the bundle current that was so before.
+    """Make the bundle current that was so before; a running service takes it as with publish.
 
     Example: `proponent rollback --store model_store`
     """
-    from proponent.index.lifecycle import rollback as run_rollback
+    from proponent.publishing import rollback as run_rollback
 
     opened, name = _opened(store, model)
-    _print_change(asdict(run_rollback(opened, name, dry_run=dry_run)), as_json)
+    _print_change(run_rollback(opened, name, dry_run=dry_run), as_json)
 
 
 def gc(
@@ -249,9 +247,9 @@ def _print_change(change: dict[str, Any], as_json: bool) -> None:
         _print_json(change)
         return
     verb = "would be" if change["dry_run"] else "is"
-    typer.echo(
-        f"{change['model']}: {change['after'][:12]} {verb} current, before: {(change['before'] or 'none')[:12]}"
-    )
+    served = "" if change["seconds"] is None else f"; served after {change['seconds']:.1f} s"
+    before = (change["before"] or "none")[:12]
+    typer.echo(f"{change['model']}: {change['after'][:12]} {verb} current, before: {before}{served}")
 
 
 def _print_json(content: dict[str, Any]) -> None:

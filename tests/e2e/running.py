@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 class RunningGateway:
-    def __init__(self, store: Path, log: Path, *options: str) -> None:
+    def __init__(self, store: Path, log: Path, *options: str, **environment: str) -> None:
         self.grpc_address = f"127.0.0.1:{free_port()}"
         self.http_url = f"http://127.0.0.1:{free_port()}"
         self.log = log
@@ -36,8 +36,8 @@ class RunningGateway:
         command = [sys.executable, "-m", "proponent.cli", "serve", str(store), "--grpc-address", self.grpc_address]
         command += ["--http-address", self.http_url.removeprefix("http://"), *options]
         with log.open("wb") as out:
-            environment = {**os.environ, "TMPDIR": str(self.temporary)}
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+            inherited = {**os.environ, "TMPDIR": str(self.temporary)}
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=inherited | environment)
         self.http = httpx.Client(base_url=self.http_url, timeout=60, trust_env=False)
         self.channel = grpc.insecure_channel(self.grpc_address)
         self.rpc = ExplanationServiceStub(self.channel)

@@ -6,11 +6,13 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import yaml
 
 import proponent
 from proponent.errors import NotFoundError
+from proponent.gateway.settings import Settings
 
 HANDLER = "influence_handler.py"
 
@@ -24,6 +26,17 @@ class WorkerOptions:
     batch_delay_ms: int
     response_timeout_s: int
     start_timeout_s: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Those that an operator's settings say."""
+        return cls(
+            workers=settings.workers,
+            batch_size=settings.batch_size,
+            batch_delay_ms=settings.batch_delay_ms,
+            response_timeout_s=settings.worker_timeout_s,
+            start_timeout_s=int(settings.start_timeout_s),
+        )
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,11 @@ def write_archive(
     (path / "model-config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     shutil.copyfile(handler or handler_source(), path / HANDLER)
     return Archive(model, version, path)
+
+
+def remove_archive(archive: Archive) -> None:
+    """Removes the directory of a version that is registered no more."""
+    shutil.rmtree(archive.path, ignore_errors=True)
 
 
 def _manifest(model: str, version: str) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -26,7 +26,7 @@ from proponent.gateway.status import as_proponent_error, problem
 from proponent.v1 import explanation_pb2 as pb
 
 One = Instance | RawImage
-Ask = Callable[[One], Awaitable[Any]]
+Ask = Callable[[One, Call], Awaitable[Any]]
 
 
 def create_app(calls: ExplanationCalls, metrics: Metrics, readiness: Readiness, limits: Limits) -> FastAPI:
@@ -51,24 +51,22 @@ class HttpDoors:
 
     async def predict(self, request: Request, model: str) -> Response:
         """Predictions for one or several instances."""
-        call = _call_of(request)
 
-        async def ask(one: One) -> Any:
+        async def ask(one: One, call: Call) -> Any:
             return await self.calls.predict(one.fill(pb.PredictRequest(), model), call)
 
-        answers = await self._answers(request, model, Scope.PREDICT, ask)
-        return JSONResponse({"predictions": _predictions(answers), "bundle_digest": self._digest(model)})
+        answers, digest = await self._answers(request, model, Scope.PREDICT, ask)
+        return JSONResponse({"predictions": _predictions(answers), "bundle_digest": digest})
 
     async def explain(self, request: Request, model: str) -> Response:
         """Predictions and explanations for one or several instances."""
-        call = _call_of(request)
 
-        async def ask(one: One) -> Any:
+        async def ask(one: One, call: Call) -> Any:
             return await self.calls.explain(one.fill(pb.ExplainRequest(), model), call)
 
-        answers = await self._answers(request, model, Scope.EXPLAIN, ask)
+        answers, digest = await self._answers(request, model, Scope.EXPLAIN, ask)
         found = {"predictions": _predictions(answers), "explanations": answers}
-        return JSONResponse({**found, "bundle_digest": self._digest(model)})
+        return JSONResponse({**found, "bundle_digest": digest})
 
     async def query(self, request: Request, model: str, message: Any, run: Callable[..., Awaitable[Any]]) -> Response:
         """A call about one input and a group of examples: the input's fields stand below ``query``."""
@@ -80,26 +78,32 @@ class HttpDoors:
         parse_query(query, message.query, model, "query.")
         return JSONResponse(to_json(await run(message, _call_of(request))))
 
-    def _digest(self, model: str) -> str:
-        return self.calls.models[model].manifest.digest
+    async def _answers(
+        self, request: Request, model: str, scope: Scope, ask: Ask
+    ) -> tuple[list[dict[str, Any]], str]:
+        """One JSON object for each instance, all of the bundle whose digest is returned.
 
-    async def _answers(self, request: Request, model: str, scope: Scope, ask: Ask) -> list[dict[str, Any]]:
-        """One JSON object for each instance; a bad one fails only itself, unless it is the only one."""
-        self.calls.allow(scope, _call_of(request))
+        A bad instance fails only itself, unless it is the only one.
+        """
+        call = _call_of(request)
+        self.calls.allow(scope, call)
         self.calls.ready(model)
         instances = await read_instances(request, self.limits.body_bytes, self.limits.instances)
-        results = await self._ask_all(instances, ask)
+        deployment = self.calls.ready(model)
+        with deployment.in_use():
+            results = await self._ask_all(instances, ask, replace(call, deployment=deployment))
         if len(results) == 1 and isinstance(results[0], ProponentError):
             raise results[0]
-        return [{"error": problem(r)} if isinstance(r, ProponentError) else to_json(r) for r in results]
+        answers = [{"error": problem(r)} if isinstance(r, ProponentError) else to_json(r) for r in results]
+        return answers, deployment.manifest.digest
 
-    async def _ask_all(self, instances: Sequence[One], ask: Ask) -> list[Any]:
+    async def _ask_all(self, instances: Sequence[One], ask: Ask, call: Call) -> list[Any]:
         slots = asyncio.Semaphore(self.limits.stream_in_flight)
 
         async def one(instance: One) -> Any:
             async with slots:
                 try:
-                    return await ask(instance)
+                    return await ask(instance, call)
                 except Exception as error:
                     return _located(as_proponent_error(error), instance)
 

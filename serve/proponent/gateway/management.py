@@ -73,5 +73,5 @@ class Management:
             raise UnavailableError(
                 f"TorchServe refused {method} {path}: {error.response.status_code} {error.response.text[:300]}"
             ) from error
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx.HTTPError, ValueError, RuntimeError) as error:  # RuntimeError: the client was closed meanwhile
             raise UnavailableError(f"TorchServe did not answer {method} {path}: {error!r}") from error

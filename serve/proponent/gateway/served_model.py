@@ -1,61 +1,59 @@
-"""A model that the gateway serves: its bundle's manifest and catalogue, and whether a worker answers for it."""
+"""A model that the gateway serves: the deployment that takes its requests, and whether a worker answers for it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from proponent.errors import CorruptBundleError, NotFoundError, ProponentError, SpecError, UnavailableError
+from proponent.gateway.deployment import Contents, Deployment, open_contents
 from proponent.gateway.settings import Settings
-from proponent.index.bundle import CATALOG, Manifest, read_manifest
-from proponent.index.catalog import Catalog
 from proponent.index.store import Store
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What this process reads of a bundle."""
-
-    path: Path
-    manifest: Manifest
-    catalog: Catalog
 
 
 class ServedModel:
     """One model. ``error`` says why it cannot answer now; None means that a healthy worker is ready.
 
     Args:
-        contents: The bundle, or why it cannot be read (then no worker is ever started for it).
+        contents: The bundle, or why it cannot be read (then no worker is started until another is published).
         weights: Deployed weights instead of the bundle's copy.
     """
 
     def __init__(self, name: str, contents: Contents | ProponentError, weights: Path | None = None) -> None:
         self.name = name
         self.weights = weights
-        self._contents = contents
+        self._versions = 0
         starting = UnavailableError(f"model {name!r} is starting", reason="WORKER_STARTING")
         self.error: ProponentError | None = contents if isinstance(contents, ProponentError) else starting
+        self._deployment = contents if isinstance(contents, ProponentError) else self.prepare(contents)
 
     @property
     def readable(self) -> bool:
         """Whether its bundle could be read."""
-        return isinstance(self._contents, Contents)
+        return isinstance(self._deployment, Deployment)
 
     @property
-    def contents(self) -> Contents:
-        """The bundle.
+    def deployment(self) -> Deployment:
+        """Where requests go now.
 
         Raises:
-            ProponentError: Why it could not be read.
+            ProponentError: Why its bundle could not be read.
         """
-        if isinstance(self._contents, ProponentError):
-            raise self._contents
-        return self._contents
+        if isinstance(self._deployment, ProponentError):
+            raise self._deployment
+        return self._deployment
 
-    @property
-    def manifest(self) -> Manifest:
-        """The bundle's manifest."""
-        return self.contents.manifest
+    def prepare(self, contents: Contents) -> Deployment:
+        """A deployment under a version that this model never had."""
+        self._versions += 1
+        return Deployment(self.name, f"{self._versions}.0", contents)
+
+    def serves(self, digest: str) -> bool:
+        """Whether healthy workers answer with this bundle now."""
+        return self.error is None and self.deployment.manifest.digest == digest
+
+    def switch(self, deployment: Deployment) -> None:
+        """Sends requests to another deployment from now on; those in flight stay where they are."""
+        self._deployment = deployment
 
     def require_ready(self) -> None:
         """Raises the reason when no healthy worker is ready."""
@@ -64,8 +62,8 @@ class ServedModel:
 
     def close(self) -> None:
         """Closes the catalogue."""
-        if isinstance(self._contents, Contents):
-            self._contents.catalog.close()
+        if isinstance(self._deployment, Deployment):
+            self._deployment.close()
 
 
 def open_models(settings: Settings) -> dict[str, ServedModel]:
@@ -101,7 +99,6 @@ def _names(store: Store, settings: Settings) -> list[str]:
 
 def _contents(store: Store, name: str) -> Contents | ProponentError:
     try:
-        path = store.current(name)
-        return Contents(path, read_manifest(path), Catalog.open(path / CATALOG))
+        return open_contents(store.current(name))
     except CorruptBundleError as error:
         return error

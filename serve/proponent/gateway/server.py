@@ -3,41 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import structlog
-import uvicorn
-from fastapi import FastAPI
 
-from proponent.errors import SpecError
 from proponent.gateway.auth import Authenticator
+from proponent.gateway.control_server import controlled
 from proponent.gateway.grpc_server import GrpcServer
+from proponent.gateway.http_listener import HttpServer, http_server, listen
 from proponent.gateway.http_server import create_app
 from proponent.gateway.log import configure_logs
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.readiness import Readiness
+from proponent.gateway.rollout import Rollout
 from proponent.gateway.served_model import ServedModel, open_models
 from proponent.gateway.service import ExplanationCalls
-from proponent.gateway.settings import Settings, split_address
+from proponent.gateway.settings import Settings
+from proponent.gateway.signals import StopSignals
 from proponent.gateway.supervisor import Supervisor
 from proponent.gateway.worker_client import WorkerClient
-
-_BACKLOG = 1024
+from proponent.index.store import Store
 
 _log = structlog.get_logger("proponent.gateway")
-
-
-class HttpServer(uvicorn.Server):
-    """uvicorn inside another's event loop: that one handles the signals."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leaves the signals alone."""
-        yield
 
 
 class Gateway:
@@ -45,39 +35,37 @@ class Gateway:
 
     def __init__(self, settings: Settings, models: Mapping[str, ServedModel]) -> None:
         self._settings = settings
-        self._models = models
-        self._metrics = Metrics()
+        self._metrics = metrics = Metrics()
         self._readiness = Readiness(models)
         self._changed = asyncio.Event()
-        self._worker = WorkerClient(settings.limits.reply_bytes)
+        self._worker = worker = WorkerClient(settings.limits.reply_bytes)
         authenticator = Authenticator.from_file(settings.security.tokens_file)
-        self._calls = ExplanationCalls(models, self._worker, settings, self._metrics, authenticator)
+        self._calls = ExplanationCalls(models, worker, settings, metrics, authenticator)
+        self._supervisor = Supervisor(models, worker, settings, metrics, self._changed.set)
+        self._rollout = Rollout(
+            Store(settings.store), models, self._supervisor, worker, metrics, settings.start_timeout_s
+        )
         for model in models.values():
             if model.readable:
-                self._metrics.bundle.labels(model.name, model.manifest.digest).set(1)
+                metrics.bundle.labels(model.name, model.deployment.manifest.digest).set(1)
 
     async def run(self) -> None:
         """Serves until SIGINT or SIGTERM, then drains and stops all that it started."""
-        stop = _stop_event()
+        signals = StopSignals()
         app = create_app(self._calls, self._metrics, self._readiness, self._settings.limits)
-        with closing(_bind(self._settings.http_address)) as listener:
-            http = _http_server(app, self._settings)
+        with closing(listen(self._settings.http_address)) as listener:
+            http = http_server(app, self._settings)
             grpc = GrpcServer(self._calls, self._metrics, self._settings)
             await grpc.start()
             self._addresses = _addresses(self._settings, grpc.port, listener)
             _log.info("listening", **self._addresses)
-            tasks = [asyncio.create_task(self._supervise()), asyncio.create_task(self._publish_health(grpc))]
+            tasks = [asyncio.create_task(self._supervisor.run()), asyncio.create_task(self._publish_health(grpc))]
             serving = asyncio.create_task(http.serve(sockets=[listener]))
             try:
-                await _first([asyncio.ensure_future(stop.wait()), serving, *tasks])
+                async with controlled(self._settings.store, self._rollout):
+                    await _first([asyncio.ensure_future(signals.stop.wait()), serving, *tasks])
             finally:
-                await self._stop(grpc, http, serving, tasks)
-
-    async def _supervise(self) -> None:
-        def changed() -> None:
-            self._changed.set()
-
-        await Supervisor(self._models, self._worker, self._settings, self._metrics, changed).run()
+                await self._stop(grpc, http, serving, tasks, signals)
 
     async def _publish_health(self, grpc: GrpcServer) -> None:
         """Passes readiness on to gRPC's health service, and says once when all is ready."""
@@ -92,15 +80,21 @@ class Gateway:
                 print("ready " + " ".join(f"{name}={value}" for name, value in self._addresses.items()), flush=True)
 
     async def _stop(
-        self, grpc: GrpcServer, http: HttpServer, serving: asyncio.Task[None], tasks: list[asyncio.Task[None]]
+        self,
+        grpc: GrpcServer,
+        http: HttpServer,
+        serving: asyncio.Task[None],
+        tasks: list[asyncio.Task[None]],
+        signals: StopSignals,
     ) -> None:
         _log.info("stopping", drain_s=self._settings.drain_timeout_s)
         self._readiness.draining = True
         http.should_exit = True
+        hurrying = asyncio.create_task(_hurry(grpc, http, signals))
         await asyncio.gather(grpc.stop(self._settings.drain_timeout_s), serving, return_exceptions=True)
-        for task in tasks:
+        for task in (*tasks, hurrying):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, hurrying, return_exceptions=True)
         await self._worker.close()
         _log.info("stopped")
 
@@ -126,11 +120,12 @@ def run(settings: Settings) -> int:
     return 0
 
 
-def _stop_event() -> asyncio.Event:
-    event = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, event.set)
-    return event
+async def _hurry(grpc: GrpcServer, http: HttpServer, signals: StopSignals) -> None:
+    """At a second signal, drops the calls that the drain still waits for."""
+    await signals.hurry.wait()
+    _log.warning("second signal: calls in flight are dropped")
+    http.force_exit = True
+    await grpc.stop(0)
 
 
 async def _first(tasks: Sequence[asyncio.Task[Any]]) -> None:
@@ -138,36 +133,6 @@ async def _first(tasks: Sequence[asyncio.Task[Any]]) -> None:
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
-
-
-def _bind(address: str) -> socket.socket:
-    host, port = split_address(address, "http_address")
-    try:
-        return socket.create_server((host, port), family=_family(host), backlog=_BACKLOG)
-    except OSError as error:
-        raise SpecError(f"cannot listen on http_address {address!r}: {error}", field="http_address") from None
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def _http_server(app: FastAPI, settings: Settings) -> HttpServer:
-    security = settings.security
-    client_ca = security.tls_client_ca
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        timeout_graceful_shutdown=int(settings.drain_timeout_s),
-        ssl_certfile=security.tls_certificate,
-        ssl_keyfile=security.tls_key,
-        ssl_ca_certs=None if client_ca is None else str(client_ca),
-        ssl_cert_reqs=0 if client_ca is None else 2,
-    )
-    return HttpServer(config)
 
 
 def _addresses(settings: Settings, grpc_port: int, listener: socket.socket) -> dict[str, str]:

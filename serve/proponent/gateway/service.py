@@ -13,35 +13,38 @@ from google.protobuf.struct_pb2 import Struct
 
 from proponent.errors import DeadlineError, NotFoundError, PermissionDeniedError
 from proponent.gateway.auth import Authenticator, Scope
+from proponent.gateway.deployment import Deployment
 from proponent.gateway.limiter import Limiter
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.settings import Settings
 from proponent.gateway.validation import check_explanation, check_group_size, check_input, check_rules
 from proponent.index.bundle import Manifest
-from proponent.index.catalog import CatalogEntry
+from proponent.index.catalog import CatalogEntry, Suspect
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
 DEFAULT_SUSPECTS = 100
-# A label is suspect when the model disagrees with it and its self-influence is among the highest tenth.
-SUSPECT_SHARE = 0.1
 
 
 class Asks(Protocol):
     """Anything that answers a WorkerRequest."""
 
-    async def ask(self, model: str, request: WorkerRequest, timeout_s: float) -> WorkerReply:
+    async def ask(self, deployment: Deployment, request: WorkerRequest, timeout_s: float) -> WorkerReply:
         """One request, one reply of the same kind; raises ProponentError."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a transport knows of a call beside its message."""
+    """What a transport knows of a call beside its message.
+
+    ``deployment`` makes one bundle answer every part of a call; else each part goes where requests go by then.
+    """
 
     request_id: str = ""
     authorization: str = ""
     timeout_s: float | None = None
+    deployment: Deployment | None = None
 
 
 class ExplanationCalls:
@@ -69,38 +72,38 @@ class ExplanationCalls:
         """Predicts the class of one input."""
         self._auth.require(call.authorization, Scope.PREDICT)
         check_rules(request)
-        model = self.ready(request.model)
-        check_input(request, model.manifest, self._limits, "")
-        return (await self._ask("Predict", model, WorkerRequest(predict=request), call)).predict
+        deployment = self._deployment(request.model, call)
+        check_input(request, deployment.manifest, self._limits, "")
+        return (await self._ask("Predict", deployment, WorkerRequest(predict=request), call)).predict
 
     async def explain(self, request: pb.ExplainRequest, call: Call) -> pb.ExplainResponse:
         """Predicts and explains one input."""
         self._auth.require(call.authorization, Scope.EXPLAIN)
         check_rules(request)
-        model = self.ready(request.model)
-        check_explanation(request, model.manifest, self._limits)
+        deployment = self._deployment(request.model, call)
+        check_explanation(request, deployment.manifest, self._limits)
         self._allow_view(request.view, call)
-        reply = (await self._ask("Explain", model, WorkerRequest(explain=request), call)).explain
-        self._observe_search(model.name, reply)
+        reply = (await self._ask("Explain", deployment, WorkerRequest(explain=request), call)).explain
+        self._observe_search(request.model, reply)
         return reply
 
     async def score_examples(self, request: pb.ScoreExamplesRequest, call: Call) -> pb.ScoreExamplesResponse:
         """Scores named training examples."""
-        model = self._query(request, call)
+        deployment = self._query(request, call)
         self._allow_view(request.query.view, call)
         check_group_size(len(request.example_ids), self._limits.influences, "example_ids")
-        return (await self._ask("ScoreExamples", model, WorkerRequest(score=request), call)).score
+        return (await self._ask("ScoreExamples", deployment, WorkerRequest(score=request), call)).score
 
     async def estimate_removal(self, request: pb.EstimateRemovalRequest, call: Call) -> pb.EstimateRemovalResponse:
         """Predicts what the removal of a group would change."""
-        model = self._query(request, call)
-        return (await self._ask("EstimateRemoval", model, WorkerRequest(removal=request), call)).removal
+        deployment = self._query(request, call)
+        return (await self._ask("EstimateRemoval", deployment, WorkerRequest(removal=request), call)).removal
 
     async def find_flip_set(self, request: pb.FindFlipSetRequest, call: Call) -> pb.FindFlipSetResponse:
         """Looks for a group whose removal flips the prediction."""
-        model = self._query(request, call)
+        deployment = self._query(request, call)
         self._allow_view(request.query.view, call)
-        return (await self._ask("FindFlipSet", model, WorkerRequest(flip=request), call)).flip
+        return (await self._ask("FindFlipSet", deployment, WorkerRequest(flip=request), call)).flip
 
     async def get_example(self, request: pb.GetExampleRequest, call: Call) -> pb.GetExampleResponse:
         """Looks up one training example."""
@@ -108,9 +111,9 @@ class ExplanationCalls:
         if not self._settings.allow_examples:
             raise PermissionDeniedError("this server does not disclose training examples", reason="EXAMPLES_DISABLED")
         check_rules(request)
-        contents = self._model(request.model).contents
+        contents = self._model(request.model).deployment.contents
         entry = contents.catalog.get(request.example_id)
-        if entry is None:
+        if entry is None or contents.tombstones.contains(request.example_id):
             raise NotFoundError(
                 f"training example {request.example_id!r} is unknown to model {request.model!r}",
                 field="example_id",
@@ -122,37 +125,40 @@ class ExplanationCalls:
         """Describes a model and its bundle."""
         self._auth.require(call.authorization, None)
         check_rules(request)
-        return describe(self._model(request.model).manifest)
+        return describe(self._model(request.model).deployment.manifest)
 
     async def list_suspects(self, request: pb.ListSuspectsRequest, call: Call) -> pb.ListSuspectsResponse:
         """Ranks training examples by self-influence."""
         self._auth.require(call.authorization, Scope.EXPLAIN)
         check_rules(request)
         check_group_size(request.limit, self._limits.suspects, "limit")
-        contents = self._model(request.model).contents
-        total = contents.catalog.count()
-        entries = contents.catalog.suspects(request.limit or DEFAULT_SUSPECTS, request.offset)
-        suspects = [_suspect(entry, request.offset + place, total) for place, entry in enumerate(entries)]
+        contents = self._model(request.model).deployment.contents
+        limit, forgotten = request.limit or DEFAULT_SUSPECTS, contents.tombstones.ids()
+        ranked, total = contents.catalog.label_suspects(limit, request.offset, forgotten)
+        suspects = [_suspect(suspect) for suspect in ranked]
         return pb.ListSuspectsResponse(suspects=suspects, bundle_digest=contents.manifest.digest, total=total)
 
     def allow(self, scope: Scope | None, call: Call) -> None:
         """Checks a permission before a call of many parts; scope None asks for any known token."""
         self._auth.require(call.authorization, scope)
 
-    def ready(self, name: str, field: str = "model") -> ServedModel:
-        """The model, which can answer now."""
+    def ready(self, name: str, field: str = "model") -> Deployment:
+        """Where a model's requests go, which can answer now."""
         model = self._model(name, field)
         model.require_ready()
-        return model
+        return model.deployment
+
+    def _deployment(self, name: str, call: Call, field: str = "model") -> Deployment:
+        return call.deployment or self.ready(name, field)
 
     def _query(
         self, request: pb.ScoreExamplesRequest | pb.EstimateRemovalRequest | pb.FindFlipSetRequest, call: Call
-    ) -> ServedModel:
+    ) -> Deployment:
         self._auth.require(call.authorization, Scope.EXPLAIN)
         check_rules(request)
-        model = self.ready(request.query.model, "query.model")
-        check_explanation(request.query, model.manifest, self._limits, "query.", lists=False)
-        return model
+        deployment = self._deployment(request.query.model, call, "query.model")
+        check_explanation(request.query, deployment.manifest, self._limits, "query.", lists=False)
+        return deployment
 
     def _model(self, name: str, field: str = "model") -> ServedModel:
         model = self.models.get(name)
@@ -171,13 +177,13 @@ class ExplanationCalls:
                 "this server does not disclose thumbnails", field="view", reason="THUMBNAILS_DISABLED"
             )
 
-    async def _ask(self, method: str, model: ServedModel, request: WorkerRequest, call: Call) -> WorkerReply:
+    async def _ask(self, method: str, deployment: Deployment, request: WorkerRequest, call: Call) -> WorkerReply:
         longest = self._settings.request_timeout_s
         timeout_s = longest if call.timeout_s is None else min(call.timeout_s, longest)
         if timeout_s <= 0:
             raise DeadlineError("the deadline had passed before the request was read")
-        with self._limiter.slot(method):
-            return await self._worker.ask(model.name, request, timeout_s)
+        with self._limiter.slot(method), deployment.in_use():
+            return await self._worker.ask(deployment, request, timeout_s)
 
     def _observe_search(self, model: str, reply: pb.ExplainResponse) -> None:
         for timing in reply.timings:
@@ -223,14 +229,12 @@ def _example(entry: CatalogEntry, manifest: Manifest) -> pb.Example:
     )
 
 
-def _suspect(entry: CatalogEntry, place: int, total: int) -> pb.Suspect:
-    share = place / total
-    disagrees = entry.predicted_class_id != entry.class_id
+def _suspect(suspect: Suspect) -> pb.Suspect:
     return pb.Suspect(
-        example_id=entry.example_id,
-        is_label_issue=disagrees and share < SUSPECT_SHARE,
-        label_score=share,
-        given_class_id=entry.class_id,
-        predicted_class_id=entry.predicted_class_id,
-        self_influence=entry.self_influence,
+        example_id=suspect.example_id,
+        is_label_issue=suspect.is_label_issue,
+        label_score=suspect.label_score,
+        given_class_id=suspect.given_class_id,
+        predicted_class_id=suspect.predicted_class_id,
+        self_influence=suspect.self_influence,
     )

@@ -5,56 +5,30 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from proponent.errors import ProponentError, UnavailableError
 from proponent.gateway.archive import Archive, WorkerOptions, write_archive
+from proponent.gateway.deployment import Deployment
 from proponent.gateway.launch import Capacity, Layout, private_directory, tail
 from proponent.gateway.management import Management, WorkerStatus
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve import TorchServe
+from proponent.gateway.watched import Watched, ready_pids
 from proponent.gateway.worker_client import WorkerClient
 from proponent.v1.worker_pb2 import WorkerRequest
 
-VERSION = "1.0"
-_POLL_S = 0.25
-_SLOW_S = 20.0
+POLL_S = 0.25
+PROBE_TIMEOUT_S = 30.0
 _STOP_GRACE_S = 8.0
-_PROBE_TIMEOUT_S = 30.0
 _FIRST_DELAY_S = 1.0
 _LONGEST_DELAY_S = 30.0
 
 _log = structlog.get_logger("proponent.gateway")
-
-
-class _Watched:
-    """What the supervisor remembers of a model between two looks at its workers."""
-
-    def __init__(self, archive: Archive) -> None:
-        self.archive = archive
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets the workers of a TorchServe that is gone."""
-        self.probed: frozenset[int] = frozenset()
-        self.seen: frozenset[int] = frozenset()
-        self.start_clock()
-
-    def start_clock(self) -> None:
-        """Starts to count how long a worker is missing."""
-        self.waiting_since = time.monotonic()
-        self.next_report = self.waiting_since + _SLOW_S
-
-    def is_slow(self) -> bool:
-        """True every ``_SLOW_S`` seconds of waiting."""
-        if time.monotonic() < self.next_report:
-            return False
-        self.next_report += _SLOW_S
-        return True
 
 
 class Supervisor:
@@ -79,18 +53,53 @@ class Supervisor:
         self._settings = settings
         self._metrics = metrics
         self._on_change = on_change
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, Watched] = {}
+        self._layout: Layout | None = None
+        self._management: Management | None = None
 
     async def run(self) -> None:
         """Runs until cancelled; then TorchServe is stopped and its directory removed."""
         root = private_directory()
         try:
-            layout = Layout(root)
-            layout.create()
-            self._write_archives(layout)
-            await self._keep(layout)
+            self._layout = Layout(root)
+            self._layout.create()
+            for model in self._models.values():
+                if model.readable:
+                    self._watched[model.name] = Watched(model.deployment, self.write_archive(model.deployment))
+            await self._keep(self._layout)
         finally:
             shutil.rmtree(root, ignore_errors=True)
+
+    @property
+    def management(self) -> Management:
+        """The management API of the TorchServe that runs now.
+
+        Raises:
+            UnavailableError: None does.
+        """
+        if self._management is None:
+            raise UnavailableError("the model server is being started", reason="WORKER_RESTARTING")
+        return self._management
+
+    def write_archive(self, deployment: Deployment) -> Archive:
+        """Writes what TorchServe needs of a deployment into its model store.
+
+        Raises:
+            UnavailableError: There is none yet.
+        """
+        if self._layout is None:
+            raise UnavailableError("the model server is being started", reason="WORKER_STARTING")
+        weights = self._models[deployment.model].weights
+        store, bundle = self._layout.model_store, deployment.contents.path
+        options = WorkerOptions.of(self._settings)
+        return write_archive(store, deployment.model, deployment.version, bundle, weights, options)
+
+    def adopt(self, deployment: Deployment, archive: Archive) -> Watched | None:
+        """Watches a deployment, whose workers are known to be healthy, instead of its model's one before."""
+        before = self._watched.get(deployment.model)
+        self._watched[deployment.model] = watched = Watched(deployment, archive)
+        self._set(watched, None)
+        return before
 
     async def _keep(self, layout: Layout) -> None:
         delay = _FIRST_DELAY_S
@@ -108,7 +117,7 @@ class Supervisor:
 
     async def _serve(self, layout: Layout) -> None:
         """One life of TorchServe."""
-        torchserve = await TorchServe.start(layout, self._capacity())
+        torchserve = await TorchServe.start(layout, Capacity.of(self._settings))
         try:
             async with torchserve.management() as management:
                 await torchserve.listening(management, self._settings.start_timeout_s)
@@ -116,103 +125,95 @@ class Supervisor:
                 for watched in self._watched.values():
                     await management.register(watched.archive.path.name)
                     watched.reset()
+                self._management = management
                 await self._watch(torchserve, management, layout)
         finally:
+            self._management = None
             await torchserve.stop(_STOP_GRACE_S)
 
     async def _watch(self, torchserve: TorchServe, management: Management, layout: Layout) -> None:
         while not torchserve.ended:
-            for name, watched in self._watched.items():
-                workers = await management.workers(name, watched.archive.version)
-                await self._look(self._models[name], watched, workers, layout)
-            await torchserve.pause(_POLL_S)
+            for watched in list(self._watched.values()):
+                await self._inspect(watched, management, layout)
+            await torchserve.pause(POLL_S)
         raise UnavailableError("its process ended")
 
-    async def _look(self, model: ServedModel, watched: _Watched, workers: list[WorkerStatus], layout: Layout) -> None:
+    async def _inspect(self, watched: Watched, management: Management, layout: Layout) -> None:
+        try:
+            workers = await management.workers(watched.deployment.model, watched.deployment.version)
+        except UnavailableError:
+            if self._is_current(watched):
+                raise
+            return
+        if self._is_current(watched):
+            await self._look(watched, workers, layout)
+
+    async def _look(self, watched: Watched, workers: Sequence[WorkerStatus], layout: Layout) -> None:
         """Acts on a change of a model's workers."""
-        ready = frozenset(worker.pid for worker in workers if worker.ready)
+        ready = ready_pids(workers)
         if not ready:
-            self._note_absence(model, watched, workers, layout)
+            self._note_absence(watched, workers, layout)
         elif ready != watched.probed:
             watched.start_clock()
-            healthy = await self._probe(model)
+            healthy = await self._probe(watched)
             watched.probed = ready if healthy else frozenset()
 
-    def _note_absence(
-        self, model: ServedModel, watched: _Watched, workers: list[WorkerStatus], layout: Layout
-    ) -> None:
+    def _note_absence(self, watched: Watched, workers: Sequence[WorkerStatus], layout: Layout) -> None:
+        model = watched.deployment.model
         if watched.probed:
             watched.start_clock()
-            self._report(f"worker of model {model.name!r} died", layout)
+            self._report(f"worker of model {model!r} died", layout)
         watched.probed = frozenset()
         reason = "is starting"
-        started = frozenset(worker.pid for worker in workers if worker.pid > 0)
-        if watched.seen and started - watched.seen:
+        if watched.replaced(workers):
             reason = "died while it started; the server's log has its last words"
-            self._report(f"worker of model {model.name!r} died while it started", layout)
-        watched.seen |= started
-        self._set(model, UnavailableError(f"the worker of model {model.name!r} {reason}", reason="WORKER_STARTING"))
-        self._check_patience(model, watched, layout)
+            self._report(f"worker of model {model!r} died while it started", layout)
+        self._set(watched, UnavailableError(f"the worker of model {model!r} {reason}", reason="WORKER_STARTING"))
+        self._check_patience(watched, layout)
 
-    def _check_patience(self, model: ServedModel, watched: _Watched, layout: Layout) -> None:
+    def _check_patience(self, watched: Watched, layout: Layout) -> None:
         """Reports a slow start from time to time; raises once it has taken too long."""
-        waited = time.monotonic() - watched.waiting_since
+        model, waited = watched.deployment.model, watched.waited_s
         if watched.is_slow():
-            self._report(f"worker of model {model.name!r} is not ready after {waited:.0f} s", layout)
+            self._report(f"worker of model {model!r} is not ready after {waited:.0f} s", layout)
         if waited > self._settings.start_timeout_s:
-            raise UnavailableError(f"no worker of model {model.name!r} became ready within {waited:.0f} s")
+            raise UnavailableError(f"no worker of model {model!r} became ready within {waited:.0f} s")
 
-    async def _probe(self, model: ServedModel) -> bool:
+    async def _probe(self, watched: Watched) -> bool:
         """Asks a ready worker whether its bundle is sound; False means that it must be asked again."""
         try:
-            await self._worker.ask(model.name, WorkerRequest(), _PROBE_TIMEOUT_S)
+            await self._worker.ask(watched.deployment, WorkerRequest(), PROBE_TIMEOUT_S)
         except UnavailableError as error:
-            self._set(model, error)
+            self._set(watched, error)
             return error.reason == "BUNDLE_CORRUPT"
         except ProponentError as error:
-            self._set(model, error)
+            self._set(watched, error)
             return True
-        self._set(model, None)
+        self._set(watched, None)
         return True
 
-    def _set(self, model: ServedModel, error: ProponentError | None) -> None:
+    def _is_current(self, watched: Watched) -> bool:
+        """Whether its deployment still takes requests; what is found out about another one counts for nothing."""
+        return self._watched[watched.deployment.model] is watched
+
+    def _set(self, watched: Watched, error: ProponentError | None) -> None:
+        if not self._is_current(watched):
+            return
+        model = self._models[watched.deployment.model]
         before, model.error = model.error, error
         self._metrics.ready.labels(model.name).set(error is None)
         if error is None and before is not None:
-            _log.info("model ready", model=model.name, bundle=model.manifest.digest)
+            _log.info("model ready", model=model.name, bundle=watched.deployment.manifest.digest)
         elif error is not None and (before is None or before.reason != error.reason):
             _log.error("model not ready", model=model.name, reason=error.reason, detail=error.message)
         if (error is None) != (before is None):
             self._on_change()
 
     def _set_all_unready(self) -> None:
-        for name in self._watched:
+        for name, watched in self._watched.items():
             error = UnavailableError(f"model {name!r}: the model server is restarting", reason="WORKER_RESTARTING")
-            self._set(self._models[name], error)
+            self._set(watched, error)
 
     def _report(self, event: str, layout: Layout) -> None:
         logs = {path.stem: tail(path) for path in (layout.worker_log, layout.torchserve_log, layout.java_log)}
         _log.error(event, **logs)
-
-    def _write_archives(self, layout: Layout) -> None:
-        options = WorkerOptions(
-            workers=self._settings.workers,
-            batch_size=self._settings.batch_size,
-            batch_delay_ms=self._settings.batch_delay_ms,
-            response_timeout_s=self._settings.worker_timeout_s,
-            start_timeout_s=int(self._settings.start_timeout_s),
-        )
-        for model in self._models.values():
-            if model.readable:
-                bundle = model.contents.path
-                archive = write_archive(layout.model_store, model.name, VERSION, bundle, model.weights, options)
-                self._watched[model.name] = _Watched(archive)
-
-    def _capacity(self) -> Capacity:
-        limits = self._settings.limits
-        return Capacity(
-            queue_size=self._settings.queue_size,
-            request_bytes=limits.message_bytes + (1 << 20),
-            response_bytes=limits.reply_bytes,
-            threads=self._settings.threads,
-        )

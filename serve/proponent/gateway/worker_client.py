@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from proponent.errors import DeadlineError, InternalError, OverloadedError, ProponentError, UnavailableError
+from proponent.gateway.deployment import Deployment
 from proponent.gateway.status import from_item_error
 from proponent.v1.inference_pb2 import PredictionsRequest
 from proponent.v1.inference_pb2_grpc import InferenceAPIsServiceStub
@@ -44,14 +45,14 @@ class WorkerClient:
         if channel is not None:
             await channel.close()
 
-    async def ask(self, model: str, request: WorkerRequest, timeout_s: float) -> WorkerReply:
+    async def ask(self, deployment: Deployment, request: WorkerRequest, timeout_s: float) -> WorkerReply:
         """One request, one reply of the same kind.
 
         Raises:
             ProponentError: What the worker said of the request, or why there is no answer: DeadlineError,
                 OverloadedError for a full queue, UnavailableError for a worker that died.
         """
-        reply = await self._send(model, request, timeout_s)
+        reply = await self._send(deployment, request, timeout_s)
         outcome = reply.WhichOneof("outcome")
         if outcome == "error":
             raise from_item_error(reply.error)
@@ -59,14 +60,18 @@ class WorkerClient:
             raise InternalError(f"worker answered {outcome or 'nothing'} to {request.WhichOneof('call')}")
         return reply
 
-    async def _send(self, model: str, request: WorkerRequest, timeout_s: float) -> WorkerReply:
+    async def _send(self, deployment: Deployment, request: WorkerRequest, timeout_s: float) -> WorkerReply:
         if self._stub is None:
             raise UnavailableError("the model server is starting", reason="WORKER_STARTING")
-        message = PredictionsRequest(model_name=model, input={"data": request.SerializeToString()})
+        message = PredictionsRequest(
+            model_name=deployment.model,
+            model_version=deployment.version,
+            input={"data": request.SerializeToString()},
+        )
         try:
             answer = await self._stub.Predictions(message, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
-            raise _translated(model, error, timeout_s) from error
+            raise _translated(deployment.model, error, timeout_s) from error
         except grpc.aio.UsageError as error:
             raise _restarting() from error
         except asyncio.CancelledError:

@@ -1,0 +1,72 @@
+"""A bundle in service: what this process reads of it, and the version of its model in TorchServe that answers for it.
+
+A request is checked against, and answered by, one deployment from start to end, whatever is published meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from proponent.index.bundle import CATALOG, Manifest, read_manifest
+from proponent.index.catalog import Catalog
+from proponent.index.tombstones import Tombstones
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What this process reads of a bundle; ``tombstones`` are the model's, whichever bundle is current."""
+
+    path: Path
+    manifest: Manifest
+    catalog: Catalog
+    tombstones: Tombstones
+
+
+def open_contents(bundle: Path) -> Contents:
+    """Opens a bundle.
+
+    Raises:
+        CorruptBundleError: Its manifest or catalogue cannot be read.
+    """
+    return Contents(bundle, read_manifest(bundle), Catalog.open(bundle / CATALOG), Tombstones.beside(bundle))
+
+
+class Deployment:
+    """One bundle and the TorchServe version that answers for it; counts the requests that it is answering."""
+
+    def __init__(self, model: str, version: str, contents: Contents) -> None:
+        self.model = model
+        self.version = version
+        self.contents = contents
+        self._in_use = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.contents.manifest
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keeps the deployment from being removed for the length of a block."""
+        self._in_use += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._in_use -= 1
+            if not self._in_use:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Waits until nothing uses it; only for a deployment that takes no new requests."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """Closes the catalogue."""
+        self.contents.catalog.close()

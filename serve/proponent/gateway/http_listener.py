@@ -1,0 +1,57 @@
+"""Where the HTTP door listens: uvicorn inside the gateway's own event loop."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from proponent.errors import SpecError
+from proponent.gateway.settings import Settings, split_address
+
+_BACKLOG = 1024
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn inside another's event loop: that one handles the signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves the signals alone."""
+        yield
+
+
+def listen(address: str) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        SpecError: The address cannot be listened on.
+    """
+    host, port = split_address(address, "http_address")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise SpecError(f"cannot listen on http_address {address!r}: {error}", field="http_address") from None
+
+
+def http_server(app: FastAPI, settings: Settings) -> HttpServer:
+    """The server of an application, with TLS where the settings name a certificate."""
+    security = settings.security
+    client_ca = security.tls_client_ca
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=int(settings.drain_timeout_s),
+        ssl_certfile=security.tls_certificate,
+        ssl_keyfile=security.tls_key,
+        ssl_ca_certs=None if client_ca is None else str(client_ca),
+        ssl_cert_reqs=0 if client_ca is None else 2,
+    )
+    return HttpServer(config)
