@@ -34,7 +34,7 @@ class Curvature(_Section):
     """How the curvature is made and inverted; see docs/curvature in the README for each key."""
 
     kind: Literal["exact", "ekfac", "kfac"] = "exact"
-    damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] | None = None
     damping_relative: bool | None = None
     energy: Annotated[float, Field(gt=0, le=1)] = 1.0
     embedding_size: Annotated[int, Field(gt=0)] | None = None
@@ -121,6 +121,22 @@ def parse_spec(content: dict[str, Any], origin: str) -> ModelSpec:
         details = "; ".join(_describe(problem) for problem in error.errors())
         field = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise SpecError(f"{origin}: {details}", field=field) from None
+
+
+def with_damping(spec: ModelSpec, damping: str | None) -> ModelSpec:
+    """The spec with a damping of the command line's, a number or ``auto``; None leaves it as it is."""
+    if damping is None:
+        return spec
+    content = spec.model_dump(mode="json")
+    content["curvature"]["damping"] = damping if damping == "auto" else _number(damping)
+    return parse_spec(content, origin="--damping")
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def dump_spec(spec: ModelSpec) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from proponent.classifier import build_model, load_loss, load_transform, pick_device, resolve
 from proponent.datasets import materialise
@@ -92,19 +92,24 @@ def _retrain_to_file(content: dict[str, object], job: Retraining, number: int, m
 
 def retrain(spec: ModelSpec, positions: Sequence[int], seed: int, queries: Sequence[int]) -> Tensor:
     """Trains from scratch on some training examples; held-out losses [Q] float64 at the true labels."""
-    assert spec.training is not None and spec.held_out is not None
-    transform, loss, device = load_transform(spec), load_loss(spec), pick_device(spec.device)
-    inputs, labels = materialise(_dataset(spec, "dataset"), transform, positions)
+    model = trained_model(spec, positions, seed)
+    device = pick_device(spec.device)
+    wanted, truth = materialise(_dataset(spec, "held_out"), load_transform(spec), queries)
+    with torch.no_grad():
+        outputs = model(wanted.to(device)).double()
+        return load_loss(spec).per_example(outputs, truth.to(device)).cpu()
+
+
+def trained_model(spec: ModelSpec, positions: Sequence[int] | None, seed: int) -> nn.Module:
+    """A model of the spec trained from scratch on some (or all) training examples, in eval mode."""
+    assert spec.training is not None
+    inputs, labels = materialise(_dataset(spec, "dataset"), load_transform(spec), positions)
     with seeded(seed):
         model = build_model(spec)
     train = resolve(spec, spec.training.factory, "training.factory")
-    settings = {**spec.training.kwargs, "seed": seed, "device": str(device)}
-    train(model, inputs, labels, loss.per_example, weight_decay=spec.weight_decay, **settings)
-    wanted, truth = materialise(_dataset(spec, "held_out"), transform, queries)
-    model.eval()
-    with torch.no_grad():
-        outputs = model(wanted.to(device)).double()
-        return loss.per_example(outputs, truth.to(device)).cpu()
+    settings = {**spec.training.kwargs, "seed": seed, "device": str(pick_device(spec.device))}
+    train(model, inputs, labels, load_loss(spec).per_example, weight_decay=spec.weight_decay, **settings)
+    return model.eval()
 
 
 def _dataset(spec: ModelSpec, key: str) -> Any:

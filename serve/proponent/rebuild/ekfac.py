@@ -13,7 +13,13 @@ from proponent.attribution.curvature.fisher import Accumulator, fisher_gradients
 from proponent.attribution.curvature.kfac import CovarianceAccumulator, eigenbases
 from proponent.attribution.subspace import SubspaceEmbedding
 from proponent.classifier import Classifier
-from proponent.rebuild.compression import finish_rows, fit_compression, fit_second_stage, project_rows
+from proponent.rebuild.compression import (
+    Compression,
+    finish_rows,
+    fit_compression,
+    fit_second_stage,
+    project_rows,
+)
 from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import Batch
 
@@ -21,15 +27,15 @@ DEFAULT_DAMPING = 100.0
 """In units of each layer's mean eigenvalue; measured best with the second stage (docs/performance.md)."""
 
 
-def rebuild_ekfac(stages: Stages) -> tuple[SubspaceEmbedding, list[str]]:
-    """Runs all stages; returns the embedding and the names of the row shards."""
+def rebuild_ekfac(stages: Stages) -> tuple[SubspaceEmbedding, Compression, list[str]]:
+    """Runs all stages; returns the embedding, what it is made of, and the names of the row shards."""
     settings = stages.classifier.spec.curvature
     compression = fit_compression(stages, fit_factors(stages), damping_of(stages.classifier))
     projected = project_rows(stages, compression)
     stage = fit_second_stage(stages, compression, projected, settings.second_damping)
     joint = (compression.basis.double() @ stage.root).float()
     embedding = SubspaceEmbedding(stages.layers, compression.subspaces, joint, settings.kind)
-    return embedding, finish_rows(stages, stage, projected)
+    return embedding, compression, finish_rows(stages, stage, projected)
 
 
 def damping_of(classifier: Classifier) -> float:

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
-from proponent.attribution.embedding import InfluenceEmbedding
 from proponent.attribution.layers import Layers, find_layers, num_parameters, uncovered
 from proponent.classifier import Classifier, load_classifier
 from proponent.errors import SpecError
-from proponent.index import bundle as files
-from proponent.index.bundle import Manifest, seal
-from proponent.index.catalog import CatalogEntry, write_catalog
-from proponent.index.faults import fault_point
+from proponent.index.bundle import seal
 from proponent.index.lifecycle import WORK
 from proponent.index.lock import changing
-from proponent.index.rows import RowScales, write_rows, write_scales
 from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
+from proponent.rebuild.built import Built, manifest_of, versions, write_files
 from proponent.rebuild.ekfac import damping_of, rebuild_ekfac
 from proponent.rebuild.exact import rebuild_exact
 from proponent.rebuild.progress import StageProgress
-from proponent.rebuild.rows_stage import read_scales, unit_rows
+from proponent.rebuild.rows_stage import read_scales
 from proponent.rebuild.stages import Stages
 from proponent.rebuild.survey import STATIONARY, Survey, survey
-from proponent.rebuild.training_set import TrainingSet, thumbnail
+from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace, workspace_key
-from proponent.spec import ModelSpec, dump_spec
+from proponent.spec import ModelSpec
 
-LIBRARIES = ("proponent", "torch", "torchvision", "faiss-gpu", "faiss-cpu", "numpy", "safetensors")
 GIB = 1 << 30
 
 
@@ -65,8 +55,18 @@ class RebuildOptions:
     quiet: bool = False
 
 
-def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None) -> Path:
+Audit = Callable[[Built], Mapping[str, object]]
+
+
+def no_audit(built: Built) -> Mapping[str, object]:
+    """No figures."""
+    return {}
+
+
+def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None, audit: Audit = no_audit) -> Path:
     """Builds (or resumes) the bundle of a spec; returns its directory.
+
+    The figures that ``audit`` returns are stored in the manifest.
 
     Forgotten examples are left out as if the dataset did not hold them: no stage reads them, the curvature is
     that of the others, and N counts the others. A model that was trained on them is thus explained as if it
@@ -78,12 +78,14 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
         SpecError, NotFoundError, TrainingMismatchError, CurvatureError: See the stages.
     """
     options = options or RebuildOptions()
+    if spec.curvature.damping == "auto":
+        raise SpecError("damping 'auto' must be resolved first, see audit.rebuilding", field="curvature.damping")
     with changing(store, spec.name):
         classifier = load_classifier(spec)
         layers = _layers(classifier)
         data = TrainingSet.open(classifier, spec.dataset, forgotten=Tombstones.open(store, spec.name).ids())
         with StageProgress(quiet=options.quiet) as progress:
-            workspace, path = _run(classifier, layers, data, store, options, progress)
+            workspace, path = _run(classifier, layers, data, store, options, audit, progress)
         if options.publish:
             store.publish(spec.name, path.name)
         workspace.remove()
@@ -96,30 +98,33 @@ def _run(
     data: TrainingSet,
     store: Store,
     options: RebuildOptions,
+    audit: Audit,
     progress: StageProgress,
 ) -> tuple[Workspace, Path]:
     spec = classifier.spec
     [dataset_sha256] = [data.fingerprint() for _ in progress.track("read data", [None], 1)]
     batch_size = options.batch_size or batch_size_for(options.memory, _widest(classifier, layers), len(data))
     key = {"spec": spec.model_dump(mode="json"), "weights": classifier.weights_sha256, "data": dataset_sha256}
-    workspace = Workspace(store.directory(spec.name) / WORK, workspace_key(key | {"versions": _versions()}))
+    workspace = Workspace(store.directory(spec.name) / WORK, workspace_key(key | {"versions": versions()}))
     found = _survey(classifier, data, layers, workspace, batch_size, progress)
     stages = Stages(classifier, data, layers, workspace, batch_size, options.memory, progress)
-    embedding, shards = _embedding(stages)
-    scales, kept = read_scales(workspace, shards)
-    manifest = _manifest(classifier, data, layers, found, embedding, scales, kept, dataset_sha256, workspace.started)
+    built = _build(stages)
+    figures = [audit(built) for _ in progress.track("audit", [None], 1)]
+    manifest = manifest_of(built, found, figures[0], dataset_sha256, workspace.started)
     directory = workspace.directory / "bundle"
-    _write_files(directory, classifier, data, embedding, scales, found, unit_rows(workspace, shards), progress)
+    write_files(directory, built, found, progress)
     return workspace, seal(directory, manifest, store.bundles(spec.name))
 
 
-def _embedding(stages: Stages) -> tuple[InfluenceEmbedding, list[str]]:
-    return rebuild_exact(stages) if stages.classifier.spec.curvature.kind == "exact" else rebuild_ekfac(stages)
-
-
-def _damping(classifier: Classifier) -> float:
-    exact = classifier.spec.curvature.kind == "exact"
-    return float(classifier.spec.curvature.damping or 0.0) if exact else damping_of(classifier)
+def _build(stages: Stages) -> Built:
+    settings = stages.classifier.spec.curvature
+    if settings.kind == "exact":
+        embedding, shards = rebuild_exact(stages)
+        scales, kept = read_scales(stages.workspace, shards)
+        return Built(stages, embedding, None, shards, scales, kept, float(settings.damping or 0.0))
+    deep, compression, shards = rebuild_ekfac(stages)
+    scales, kept = read_scales(stages.workspace, shards)
+    return Built(stages, deep, compression, shards, scales, kept, damping_of(stages.classifier))
 
 
 def batch_size_for(memory: int, numbers: int, examples: int) -> int:
@@ -170,96 +175,3 @@ def _survey(
             stacklevel=2,
         )
     return Survey(stored["predictions"], stored["labels"], accuracy, ratio)
-
-
-def _manifest(
-    classifier: Classifier,
-    data: TrainingSet,
-    layers: Layers,
-    found: Survey,
-    embedding: InfluenceEmbedding,
-    scales: RowScales,
-    kept: Tensor,
-    dataset_sha256: str,
-    started: datetime.datetime,
-) -> Manifest:
-    spec = classifier.spec
-    left_out = uncovered(classifier.model, layers)
-    return Manifest(
-        model=spec.name,
-        created=started.isoformat(timespec="seconds"),
-        weights_sha256=classifier.weights_sha256,
-        dataset_sha256=dataset_sha256,
-        loss=spec.loss,
-        weight_decay=spec.weight_decay,
-        curvature=embedding.kind,
-        damping=_damping(classifier),
-        damping_relative=spec.curvature.relative,
-        embedding_size=embedding.size,
-        train_size=len(data),
-        class_names=spec.class_names,
-        input_shape=list(data.signature.shape),
-        image_size=list(data.signature.image_size),
-        image_mode=data.signature.mode,
-        kept_energy=float(kept[scales.directed].mean()) if bool(scales.directed.any()) else 0.0,
-        omitted_rows=int((~scales.directed).sum()),
-        train_accuracy=found.accuracy,
-        gradient_norm_ratio=found.gradient_norm_ratio,
-        settings=spec.curvature.model_dump(mode="json"),
-        versions=_versions(),
-        uncovered=left_out,
-        uncovered_share=sum(left_out.values()) / sum(p.numel() for p in classifier.model.parameters()),
-    )
-
-
-def _write_files(
-    directory: Path,
-    classifier: Classifier,
-    data: TrainingSet,
-    embedding: InfluenceEmbedding,
-    scales: RowScales,
-    found: Survey,
-    rows: Iterator[Tensor],
-    progress: StageProgress,
-) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir()
-    write: dict[str, Callable[[Path], object]] = {
-        files.ROWS: lambda path: write_rows(path, rows, embedding.size),
-        files.SCALES: lambda path: write_scales(path, scales),
-        files.FACTORS: lambda path: save_file(_on_cpu(embedding.tensors()), path),
-        files.SPEC: lambda path: path.write_text(dump_spec(classifier.spec), encoding="utf-8"),
-        files.WEIGHTS: lambda path: save_file(_on_cpu(classifier.model.state_dict()), path),
-        files.CATALOG: lambda path: write_catalog(path, _entries(data, scales, found)),
-    }
-    for name in progress.track("write bundle", write, len(write)):
-        write[name](directory / name)
-        fault_point(f"bundle.written:{name}")
-
-
-def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-
-
-def _entries(data: TrainingSet, scales: RowScales, found: Survey) -> Iterator[CatalogEntry]:
-    predictions, influences = found.predictions.tolist(), scales.self_influence.tolist()
-    for row, label in enumerate(found.labels.tolist()):
-        yield CatalogEntry(
-            row=row,
-            example_id=data.example_id(row),
-            class_id=label,
-            predicted_class_id=predictions[row],
-            self_influence=influences[row],
-            source=data.source(row),
-            thumbnail=thumbnail(data.item(row)[0]),
-        )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -1,0 +1,186 @@
+"""The audit's checks that retrain or solve: each returns plain figures."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from proponent.attribution.agreement import linear_datamodeling, pearson, roc_auc, spearman, top_overlap
+from proponent.attribution.capture import flat_gradients
+from proponent.attribution.layers import Layers, find_layers
+from proponent.attribution.solvers import cg, ggn_matvec, hessian_matvec
+from proponent.audit.datamodel import ground_truth, recipe_digest
+from proponent.audit.label_noise import flipped_positions, with_label_noise
+from proponent.audit.retraining import Retraining, retrained_losses, trained_model
+from proponent.audit.scoring import Opened, influence_matrix
+from proponent.index.catalog import Catalog
+from proponent.index.store import Store
+from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.rows_stage import scaled_gradients
+from proponent.results import Measure
+from proponent.spec import ModelSpec
+
+TOP = 10
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """How much an audit does; a number of 0 leaves a check out.
+
+    Attributes:
+        queries: Held-out queries of each check.
+        lds_subsets: Half-subsets to retrain on.
+        seeds: Trainings of each half-subset.
+        leave_one_out: Training examples to remove, one at a time.
+        label_noise: Share of labels to flip before a retraining.
+        solver_queries: Queries to solve for by conjugate gradients.
+        solver_damping: Added to the objective's own curvature (which holds weight_decay).
+        directory: Where finished retrainings are kept.
+        jobs: Processes that retrain.
+    """
+
+    directory: Path
+    queries: int = 100
+    lds_subsets: int = 0
+    seeds: int = 1
+    leave_one_out: int = 0
+    label_noise: float = 0.0
+    solver_queries: int = 0
+    solver_damping: float = 0.0
+    jobs: int = 1
+
+
+def full_audit(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
+    """Every check that is asked for, by name."""
+    figures: dict[str, object] = {"distinct_in_top_10": distinct(opened, options.queries)}
+    if options.lds_subsets:
+        figures["lds"] = lds(opened, options, progress)
+    if options.leave_one_out:
+        figures["leave_one_out"] = leave_one_out(opened, options, progress)
+    if options.label_noise > 0:
+        figures["label_noise"] = label_noise(opened, options, progress)
+    if options.solver_queries:
+        figures["solver"] = solver(opened, options, progress)
+    return figures
+
+
+def distinct(opened: Opened, queries: int) -> dict[str, int]:
+    """How many different examples fill the top ten proponents of the queries, by measure."""
+    positions = list(range(min(queries, len(opened.held_out))))
+    found = {m.value: influence_matrix(opened, positions, m).topk(TOP, dim=1).indices for m in Measure}
+    return {name: len(set(indices.flatten().tolist())) for name, indices in found.items()}
+
+
+def lds(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
+    """The linear datamodeling score with a 95 % interval over queries (bootstrap)."""
+    truth = ground_truth(
+        opened.explainer.classifier.spec,
+        options.directory / "retrained",
+        (len(opened.data), len(opened.held_out)),
+        subsets=options.lds_subsets,
+        queries=options.queries,
+        seeds=options.seeds,
+        jobs=options.jobs,
+        progress=progress,
+    )
+    scores = linear_datamodeling(influence_matrix(opened, truth.positions), truth.subsets, truth.losses)
+    low, high = _interval(scores)
+    return {
+        "mean": float(scores.mean()),
+        "interval_95": [low, high],
+        "subsets": options.lds_subsets,
+        "seeds": options.seeds,
+    }
+
+
+def _interval(values: Tensor, draws: int = 2000) -> tuple[float, float]:
+    generator = torch.Generator().manual_seed(0)
+    means = values[torch.randint(len(values), (draws, len(values)), generator=generator)].mean(dim=1)
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
+    return low, high
+
+
+def leave_one_out(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
+    """Real change of loss when one example is removed, against I / N; convex models only make sense here."""
+    spec = opened.explainer.classifier.spec
+    positions = list(range(min(8, options.queries, len(opened.held_out))))
+    scores = influence_matrix(opened, positions)
+    removed = _mixed(scores, options.leave_one_out)
+    masks = torch.ones(len(removed) + 1, len(opened.data), dtype=torch.bool)
+    masks[torch.arange(1, len(masks)), removed] = False
+    directory = options.directory / "leave-one-out" / recipe_digest(spec, [*positions, -1, *removed.tolist()])
+    losses = retrained_losses(Retraining(spec, 0, tuple(positions), directory), masks, progress, options.jobs)
+    real, predicted = (losses[1:] - losses[0]).flatten(), (scores[:, removed].mT / len(opened.data)).flatten()
+    slope = float((real * predicted).sum() / predicted.square().sum())
+    return {"removals": len(removed), "correlation": float(pearson(real, predicted)), "slope": slope}
+
+
+def _mixed(scores: Tensor, count: int) -> Tensor:
+    """Half of the removals have the largest mean influence, the others are drawn: sizes of every kind."""
+    strongest = scores.abs().mean(dim=0).argsort(descending=True)
+    others = strongest[count // 2 :]
+    drawn = others[torch.randperm(len(others), generator=torch.Generator().manual_seed(8))]
+    return torch.cat([strongest[: count // 2], drawn])[:count].sort().values
+
+
+def label_noise(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
+    """Flips labels, retrains, rebuilds, and asks whether self-influence finds the flipped ones (AUC)."""
+    spec = opened.explainer.classifier.spec
+    noisy = with_label_noise(spec, options.label_noise, seed=9)
+    with tempfile.TemporaryDirectory(prefix="proponent-audit-") as work:
+        weights = Path(work) / "noisy.safetensors"
+        for model in progress.track("retrain on flipped labels", _trained(noisy), 1):
+            save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
+        noisy = noisy.model_copy(update={"weights": str(weights), "expected_accuracy": 0.0})
+        bundle = rebuild(noisy, Store(Path(work) / "store"), RebuildOptions(quiet=True))
+        entries = list(Catalog.open(bundle / "catalog.sqlite"))
+    flipped = torch.zeros(len(entries), dtype=torch.bool)
+    flipped[flipped_positions(len(entries), options.label_noise, seed=9)] = True
+    influence = torch.tensor([entry.self_influence for entry in entries], dtype=torch.float64)
+    return {"flipped": int(flipped.sum()), "auc": roc_auc(influence, flipped)}
+
+
+def _trained(spec: ModelSpec) -> Iterator[torch.nn.Module]:
+    yield trained_model(spec, None, 0)
+
+
+def solver(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
+    """Agreement with conjugate gradients on the objective's own curvature: Hessian, or Gauss-Newton if deep."""
+    classifier = opened.explainer.classifier
+    layers = find_layers(classifier.model, classifier.spec.curvature.layers)
+    batches = [(b.inputs, b.labels, b.keys) for b in opened.data.batches(256)]
+    exact = classifier.spec.curvature.kind == "exact"
+    product = (hessian_matvec if exact else ggn_matvec)(
+        classifier.model, classifier.loss, batches, layers, weight_decay=classifier.spec.weight_decay
+    )
+    positions = list(range(options.solver_queries))
+    scaled, gradients = scaled_gradients(classifier, layers, opened.held_out.batch(positions))
+    right = flat_gradients(gradients).double().mT.to(next(classifier.model.parameters()))
+    for side in progress.track("solve", [right], 1):
+        solution, report = cg(product, side, damping=options.solver_damping, tol=1e-4, max_iterations=200)
+    reference = _dot_rows(opened, layers, solution) * scaled.scale[:, None]
+    ours = influence_matrix(opened, positions)
+    return {
+        "curvature": "hessian" if exact else "gauss-newton",
+        "iterations": report.iterations,
+        "converged": bool(report.converged),
+        "spearman": float(spearman(ours, reference).mean()),
+        "proponents_overlap_at_10": float(top_overlap(ours, reference, TOP).mean()),
+        "opponents_overlap_at_10": float(top_overlap(-ours, -reference, TOP).mean()),
+    }
+
+
+def _dot_rows(opened: Opened, layers: Layers, solution: Tensor) -> Tensor:
+    """g_i^T x for every training example and solution [P, Q], [Q, N] float64."""
+    parts = []
+    for batch in opened.data.batches(128):
+        scaled, gradients = scaled_gradients(opened.explainer.classifier, layers, batch)
+        parts.append((flat_gradients(gradients) @ solution).double() * scaled.scale[:, None])
+    return torch.cat(parts).mT.cpu()

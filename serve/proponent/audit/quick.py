@@ -1,0 +1,136 @@
+"""The audit inside every rebuild: seconds, on a few held-out queries, stored in the manifest.
+
+- ``reference``: agreement of the stored rows with the same inverse curvature in full dimension: the dense
+  inverse in float64 (exact), or EK-FAC without any compression and without the joint second stage. For EK-FAC
+  the two operators differ on purpose, so this bounds the agreement from below; ``compression`` compares before
+  the second stage, like with like.
+- ``distinct_in_top_10``: how many different examples fill the top ten lists of all queries (of at most
+  10 x queries). RelatIF's point is that its lists differ from query to query (Barshan et al. 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.agreement import spearman, top_overlap
+from proponent.attribution.capture import LayerGradients, flat_gradients
+from proponent.attribution.layers import num_parameters
+from proponent.attribution.whitening import Whitening, whiten
+from proponent.rebuild.built import Built
+from proponent.rebuild.compression import Compression
+from proponent.rebuild.rows_stage import scaled_gradients, unit_rows
+from proponent.rebuild.training_set import Batch, TrainingSet
+from proponent.results import Measure
+
+QUERIES = 32
+ROWS = 2000
+TOP = 10
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Held-out inputs at their true labels, as gradients and as phi [Q, K] float64 (unit-scaled both)."""
+
+    gradients: LayerGradients
+    phi: Tensor
+    origin: str
+
+
+def quick_audit(built: Built) -> dict[str, object]:
+    """The figures of a rebuild; see the module."""
+    queries = _queries(built)
+    rows = torch.cat([block.double() for block in unit_rows(built.stages.workspace, built.shards)])
+    weights = {measure: built.scales.of(measure) for measure in Measure}
+    products = queries.phi.cpu() @ rows.mT
+    positions = built.stages.data.sample(ROWS, 3)
+    figures: dict[str, object] = {
+        "queries": len(products),
+        "queries_from": queries.origin,
+        "reference_rows": len(positions),
+        "distinct_in_top_10": {m.value: _distinct(products * w) for m, w in weights.items()},
+    }
+    stored = (products * weights[Measure.INFLUENCE])[:, positions]
+    return figures | _references(built, queries, stored, positions)
+
+
+def _queries(built: Built) -> Queries:
+    stages = built.stages
+    spec = stages.classifier.spec
+    held_out = spec.held_out is not None
+    factory, key = (spec.held_out, "held_out") if spec.held_out else (spec.dataset, "dataset")
+    data = TrainingSet.open(stages.classifier, factory, key)
+    fitting = stages.memory // 8 // (4 * num_parameters(stages.layers))
+    batch = data.batch(data.sample(max(1, min(QUERIES, fitting)), 4))
+    _, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
+    phi = built.embedding.to(stages.classifier.device).embed(gradients).double()
+    return Queries(gradients, phi, "held-out set" if held_out else "training set")
+
+
+def _distinct(scores: Tensor) -> int:
+    k = min(TOP, scores.shape[1])
+    return len(set(scores.topk(k, dim=1).indices.flatten().tolist()))
+
+
+def _references(built: Built, queries: Queries, stored: Tensor, positions: list[int]) -> dict[str, object]:
+    if built.compression is None:
+        return {"reference": "dense inverse, float64", **_agreement(stored, _dense(built, queries, positions))}
+    whole, before = _full_dimension(built, built.compression, queries, positions)
+    return {
+        "reference": "EK-FAC in full dimension",
+        **_agreement(stored, whole),
+        "compression": _agreement(before, whole),
+    }
+
+
+def _agreement(ours: Tensor, reference: Tensor) -> dict[str, float]:
+    k = min(TOP, ours.shape[1])
+    return {
+        "spearman": float(spearman(ours, reference).mean()),
+        "proponents_recall_at_10": float(top_overlap(ours, reference, k).mean()),
+        "opponents_recall_at_10": float(top_overlap(-ours, -reference, k).mean()),
+    }
+
+
+def _dense(built: Built, queries: Queries, positions: list[int]) -> Tensor:
+    """g_q^T H^-1 g_i by the stored spectrum in float64, [Q, R]."""
+    spectrum = built.stages.workspace.load("spectrum")
+    damped = spectrum["eigenvalues"] + built.damping
+    vectors = spectrum["eigenvectors"]
+    left = flat_gradients(queries.gradients).double().cpu() @ vectors / damped
+    parts = []
+    for batch in built.stages.data.batches(built.stages.batch_size, positions):
+        scaled, gradients = scaled_gradients(built.stages.classifier, built.stages.layers, batch)
+        right = flat_gradients(gradients).double().cpu() @ vectors
+        parts.append(left @ (right * scaled.scale.cpu()[:, None]).mT)
+    return torch.cat(parts, dim=1)
+
+
+def _full_dimension(
+    built: Built, compression: Compression, queries: Queries, positions: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Whitened products in all P dimensions and after the compression, both [Q, R]."""
+    left = dict(whiten(compression.whitening, queries.gradients))
+    y = compression.coordinates(queries.gradients).double()
+    whole, before = [], []
+    for batch in built.stages.data.batches(built.stages.batch_size, positions):
+        scale, products, coordinates = _products(built, compression, left, batch)
+        whole.append(products * scale)
+        before.append((y @ coordinates.double().mT) * scale)
+    return torch.cat(whole, dim=1).cpu(), torch.cat(before, dim=1).cpu()
+
+
+def _products(
+    built: Built, compression: Compression, left: Mapping[str, Tensor], batch: Batch
+) -> tuple[Tensor, Tensor, Tensor]:
+    scaled, gradients = scaled_gradients(built.stages.classifier, built.stages.layers, batch)
+    total = _whole_products(compression.whitening, left, gradients)
+    return scaled.scale, total, compression.coordinates(gradients)
+
+
+def _whole_products(whitening: Whitening, left: Mapping[str, Tensor], gradients: LayerGradients) -> Tensor:
+    parts = [left[name].flatten(1) @ value.flatten(1).mT for name, value in whiten(whitening, gradients)]
+    return torch.stack(parts).double().sum(dim=0)

@@ -1,0 +1,153 @@
+"""``--damping auto``: both dampings and K by the linear datamodeling score on held-out queries.
+
+Damping matters more than anything else about the curvature, and no rule of thumb finds it. So models are
+retrained on random halves once, and every setting of the grid is scored against them. Factors are free of
+damping and fitted once; each damping of the first stage costs one pass over the training set, each damping of
+the second stage only a K x K problem.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.agreement import linear_datamodeling
+from proponent.attribution.layers import find_layers
+from proponent.audit.datamodel import GroundTruth, ground_truth
+from proponent.classifier import load_classifier
+from proponent.errors import SpecError
+from proponent.rebuild.compression import DEFAULT_SIZE, Compression, fit_compression, project_rows
+from proponent.rebuild.ekfac import fit_factors
+from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.rows_stage import scaled_gradients
+from proponent.rebuild.stages import Stages
+from proponent.rebuild.training_set import TrainingSet
+from proponent.rebuild.workspace import Workspace, workspace_key
+from proponent.spec import ModelSpec
+
+DAMPINGS = (1.0, 10.0, 100.0, 1000.0)
+SECOND_DAMPINGS = (0.1, 0.3, 1.0, 3.0)
+SIZES = (256, 512, DEFAULT_SIZE)
+TOLERANCE = 0.98
+"""The smallest K whose score is at least this share of the best is taken."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting and its mean score over the queries."""
+
+    damping: float
+    second_damping: float
+    embedding_size: int
+    lds: float
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was tried and what was chosen, and why."""
+
+    spec: ModelSpec
+    trials: tuple[Trial, ...]
+    chosen: Trial
+    reason: str
+
+    def figures(self) -> dict[str, object]:
+        """For the manifest."""
+        return {"tuning": {"trials": [vars(trial) for trial in self.trials], "reason": self.reason}}
+
+
+def tune(
+    spec: ModelSpec,
+    directory: Path,
+    *,
+    subsets: int = 16,
+    queries: int = 100,
+    jobs: int = 1,
+    batch_size: int = 128,
+    memory: int = 8 << 30,
+    progress: StageProgress,
+) -> Tuning:
+    """Sweeps damping, second damping and K of a deep network's curvature.
+
+    Raises:
+        SpecError: The spec is of exact curvature, or lacks ``training`` or ``held_out``.
+    """
+    if spec.curvature.kind == "exact":
+        raise SpecError("damping 'auto' is for ekfac and kfac: exact curvature takes weight_decay", field="damping")
+    if spec.held_out is None or spec.training is None:
+        raise SpecError("damping 'auto' needs the keys 'training' and 'held_out'", field="damping")
+    classifier = load_classifier(spec)
+    data = TrainingSet.open(classifier, spec.dataset)
+    held_out = TrainingSet.open(classifier, spec.held_out, "held_out")
+    sizes = (len(data), len(held_out))
+    truth = ground_truth(
+        spec, directory / "retrained", sizes, subsets=subsets, queries=queries, seeds=1, jobs=jobs, progress=progress
+    )
+    key = workspace_key({"spec": spec.model_dump(mode="json"), "weights": classifier.weights_sha256})
+    layers = find_layers(classifier.model, spec.curvature.layers)
+    workspace = Workspace(directory / "tuning" / "factors", key)
+    stages = Stages(classifier, data, layers, workspace, batch_size, memory, progress)
+    trials = tuple(itertools.chain.from_iterable(_sweep(stages, held_out, truth)))
+    return _choose(spec, trials)
+
+
+def _sweep(stages: Stages, held_out: TrainingSet, truth: GroundTruth) -> Iterator[list[Trial]]:
+    factors = fit_factors(stages)
+    key = (stages.workspace.directory / "key").read_text(encoding="utf-8")
+    for damping in DAMPINGS:
+        own = Workspace(stages.workspace.directory.parent / f"damping-{damping:g}", key)
+        here = replace(stages, workspace=own)
+        compression = fit_compression(here, factors, damping)
+        yield _trials(damping, *_coordinates(here, held_out, truth, compression), truth)
+
+
+def _coordinates(
+    stages: Stages, held_out: TrainingSet, truth: GroundTruth, compression: Compression
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Y of the training rows [N, K] for unit output gradients, their scales [N], and y of the queries [Q, K]."""
+    shards = [stages.workspace.load(name) for name in project_rows(stages, compression)]
+    queries = []
+    for batch in held_out.batches(stages.batch_size, truth.positions):
+        scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
+        queries.append(compression.coordinates(gradients).double() * scaled.scale[:, None])
+    y = torch.cat([shard["y"] for shard in shards]).double()
+    return y, torch.cat([shard["scale"] for shard in shards]), torch.cat(queries).cpu()
+
+
+def _trials(damping: float, y: Tensor, scale: Tensor, queries: Tensor, truth: GroundTruth) -> list[Trial]:
+    found = []
+    moment = (y * scale[:, None]).mT @ y / len(y)
+    values, vectors = torch.linalg.eigh(moment)
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    for size in [k for k in SIZES if k < len(values)] + [len(values)]:
+        for second in SECOND_DAMPINGS:
+            damped = values[:size] + second * values[:size].mean()
+            left = queries @ vectors[:, :size] / damped
+            scores = left @ (y @ vectors[:, :size] * scale[:, None]).mT
+            lds = float(linear_datamodeling(scores, truth.subsets, truth.losses).mean())
+            found.append(Trial(damping, second, size, lds))
+    return found
+
+
+def _choose(spec: ModelSpec, trials: Sequence[Trial]) -> Tuning:
+    best = max(trials, key=lambda trial: trial.lds)
+    enough = [t for t in trials if t.lds >= TOLERANCE * best.lds]
+    chosen = min(enough, key=lambda trial: (trial.embedding_size, -trial.lds))
+    reason = (
+        f"damping {chosen.damping:g}, second damping {chosen.second_damping:g}, K {chosen.embedding_size}: "
+        f"LDS {chosen.lds:.4f}; the best of {len(trials)} settings has {best.lds:.4f}, and the smallest K within "
+        f"{1 - TOLERANCE:.0%} of it was taken"
+    )
+    update = {
+        "damping": chosen.damping,
+        "second_damping": chosen.second_damping,
+        "embedding_size": chosen.embedding_size,
+        "damping_relative": True,
+    }
+    curvature = spec.curvature.model_copy(update=update)
+    return Tuning(spec.model_copy(update={"curvature": curvature}), tuple(trials), chosen, reason)
