@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
 import shutil
-import subprocess
 import sys
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
 
 import tiny
+from proponent.cli import main
 from proponent.index.store import Store
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
@@ -43,15 +47,30 @@ def digests(store: Store) -> tuple[str, str]:
     return pointer["digest"], pointer["previous"]
 
 
-def run(*arguments: str | Path, store: Store, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "proponent.cli", *map(str, arguments), "--store", str(store.root)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str | Path, store: Store) -> Done:
+    """The command line, in this process."""
+    command = ["proponent", *map(str, arguments), "--store", str(store.root)]
+    streams, code = (io.StringIO(), io.StringIO()), 0
+    with (
+        mock.patch.object(sys, "argv", command),
+        mock.patch.object(warnings, "showwarning"),
+        contextlib.redirect_stdout(streams[0]),
+        contextlib.redirect_stderr(streams[1]),
+    ):
+        try:
+            main()
+        except SystemExit as left:
+            code = int(left.code or 0)
+    return Done(code, *(stream.getvalue() for stream in streams))
 
 
 def output(*arguments: str | Path, store: Store) -> Any:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import stores
 import tiny
 from proponent.attribution.groups import conjugate_gradient, fewest_to_cross, own_curvature
 from proponent.attribution.losses import get_loss
@@ -35,6 +36,7 @@ QUERIES = range(0, 360, 12)
 class Digits:
     """A logistic regression on all training digits, its explainer, and the data to train it again on."""
 
+    store: Store
     explainer: Explainer
     inputs: Tensor
     labels: Tensor
@@ -69,13 +71,14 @@ class Digits:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Digits:
     root = tmp_path_factory.mktemp("groups")
     spec = load_spec(train_preset("digits", root / "digits").spec)
-    explainer = Explainer.load(rebuild(spec, Store(root / "store"), RebuildOptions(quiet=True)))
+    store = Store(root / "store")
+    explainer = Explainer.load(rebuild(spec, store, RebuildOptions(quiet=True)))
     data = TrainingSet.open(explainer.classifier, explainer.classifier.spec.dataset)
     batch = data.batch(range(len(data)))
     assert spec.held_out is not None
     held_out = TrainingSet.open(explainer.classifier, spec.held_out, "held_out").batch(list(QUERIES))
     ids = [data.example_id(position) for position in range(len(data))]
-    return Digits(explainer, batch.inputs.double(), batch.labels, ids, held_out.inputs, held_out.labels)
+    return Digits(store, explainer, batch.inputs.double(), batch.labels, ids, held_out.inputs, held_out.labels)
 
 
 def correlation(first: Tensor, second: Tensor) -> float:
@@ -244,6 +247,23 @@ def test_one_bad_item_harms_no_other(trained: Digits, tmp_path: Path) -> None:
     assert [s.example_id for s in replies[1].score.results[0].scores] == trained.ids[:2]
     assert len(replies[3].removal.probabilities_after) == 10
     assert replies[4].flip.bundle_digest == trained.explainer.manifest.digest
+
+
+def test_the_command_line_asks_about_groups(trained: Digits, tmp_path: Path) -> None:
+    """The same numbers as the library's, and errors with their exit codes."""
+    image = tmp_path / "digit.png"
+    digits.test()[0][0].save(image)
+    scored = stores.output("score", image, *trained.ids[:2], "--measure", "influence", store=trained.store)
+    assert [s["example_id"] for s in scored["results"][0]["scores"]] == trained.ids[:2]
+    removed = stores.output("removal", image, *trained.ids[:200], store=trained.store)
+    expected = trained.explainer.estimate_removal(trained.queries[0], Target(), trained.ids[:200], second_order=True)
+    assert removed["loss_change"] == pytest.approx(expected.loss_change, rel=1e-3)
+    assert removed["group_size"] == "200"
+    found = stores.output("flip", image, store=trained.store)
+    assert len(found["members"]) == len(trained.explainer.find_flip_set(trained.queries[0]).members) > 0
+    assert stores.run("flip", image, "--max-size", "2", store=trained.store).stdout.count("note:") == 1
+    assert stores.run("score", image, "nope", store=trained.store).returncode == 3
+    assert stores.run("removal", image, trained.ids[0], "--against", "3", store=trained.store).returncode == 2
 
 
 @pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning")

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from proponent import cli_groups, cli_index
 from proponent.cli_audit import audit
-from proponent.cli_index import register
 from proponent.cli_options import DEFAULT_STORE, JsonOption, ModelOption, QuietOption, StoreOption
 from proponent.errors import ProponentError, SpecError
 from proponent.exit_codes import exit_code
@@ -27,7 +27,8 @@ app = typer.Typer(
     help="Serve a PyTorch classifier with the training examples that argued for and against each prediction.",
 )
 
-register(app)
+cli_groups.register(app)
+cli_index.register(app)
 app.command()(audit)
 
 

@@ -1,16 +1,16 @@
-"""Explaining one image file in this process, by the same worker code that TorchServe runs."""
+"""Questions about one image file, answered in this process by the same worker code that TorchServe runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from proponent.errors import InvalidInputError, NotFoundError
+from proponent.errors import InvalidInputError, NotFoundError, ProponentError
 from proponent.explainer import Explainer
-from proponent.messages import MEASURES
+from proponent.messages import CODES, MEASURES
 from proponent.results import Measure
 from proponent.v1 import explanation_pb2 as pb
-from proponent.v1.worker_pb2 import WorkerRequest
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 from proponent.worker import Item, Worker
 
 
@@ -29,20 +29,39 @@ def explain_file(
         NotFoundError: No such image.
         InvalidInputError: The image or an option is unusable.
     """
+    request = query_message(image, measures=measures, class_id=class_id, against=against)
+    request.top_k = top_k
+    request.view = pb.VIEW_THUMBNAIL
+    return answer(bundle, WorkerRequest(explain=request)).explain
+
+
+def query_message(
+    image: Path, *, measures: Sequence[str] | None = None, class_id: int | None = None, against: int | None = None
+) -> pb.ExplainRequest:
+    """A question about an image file.
+
+    Raises:
+        NotFoundError: No such image.
+        InvalidInputError: An unknown measure, or a contrast without the class argued for.
+    """
     if not image.is_file():
         raise NotFoundError(f"image not found: {image.absolute()}", field="image")
-    request = pb.ExplainRequest(
+    return pb.ExplainRequest(
         model="local",
         encoded_image=image.read_bytes(),
-        top_k=top_k,
         measures=[measure_number(name) for name in measures or ()],  # type: ignore[misc]
         target=target_message(class_id, against),
-        view=pb.VIEW_THUMBNAIL,
     )
-    [reply] = Worker(Explainer.load(bundle)).answer([Item(WorkerRequest(explain=request), as_json=False)])
+
+
+def answer(bundle: Path, request: WorkerRequest) -> WorkerReply:
+    """The reply of a worker that has loaded a bundle; its error is raised."""
+    [reply] = Worker(Explainer.load(bundle)).answer([Item(request, as_json=False)])
     if reply.HasField("error"):
-        raise InvalidInputError(reply.error.message, field=reply.error.field, reason=reply.error.reason)
-    return reply.explain
+        error = reply.error
+        kind = next((kind for kind, code in CODES if code == error.code), ProponentError)
+        raise kind(error.message, field=error.field, reason=error.reason)
+    return reply
 
 
 def measure_number(name: str) -> int:
