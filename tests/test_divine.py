@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
+import stores
 import tiny
 from proponent.attribution.divine import (
     PoolDomain,
@@ -154,10 +157,15 @@ def test_kernel_is_the_rbf_of_unit_rows() -> None:
 
 
 @pytest.fixture(scope="module")
-def explainer(tmp_path_factory: pytest.TempPathFactory) -> Explainer:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     root = tmp_path_factory.mktemp("divine")
-    spec = load_spec(tiny.project(root / "toy", count=60))
-    return Explainer.load(rebuild(spec, Store(root / "store"), RebuildOptions(quiet=True)))
+    rebuild(load_spec(tiny.project(root / "toy", count=60)), Store(root / "store"), RebuildOptions(quiet=True))
+    return Store(root / "store")
+
+
+@pytest.fixture(scope="module")
+def explainer(store: Store) -> Explainer:
+    return Explainer.load(store.current(stores.MODEL))
 
 
 def ask(explainer: Explainer, options: ExplainOptions) -> Explanation:
@@ -200,3 +208,15 @@ def test_capped_candidates_are_told(explainer: Explainer) -> None:
     assert notice.count == min(len(full.results[0].proponents), len(full.results[0].opponents))
     raised = ask(explainer, ExplainOptions(top_k=8, diversity=Diversity(gamma=1.0, candidates=2)))
     assert [n.count for n in raised.notices if n.code is NoticeCode.CANDIDATES_CAPPED] == [8]
+
+
+def test_the_command_line_asks_for_diversity(store: Store, tmp_path: Path) -> None:
+    Image.fromarray(tiny.pictures(1, 1)[0][0].numpy()).save(tmp_path / "x.png")
+    ask_for = ("explain", tmp_path / "x.png", "--top-k", "4", "--measure", "influence")
+    plain = stores.output(*ask_for, store=store)["results"]
+    zero = stores.output(*ask_for, "--diverse", "mmd", "--gamma", "0", store=store)["results"]
+    assert zero == plain
+    diverse = stores.output(*ask_for, "--diverse", "sum-redundancy", "--gamma", "5", store=store)["results"]
+    assert diverse != plain
+    refused = stores.run(*ask_for, "--diverse", "nonsense", store=store)
+    assert (refused.returncode, "facility-location" in refused.stderr) == (2, True)

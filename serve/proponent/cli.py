@@ -146,6 +146,10 @@ def explain(
     measure: Annotated[list[str] | None, typer.Option(help="influence, theta-relatif or l-relatif.")] = None,
     class_id: Annotated[int | None, typer.Option(help="Class to explain; default: the predicted one.")] = None,
     against: Annotated[int | None, typer.Option(help="Why --class-id rather than this class.")] = None,
+    diverse: Annotated[
+        str | None, typer.Option(help="DIVINE selection by sum-redundancy, facility-location or mmd.")
+    ] = None,
+    gamma: Annotated[float, typer.Option(min=0, help="Weight of --diverse; 0 gives plain top-k.")] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
     """Explain one image with the current bundle, without a service.
@@ -165,6 +169,8 @@ def explain(
         measures=measure,
         class_id=class_id,
         against=against,
+        diverse=diverse,
+        gamma=gamma,
     )
     if as_json:
         typer.echo(MessageToJson(reply, preserving_proto_field_name=True))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from proponent.errors import InvalidInputError, NotFoundError, ProponentError
 from proponent.explainer import Explainer
-from proponent.messages import CODES, MEASURES
-from proponent.results import Measure
+from proponent.messages import CODES, MEASURES, REDUNDANCIES
+from proponent.results import Measure, Redundancy
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 from proponent.worker import Item, Worker
@@ -22,6 +22,8 @@ def explain_file(
     measures: Sequence[str] | None = None,
     class_id: int | None = None,
     against: int | None = None,
+    diverse: str | None = None,
+    gamma: float = 1.0,
 ) -> pb.ExplainResponse:
     """Explains an image file with a bundle, thumbnails included.
 
@@ -32,6 +34,8 @@ def explain_file(
     request = query_message(image, measures=measures, class_id=class_id, against=against)
     request.top_k = top_k
     request.view = pb.VIEW_THUMBNAIL
+    if diverse is not None:
+        request.diversity.CopyFrom(pb.Diversity(redundancy=redundancy_number(diverse), gamma=gamma))  # type: ignore[arg-type]
     return answer(bundle, WorkerRequest(explain=request)).explain
 
 
@@ -71,6 +75,15 @@ def measure_number(name: str) -> int:
             return number
     known = ", ".join(measure.value for measure in Measure)
     raise InvalidInputError(f"measure {name!r} is unknown, expected one of {known}", field="measures")
+
+
+def redundancy_number(name: str) -> int:
+    """Number of a redundancy term by its name, e.g. ``facility-location``."""
+    for number, redundancy in REDUNDANCIES.items():
+        if redundancy.value == name:
+            return number
+    known = ", ".join(redundancy.value for redundancy in Redundancy)
+    raise InvalidInputError(f"redundancy {name!r} is unknown, expected one of {known}", field="diversity.redundancy")
 
 
 def target_message(class_id: int | None, against: int | None) -> pb.Target | None:

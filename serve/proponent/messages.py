@@ -47,9 +47,9 @@ MEASURES: Mapping[int, Measure] = {
     pb.MEASURE_L_RELATIF: Measure.L_RELATIF,
 }
 _MEASURE_NUMBERS = {measure: number for number, measure in MEASURES.items()}
-_REDUNDANCIES = {
-    pb.REDUNDANCY_UNSPECIFIED: Redundancy.SUM,
+REDUNDANCIES: Mapping[int, Redundancy] = {
     pb.REDUNDANCY_SUM: Redundancy.SUM,
+    pb.REDUNDANCY_UNSPECIFIED: Redundancy.SUM,
     pb.REDUNDANCY_FACILITY_LOCATION: Redundancy.FACILITY_LOCATION,
     pb.REDUNDANCY_MMD: Redundancy.MMD,
 }
@@ -107,12 +107,12 @@ def _target(target: pb.Target) -> Target:
 
 
 def _diversity(diversity: pb.Diversity) -> Diversity:
-    if diversity.redundancy not in _REDUNDANCIES:
+    if diversity.redundancy not in REDUNDANCIES:
         raise InvalidInputError(f"redundancy {diversity.redundancy} is unknown", field="diversity.redundancy")
     _check_weight(diversity.gamma, "gamma")
     _check_weight(diversity.bandwidth, "bandwidth")
     return Diversity(
-        redundancy=_REDUNDANCIES[diversity.redundancy],
+        redundancy=REDUNDANCIES[diversity.redundancy],
         gamma=diversity.gamma,
         candidates=diversity.candidates or DEFAULT_CANDIDATES,
         bandwidth=diversity.bandwidth or None,
