@@ -8,8 +8,12 @@ from typing import Any
 
 import torch
 
-from proponent.errors import ProponentError
-from proponent.worker import Item, Worker, encode_reply, read_item
+from proponent.v1.worker_pb2 import WorkerReply
+from proponent.worker import PROTOBUF, Worker, encode_reply, read_item, speaks_json
+
+# HTTP status and phrase by google.rpc.Code.
+_STATUS = {3: (400, "Bad Request"), 13: (500, "Internal Server Error")}
+_UNAVAILABLE = (503, "Service Unavailable")
 
 
 class InfluenceHandler:
@@ -27,29 +31,29 @@ class InfluenceHandler:
 
     def handle(self, rows: list[dict[str, Any]], context: Any) -> list[bytes]:
         """One reply for each row of a batch, whatever its mix of predictions and explanations."""
+        types = [_header(context, index, "content-type").lower() for index in range(len(rows))]
         items = [
-            read_item(
-                row, _header(context, index, "explain").lower() == "true", _header(context, index, "content-type")
-            )
+            read_item(row, _header(context, index, "explain").lower() == "true", types[index])
             for index, row in enumerate(rows)
         ]
         replies = self._worker.answer(items)
         return [
-            self._finish(item, reply, context, i) for i, (item, reply) in enumerate(zip(items, replies, strict=True))
+            _finished(reply, speaks_json(row, types[index]), context, index)
+            for index, (row, reply) in enumerate(zip(rows, replies, strict=True))
         ]
 
-    def _finish(self, item: Item | ProponentError, reply: Any, context: Any, index: int) -> bytes:
-        as_json = item.as_json if isinstance(item, Item) else bool(_header(context, index, "content-type"))
-        context.set_response_content_type(index, "application/json" if as_json else "application/x-protobuf")
-        if as_json and reply.WhichOneof("outcome") == "error":
-            context.set_response_status(
-                400 if reply.error.code == 3 else 503, "Bad input" if reply.error.code == 3 else "Unavailable", index
-            )
-        return encode_reply(reply, as_json)
+
+def _finished(reply: WorkerReply, as_json: bool, context: Any, index: int) -> bytes:
+    context.set_response_content_type(index, "application/json" if as_json else PROTOBUF)
+    if as_json and reply.WhichOneof("outcome") == "error":
+        context.set_response_status(*_STATUS.get(reply.error.code, _UNAVAILABLE), index)
+    return encode_reply(reply, as_json)
 
 
 def _header(context: Any, index: int, name: str) -> str:
-    return str(context.get_request_header(index, name) or "")
+    """A header by its name in lower case; callers write it as they like."""
+    headers = context.get_all_request_header(index)
+    return next((str(value) for key, value in headers.items() if key.lower() == name), "")
 
 
 def _device(context: Any) -> torch.device | None:

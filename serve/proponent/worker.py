@@ -34,6 +34,14 @@ from proponent.results import ExplainOptions, Prediction
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
+PROTOBUF = "application/x-protobuf"
+_IMAGE_KEYS = ("data", "body", "image")
+_FORM = "application/x-www-form-urlencoded"
+# TorchServe decodes such a body as text before the handler sees it, so the image is lost.
+_AS_FORM = (
+    "the image came as a URL-encoded form, which is what curl says by default: use curl --upload-file, or add "
+    "--header 'Content-Type: application/octet-stream'"
+)
 Answer = Message | ProponentError
 R = TypeVar("R")
 T = TypeVar("T")
@@ -120,7 +128,8 @@ def _call(item: Item) -> str:
 def _predict(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
     requests = [item.request.predict for item in items]
     inputs = [_attempt(partial(_required, explainer), request) for request in requests]
-    predictions = iter(explainer.predict([value for value in inputs if isinstance(value, Tensor)]))
+    good = [value for value in inputs if isinstance(value, Tensor)]
+    predictions = iter(explainer.predict(good) if good else [])
     return [
         value if isinstance(value, ProponentError) else _predicted(explainer, next(predictions), request)
         for value, request in zip(inputs, requests, strict=True)
@@ -198,20 +207,26 @@ def read_item(row: Mapping[str, Any], explain: bool, content_type: str) -> Item 
     """Reads one row of TorchServe's batch.
 
     A serialised WorkerRequest comes in ``data`` over gRPC, or in a body of type application/x-protobuf; any
-    other body is a raw image with default options, and ``explain`` says at which of TorchServe's two paths.
+    other body, or file of a multipart form, is a raw image with default options, and ``explain`` says at which of
+    TorchServe's two paths.
     """
-    content = row.get("data") if row.get("data") is not None else row.get("body")
-    if isinstance(content, str):
-        content = content.encode()
+    if content_type.startswith(_FORM):
+        return InvalidInputError(_AS_FORM, field="content-type", reason="UNSUPPORTED_MEDIA_TYPE")
+    content = next((row[key] for key in _IMAGE_KEYS if row.get(key) is not None), None)
     if not isinstance(content, bytes | bytearray):
         return InvalidInputError("request body is empty or JSON, expected the bytes of an image", field="body")
     data = bytes(content)
-    if content_type and not content_type.startswith("application/x-protobuf"):
+    if speaks_json(row, content_type):
         return _raw_image(data, explain)
     try:
         return Item(WorkerRequest.FromString(data), as_json=False)
     except DecodeError:
         return InvalidInputError("data is no serialised proponent.v1.WorkerRequest", field="data")
+
+
+def speaks_json(row: Mapping[str, Any], content_type: str) -> bool:
+    """Whether a row came over HTTP from a caller that knows nothing of WorkerRequest."""
+    return not content_type.startswith(PROTOBUF) and ("body" in row or bool(content_type))
 
 
 def _raw_image(data: bytes, explain: bool) -> Item:

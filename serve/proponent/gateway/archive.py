@@ -1,9 +1,15 @@
-"""What TorchServe loads for a model: a no-archive directory with the handler and the path of the bundle."""
+"""What TorchServe loads for a model: a no-archive directory with the handler and the path of the bundle.
+
+``python -m proponent.gateway.archive STORE MODEL OUT`` writes one for a TorchServe of your own, with OUT as its
+model store; ``proponent`` must be installed where its workers run, and the bundle must stay where it is.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -11,8 +17,11 @@ from typing import Self
 import yaml
 
 import proponent
-from proponent.errors import NotFoundError
+from proponent.errors import NotFoundError, ProponentError
+from proponent.exit_codes import exit_code
 from proponent.gateway.settings import Settings
+from proponent.index.lifecycle import check_bundle
+from proponent.index.store import Store
 
 HANDLER = "influence_handler.py"
 
@@ -73,7 +82,7 @@ def write_archive(
 ) -> Archive:
     """Writes the directory of one version of a model; ``weights`` None means the bundle's own."""
     path = model_store / f"{model}-{version}"
-    (path / "MAR-INF").mkdir(parents=True)
+    (path / "MAR-INF").mkdir(parents=True, exist_ok=True)
     manifest = _manifest(model, version)
     (path / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
     config = {**_worker_config(options), "proponent": _bundle_config(bundle, weights)}
@@ -117,3 +126,36 @@ def _bundle_config(bundle: Path, weights: Path | None) -> dict[str, str | None]:
         "bundle": str(bundle.absolute()),
         "weights": None if weights is None else str(weights.absolute()),
     }
+
+
+def package(store: Store, model: str, out: Path) -> Archive:
+    """Writes the archive of a model's current bundle, with the digest's first digits as its version.
+
+    Raises:
+        NotFoundError: No such model.
+        CorruptBundleError: The bundle is damaged.
+    """
+    bundle = store.current(model)
+    check_bundle(bundle, model)
+    return write_archive(out, model, bundle.name[:12], bundle, None, WorkerOptions.of(Settings(store=store.root)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Packages a model and prints the archive's path; an error is one line on standard error."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/package_model", description="Package a model's current bundle for a TorchServe of your own."
+    )
+    parser.add_argument("store", type=Path, help="directory of bundles")
+    parser.add_argument("model")
+    parser.add_argument("out", type=Path, help="model store of a TorchServe")
+    options = parser.parse_args(arguments)
+    try:
+        print(package(Store(options.store), options.model, options.out).path)
+    except ProponentError as error:
+        print(f"error: {error.message} [{error.reason}]", file=sys.stderr)
+        return exit_code(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
