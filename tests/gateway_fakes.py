@@ -64,17 +64,19 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.asked: list[tuple[WorkerRequest, float]] = []
-        self.answer: Callable[[WorkerRequest], WorkerReply] = _echo
+        self.deployments: list[Deployment] = []
+        self.answer: Callable[[WorkerRequest], WorkerReply] = echo
         self.hold: asyncio.Event | None = None
 
     async def ask(self, deployment: Deployment, request: WorkerRequest, timeout_s: float) -> WorkerReply:
         self.asked.append((request, timeout_s))
+        self.deployments.append(deployment)
         if self.hold is not None:
             await self.hold.wait()
         return self.answer(request)
 
 
-def _echo(request: WorkerRequest) -> WorkerReply:
+def echo(request: WorkerRequest) -> WorkerReply:
     kind = request.WhichOneof("call") or ""
     prediction = pb.Prediction(class_id=1, label="b", probabilities=[0.25, 0.5, 0.25])
     asked: Any = getattr(request, kind)

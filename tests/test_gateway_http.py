@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway_fakes import Service
+from gateway_fakes import Service, echo
 from proponent.errors import MismatchError, UnavailableError
+from proponent.gateway.http_docs import docs_page
 from proponent.gateway.http_json import to_json
 from proponent.gateway.http_server import create_app
 from proponent.gateway.readiness import Readiness
 from proponent.v1 import explanation_pb2 as pb
-from proponent.v1.worker_pb2 import WorkerReply
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
 IMAGE = base64.b64encode(b"png").decode()
 EXPLAIN = "/v1/models/toy:explain"
@@ -205,3 +207,56 @@ def test_integers_are_numbers_and_every_field_is_there() -> None:
     assert values["train_size"] == 10 and values["notices"][0]["count"] == 7
     assert values["results"] == [] and values["target_class_id"] == 0
     assert to_json(pb.GetModelResponse(input_shape=[1, 8]))["input_shape"] == [1, 8]
+
+
+def test_the_docs_page_describes_every_path_and_loads_nothing(door: Door) -> None:
+    page = door("GET", "/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for path, methods in door("GET", "/openapi.json").json()["paths"].items():
+        for method in methods:
+            assert f"{method.upper()} {path}" in page.text
+    assert "facility-location" in page.text
+    assert not any(sign in page.text for sign in ("<script", "src=", "http://", "https://", "@import", "url("))
+
+
+def test_the_docs_page_escapes_what_it_shows() -> None:
+    operation = {"description": "<b>", "requestBody": {"content": {"a/b": {"schema": {"x": "</pre><script>"}}}}}
+    page = docs_page({"info": {"title": "<i>"}, "paths": {"/<p>": {"get": operation}}})
+    assert "<script>" not in page and "<b>" not in page and "<i>" not in page and "<p></h3>" not in page
+
+
+def test_forgotten_examples_are_not_disclosed(door: Door) -> None:
+    before = door("GET", "/v1/models/toy/suspects?limit=3").json()
+    first = before["suspects"][0]["example_id"]
+    assert door("GET", f"/v1/examples/{first}").status_code == 200
+    door.service.tombstones.add([first], "2026-01-01T00:00:00+00:00")
+    after = door("GET", "/v1/models/toy/suspects?limit=2").json()
+    assert after["suspects"][0]["example_id"] == before["suspects"][1]["example_id"]
+    assert after["total"] == before["total"] - 1
+    gone = door("GET", f"/v1/examples/{first}")
+    assert (gone.status_code, gone.json()["reason"]) == (404, "EXAMPLE_UNKNOWN")
+    door.service.tombstones.path.write_text("{")
+    broken = door("GET", "/v1/examples/toy/3")
+    assert (broken.status_code, broken.json()["reason"]) == (503, "BUNDLE_CORRUPT")
+
+
+def test_one_bundle_answers_all_instances_of_a_call(door: Door) -> None:
+    """A switch in the middle of a call must not mix two bundles in it."""
+    service = door.service
+    old = service.model.deployment
+    new = service.model.prepare(replace(old.contents, manifest=replace(old.manifest, digest="e" * 64)))
+    asked = []
+
+    def answer(request: WorkerRequest) -> WorkerReply:
+        asked.append(service.worker.deployments[-1])
+        service.model.switch(new)
+        return echo(request)
+
+    service.worker.answer = answer
+    reply = door("POST", EXPLAIN, json={"instances": [{"image": IMAGE}] * 40}).json()
+    assert len(asked) == 40 and set(asked) == {old}
+    assert reply["bundle_digest"] == old.manifest.digest
+    assert door("POST", EXPLAIN, json={"instances": [{"image": IMAGE}]}).json()["bundle_digest"] == "e" * 64
+    assert asked[-1] is new
+    asyncio.run(asyncio.wait_for(old.idle(), 1))

@@ -120,6 +120,12 @@ def test_refuses_bad_input_over_grpc(service: RunningGateway, bad: Bad) -> None:
     assert_good(service)
 
 
+def test_a_prediction_refuses_a_bad_image_too(service: RunningGateway) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        service.rpc.Predict(pb.PredictRequest(model=MODEL, encoded_image=b"no image"), timeout=30)
+    assert details(caught.value) == ("IMAGE_UNREADABLE", "encoded_image")
+
+
 @pytest.mark.parametrize("bad", BAD_INPUTS, ids=lambda bad: bad.name)
 def test_refuses_bad_input_over_http(service: RunningGateway, bad: Bad) -> None:
     content = json.dumps(bad.body())

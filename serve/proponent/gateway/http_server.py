@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from proponent.errors import InvalidInputError, NotFoundError, ProponentError
 from proponent.gateway.auth import Scope
 from proponent.gateway.http_body import Instance, RawImage, read_instances, read_json
+from proponent.gateway.http_docs import docs_response
 from proponent.gateway.http_json import image_key, parse_message, parse_query, to_json
 from proponent.gateway.http_log import RequestLog
 from proponent.gateway.http_openapi import EXPLAIN_BODY, PREDICT_BODY, PROBLEMS, QUERY_BODY
@@ -31,7 +32,8 @@ Ask = Callable[[One, Call], Awaitable[Any]]
 
 def create_app(calls: ExplanationCalls, metrics: Metrics, readiness: Readiness, limits: Limits) -> FastAPI:
     """The application with all its routes."""
-    app = FastAPI(title="proponent", summary="Predictions and the training examples behind them.")
+    summary = "Predictions and the training examples behind them."
+    app = FastAPI(title="proponent", summary=summary, docs_url=None, redoc_url=None)
     app.add_exception_handler(ProponentError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)
     app.add_middleware(RequestLog, metrics=metrics)
@@ -183,6 +185,11 @@ def _add_operation_routes(app: FastAPI, metrics: Metrics, readiness: Readiness) 
         """Whether every model has a healthy worker."""
         error = readiness.error()
         return JSONResponse({"status": "ready"}) if error is None else problem_response(error, status=503)
+
+    @app.get("/docs", tags=["operation"])
+    async def docs(request: Request) -> Response:
+        """Describe the paths for people."""
+        return docs_response(request.app.openapi())
 
     @app.get("/metrics", tags=["operation"])
     async def figures() -> Response:
