@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from proponent.errors import CorruptBundleError
+from proponent.index.selection import largest
 from proponent.results import Measure
 
 PADDING = 16
@@ -33,6 +34,12 @@ PRODUCT_ERROR = 2.0e-3
 # Scales below this are scanned as if they were this large: float32 would lose them. Their bounds are upper ones only.
 TINY = 1.0e-30
 SCORED_AT_ONCE = 1 << 16
+SIGNS = (1.0, -1.0)
+SPARE = 22
+"""Rows beyond k that are computed exactly, so that a look past the end of a list is rarely needed."""
+
+End = tuple[Measure, float]
+Shortlist = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,7 @@ class InfluenceIndex:
         self._codes = codes
         self.scales = scales
         self.size = size
+        self._exact_scales = {m: scales.of(m) for m in Measure}
         self._weights = {m: _scanned(scales.of(m)).to(codes.device) for m in Measure}
 
     @classmethod
@@ -212,44 +220,90 @@ class InfluenceIndex:
 
     def scores(self, query: Query, rows: Sequence[int], measure: Measure) -> list[float]:
         """Exact scores of named rows (float64 accumulation over the stored fp16 rows)."""
-        scales, direction = self.scales.of(measure), query.direction.to(self.device).double()
-        found: list[float] = []
-        for chosen in torch.split(torch.as_tensor(rows, dtype=torch.long), SCORED_AT_ONCE):
-            # A sum row by row: a matrix product rounds a row differently with other rows beside it.
-            products = (self._codes[chosen.to(self.device), : self.size].double() * direction).sum(dim=1)
-            found += (products.cpu() * scales[chosen] * query.norm).tolist()
-        return found
+        chosen = torch.as_tensor(rows, dtype=torch.long)
+        return self._weighted(self._exact(query, chosen), query, chosen, measure).tolist()
 
     def search(
         self, queries: Sequence[Query], measures: Sequence[Measure]
     ) -> list[Mapping[Measure, tuple[Hits, Hits]]]:
         """For each query and measure the proponents (scores > 0) and the opponents (scores < 0)."""
         products = self.products(torch.stack([query.direction for query in queries]))
-        return [
-            {m: (self._end(p, q, m, 1.0), self._end(p, q, m, -1.0)) for m in measures}
-            for p, q in zip(products, queries, strict=True)
-        ]
+        allowed = self._allowed(queries)
+        count = min(max(query.k for query in queries) + SPARE, len(self))
+        shortlists: dict[End, Shortlist] = {}
+        for sign in SIGNS:
+            reach = torch.add(PRODUCT_ERROR, products, alpha=sign)
+            for measure in measures:
+                bounds = (
+                    reach * self._weights[measure] if allowed is None else reach * self._weights[measure] * allowed
+                )
+                shortlists[measure, sign] = largest(bounds, count)
+        return [self._hits(query, products[b], b, shortlists, measures) for b, query in enumerate(queries)]
 
-    def _end(self, products: Tensor, query: Query, measure: Measure, sign: float) -> Hits:
-        rows = self._candidates(products, query, measure, sign).tolist()
-        scores = self.scores(query, rows, measure)
-        kept = sorted((-sign * score, row) for row, score in zip(rows, scores, strict=True) if sign * score > 0)
-        best = kept[: query.k]
-        return Hits(rows=[row for _, row in best], scores=[-sign * value for value, _ in best])
+    def _allowed(self, queries: Sequence[Query]) -> Tensor | None:
+        """1 where a row may appear, [B, N] float32; None where nothing is filtered."""
+        if all(query.eligible is None for query in queries):
+            return None
+        everything = torch.ones(len(self), dtype=torch.bool)
+        masks = [everything if query.eligible is None else query.eligible for query in queries]
+        return torch.stack(masks).to(self.device, torch.float32)
 
-    def _candidates(self, products: Tensor, query: Query, measure: Measure, sign: float) -> Tensor:
-        """Every row that can be among the k strongest, given the error bound of the product."""
-        weights = self._weights[measure]
-        reach = PRODUCT_ERROR * weights
-        upper = torch.addcmul(reach, weights, products, value=sign)
+    def _hits(
+        self,
+        query: Query,
+        products: Tensor,
+        number: int,
+        shortlists: Mapping[End, Shortlist],
+        measures: Sequence[Measure],
+    ) -> Mapping[Measure, tuple[Hits, Hits]]:
+        """Both ends of every measure of one query; the exact products of all shortlists in one gather."""
+        chosen = {end: rows[number].cpu() for end, (_, rows) in shortlists.items()}
+        gathered = self._exact(query, torch.cat(list(chosen.values()))).view(len(chosen), -1)
+        exact = dict(zip(chosen, gathered, strict=True))
+        found: dict[End, Hits] = {}
+        for end, rows in chosen.items():
+            beyond = float(shortlists[end][0][number, -1])
+            hits, enough = self._best(query, rows, exact[end], end, beyond)
+            found[end] = hits if enough else self._widened(query, products, end, len(rows))
+        return {measure: (found[measure, 1.0], found[measure, -1.0]) for measure in measures}
+
+    def _best(self, query: Query, rows: Tensor, exact: Tensor, end: End, beyond: float) -> tuple[Hits, bool]:
+        """The strongest of a shortlist, ties by row, and whether no row outside it (bound ``beyond``) can matter."""
+        measure, sign = end
+        scores = (sign * self._weighted(exact, query, rows, measure)).tolist()
+        allowed = [True] * len(scores) if query.eligible is None else query.eligible[rows].tolist()
+        listed = zip(scores, rows.tolist(), allowed, strict=True)
+        kept = sorted((-score, row) for score, row, may in listed if may and score > 0)[: query.k]
+        weakest = -kept[-1][0] / query.norm if len(kept) == query.k and query.norm > 0 else 0.0
+        enough = len(rows) == len(self) or beyond <= 0 or weakest > beyond
+        return Hits(rows=[row for _, row in kept], scores=[-sign * value for value, _ in kept]), enough
+
+    def _widened(self, query: Query, products: Tensor, end: End, count: int) -> Hits:
+        """The same from ever longer shortlists: near-ties at the end of the list, or scales beyond float32."""
+        measure, sign = end
+        bounds = torch.add(PRODUCT_ERROR, products, alpha=sign) * self._weights[measure]
         if query.eligible is not None:
-            upper = upper.masked_fill(~query.eligible.to(self.device), -torch.inf)
-        upper = upper.masked_fill(weights == 0, -torch.inf)
-        k = min(query.k, len(self))
-        best = upper.topk(k)
-        lower = torch.where(weights[best.indices] > TINY, best.values - 2 * reach[best.indices], 0.0)
-        threshold = lower.amin().clamp(min=0.0)
-        return torch.nonzero((upper >= threshold) & (upper > -torch.inf)).flatten().cpu()
+            bounds *= query.eligible.to(bounds)
+        while True:
+            count = min(4 * count, len(self))
+            values, rows = bounds.topk(count)
+            chosen = rows.cpu()
+            hits, enough = self._best(query, chosen, self._exact(query, chosen), end, float(values[-1]))
+            if enough:
+                return hits
+
+    def _exact(self, query: Query, rows: Tensor) -> Tensor:
+        """Products with stored rows, [n] float64."""
+        direction = query.direction.to(self.device).double()
+        # A sum row by row: a matrix product rounds a row differently with other rows beside it.
+        parts = [
+            (self._codes[chosen.to(self.device), : self.size].double() * direction).sum(dim=1).cpu()
+            for chosen in torch.split(rows, SCORED_AT_ONCE)
+        ]
+        return torch.cat(parts)
+
+    def _weighted(self, exact: Tensor, query: Query, rows: Tensor, measure: Measure) -> Tensor:
+        return exact * self._exact_scales[measure][rows] * query.norm
 
 
 def _scanned(scale: Tensor) -> Tensor:

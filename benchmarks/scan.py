@@ -1,0 +1,111 @@
+"""Time of one scan, all six lists, against the machine's own read bandwidth and against a BLAS product.
+
+For one query the floor is the time to read the fp16 rows once, measured in the same run with the same threads on
+a buffer of the same size. For 32 queries the peer is one fp32 matrix product of the same size (rows already
+widened to fp32, which takes twice the memory). Repeats are interleaved; ratios are of medians.
+
+Run: ``python benchmarks/scan.py [--threads 2] [--rows 60000]``. Prints a table, then one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from proponent.index.rows import InfluenceIndex, Query, RowScales, write_rows, write_scales
+from proponent.results import Measure
+
+BATCH = 32
+TOP = 10
+
+
+def open_index(directory: Path, rows: int, size: int) -> InfluenceIndex:
+    """An index of random unit rows whose norms span four orders of magnitude, as those of a trained network do."""
+    generator = torch.Generator().manual_seed(0)
+
+    def blocks() -> list[torch.Tensor]:
+        whole = torch.randn(rows, size, generator=generator)
+        return [torch.nn.functional.normalize(whole, dim=1).half()]
+
+    norms = torch.logspace(-3, 1, rows, dtype=torch.float64)[torch.randperm(rows, generator=generator)]
+    ratio = 0.5 + 0.5 * torch.rand(rows, generator=generator, dtype=torch.float64)
+    directed = torch.ones(rows, dtype=torch.bool)
+    columns = {name: norms.clone() for name in RowScales.__dataclass_fields__}
+    columns |= {"relative_theta": ratio, "relative_l": ratio.clone(), "directed": directed}
+    scales = RowScales(**columns)
+    write_rows(directory / "rows", blocks(), size)
+    write_scales(directory / "scales", scales)
+    return InfluenceIndex.open(directory / "rows", directory / "scales", size)
+
+
+def queries(size: int, count: int) -> list[Query]:
+    generator = torch.Generator().manual_seed(1)
+    directions = torch.nn.functional.normalize(torch.randn(count, size, generator=generator), dim=1)
+    return [Query(direction, 1.0, TOP) for direction in directions]
+
+
+def interleaved(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median milliseconds of each, measured in turn."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if repeat:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def measure(rows: int, size: int) -> list[dict[str, object]]:
+    with tempfile.TemporaryDirectory() as work:
+        index = open_index(Path(work), rows, size)
+        one, many = queries(size, 1), queries(size, BATCH)
+        buffer = torch.zeros(rows * size // 4, dtype=torch.int64)
+        wide = torch.randn(rows, size)
+        block = torch.stack([query.direction for query in many])
+        single = interleaved(
+            {
+                "floor": lambda: buffer.sum(),
+                "product": lambda: index.products(one[0].direction[None]),
+                "search": lambda: index.search(one, tuple(Measure)),
+            },
+            15,
+        )
+        batch = interleaved({"blas": lambda: block @ wide.T, "search": lambda: index.search(many, tuple(Measure))}, 5)
+    return [
+        {"queries": 1, "K": size, "peer": "read bandwidth, fp16", "target": 1.5, **_row(single, "floor")},
+        {"queries": BATCH, "K": size, "peer": "fp32 BLAS product", "target": 1.3, **_row(batch, "blas")},
+    ]
+
+
+def _row(times: Mapping[str, float], peer: str) -> dict[str, object]:
+    extra = {"product_ms": round(times["product"], 2)} if "product" in times else {}
+    ratio = round(times["search"] / times[peer], 2)
+    return {"search_ms": round(times["search"], 2), "peer_ms": round(times[peer], 2), "ratio": ratio, **extra}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rows", type=int, default=60_000)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    found = [row for size in (512, 2048) for row in measure(options.rows, size)]
+    print(f"{'queries':>8} {'K':>6} {'search ms':>10} {'peer ms':>9} {'ratio':>6}  peer")
+    for row in found:
+        numbers = f"{row['queries']:>8} {row['K']:>6} {row['search_ms']:>10} {row['peer_ms']:>9} {row['ratio']:>6}"
+        print(f"{numbers}  {row['peer']}")
+    print(
+        json.dumps({"rows": options.rows, "threads": options.threads, "torch": torch.__version__, "results": found})
+    )
+
+
+if __name__ == "__main__":
+    main()
