@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +116,31 @@ def test_nothing_to_serve_ends_at_once(digits: Path, tmp_path: Path) -> None:
             assert "not found" in gateway.log.read_text()
         finally:
             gateway.close()
+
+
+def test_a_second_interrupt_shortens_the_drain(digits: Path, tmp_path: Path) -> None:
+    """The worker is halted, so that a call in flight would hold the drain for its whole time."""
+    gateway = RunningGateway(digits / "store", tmp_path / "gateway.log")
+    try:
+        gateway.wait_ready()
+        family = gateway.descendants()
+        gateway.part("model_service_worker").suspend()
+        call = gateway.rpc.Predict.future(pb.PredictRequest(model="digits", encoded_image=GOOD), timeout=30)
+        gateway.wait_for(lambda: _in_flight(gateway) == 1, 10)
+        gateway.process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            gateway.process.wait(timeout=3)
+        assert not call.done()
+        gateway.process.send_signal(signal.SIGINT)
+        assert call.exception(timeout=5).code() is not grpc.StatusCode.OK
+        assert gateway.process.wait(timeout=14) == 0
+        gateway.assert_nothing_left(family)
+    finally:
+        gateway.close()
+
+
+def _in_flight(gateway: RunningGateway) -> int:
+    return int('proponent_requests_in_flight{method="Predict"} 1.0' in gateway.http.get("/metrics").text)
 
 
 def _reason(gateway: RunningGateway, request: pb.ExplainRequest) -> str:

@@ -1,0 +1,183 @@
+"""Both doors over TLS, with tokens and client certificates: who may speak, and what strangers hear."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from gateway_fakes import Service
+from proponent.gateway.auth import Authenticator
+from proponent.gateway.grpc_server import GrpcServer
+from proponent.gateway.http_listener import http_server, listen
+from proponent.gateway.http_server import create_app
+from proponent.gateway.readiness import Readiness
+from proponent.gateway.settings import Security
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
+
+OPENSSL = shutil.which("openssl")
+pytestmark = pytest.mark.skipif(OPENSSL is None, reason="no openssl command to make certificates with")
+REQUEST = pb.PredictRequest(model="toy", encoded_image=b"png")
+PREDICT = "/v1/models/toy:predict"
+GOOD, SMALL = "Bearer correct-horse", "Bearer battery-staple"
+_NEW = ("-newkey", "rsa:2048", "-nodes", "-sha256")
+Ask = Callable[["Doors"], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A private authority, and what it signed for a server and for a client; all PEM files."""
+
+    directory: Path
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+    def security(self, *, client_ca: bool, tokens: bool) -> Security:
+        return Security(
+            tokens_file=self.path("tokens") if tokens else None,
+            tls_certificate=self.path("server.pem"),
+            tls_key=self.path("server.key"),
+            tls_client_ca=self.path("ca.pem") if client_ca else None,
+        )
+
+    def context(self, *, client: bool = False, trusted: bool = True) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.path("ca.pem" if trusted else "client.pem"))
+        if client:
+            context.load_cert_chain(self.path("client.pem"), self.path("client.key"))
+        return context
+
+    def credentials(self, *, client: bool = False) -> grpc.ChannelCredentials:
+        pair = [self.path(name).read_bytes() for name in ("client.key", "client.pem")] if client else [None, None]
+        return grpc.ssl_channel_credentials(self.path("ca.pem").read_bytes(), *pair)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    made = Certificates(tmp_path_factory.mktemp("tls"))
+    _openssl(made, "req", "-x509", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem", *_NEW)
+    for name in ("server", "client"):
+        _openssl(made, "req", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr", *_NEW)
+        made.path("names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
+        _openssl(made, "x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
+    made.path("tokens").write_text("correct-horse predict,explain\nbattery-staple explain\n")
+    return made
+
+
+def _openssl(made: Certificates, *arguments: str) -> None:
+    assert OPENSSL is not None
+    done = subprocess.run([OPENSSL, *arguments], cwd=made.directory, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Both listening doors of one service."""
+
+    certificates: Certificates
+    grpc_address: str
+    http_address: str
+
+    async def http(
+        self, context: ssl.SSLContext | None = None, token: str = "", scheme: str = "https"
+    ) -> httpx.Response:
+        headers = {"content-type": "image/png", **({"authorization": token} if token else {})}
+        verify = context or self.certificates.context()
+        async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=20) as client:
+            return await client.post(f"{scheme}://{self.http_address}{PREDICT}", content=b"png", headers=headers)
+
+    async def rpc(self, *, client: bool = False, token: str = "", secure: bool = True) -> pb.PredictResponse:
+        credentials = self.certificates.credentials(client=client)
+        address = self.grpc_address
+        channel = grpc.aio.secure_channel(address, credentials) if secure else grpc.aio.insecure_channel(address)
+        async with channel:
+            metadata = (("authorization", token),) if token else ()
+            return await ExplanationServiceStub(channel).Predict(REQUEST, metadata=metadata, timeout=10)
+
+    async def code(self, *, client: bool = False, token: str = "", secure: bool = True) -> grpc.StatusCode:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await self.rpc(client=client, token=token, secure=secure)
+        return caught.value.code()
+
+
+@asynccontextmanager
+async def opened(directory: Path, certificates: Certificates, security: Security) -> AsyncIterator[Doors]:
+    service = Service(
+        directory,
+        Authenticator.from_file(security.tokens_file),
+        security=security,
+        grpc_address="127.0.0.1:0",
+        http_address="127.0.0.1:0",
+    )
+    app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings.limits)
+    rpc, http = GrpcServer(service.calls, service.metrics, service.settings), http_server(app, service.settings)
+    with listen(service.settings.http_address) as listener:
+        await rpc.start()
+        serving = asyncio.create_task(http.serve(sockets=[listener]))
+        try:
+            yield Doors(certificates, f"127.0.0.1:{rpc.port}", f"127.0.0.1:{listener.getsockname()[1]}")
+        finally:
+            http.should_exit = True
+            await asyncio.gather(serving, rpc.stop(1))
+            service.close()
+
+
+def run(directory: Path, certificates: Certificates, security: Security, ask: Ask) -> None:
+    async def inside() -> None:
+        async with opened(directory, certificates, security) as doors:
+            await ask(doors)
+
+    asyncio.run(inside())
+
+
+def test_speaks_tls_and_nothing_else(certificates: Certificates, tmp_path: Path) -> None:
+    async def ask(doors: Doors) -> None:
+        assert (await doors.http()).json()["predictions"][0]["class_id"] == 1
+        assert (await doors.rpc()).prediction.class_id == 1
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await doors.http(certificates.context(trusted=False))
+        with pytest.raises(httpx.TransportError):
+            await doors.http(scheme="http")
+        assert await doors.code(secure=False) is grpc.StatusCode.UNAVAILABLE
+
+    run(tmp_path, certificates, certificates.security(client_ca=False, tokens=False), ask)
+
+
+def test_tokens_open_what_their_scopes_say(certificates: Certificates, tmp_path: Path) -> None:
+    async def ask(doors: Doors) -> None:
+        assert (await doors.http(token=GOOD)).status_code == 200
+        assert (await doors.rpc(token=GOOD)).prediction.class_id == 1
+        for token, status, code in (
+            ("", 401, grpc.StatusCode.UNAUTHENTICATED),
+            ("Bearer guess", 401, grpc.StatusCode.UNAUTHENTICATED),
+            (SMALL, 403, grpc.StatusCode.PERMISSION_DENIED),
+        ):
+            reply = await doors.http(token=token)
+            assert (reply.status_code, reply.headers.get("www-authenticate") is not None) == (status, status == 401)
+            assert await doors.code(token=token) is code
+
+    run(tmp_path, certificates, certificates.security(client_ca=False, tokens=True), ask)
+
+
+def test_clients_must_show_a_certificate_where_an_authority_is_named(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    async def ask(doors: Doors) -> None:
+        assert (await doors.http(certificates.context(client=True))).status_code == 200
+        assert (await doors.rpc(client=True)).prediction.class_id == 1
+        with pytest.raises(httpx.TransportError):
+            await doors.http()
+        assert await doors.code() is grpc.StatusCode.UNAVAILABLE
+
+    run(tmp_path, certificates, certificates.security(client_ca=True, tokens=False), ask)
