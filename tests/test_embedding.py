@@ -36,7 +36,7 @@ from proponent.attribution.layers import Layers, num_parameters, split_flat
 from proponent.attribution.losses import get_loss
 from proponent.attribution.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
-from proponent.attribution.whitening import make_whitening, squared_norms, whiten
+from proponent.attribution.whitening import make_whitening, squared, squared_norms, whiten
 from proponent.errors import CurvatureError
 
 CROSS_ENTROPY = get_loss("cross_entropy")
@@ -344,19 +344,19 @@ def fit(case: cases.Case, kind: str, subspace_size: int, size: int) -> Fitted:
     factors = (fit_kfac if kind == "kfac" else fit_ekfac)(case.model, CROSS_ENTROPY, case.batches(11), layers, seed=1)
     whitening = make_whitening(factors, DAMPING, relative=True, device=torch.device("cpu"))
     scaled, gradients = captured(case)
-    whitened = whiten(whitening, gradients)
     moments = MomentAccumulator(whitening)
-    moments.update(whitened)
+    moments.update(whitening, gradients)
     subspaces = fit_subspaces(moments, whitening, subspace_size)
     z = torch.cat([subspace.project(gradients[name]) for name, subspace in subspaces.items()], dim=1)
-    energy = squared_norms(whitened)
+    energy = squared_norms(whitening, gradients)
     basis = joint_basis(z, energy.sqrt(), scaled.scale, size, seed=2)
     y = z @ basis
-    crossed = torch.cat([s.project_damped(gradients[name]) for name, s in subspaces.items()], dim=1) @ basis
-    damped_energy = squared_norms({name: w * whitening[name].damped.rsqrt() for name, w in whitened.items()})
-    raw = y.double() * scaled.scale[:, None]
-    moment = raw.T @ raw / len(raw)
-    outside = float(((energy - y.double().square().sum(1)) * scaled.scale**2).mean())
+    whitened = dict(whiten(whitening, gradients))
+    kept = {name: s.select(whitened[name]) * s.whitening.square() for name, s in subspaces.items()}
+    crossed = torch.cat([s.compress(kept[name]) for name, s in subspaces.items()], dim=1) @ basis
+    damped_energy = sum(squared(w * whitening[name].damped.rsqrt()) for name, w in whitened.items())
+    moment = (y.double() * scaled.scale[:, None]).T @ y.double() / len(y)
+    outside = float(((energy - y.double().square().sum(1)) * scaled.scale).mean())
     stage = second_stage(moment, outside, damped_gram(subspaces, basis), num_parameters(layers), SECOND_DAMPING)
     embedding = SubspaceEmbedding(layers, subspaces, (basis.double() @ stage.root).float(), kind)
     rows = put_back(stage.rows(y, crossed, energy, damped_energy), scaled.scale)
@@ -365,16 +365,20 @@ def fit(case: cases.Case, kind: str, subspace_size: int, size: int) -> Fitted:
 
 @dataclass(frozen=True)
 class Dense:
-    """The same operator as dense float64 matrices: w = root(D) Q^T g, and V in the coordinates of w."""
+    """The same operator as dense float64 matrices: w = root(D) Q^T g, and V in the coordinates of w.
+
+    Rows weigh in M by one over the largest entry of their output gradient.
+    """
 
     whitened: Tensor
+    weights: Tensor
     damped: Tensor
     v: Tensor
 
     @property
     def m(self) -> Tensor:
         y = self.whitened @ self.v
-        return y.T @ y / len(y)
+        return (y * self.weights[:, None]).T @ y / len(y)
 
     @property
     def c(self) -> float:
@@ -383,7 +387,7 @@ class Dense:
     @property
     def a(self) -> float:
         parameters, size = self.v.shape
-        outside = self.whitened.square().sum() - (self.whitened @ self.v).square().sum()
+        outside = self.weights @ (self.whitened.square().sum(1) - (self.whitened @ self.v).square().sum(1))
         return 1 / (float(outside) / len(self.whitened) / max(parameters - size, 1) + self.c)
 
     @property
@@ -412,7 +416,7 @@ def dense_operator(fitted: Fitted) -> Dense:
         damped.append(d.flatten())
         lifted.append(place(subspace, fitted.basis[start : start + subspace.size], q_out, q_in, d))
         start += subspace.size
-    return Dense(torch.cat(whitened, 1), torch.cat(damped), torch.cat(lifted, 0))
+    return Dense(torch.cat(whitened, 1), 1 / fitted.scale, torch.cat(damped), torch.cat(lifted, 0))
 
 
 def place(subspace: LayerSubspace, basis: Tensor, q_out: Tensor, q_in: Tensor, d: Tensor) -> Tensor:
@@ -444,7 +448,7 @@ def test_at_full_size_the_kernel_is_the_dense_operator(name: str, count: int, ki
     dense = dense_operator(fitted)
     assert fitted.embedding.size == parameters
     torch.testing.assert_close(dense.v.T @ dense.v, torch.eye(parameters).double(), rtol=0, atol=1e-5)
-    m = dense.whitened.T @ dense.whitened / count
+    m = (dense.whitened * dense.weights[:, None]).T @ dense.whitened / count
     c = SECOND_DAMPING * m.trace() / parameters
     kernel = dense.whitened @ torch.linalg.solve(m + c * torch.eye(parameters), dense.whitened.T)
     norms = kernel.diagonal().sqrt()

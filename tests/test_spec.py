@@ -76,7 +76,7 @@ def test_class_names_may_look_like_numbers_or_booleans() -> None:
         ("training.factory", "train", "pattern"),
         ("curvature.kind", "diagonal", "'exact', 'ekfac' or 'kfac'"),
         ("curvature.damping", -1, "greater than or equal to 0"),
-        ("curvature.damping", "auto", "number"),
+        ("curvature.damping", "automatic", "number"),
         ("curvature.damping", float("inf"), "finite"),
         ("curvature.energy", 0, "greater than 0"),
         ("curvature.energy", 1.1, "less than or equal to 1"),
