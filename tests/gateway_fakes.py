@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
-from proponent.index.bundle import Manifest
+from proponent.index.bundle import CATALOG, FILES, Manifest, seal
 from proponent.index.catalog import Catalog, CatalogEntry, write_catalog
+from proponent.index.store import Store
 from proponent.index.tombstones import FORGOTTEN, Tombstones
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
@@ -107,3 +109,13 @@ class Service:
 
 def broken(error: ProponentError) -> ServedModel:
     return ServedModel("broken", error)
+
+
+def sealed_bundle(store: Store, note: str) -> Path:
+    """A bundle of the toy model that is whole by its checksums, with a catalogue and nothing else of use."""
+    directory = store.directory("toy") / f"draft-{note}"
+    directory.mkdir(parents=True)
+    catalog(directory).close()
+    for name in set(FILES) - {CATALOG}:
+        (directory / name).write_text(note)
+    return seal(directory, replace(manifest(), created=note), store.bundles("toy"))

@@ -1,0 +1,155 @@
+"""The control socket: commands reach the gateway, errors keep their kind, and what a killed one left is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway_fakes import sealed_bundle
+from proponent.errors import CorruptBundleError, InternalError, InvalidInputError, NotFoundError, UnavailableError
+from proponent.gateway.control import NOT_SERVED, SOCKET, request
+from proponent.gateway.control_server import LOCK, controlled
+from proponent.gateway.rollout import Switched
+from proponent.index.lock import exclusive
+from proponent.index.store import Store
+from proponent.publishing import publish, rollback
+
+STATUS = {"command": "status"}
+
+
+class Commands:
+    """A rollout that only notes what it is asked; ``error`` is raised instead."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str | None]] = []
+        self.error: Exception | None = None
+        self.delay_s = 0.0
+
+    async def publish(self, name: str, digest: str | None = None) -> Switched:
+        await asyncio.sleep(self.delay_s)
+        if self.error is not None:
+            raise self.error
+        self.asked.append((name, digest))
+        return Switched(name, "a" * 64, "b" * 64, 1.5, 0.1)
+
+    async def rollback(self, name: str) -> Switched:
+        return await self.publish(name, "previous")
+
+    def status(self) -> dict[str, Any]:
+        return {"toy": {"ready": True}}
+
+
+@pytest.fixture
+def commands() -> Commands:
+    return Commands()
+
+
+def asked(store: Path, commands: Commands, ask: Callable[[], Any]) -> Any:
+    """What ``ask`` returns in a thread while the socket is served."""
+
+    async def run() -> Any:
+        async with controlled(store, commands):  # type: ignore[arg-type]
+            return await asyncio.to_thread(ask)
+
+    return asyncio.run(run())
+
+
+def test_commands_and_replies(tmp_path: Path, commands: Commands) -> None:
+    done = asked(tmp_path, commands, lambda: request(tmp_path, {"command": "publish", "model": "m", "digest": "ab"}))
+    assert (done["after"], done["seconds"]) == ("b" * 64, 1.5)
+    asked(tmp_path, commands, lambda: request(tmp_path, {"command": "publish", "model": "m"}))
+    asked(tmp_path, commands, lambda: request(tmp_path, {"command": "rollback", "model": "m"}))
+    assert commands.asked == [("m", "ab"), ("m", None), ("m", "previous")]
+    assert asked(tmp_path, commands, lambda: request(tmp_path, STATUS))["models"] == {"toy": {"ready": True}}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (CorruptBundleError("rows are damaged", field="rows.faiss"), CorruptBundleError, "BUNDLE_CORRUPT"),
+        (NotFoundError("none", reason="NO_PREVIOUS"), NotFoundError, "NO_PREVIOUS"),
+        (ZeroDivisionError("secret"), InternalError, "INTERNAL"),
+    ],
+)
+def test_errors_keep_kind_reason_and_field(
+    tmp_path: Path, commands: Commands, error: Exception, kind: type[Exception], reason: str
+) -> None:
+    commands.error = error
+    with pytest.raises(kind) as caught:
+        asked(tmp_path, commands, lambda: request(tmp_path, {"command": "publish", "model": "m"}))
+    assert caught.value.reason == reason and "secret" not in str(caught.value)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("line", [b"{\n", b"[]\n", b'{"command": 1}\n', b'{"command": "stop"}\n', b"x" * 70_000, b""])
+def test_refuses_what_is_no_command(tmp_path: Path, commands: Commands, line: bytes) -> None:
+    def send() -> bytes:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(tmp_path / SOCKET))
+            connection.sendall(line)
+            connection.shutdown(socket.SHUT_WR)
+            with connection.makefile("rb") as file:
+                return file.readline()
+
+    reply = asked(tmp_path, commands, send)
+    assert not reply or json.loads(reply)["error"]["kind"] == "InvalidInputError"
+    assert not commands.asked
+
+
+def test_nobody_answers_where_no_gateway_runs(tmp_path: Path, commands: Commands) -> None:
+    assert request(tmp_path, STATUS) is None
+    assert request(tmp_path / "nowhere", STATUS) is None
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / SOCKET))
+    assert request(tmp_path, STATUS) is None
+    assert asked(tmp_path, commands, lambda: request(tmp_path, STATUS)) is not None
+    assert not (tmp_path / SOCKET).exists()
+
+
+def test_a_store_with_a_long_path_is_reached_too(tmp_path: Path, commands: Commands) -> None:
+    store = tmp_path / ("long" * 20) / ("path" * 20)
+    store.mkdir(parents=True)
+    assert asked(store, commands, lambda: request(store, STATUS)) is not None
+
+
+def test_a_second_gateway_leaves_the_socket_to_the_first(tmp_path: Path, commands: Commands) -> None:
+    with exclusive(tmp_path / LOCK):
+        assert asked(tmp_path, commands, lambda: request(tmp_path, STATUS)) is None
+
+
+def test_a_command_outlives_its_caller(tmp_path: Path, commands: Commands) -> None:
+    commands.delay_s = 0.3
+    finished = threading.Event()
+
+    def hang_up() -> None:
+        with pytest.raises(UnavailableError):
+            request(tmp_path, {"command": "publish", "model": "m", "digest": "ab"}, timeout_s=0.05)
+        finished.wait(1)
+
+    asked(tmp_path, commands, hang_up)
+    assert commands.asked == [("m", "ab")]
+
+
+def test_publishing_asks_a_gateway_that_serves_the_model(tmp_path: Path, commands: Commands) -> None:
+    store = Store(tmp_path)
+    first, second = (sealed_bundle(store, note).name for note in ("1", "2"))
+    assert publish(store, "toy", first)["seconds"] is None
+    change = asked(tmp_path, commands, lambda: publish(store, "toy", second))
+    assert change == {"model": "toy", "before": "a" * 64, "after": "b" * 64, "seconds": 1.5, "dry_run": False}
+    assert store.pointer("toy") == {"digest": first}
+    asked(tmp_path, commands, lambda: rollback(store, "toy"))
+    assert commands.asked == [("toy", second), ("toy", "previous")]
+    assert asked(tmp_path, commands, lambda: publish(store, "toy", second, dry_run=True))["seconds"] is None
+    commands.error = NotFoundError("not served", reason=NOT_SERVED)
+    assert asked(tmp_path, commands, lambda: publish(store, "toy", second))["after"] == second
+    assert store.pointer("toy") == {"digest": second, "previous": first}
+    commands.error = InvalidInputError("bad")
+    with pytest.raises(InvalidInputError):
+        asked(tmp_path, commands, lambda: rollback(store, "toy"))
+    assert store.pointer("toy")["digest"] == second
