@@ -1,0 +1,210 @@
+"""The order of a switch: check, point, route, drain, remove; and nothing of it when any check fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway_fakes import FakeWorker, echo, sealed_bundle
+from proponent.errors import CorruptBundleError, MismatchError, NotFoundError, ProponentError, UnavailableError
+from proponent.gateway.archive import Archive
+from proponent.gateway.deployment import Deployment, open_contents
+from proponent.gateway.management import WorkerStatus
+from proponent.gateway.metrics import Metrics
+from proponent.gateway.rollout import Rollout
+from proponent.gateway.served_model import ServedModel
+from proponent.gateway.watched import Watched
+from proponent.index.lock import changing
+from proponent.index.store import Store
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+
+READY = [WorkerStatus("9000", 11, "READY")]
+
+
+class FakeTorchServe:
+    """Supervisor and management in one; notes in ``log`` what is done, and by then which version is routed to."""
+
+    def __init__(self, directory: Path, model: ServedModel) -> None:
+        self.log: list[tuple[str, str, str]] = []
+        self.workers_seen: list[list[WorkerStatus]] = []
+        self._directory = directory
+        self._model = model
+        self._watched = Watched(model.deployment, self.write_archive(model.deployment))
+
+    @property
+    def management(self) -> FakeTorchServe:
+        return self
+
+    def write_archive(self, deployment: Deployment) -> Archive:
+        path = self._directory / f"toy-{deployment.version}"
+        path.mkdir()
+        return Archive("toy", deployment.version, path)
+
+    def adopt(self, deployment: Deployment, archive: Archive) -> Watched:
+        before, self._watched = self._watched, Watched(deployment, archive)
+        return before
+
+    async def register(self, directory: str) -> None:
+        self._note("register", directory.removeprefix("toy-"))
+
+    async def workers(self, model: str, version: str) -> list[WorkerStatus]:
+        return self.workers_seen.pop(0) if self.workers_seen else READY
+
+    async def set_default(self, model: str, version: str) -> None:
+        self._note("default", version)
+
+    async def unregister(self, model: str, version: str) -> None:
+        self._note("unregister", version)
+
+    def _note(self, what: str, version: str) -> None:
+        self.log.append((what, version, self._model.deployment.version))
+
+
+class Rig:
+    """A rollout over fakes, serving the first of two bundles."""
+
+    def __init__(self, directory: Path) -> None:
+        self.store = Store(directory / "store")
+        self.first, self.second = (sealed_bundle(self.store, note).name for note in ("1", "2"))
+        self.store.publish("toy", self.first)
+        self.model = ServedModel("toy", open_contents(self.store.current("toy")))
+        self.model.error = None
+        self.archives = directory / "archives"
+        self.archives.mkdir()
+        self.torchserve = FakeTorchServe(self.archives, self.model)
+        self.worker = FakeWorker()
+        self.worker.answer = self.answer
+        self.metrics = Metrics()
+        self.metrics.bundle.labels("toy", self.first).set(1)
+        tools: Any = (self.torchserve, self.worker, self.metrics)
+        self.rollout = Rollout(self.store, {"toy": self.model}, *tools, 0.6)
+
+    def answer(self, request: WorkerRequest) -> WorkerReply:
+        if request.WhichOneof("call") is None:
+            return WorkerReply()
+        reply = echo(request)
+        reply.explain.bundle_digest = self.worker.deployments[-1].manifest.digest
+        return reply
+
+    def fail(self, kind: type[ProponentError]) -> ProponentError:
+        """Publishes the second bundle in vain."""
+        with pytest.raises(kind) as caught:
+            asyncio.run(self.rollout.publish("toy", self.second))
+        return caught.value
+
+    def assert_untouched(self) -> None:
+        assert self.store.pointer("toy") == {"digest": self.first}
+        assert self.model.serves(self.first)
+        assert self.model.deployment.contents.catalog.count() == 20
+        assert [path.name for path in self.archives.iterdir()] == ["toy-1.0"]
+        with changing(self.store, "toy"):
+            pass
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.model.close()
+
+
+def test_requests_move_before_the_old_version_goes(rig: Rig) -> None:
+    done = asyncio.run(rig.rollout.publish("toy", rig.second[:8]))
+    assert (done.before, done.after) == (rig.first, rig.second)
+    assert rig.torchserve.log == [("register", "2.0", "1.0"), ("default", "2.0", "2.0"), ("unregister", "1.0", "2.0")]
+    assert rig.store.pointer("toy") == {"digest": rig.second, "previous": rig.first}
+    assert [path.name for path in rig.archives.iterdir()] == ["toy-2.0"]
+    assert f'digest="{rig.second}"' in rig.metrics.text().decode() and rig.first not in rig.metrics.text().decode()
+    assert asyncio.run(rig.rollout.rollback("toy")).after == rig.first
+    assert rig.model.deployment.version == "3.0" and rig.rollout.status()["toy"]["digest"] == rig.first
+
+
+def test_the_old_version_stays_until_its_last_answer(rig: Rig) -> None:
+    async def run() -> None:
+        old = rig.model.deployment
+        with old.in_use():
+            publishing = asyncio.create_task(rig.rollout.publish("toy", rig.second))
+            while rig.model.deployment is old:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            assert [entry[0] for entry in rig.torchserve.log] == ["register"] and not publishing.done()
+            assert old.contents.catalog.count() == 20
+        await publishing
+        assert rig.torchserve.log[-1][:2] == ("unregister", "1.0")
+
+    asyncio.run(run())
+
+
+def test_what_is_served_already_is_only_made_current(rig: Rig) -> None:
+    rig.store.publish("toy", rig.second)
+    asyncio.run(rig.rollout.publish("toy", rig.first))
+    assert not rig.torchserve.log and rig.store.pointer("toy")["digest"] == rig.first
+    assert asyncio.run(rig.rollout.publish("toy")).after == rig.first
+    assert rig.model.serves(rig.first)
+
+
+def test_a_damaged_bundle_never_reaches_torchserve(rig: Rig) -> None:
+    (rig.store.bundles("toy") / rig.second / "rows.faiss").write_text("3")
+    assert rig.fail(CorruptBundleError).field == "rows.faiss"
+    assert not rig.torchserve.log
+    rig.assert_untouched()
+
+
+@pytest.mark.parametrize("error", [MismatchError("weights"), CorruptBundleError("rows"), UnavailableError("died")])
+def test_a_worker_that_refuses_its_bundle_is_removed(rig: Rig, error: ProponentError) -> None:
+    def refuse(request: WorkerRequest) -> WorkerReply:
+        raise error
+
+    rig.worker.answer = refuse
+    assert rig.fail(type(error)) is error
+    assert rig.torchserve.log == [("register", "2.0", "1.0"), ("unregister", "2.0", "1.0")]
+    rig.assert_untouched()
+
+
+def test_a_worker_with_another_bundle_is_removed(rig: Rig) -> None:
+    rig.worker.answer = echo_or_empty
+    assert "answers with bundle" in rig.fail(MismatchError).message
+    rig.assert_untouched()
+
+
+def echo_or_empty(request: WorkerRequest) -> WorkerReply:
+    return echo(request) if request.WhichOneof("call") else WorkerReply()
+
+
+@pytest.mark.parametrize(
+    ("seen", "message"),
+    [
+        ([[WorkerStatus("9001", 21, "UNLOADED")], [WorkerStatus("9001", 22, "UNLOADED")]], "died while it started"),
+        ([[WorkerStatus("9001", 21, "UNLOADED")]] * 9, "not ready within 0.6 s"),
+    ],
+)
+def test_a_worker_that_does_not_start_is_removed(rig: Rig, seen: list[list[WorkerStatus]], message: str) -> None:
+    rig.torchserve.workers_seen = seen
+    assert message in rig.fail(UnavailableError).message
+    assert rig.torchserve.log[-1] == ("unregister", "2.0", "1.0")
+    rig.assert_untouched()
+
+
+def test_a_pointer_that_cannot_be_moved_changes_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rig.store, "publish", fail)
+    assert rig.fail(ProponentError).reason == "STORAGE"
+    assert rig.torchserve.log[-1] == ("unregister", "2.0", "1.0")
+    rig.assert_untouched()
+
+
+def test_unknown_names_are_said(rig: Rig) -> None:
+    for run in (rig.rollout.publish("other"), rig.rollout.rollback("other")):
+        with pytest.raises(NotFoundError, match="does not serve model 'other'"):
+            asyncio.run(run)
+    with pytest.raises(NotFoundError, match="names 0 bundles"):
+        asyncio.run(rig.rollout.publish("toy", "ffffffff"))
+    with pytest.raises(NotFoundError, match="no bundle to roll back to"):
+        asyncio.run(rig.rollout.rollback("toy"))
+    rig.assert_untouched()
