@@ -117,6 +117,9 @@ def serve(
 ) -> None:
     """Serve the current bundles: typed gRPC and HTTP in front of a private TorchServe.
 
+    Meanwhile rebuild, publish and rollback on the same store switch it to another bundle without a failed request.
+    The first Ctrl-C lets calls in flight finish; a second one drops them.
+
     Example: `proponent serve model_store --allow-thumbnails`
     """
     from proponent.gateway.server import run
