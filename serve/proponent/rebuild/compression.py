@@ -12,7 +12,7 @@ from proponent.attribution.capture import LayerGradients
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.groups import own_curvature
 from proponent.attribution.joint import SecondStage, damped_gram, joint_basis, second_stage
-from proponent.attribution.layers import num_parameters
+from proponent.attribution.layers import Layers, num_parameters
 from proponent.attribution.subspace import LayerSubspace
 from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
 from proponent.attribution.whitening import Whitening, make_whitening, squared, whiten
@@ -22,6 +22,8 @@ from proponent.rebuild.training_set import Batch
 
 DEFAULT_SIZE = 768
 MOMENT_EXAMPLES = 2048
+MOMENT_OPERATIONS = 4e13
+"""Multiplications that the layers' second moments may take; wide layers get fewer examples, at least 64."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def fit_compression(stages: Stages, factors: Mapping[str, LayerFactors], damping
 def _subspaces(stages: Stages, whitening: Whitening) -> dict[str, LayerSubspace]:
     settings = stages.classifier.spec.curvature
     moments = MomentAccumulator(whitening)
-    positions = stages.data.sample(min(settings.fit_examples, MOMENT_EXAMPLES), settings.seed + 1)
+    positions = stages.data.sample(min(settings.fit_examples, moment_examples(stages.layers)), settings.seed + 1)
 
     def update(batch: Batch) -> None:
         _, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
@@ -63,6 +65,12 @@ def _subspaces(stages: Stages, whitening: Whitening) -> dict[str, LayerSubspace]
 
     stages.fold("directions", moments, positions, update)
     return fit_subspaces(moments, whitening, settings.subspace_size)
+
+
+def moment_examples(layers: Layers) -> int:
+    """How many examples the second moments are taken over."""
+    each = sum(layer.numel * (layer.groups * layer.out + layer.inputs) for layer in layers.values())
+    return max(64, min(MOMENT_EXAMPLES, int(MOMENT_OPERATIONS / each)))
 
 
 def _basis(stages: Stages, whitening: Whitening, subspaces: Mapping[str, LayerSubspace]) -> Tensor:
