@@ -100,7 +100,7 @@ class SecondStage:
 def second_stage(
     moment: Tensor, mean_outside: float, gram: Tensor, parameters: int, relative_damping: float
 ) -> SecondStage:
-    """T from M, [K, K] float64, with c = ``relative_damping`` * tr(M) / K.
+    """T from M, [K, K] float64, with c = ``relative_damping`` * tr(M) / K; where M is zero, T is the identity.
 
     Args:
         moment: M.
@@ -112,7 +112,7 @@ def second_stage(
     size = len(moment)
     c = relative_damping * float(moment.trace()) / size
     values, vectors = torch.linalg.eigh((moment + moment.mT) / 2)
-    damped = values.clamp(min=0) + max(c, torch.finfo(torch.float64).tiny)
+    damped = values.clamp(min=0) + (c if c > 0 else 1.0)
     per_direction = mean_outside / max(parameters - size, 1)
     return SecondStage(
         root=(vectors * damped.rsqrt()) @ vectors.mT,
