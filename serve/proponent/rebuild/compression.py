@@ -13,7 +13,7 @@ from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.groups import own_curvature
 from proponent.attribution.joint import SecondStage, damped_gram, joint_basis, second_stage
 from proponent.attribution.layers import Layers, num_parameters
-from proponent.attribution.subspace import LayerSubspace
+from proponent.attribution.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
 from proponent.attribution.whitening import Whitening, make_whitening, squared, whiten
 from proponent.rebuild.rows_stage import concatenated, finished_rows, scaled_gradients, shard_ranges
@@ -50,8 +50,17 @@ def fit_compression(stages: Stages, factors: Mapping[str, LayerFactors], damping
     """Fits subspaces and joint basis to the training rows' directions at a damping."""
     settings, device = stages.classifier.spec.curvature, stages.classifier.device
     whitening = make_whitening(factors, damping, relative=settings.relative, device=device)
-    subspaces = _subspaces(stages, whitening)
+    subspaces = _stored_subspaces(stages, whitening)
     return Compression(whitening, subspaces, _basis(stages, whitening, subspaces))
+
+
+def _stored_subspaces(stages: Stages, whitening: Whitening) -> dict[str, LayerSubspace]:
+    """The subspaces, fitted once: what is stored after them holds for no other choice of eigenvectors."""
+    if not stages.workspace.has("subspaces"):
+        fitted = SubspaceEmbedding(stages.layers, _subspaces(stages, whitening), torch.empty(0, 0))
+        stages.workspace.save("subspaces", fitted.tensors())
+    stored = SubspaceEmbedding.from_tensors("", stages.workspace.load("subspaces"), stages.layers)
+    return dict(stored.to(stages.classifier.device).subspaces)
 
 
 def _subspaces(stages: Stages, whitening: Whitening) -> dict[str, LayerSubspace]:
