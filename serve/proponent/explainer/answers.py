@@ -19,16 +19,30 @@ from proponent.results import (
 )
 
 NOTHING = (Hits([], []), Hits([], []))
+INERT = Notice(
+    NoticeCode.ZERO_INFLUENCE, "the loss is flat at every training example: every influence is exactly zero"
+)
 
 
 class Answers:
-    """Looks up the examples of an answer. ``omitted`` rows have no direction."""
+    """Looks up the examples of an answer.
 
-    def __init__(self, manifest: Manifest, catalog: Catalog, class_names: Sequence[str], omitted: int) -> None:
+    Args:
+        manifest: Of the bundle.
+        catalog: Of the bundle.
+        class_names: In class order.
+        omitted: How many rows have no direction.
+        inert: Whether no row has any influence, because every training gradient is zero.
+    """
+
+    def __init__(
+        self, manifest: Manifest, catalog: Catalog, class_names: Sequence[str], omitted: int, *, inert: bool = False
+    ) -> None:
         self._manifest = manifest
         self._catalog = catalog
         self._class_names = class_names
         self._omitted = omitted
+        self._inert = inert
 
     def results(self, found: Mapping[Measure, tuple[Hits, Hits]], option: ExplainOptions) -> list[MeasureResult]:
         """Both ends of each measure asked for, in the order of ``Measure``."""
@@ -64,7 +78,7 @@ class Answers:
 
     def notices(self, query: EmbeddedQuery, measures: Sequence[Measure]) -> list[Notice]:
         """What holds of any answer to a query."""
-        notices = [no_influence(query)] if not query.directed else []
+        notices = [INERT] if self._inert else [no_influence(query)] if not query.directed else []
         if self._omitted and set(measures) - {Measure.INFLUENCE}:
             notices.append(
                 Notice(

@@ -61,7 +61,8 @@ class Explainer:
         self._embedder = QueryEmbedder(classifier, embedding, layers)
         self._retrieval = Retrieval(index, catalog, tombstones or Tombstones(None))
         omitted = int((~index.scales.directed).sum())
-        self._answers = Answers(manifest, catalog, classifier.class_names, omitted)
+        inert = not bool(index.scales.norms.any())
+        self._answers = Answers(manifest, catalog, classifier.class_names, omitted, inert=inert)
         self._removals = Removals(self._embedder, self._retrieval, self._answers, manifest)
 
     @classmethod
