@@ -113,6 +113,7 @@ def project(
     curvature: dict[str, Any] | None = None,
     dataset_kwargs: dict[str, Any] | None = None,
     iterations: int = 2000,
+    random_labels: bool = False,
     **keys: Any,
 ) -> Path:
     """Writes the folder, trains the model to a minimum and returns the path of explain.yaml."""
@@ -120,6 +121,8 @@ def project(
     name = f"toy_module_{next(_numbers)}"
     (root / f"{name}.py").write_text(MODULE)
     pixels, labels = pictures(count)
+    if random_labels:  # no classifier fits many of them, so that there is a minimum without weight decay
+        labels = torch.randint(3, (count,), generator=torch.Generator().manual_seed(1))
     save_file({"pixels": pixels, "labels": labels}, root / "data.safetensors")
     _train(root, name, model, pixels, labels, trained_loss or loss, weight_decay, iterations)
     content = {

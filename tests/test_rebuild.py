@@ -1,0 +1,371 @@
+"""A rebuild refuses what would give wrong explanations, resumes where it died, and does not depend on batches."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import interrupted
+import tiny
+from proponent.errors import CurvatureError, ProponentError, SpecError, TrainingMismatchError
+from proponent.explainer import Explainer, Stopwatch
+from proponent.index import bundle as files
+from proponent.index.bundle import read_manifest, verify_files
+from proponent.index.catalog import Catalog
+from proponent.index.rows import InfluenceIndex
+from proponent.index.store import Store
+from proponent.rebuild.pipeline import (
+    NotStationaryWarning,
+    RebuildOptions,
+    UncoveredWarning,
+    batch_size_for,
+    rebuild,
+)
+from proponent.rebuild.workspace import Workspace
+from proponent.results import ExplainOptions, Explanation, NoticeCode, Target
+from proponent.spec import load_spec
+
+KINDS: dict[str, dict[str, Any]] = {
+    "exact": {"model": "logistic", "curvature": {"kind": "exact"}},
+    "energy": {"model": "logistic", "curvature": {"kind": "exact", "energy": 0.95}},
+    "ekfac": {"model": "grouped", "curvature": {"kind": "ekfac", "embedding_size": 25}},
+    "kfac": {"model": "grouped", "curvature": {"kind": "kfac", "embedding_size": 25, "fisher": "ggn"}},
+}
+ROUNDING = 1e-5
+"""What another batch size or a resumption may change, in units of the norms."""
+LAST_DIGIT = 2.0**-11
+"""Of a stored fp16 row, which rounding may turn over."""
+
+
+def build(path: Path, store: Path | None = None, **options: Any) -> Path:
+    where = Store(store or path.parent / "store")
+    return rebuild(load_spec(path), where, RebuildOptions(quiet=True, **options))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a bundle holds of its rows, [N, K] and [N], float64."""
+
+    phi: Tensor
+    norms: Tensor
+    scales: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, bundle: Path) -> Rows:
+        manifest = read_manifest(bundle)
+        verify_files(bundle, manifest)
+        index = InfluenceIndex.open(bundle / files.ROWS, bundle / files.SCALES, manifest.embedding_size)
+        norms = index.scales.norms
+        unit = index.unit_rows(range(len(index))).double()
+        return cls(unit * norms[:, None], norms, dict(vars(index.scales)))
+
+
+def check_same(found: Path, expected: Path) -> None:
+    """Scores of all pairs of training images agree in units of both norms, scales and stored rows up to rounding.
+
+    The images are embedded anew, because fp16 rows would hide errors of the size looked for.
+    """
+    phi, other = embedded(found), embedded(expected)
+    norms = other.norm(dim=1)
+    error = (phi @ phi.T - other @ other.T).abs() / (norms[:, None] * norms[None, :])
+    assert float(error.max()) <= ROUNDING
+    stored, wanted = Rows.of(found), Rows.of(expected)
+    for name, value in wanted.scales.items():
+        torch.testing.assert_close(stored.scales[name], value, rtol=ROUNDING, atol=0)
+    units = [rows.phi / rows.norms[:, None] for rows in (stored, wanted)]
+    products = [unit @ unit.T for unit in units]
+    torch.testing.assert_close(*products, rtol=0, atol=LAST_DIGIT)
+
+
+def embedded(bundle: Path) -> Tensor:
+    """Phi of the training images at their labels, [N, K] float64."""
+    explainer = Explainer.load(bundle)
+    images, labels = tiny.pictures(explainer.manifest.train_size)
+    targets = [Target(label) for label in labels.tolist()]
+    queries = explainer.embed(list(images.float()[:, None] / 255), targets, Stopwatch())
+    assert not any(isinstance(query, ProponentError) for query in queries)
+    return torch.stack([q.direction.double() * q.norm for q in queries if not isinstance(q, ProponentError)])
+
+
+# What a bundle holds ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bundle_is_complete_published_and_describes_itself(tmp_path: Path, kind: str) -> None:
+    path = tiny.project(tmp_path, **KINDS[kind])
+    bundle = build(path)
+    store = Store(tmp_path / "store")
+    manifest = read_manifest(bundle)
+    assert store.current("toy") == bundle
+    assert (manifest.curvature, manifest.train_size) == (KINDS[kind]["curvature"]["kind"], 40)
+    assert (manifest.class_names, manifest.image_mode, manifest.image_size) == (tiny.CLASSES, "L", [6, 6])
+    assert manifest.train_accuracy > 0.9 and manifest.gradient_norm_ratio < 0.05
+    assert 0 < manifest.kept_energy <= 1 and manifest.uncovered == {}
+    assert len(Rows.of(bundle).norms) == 40
+    labels = tiny.pictures(40)[1].tolist()
+    for entry in Catalog.open(bundle / files.CATALOG):
+        assert (entry.example_id, entry.source) == (f"toy/{entry.row}", f"data.safetensors#{entry.row}")
+        assert entry.class_id == labels[entry.row] and entry.thumbnail.startswith(b"\x89PNG")
+    assert not (store.directory("toy") / "work").exists()
+
+
+def test_the_bundle_serves_after_the_users_weights_are_gone(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path)
+    bundle = build(path)
+    (tmp_path / "weights.safetensors").unlink()
+    path.unlink()
+    [answer] = Explainer.load(bundle).explain(tiny.inputs(1), [ExplainOptions()])
+    assert isinstance(answer, Explanation)
+
+
+def test_an_unpublished_bundle_is_there_and_not_current(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path)
+    first = build(path)
+    second = build(tiny.change(path, curvature={"kind": "exact", "damping": 0.5}), publish=False)
+    assert second != first and read_manifest(second).damping == 0.5
+    assert Store(tmp_path / "store").current("toy") == first
+
+
+def test_layers_that_are_not_covered_are_named_with_their_share(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path, model="normed", curvature={"kind": "ekfac"}, expected_accuracy=0)
+    expected = r"8\.1% of the parameters .*: 1\.weight, 1\.bias"
+    # Trained with batch statistics, explained with running ones: no minimum.
+    with pytest.warns(NotStationaryWarning), pytest.warns(UncoveredWarning, match=expected):
+        manifest = read_manifest(build(path))
+    assert manifest.uncovered == {"1.weight": 4, "1.bias": 4}
+    assert manifest.uncovered_share == pytest.approx(8 / (40 + 8 + 51))
+
+
+def test_chosen_layers_alone_are_covered(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path, model="grouped", curvature={"kind": "exact", "layers": ["4"]})
+    with pytest.warns(UncoveredWarning):
+        assert read_manifest(build(path)).embedding_size == 15
+
+
+# What it refuses --------------------------------------------------------------------------------------------
+
+
+def refused(path: Path, kind: type[ProponentError], expected: str) -> ProponentError:
+    with pytest.raises(kind, match=expected) as caught:
+        build(path)
+    assert Store(path.parent / "store").models() == []
+    return caught.value
+
+
+def test_weights_that_do_not_classify_as_expected_are_refused(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path)
+    weights = load_file(tmp_path / "weights.safetensors")
+    save_file({key: value.flip(0).contiguous() for key, value in weights.items()}, tmp_path / "weights.safetensors")
+    error = refused(path, TrainingMismatchError, r"training accuracy is 0\.\d+, expected at least 0\.8000")
+    assert (error.field, error.reason) == ("expected_accuracy", "ACCURACY_BELOW_EXPECTED")
+    assert "transform" in error.message and "class_names" in error.message and "weights" in error.message
+
+
+def test_a_model_far_from_a_minimum_is_built_with_a_warning(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path, iterations=4, expected_accuracy=0)
+    with pytest.warns(NotStationaryWarning, match="gradient norm is .* train longer, or check weight_decay"):
+        assert read_manifest(build(path)).gradient_norm_ratio > 0.05
+
+
+def test_another_weight_decay_than_in_training_warns_too(tmp_path: Path) -> None:
+    path = tiny.change(tiny.project(tmp_path), weight_decay=0.1)
+    with pytest.warns(NotStationaryWarning):
+        build(path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"dataset_kwargs": {"same_id": True}}, "two examples have the id 'toy/0'"),
+        ({"dataset": "Tensors", "dataset_kwargs": {"value": "nan"}}, "example '3' holds NaN or infinite"),
+        ({"dataset": "Tensors", "dataset_kwargs": {"value": "-inf"}}, "example '3' holds NaN or infinite"),
+        ({"dataset": "Tensors", "dataset_kwargs": {"label": 3}}, r"example '3' has label 3, expected 0\.\.2"),
+        ({"dataset": "Tensors", "dataset_kwargs": {"label": -1}}, r"example '3' has label -1, expected 0\.\.2"),
+        ({"dataset": "Tensors", "dataset_kwargs": {"short": 1}}, r"example '1' has shape \[1, 3, 6\], expected"),
+        ({"dataset_kwargs": {"limit": 0}}, "expected a map-style dataset with at least one example"),
+        ({"dataset_kwargs": {"lmiit": 1}}, "key 'dataset.kwargs' has value"),
+        ({"class_names": ["a", "b", "c", "d"]}, "key 'class_names' has 4 names, but the model has 3 classes"),
+        ({"transform": {"factory": "builtins:bytes"}}, "key 'transform': it fails on example 'toy/0'"),
+        ({"curvature": {"layers": ["head"]}}, "No layer 'head'.*known layers are 1"),
+    ],
+)
+def test_unusable_data_and_settings_are_named(tmp_path: Path, keys: dict[str, Any], expected: str) -> None:
+    refused(tiny.project(tmp_path, iterations=5, **keys), SpecError, expected)
+
+
+def test_without_weight_decay_damping_is_required_and_recorded(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path, weight_decay=0, random_labels=True, count=300, expected_accuracy=0)
+    refused(path, CurvatureError, "singular: smallest eigenvalue .* Set weight_decay or damping > 0")
+    bundle = build(tiny.change(path, curvature={"kind": "exact", "damping": 0.25}))
+    assert read_manifest(bundle).damping == 0.25
+    assert bool(torch.isfinite(Rows.of(bundle).phi).all())
+
+
+def test_an_indefinite_hessian_is_refused_with_its_smallest_eigenvalue(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path, model="grouped", weight_decay=0, iterations=3, expected_accuracy=0)
+    with pytest.warns(NotStationaryWarning):
+        refused(path, CurvatureError, r"indefinite: smallest eigenvalue -0\.\d+")
+
+
+def test_a_model_too_large_for_a_dense_hessian_is_refused(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path, curvature={"kind": "exact", "max_parameters": 50})
+    refused(path, CurvatureError, "111 parameters exceeds the limit of 50")
+
+
+def test_a_second_rebuild_is_refused_while_one_runs_and_not_after(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path)
+    lock = tmp_path / "store" / "toy" / "lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ProponentError, match=f"{lock} is locked") as caught:
+            build(path)
+        assert caught.value.reason == "REBUILD_RUNNING"
+    build(path)
+
+
+def test_a_failed_rebuild_leaves_the_current_bundle(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path)
+    first = build(path)
+    with pytest.raises(TrainingMismatchError):
+        build(tiny.change(path, expected_accuracy=1.0, class_names=["a", "b", "c"], dataset=shuffled(path)))
+    assert Store(tmp_path / "store").current("toy") == first
+
+
+def shuffled(path: Path) -> dict[str, Any]:
+    """The dataset with one wrong label."""
+    module = load_spec(path).model.factory.partition(":")[0]
+    return {"factory": f"{module}:Tensors", "kwargs": {"label": 2}}
+
+
+# Resuming ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["energy", pytest.param("ekfac", marks=pytest.mark.slow)])
+def test_a_rebuild_killed_at_any_save_resumes_to_the_same_rows(tmp_path: Path, kind: str) -> None:
+    path = tiny.project(tmp_path / "project", count=20, **KINDS[kind])
+    done = subprocess.run(
+        [sys.executable, interrupted.__file__, str(path), str(tmp_path)], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    saves = json.loads((tmp_path / "saves.json").read_text())
+    expected = Store(tmp_path / "whole").current("toy")
+    assert sum(name.startswith("rows-") for name in saves["whole"]) == 2
+    for k, resumed in enumerate(saves["resumed"]):
+        assert resumed == saves["whole"][k:]
+        check_same(Store(tmp_path / f"killed-{k}").current("toy"), expected)
+
+
+class Killed(BaseException):
+    """Stands for a kill inside this process."""
+
+
+def interrupt(path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    """A rebuild that ends at the save of a stage."""
+    save = Workspace.save
+
+    def dying(self: Workspace, name: str, tensors: Any) -> None:
+        if name == stage:
+            raise Killed
+        save(self, name, tensors)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Workspace, "save", dying)
+        build(path)
+
+
+def test_what_was_stored_for_other_weights_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiny.project(tmp_path)
+    interrupt(path, monkeypatch, "rows-00000")
+    other = {key: value * 1.001 for key, value in load_file(tmp_path / "weights.safetensors").items()}
+    save_file(other, tmp_path / "weights.safetensors")
+    check_same(build(path), build(path, tmp_path / "fresh"))
+
+
+def test_eigenvectors_are_not_chosen_again_after_a_resumption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another number of threads may turn them, and what is stored after them would mean something else."""
+    path = tiny.project(tmp_path, **KINDS["ekfac"])
+    interrupt(path, monkeypatch, "rows-00000")
+
+    def chosen_again(*_: object) -> None:
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("proponent.rebuild.compression.fit_subspaces", chosen_again)
+        patch.setattr("proponent.rebuild.compression.joint_basis", chosen_again)
+        patch.setattr("proponent.rebuild.ekfac.eigenbases", chosen_again)
+        resumed = build(path)
+    check_same(resumed, build(path, tmp_path / "fresh"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_the_batch_size_changes_nothing(tmp_path: Path, kind: str, batch_size: int) -> None:
+    path = tiny.project(tmp_path, **KINDS[kind])
+    check_same(build(path, tmp_path / "other", batch_size=batch_size), build(path, batch_size=40))
+
+
+def test_batches_fit_the_memory() -> None:
+    assert batch_size_for(8 << 30, 7850, 60_000) == 512
+    assert batch_size_for(8 << 30, 7850, 100) == 100
+    assert batch_size_for(1 << 30, 1_000_000, 60_000) * 1_000_000 * 4 * 4 * 8 <= 1 << 30
+    assert batch_size_for(1, 10**9, 60_000) == 1
+
+
+# Nothing to explain -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["exact", "ekfac"])
+def test_hinge_loss_with_every_margin_kept_has_no_influence_and_no_neighbours(tmp_path: Path, kind: str) -> None:
+    """All training gradients are zero: a search would find rows in arbitrary order."""
+    path = tiny.project(
+        tmp_path, loss="hinge", trained_loss="cross_entropy", weight_decay=1e-3, curvature={"kind": kind}
+    )
+    bundle = build(path)
+    assert read_manifest(bundle).omitted_rows == 40
+    explainer = Explainer.load(bundle)
+    query = tiny.pictures(40)[0].float()[0, None] / 255
+    for target in (Target(), Target(1)):
+        [answer] = explainer.explain([query], [ExplainOptions(target=target)])
+        assert isinstance(answer, Explanation)
+        assert all(not result.proponents and not result.opponents for result in answer.results)
+        assert NoticeCode.ZERO_INFLUENCE in [notice.code for notice in answer.notices]
+
+
+def test_hinge_loss_with_broken_margins_explains_by_those_alone(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path, loss="hinge", trained_loss="cross_entropy", weight_decay=0.1, expected_accuracy=0)
+    with pytest.warns(NotStationaryWarning):
+        bundle = build(path)
+    rows = Rows.of(bundle)
+    active = int((rows.norms > 0).sum())
+    assert 0 < active < 40
+    assert read_manifest(bundle).omitted_rows == 40 - active
+    [answer] = Explainer.load(bundle).explain(tiny.inputs(1), [ExplainOptions(top_k=40, target=Target(1))])
+    assert isinstance(answer, Explanation)
+    for result in answer.results:
+        shown = [*result.proponents, *result.opponents]
+        assert 0 < len(shown) <= active
+        assert all(float(rows.norms[int(i.example_id.removeprefix("toy/"))]) > 0 for i in shown)
+
+
+def test_the_energy_of_nothing_is_refused(tmp_path: Path) -> None:
+    path = tiny.project(
+        tmp_path,
+        loss="hinge",
+        trained_loss="cross_entropy",
+        weight_decay=1e-3,
+        curvature={"kind": "exact", "energy": 0.9},
+    )
+    assert refused(path, CurvatureError, "every training gradient is zero").reason == "ZERO_GRADIENTS"
