@@ -165,14 +165,14 @@ def forget(
     """Forget training examples: at once in every answer of every bundle, and in every later rebuild.
 
     Their rows, metadata and thumbnails leave the disk with --compact, which makes new bundles current and removes
-    the old ones; without ids it compacts what was forgotten before. A bundle that a running service reads is
-    removed by the compaction after its restart. The receipt says what still holds them. The dataset itself and
-    the trained weights are not touched.
+    the old ones; without ids it compacts what was forgotten before. A running gateway takes the new bundle; one
+    that another process reads is removed by a later compaction. The receipt says what still holds them. The
+    dataset itself and the trained weights are not touched.
 
     Example: `proponent forget digits-0012 digits-0099 --compact --store model_store --json`
     """
     from proponent.errors import InvalidInputError
-    from proponent.index.forgetting import forget as run_forget
+    from proponent.publishing import forget as run_forget
 
     if not example_ids and not compact:
         raise InvalidInputError("no id was given, expected at least one (or --compact)", field="example_ids")

@@ -1,13 +1,15 @@
-"""Publish and roll back: by the running gateway, which takes the bundle at once, or else by the pointer alone."""
+"""Publish, roll back, forget: with a running gateway, which takes the bundle at once, or by the pointer alone."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from proponent.errors import NotFoundError
 from proponent.gateway.control import NOT_SERVED, request
-from proponent.index import lifecycle
+from proponent.index import forgetting, lifecycle
+from proponent.index.forgetting import Receipt
 from proponent.index.store import Store
 
 
@@ -30,6 +32,21 @@ def rollback(store: Store, model: str, *, dry_run: bool = False) -> dict[str, An
     """Makes the bundle current that was so before; see ``publish``."""
     taken = None if dry_run else _ask(store, {"command": "rollback", "model": model})
     return _change(taken) if taken else _unserved(lifecycle.rollback(store, model, dry_run=dry_run))
+
+
+def forget(
+    store: Store, model: str, example_ids: Sequence[str], *, compact: bool = False, dry_run: bool = False
+) -> Receipt:
+    """Forgets examples, see ``index.forgetting``; a running gateway takes the compacted bundle.
+
+    Once it has, the bundles that it read are removed as well.
+    """
+    receipt = forgetting.forget(store, model, example_ids, compact=compact, dry_run=dry_run)
+    if not compact or not receipt.in_use or not _ask(store, {"command": "publish", "model": model}):
+        return receipt
+    rest = forgetting.forget(store, model, [], compact=True)
+    removed = [*receipt.removed, *rest.removed]
+    return replace(receipt, removed=removed, still_on_disk=rest.still_on_disk, in_use=rest.in_use)
 
 
 def _ask(store: Store, command: dict[str, str | None]) -> dict[str, Any] | None:

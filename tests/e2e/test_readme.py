@@ -87,7 +87,9 @@ def test_the_clients_of_the_readme_get_an_answer(
     elsewhere: Path, service: RunningGateway, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     curl = next(line for line in blocks("console")[1].splitlines() if "curl" in line).removeprefix("$ ")
-    reply = run(curl.replace("http://127.0.0.1:8080", service.http_url).replace("curl", "curl --silent --fail"), elsewhere)
+    reply = run(
+        curl.replace("http://127.0.0.1:8080", service.http_url).replace("curl", "curl --silent --fail"), elsewhere
+    )
     assert '"digits-0226"' in reply
     monkeypatch.chdir(elsewhere)
     exec(compile(blocks("python")[0].replace("127.0.0.1:8500", service.grpc_address), "README.md", "exec"), {})
