@@ -1,4 +1,4 @@
-"""A loaded bundle answers with the influences of a dense float64 Hessian, each query alone, and tells what it omits."""
+"""A loaded bundle answers with the influences of a dense float64 Hessian, query by query, and tells what it omits."""
 
 from __future__ import annotations
 
