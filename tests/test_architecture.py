@@ -1,0 +1,183 @@
+"""Who may import whom: the directions that keep the gateway small and the mathematics free of files and services."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "serve"
+PACKAGE = SOURCE / "proponent"
+HANDLER = ROOT / "handlers" / "influence_handler.py"
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {
+    module_name(path): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if not path.name.endswith(("_pb2.py", "_grpc.py"))
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module imported anywhere in a file, types alone and inside functions included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if _is_module(node.module, alias.name))
+
+
+def _is_module(package: str, name: str) -> bool:
+    base = SOURCE.joinpath(*package.split("."))
+    return (base / f"{name}.py").exists() or (base / name / "__init__.py").exists()
+
+
+def room(module: str) -> str:
+    """The first part below the package: a folder or a file."""
+    return ".".join(module.split(".")[:2])
+
+
+def below(module: str, *prefixes: str) -> bool:
+    return any(module == prefix or module.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def offences(importer: str, *forbidden: str) -> list[str]:
+    return [
+        f"{name} imports {found}"
+        for name, path in MODULES.items()
+        if below(name, importer)
+        for found in imports(path)
+        if below(found, *forbidden)
+    ]
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert {"proponent.index.rows", "proponent.attribution.losses", "proponent.gateway.server"} <= set(MODULES)
+    assert "proponent.attribution.losses" in set(imports(PACKAGE / "classifier.py"))
+
+
+def test_attribution_and_index_never_meet() -> None:
+    assert offences("proponent.attribution", "proponent.index") == []
+    assert offences("proponent.index", "proponent.attribution") == []
+
+
+def test_attribution_knows_no_files_and_no_services() -> None:
+    assert offences("proponent.attribution", "faiss", "grpc", "pydantic", "pathlib", "google", "sqlite3", "os") == []
+    above = {found for n, p in MODULES.items() if below(n, "proponent.attribution") for found in imports(p)}
+    assert {room(found) for found in above if below(found, "proponent")} == {
+        "proponent.attribution",
+        "proponent.errors",
+    }
+
+
+def test_only_the_rows_know_faiss() -> None:
+    assert [name for name, path in MODULES.items() if "faiss" in set(imports(path))] == ["proponent.index.rows"]
+
+
+GATEWAY_MAY = (
+    "proponent.gateway",
+    "proponent.v1",
+    "proponent.results",
+    "proponent.errors",
+    "proponent.index.catalog",
+    "proponent.index.bundle",
+    "proponent.index.store",
+)
+# The keeping of bundles as files, which a rollout needs; none of it reads a row (the next test sees to that).
+GATEWAY_MAY_TOO = (
+    "proponent.exit_codes",
+    "proponent.index.faults",
+    "proponent.index.lifecycle",
+    "proponent.index.lock",
+    "proponent.index.storage",
+    "proponent.index.tombstones",
+)
+
+
+def test_the_gateway_imports_the_contract_and_the_catalogue_alone() -> None:
+    found = {(n, f) for n, p in MODULES.items() if below(n, "proponent.gateway") for f in imports(p)}
+    assert [
+        f"{name} imports {module}"
+        for name, module in sorted(found)
+        if below(module, "proponent")
+        and module not in ("proponent", "proponent.index")
+        and not below(module, *GATEWAY_MAY, *GATEWAY_MAY_TOO)
+    ] == []
+    assert offences("proponent.gateway", "torch", "torchvision", "faiss", "safetensors") == []
+
+
+@pytest.mark.parametrize("module", ["proponent.gateway.server", "proponent.cli"])
+def test_the_process_of_the_gateway_never_loads_torch_or_faiss(module: str) -> None:
+    """Also not through somebody else; the command line that starts it counts too."""
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} does not exist yet")
+    code = f"import sys, {module}; print(sorted({{'torch', 'faiss', 'torchvision', 'scipy'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+def test_the_bottom_imports_nothing_of_ours() -> None:
+    for name in ("proponent.errors", "proponent.results"):
+        assert {found.partition(".")[0] for found in imports(MODULES[name])} <= sys.stdlib_module_names
+
+
+def test_nothing_imports_the_command_line_or_the_demo() -> None:
+    tops = ("proponent.cli", "proponent.demo")
+    assert [o for o in offences("proponent", *tops) if not below(o.split()[0], *tops)] == []
+
+
+def room_graph() -> dict[str, set[str]]:
+    graph: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        others = {room(found) for found in imports(path) if below(found, "proponent") and found != "proponent"}
+        graph.setdefault(room(name), set()).update(others - {room(name)})
+    return graph
+
+
+def test_rooms_have_no_cycles() -> None:
+    graph = room_graph()
+    done: set[str] = set()
+    while True:
+        free = {name for name, others in graph.items() if name not in done and not (others & graph.keys()) - done}
+        if not free:
+            break
+        done |= free
+    assert sorted(graph.keys() - done) == [], {name: sorted(graph[name] - done) for name in graph.keys() - done}
+
+
+def test_modules_of_one_room_have_no_cycles() -> None:
+    graph = {name: {f for f in imports(path) if f in MODULES} - {name} for name, path in MODULES.items()}
+    packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+    for name in graph:
+        graph[name] -= packages
+    done: set[str] = set(packages)
+    while free := {name for name, others in graph.items() if name not in done and not others - done}:
+        done |= free
+    assert sorted(graph.keys() - done) == []
+
+
+def test_the_handler_is_one_small_class_and_knows_only_the_worker() -> None:
+    text = HANDLER.read_text(encoding="utf-8")
+    classes = [node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
+    assert classes == ["InfluenceHandler"]
+    assert len(text.splitlines()) <= 80
+    ours = {found for found in imports(HANDLER) if below(found, "proponent")}
+    assert all(below(found, "proponent.worker", "proponent.errors", "proponent.v1") for found in ours), ours
+
+
+def test_only_one_folder_is_a_package() -> None:
+    for folder in ("serve", "handlers", "proto", "scripts", "tests"):
+        assert not (ROOT / folder / "__init__.py").exists()

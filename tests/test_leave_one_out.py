@@ -1,0 +1,162 @@
+"""The sign and the size of influence, against models really retrained without one example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor
+
+from proponent.datasets import digits
+from proponent.explainer import Explainer, Stopwatch
+from proponent.index.rows import Query
+from proponent.index.store import Store
+from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.results import Measure, Target
+from proponent.spec import load_spec
+
+COUNT = 1437
+"""All training digits: with fewer, one example's own weight in the curvature makes the change larger than I / N."""
+WEIGHT_DECAY = 1e-2
+TEST_POINTS = 5
+REMOVED_PER_END = 8
+REMOVED_AT_RANDOM = 20
+CONVERGED = 1e-12
+"""Norm of the objective's gradient at which a retraining stops."""
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Softmax regression in float64, written down here: nothing of the code under test takes part."""
+
+    features: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, dataset: digits.ArrayImages) -> Regression:
+        pixels = torch.from_numpy(dataset.images).double().flatten(1) / 255
+        return cls(torch.nn.functional.pad(pixels, (0, 1), value=1.0), torch.from_numpy(dataset.labels))
+
+    def without(self, row: int) -> Regression:
+        kept = torch.arange(len(self.labels)) != row
+        return Regression(self.features[kept], self.labels[kept])
+
+    def losses(self, theta: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(self.features @ theta.T, self.labels, reduction="none")
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        residual = (self.features @ theta.T).softmax(1) - torch.nn.functional.one_hot(self.labels, 10)
+        return residual.T @ self.features / len(self.labels) + WEIGHT_DECAY * theta
+
+    def hessian(self, theta: Tensor) -> Tensor:
+        p = (self.features @ theta.T).softmax(1)
+        outputs = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+        blocks = torch.einsum("ncd,ni,nj->cidj", outputs, self.features, self.features) / len(p)
+        size = theta.numel()
+        return blocks.reshape(size, size) + WEIGHT_DECAY * torch.eye(size)
+
+    def minimum(self, start: Tensor, factor: Tensor) -> Tensor:
+        """Newton's method with one factorised Hessian of a model nearby; linear, but quick."""
+        theta = start
+        for _ in range(100):
+            gradient = self.gradient(theta)
+            if float(gradient.norm()) < CONVERGED:
+                return theta
+            theta = theta - torch.cholesky_solve(gradient.reshape(-1, 1), factor).reshape(theta.shape)
+        raise AssertionError("the retraining did not converge")
+
+
+def train(data: Regression) -> tuple[Tensor, Tensor]:
+    """The minimum with all examples, and the Cholesky factor of its Hessian."""
+    theta = torch.zeros(10, data.features.shape[1], dtype=torch.float64)
+    for _ in range(30):
+        factor = torch.linalg.cholesky(data.hessian(theta))
+        if float(data.gradient(theta).norm()) < CONVERGED:
+            return theta, factor
+        theta = theta - torch.cholesky_solve(data.gradient(theta).reshape(-1, 1), factor).reshape(theta.shape)
+    raise AssertionError("the training did not converge")
+
+
+def build(root: Path, theta: Tensor) -> Explainer:
+    """A bundle of the trained model, by a rebuild as users run it."""
+    save_file(
+        {"linear.weight": theta[:, :-1].float().contiguous(), "linear.bias": theta[:, -1].float().contiguous()},
+        root / "weights.safetensors",
+    )
+    content = {
+        "name": "digits",
+        "model": {"factory": "proponent.models.logistic:LogisticRegression", "kwargs": {"inputs": 64, "classes": 10}},
+        "weights": "weights.safetensors",
+        "dataset": {"factory": "proponent.datasets.digits:train", "kwargs": {}},
+        "class_names": list("0123456789"),
+        "weight_decay": WEIGHT_DECAY,
+        "expected_accuracy": 0.9,
+    }
+    (root / "explain.yaml").write_text(yaml.safe_dump(content))
+    return Explainer.load(rebuild(load_spec(root), Store(root / "store"), RebuildOptions(quiet=True)))
+
+
+def influences(explainer: Explainer, test: Regression) -> Tensor:
+    """Influence of every training example on each test point's loss at its true label, ``[N, tests]``."""
+    inputs = [row[:-1].reshape(1, 8, 8).float() for row in test.features]
+    targets = [Target(label) for label in test.labels.tolist()]
+    columns = []
+    for query in explainer.embed(inputs, targets, Stopwatch()):
+        assert not isinstance(query, Exception)
+        asked = Query(query.direction, query.norm, COUNT)
+        columns.append(explainer.index.scores(asked, range(COUNT), Measure.INFLUENCE))
+    return torch.tensor(columns, dtype=torch.float64).T
+
+
+def chosen_rows(scores: Tensor) -> list[int]:
+    """The strongest rows of both ends of every test point, and some at random."""
+    order = scores.argsort(dim=0)
+    extreme = torch.cat([order[:REMOVED_PER_END], order[-REMOVED_PER_END:]]).flatten()
+    random = torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))[:REMOVED_AT_RANDOM]
+    return torch.cat([extreme, random]).unique().tolist()
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """Predicted and real change of loss, ``[removed rows, test points]``."""
+
+    predicted: Tensor
+    real: Tensor
+
+
+@pytest.fixture(scope="module")
+def retrained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
+    training, test = Regression.of(digits.train()), Regression.of(digits.test(TEST_POINTS))
+    theta, factor = train(training)
+    scores = influences(build(tmp_path_factory.mktemp("digits"), theta), test)
+    rows, before = chosen_rows(scores), test.losses(theta)
+    after = [test.losses(training.without(row).minimum(theta, factor)) for row in rows]
+    return Retrained(scores[rows] / COUNT, torch.stack(after) - before)
+
+
+def test_enough_models_were_retrained(retrained: Retrained) -> None:
+    assert len(retrained.real) >= 50
+
+
+def test_removing_a_proponent_raises_the_loss_by_its_influence_over_n(retrained: Retrained) -> None:
+    predicted, real = retrained.predicted.flatten(), retrained.real.flatten()
+    correlation = float(torch.corrcoef(torch.stack([predicted, real]))[0, 1])
+    slope = float(predicted @ real / (predicted @ predicted))
+    assert correlation >= 0.99
+    assert 0.9 <= slope <= 1.1
+
+
+def test_every_test_point_for_itself(retrained: Retrained) -> None:
+    for predicted, real in zip(retrained.predicted.T, retrained.real.T, strict=True):
+        assert float(torch.corrcoef(torch.stack([predicted, real]))[0, 1]) >= 0.99
+        assert 0.9 <= float(predicted @ real / (predicted @ predicted)) <= 1.1
+
+
+def test_signs_agree_wherever_an_influence_is_felt(retrained: Retrained) -> None:
+    felt = retrained.real.abs() > 0.05 * retrained.real.abs().amax(dim=0)
+    assert int(felt.sum()) > 50
+    assert torch.equal(retrained.predicted[felt].sign(), retrained.real[felt].sign())
