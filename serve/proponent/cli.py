@@ -203,9 +203,12 @@ def parse_bytes(text: str) -> int:
     number = text.strip().rstrip("BKMGibkmg")
     unit = text.strip()[len(number) :].upper()
     try:
-        return int(float(number) * units[unit])
-    except (ValueError, KeyError):
-        raise SpecError(f"--memory has value {text!r}, expected e.g. 8GiB or 500MB", field="memory") from None
+        found = int(float(number) * units[unit])
+    except (ValueError, KeyError, OverflowError):
+        found = 0
+    if found < 1:
+        raise SpecError(f"--memory has value {text!r}, expected e.g. 8GiB or 500MB", field="memory")
+    return found
 
 
 def main() -> None:
