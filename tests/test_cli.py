@@ -1,0 +1,236 @@
+"""The command line on digits, from training to an explanation; commands show examples, errors are one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import typer
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proponent.cli import app, main, parse_bytes
+from proponent.datasets import digits
+from proponent.errors import SpecError
+from proponent.index.bundle import read_manifest
+from proponent.index.store import Store
+from proponent.presets import PRESETS
+
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command that a test gets wrong may touch a store or a folder of the developer's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PROPONENT_STORE", raising=False)
+
+
+def run(*arguments: str | Path) -> Done:
+    """The command line in this process."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.object(sys, "argv", ["proponent", *map(str, arguments)]),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        show = warnings.showwarning
+        try:
+            main()
+        except SystemExit as left:
+            code = int(left.code or 0)
+        finally:
+            warnings.showwarning = show
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+@dataclass(frozen=True)
+class Digits:
+    runs: Path
+    store: Path
+    image: Path
+    trained: Done
+    rebuilt: Done
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Digits:
+    root = tmp_path_factory.mktemp("digits")
+    image, _ = digits.test()[0]
+    image.save(root / "digit.png")
+    trained = run("train", "digits", "--out", root / "runs", "--limit", "300")
+    rebuilt = run("rebuild", root / "runs", "--store", root / "store", "--quiet")
+    return Digits(root / "runs", root / "store", root / "digit.png", trained, rebuilt)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example_that_names_it(command: str) -> None:
+    done = run(command, "--help")
+    assert done.code == 0
+    assert re.search(rf"Example:\s+.*proponent {command}\b", done.out), done.out
+
+
+def test_help_names_every_command_and_is_shown_without_arguments() -> None:
+    for done in (run(), run("--help")):
+        assert all(f" {command} " in done.out + done.err for command in COMMANDS)
+    assert {"train", "rebuild", "serve", "explain", "info"} <= set(COMMANDS)
+
+
+def test_presets_are_listed() -> None:
+    assert run("train", "list", "--out", "nowhere").out.split() == list(PRESETS)
+    assert not Path("nowhere").exists()
+
+
+def test_training_says_how_good_and_where(made: Digits) -> None:
+    assert made.trained.code == 0, made.trained.err
+    assert re.search(r"training accuracy 0\.9\d+, held-out accuracy 0\.\d+", made.trained.out)
+    assert f"spec: {made.runs / 'explain.yaml'}" in made.trained.out
+    assert yaml.safe_load((made.runs / "explain.yaml").read_text())["name"] == "digits"
+
+
+def test_a_rebuild_says_what_it_made(made: Digits) -> None:
+    assert made.rebuilt.code == 0, made.rebuilt.err
+    bundle = Store(made.store).current("digits")
+    manifest = read_manifest(bundle)
+    assert f"bundle: {bundle}" in made.rebuilt.out
+    assert f"300 examples, K = {manifest.embedding_size}, curvature exact" in made.rebuilt.out
+
+
+def test_info_describes_the_bundle_for_people_and_for_programs(made: Digits) -> None:
+    told = json.loads(run("info", "--store", made.store, "--json").out)
+    assert (told["model"], told["train_size"], told["curvature"]) == ("digits", 300, "exact")
+    assert told["digest"] == Store(made.store).current("digits").name
+    lines = run("info", "--store", made.store, "--model", "digits").out.splitlines()
+    assert "train_size           300" in lines
+
+
+def test_an_explanation_for_programs(made: Digits) -> None:
+    done = run("explain", made.image, "--store", made.store, "--top-k", "4", "--json")
+    answer = json.loads(done.out)
+    assert [len(result["proponents"]) for result in answer["results"]] == [4, 4, 4]
+    assert answer["prediction"]["label"] == str(digits.test()[0][1])
+    first = answer["results"][0]["proponents"][0]
+    assert first["example_id"].startswith("digits-") and first["score"] > 0 and first["thumbnail"]
+
+
+def test_an_explanation_for_people(made: Digits) -> None:
+    done = run("explain", made.image, "--store", made.store, "--top-k", "2", "--measure", "influence")
+    answer = json.loads(
+        run("explain", made.image, "--store", made.store, "--top-k", "2", "--measure", "influence", "--json").out
+    )
+    assert done.code == 0
+    assert f"prediction: {answer['prediction']['label']}" in done.out
+    [result] = answer["results"]
+    for influence in result["proponents"] + result["opponents"]:
+        assert influence["example_id"] in done.out and f"{influence['score']:+.4g}" in done.out
+
+
+def test_a_contrast_is_explained(made: Digits) -> None:
+    done = run("explain", made.image, "--store", made.store, "--class-id", "3", "--against", "8", "--json")
+    assert json.loads(done.out)["target_class_id"] == 3
+
+
+def test_a_rebuild_for_programs_that_is_not_published(made: Digits, tmp_path: Path) -> None:
+    done = run("rebuild", made.runs, "--store", tmp_path, "--quiet", "--no-publish", "--json", "--memory", "1GiB")
+    told = json.loads(done.out)
+    assert Path(told["bundle"]).name == told["digest"]
+    assert Store(tmp_path).models() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["rebuild", "nothing.yaml"], 3, r"spec not found: /.*nothing\.yaml \[NOT_FOUND\]"),
+        (["info", "--store", "nowhere"], 3, r"store not found: /.*nowhere .* \[NOT_FOUND\]"),
+        (["info", "--store", "{store}", "--model", "cats"], 3, r"no bundle for model 'cats' .*\(models: digits\)"),
+        (["explain", "lost.png", "--store", "{store}"], 3, r"image not found: /.*lost\.png"),
+        (["explain", "{spec}", "--store", "{store}"], 2, r"not a PNG or JPEG image \[IMAGE_UNREADABLE\]"),
+        (["explain", "{image}", "--store", "{store}", "--top-k", "0"], 2, r"top_k is 0.*\[TOP_K_OUT_OF_RANGE\]"),
+        (["explain", "{image}", "--store", "{store}", "--measure", "cosine"], 2, "measure 'cosine' is unknown"),
+        (
+            ["explain", "{image}", "--store", "{store}", "--class-id", "10"],
+            2,
+            r"class 10 is unknown, expected 0\.\.9",
+        ),
+        (["explain", "{image}", "--store", "{store}", "--against", "1"], 2, "a contrast needs the class argued for"),
+        (["rebuild", "{spec}", "--memory", "lots"], 2, r"--memory has value 'lots', expected e\.g\. 8GiB"),
+        (["rebuild", "{spec}", "--memory", "-1"], 2, "--memory has value '-1'"),
+        (["train", "cats", "--out", "x"], 3, "Unknown preset 'cats', expected one of digits"),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(made: Digits, arguments: list[str], code: int, expected: str) -> None:
+    places = {"store": made.store, "image": made.image, "spec": made.runs / "explain.yaml"}
+    done = run(*(argument.format(**places) for argument in arguments))
+    assert done.code == code
+    assert done.out == "" and done.err.startswith("error: ") and len(done.err.splitlines()) == 1, done.err
+    assert re.search(expected, done.err), done.err
+
+
+def test_a_damaged_bundle_is_told_by_file_and_exit_code(made: Digits, tmp_path: Path) -> None:
+    run("rebuild", made.runs, "--store", tmp_path, "--quiet")
+    rows = Store(tmp_path).current("digits") / "rows.faiss"
+    rows.write_bytes(rows.read_bytes()[:-1])
+    done = run("explain", made.image, "--store", tmp_path)
+    assert done.code == 4 and str(rows) in done.err and "[BUNDLE_CORRUPT]" in done.err
+
+
+def test_usage_errors_have_exit_code_2() -> None:
+    for arguments in (["rebuild"], ["nonsense"], ["train", "digits"], ["explain", "x.png", "--top-k", "many"]):
+        assert run(*arguments).code == 2
+
+
+def test_warnings_are_one_line_on_standard_error(made: Digits, tmp_path: Path) -> None:
+    content = yaml.safe_load((made.runs / "explain.yaml").read_text())
+    weights = str(made.runs / content["weights"])
+    (tmp_path / "explain.yaml").write_text(yaml.safe_dump({**content, "weights": weights, "weight_decay": 1.0}))
+    done = subprocess.run(
+        [sys.executable, "-m", "proponent.cli", "rebuild", tmp_path, "--store", tmp_path / "store", "--quiet"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"warning: the objective's gradient norm is .*\n", done.stderr), done.stderr
+    assert done.stdout.startswith("bundle: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1000000", 10**6),
+        ("8GiB", 8 << 30),
+        ("500MB", 500 * 10**6),
+        ("1.5 kib", 1536),
+        (" 2 gb ", 2 * 10**9),
+        ("64KB", 64_000),
+        ("12B", 12),
+    ],
+)
+def test_sizes_are_read(text: str, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@settings(deadline=None)
+@given(st.text(max_size=8) | st.sampled_from(["inf", "nan", "1e999", "-1", "0", "-8GiB", "8GiBGiB", "GiB", "8 XB"]))
+def test_any_other_size_is_refused_or_positive(text: str) -> None:
+    try:
+        assert parse_bytes(text) > 0
+    except SpecError as error:
+        assert repr(text) in error.message and error.field == "memory"
