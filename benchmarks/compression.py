@@ -25,7 +25,7 @@ from torch import Tensor
 from proponent.attribution.agreement import top_overlap
 from proponent.attribution.joint import joint_basis
 from proponent.attribution.layers import find_layers
-from proponent.attribution.whitening import Whitening, make_whitening, squared, whiten
+from proponent.attribution.whitening import Whitening, energies, make_whitening, whiten
 from proponent.classifier import Classifier, load_classifier
 from proponent.rebuild import compression as passes
 from proponent.rebuild.ekfac import fit_factors
@@ -69,8 +69,8 @@ def run(stages: Stages, whitening: Whitening, subspaces: Mapping, queries: Mappi
         for name, value in whiten(whitening, gradients):
             z.append(subspaces[name].compress(subspaces[name].select(value)))
             products = products + (queries[name].flatten(1) @ value.flatten(1).mT).double()
-            energy = energy + squared(value)
-            damped = damped + squared(value * whitening[name].damped.rsqrt())
+            whole, weighted = energies(value, whitening[name])
+            energy, damped = energy + whole, damped + weighted
         parts.append((products, torch.cat(z, dim=1), energy.sqrt(), damped.sqrt(), scaled.scale))
     products, z, norms, ihvp, scales = zip(*parts, strict=True)
     return Pass(torch.cat(products, 1), torch.cat(z), torch.cat(norms), torch.cat(ihvp), torch.cat(scales))

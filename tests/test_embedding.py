@@ -36,7 +36,7 @@ from proponent.attribution.layers import Layers, num_parameters, split_flat
 from proponent.attribution.losses import get_loss
 from proponent.attribution.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
-from proponent.attribution.whitening import make_whitening, squared, squared_norms, whiten
+from proponent.attribution.whitening import energies, make_whitening, squared_norms, whiten
 from proponent.errors import CurvatureError
 
 CROSS_ENTROPY = get_loss("cross_entropy")
@@ -354,7 +354,7 @@ def fit(case: cases.Case, kind: str, subspace_size: int, size: int) -> Fitted:
     whitened = dict(whiten(whitening, gradients))
     kept = {name: s.select(whitened[name]) * s.whitening.square() for name, s in subspaces.items()}
     crossed = torch.cat([s.compress(kept[name]) for name, s in subspaces.items()], dim=1) @ basis
-    damped_energy = sum(squared(w * whitening[name].damped.rsqrt()) for name, w in whitened.items())
+    damped_energy = sum(energies(w, whitening[name])[1] for name, w in whitened.items())
     moment = (y.double() * scaled.scale[:, None]).T @ y.double() / len(y)
     outside = float(((energy - y.double().square().sum(1)) * scaled.scale).mean())
     stage = second_stage(moment, outside, damped_gram(subspaces, basis), num_parameters(layers), SECOND_DAMPING)

@@ -25,8 +25,8 @@ class MomentAccumulator:
     """Float64 sums of ``u u^T`` (rows, [G o, G o]) and ``u^T u`` (columns, [i, i]) over unit rows u."""
 
     def __init__(self, whitening: Whitening) -> None:
-        self.rows = {name: _square(w.damped.shape[0] * w.damped.shape[1], w.damped) for name, w in whitening.items()}
-        self.columns = {name: _square(w.damped.shape[2], w.damped) for name, w in whitening.items()}
+        self.rows = {name: _square(w.root.shape[0] * w.root.shape[1], w.root) for name, w in whitening.items()}
+        self.columns = {name: _square(w.root.shape[2], w.root) for name, w in whitening.items()}
 
     def update(self, whitening: Whitening, gradients: LayerGradients) -> None:
         """Adds a batch; rows without a direction count nothing."""
@@ -112,14 +112,14 @@ def _energy(rows: _Side, columns: _Side, r: int, c: int) -> float:
 
 
 def _subspace(rows: Tensor, columns: Tensor, whitening: LayerWhitening) -> LayerSubspace:
-    groups, out, _ = whitening.damped.shape
+    groups, out, _ = whitening.root.shape
     needed_out = _needed(rows.reshape(groups, out, -1).square().sum(dim=(0, 2)))
     needed_in = _needed(columns.square().sum(dim=1))
     kept_rows = rows.reshape(groups, out, -1)[:, needed_out].flatten(0, 1)
     return LayerSubspace(
         left=whitening.q_out[:, :, needed_out].contiguous(),
         right=whitening.q_in[:, :, needed_in].contiguous(),
-        whitening=whitening.damped.rsqrt()[:, needed_out][:, :, needed_in].contiguous(),
+        whitening=whitening.root[:, needed_out][:, :, needed_in].contiguous(),
         rows=_orthonormal(kept_rows),
         columns=_orthonormal(columns[needed_in]),
         kept_out=needed_out,

@@ -14,17 +14,17 @@ from proponent.attribution.curvature.factors import LayerFactors, damping_per_la
 
 @dataclass(frozen=True)
 class LayerWhitening:
-    """``w = damped^{-1/2} o (Q_out^T G Q_in)`` of one layer; all float32.
+    """``w = root o (Q_out^T G Q_in)`` of one layer; all float32.
 
     Attributes:
         q_out: [G, o, o].
         q_in: [G, i, i].
-        damped: Lambda + lambda, [G, o, i].
+        root: (Lambda + lambda)^(-1/2), [G, o, i].
     """
 
     q_out: Tensor
     q_in: Tensor
-    damped: Tensor
+    root: Tensor
 
 
 Whitening = Mapping[str, LayerWhitening]
@@ -39,7 +39,7 @@ def make_whitening(
         name: LayerWhitening(
             layer.q_out.float().to(device),
             layer.q_in.float().to(device),
-            _alive(layer.eigenvalues + added[name]).float().to(device),
+            _alive(layer.eigenvalues + added[name]).rsqrt().float().to(device),
         )
         for name, layer in factors.items()
     }
@@ -53,7 +53,7 @@ def _alive(damped: Tensor) -> Tensor:
 def whiten(whitening: Whitening, gradients: LayerGradients) -> Iterator[tuple[str, Tensor]]:
     """W of one layer after the other, [B, G, o, i] float32: never of all layers at once."""
     for name, layer in whitening.items():
-        yield name, gradients[name].project(layer.q_out, layer.q_in) * layer.damped.rsqrt()
+        yield name, gradients[name].project(layer.q_out, layer.q_in) * layer.root
 
 
 def squared_norms(whitening: Whitening, gradients: LayerGradients) -> Tensor:
@@ -62,6 +62,12 @@ def squared_norms(whitening: Whitening, gradients: LayerGradients) -> Tensor:
 
 
 def squared(values: Tensor) -> Tensor:
-    """Squared norms of the examples of a batch, [B, ...] to [B] float64."""
-    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
-    return norms.square()
+    """Squared norms of the examples of a batch, [B, ...] float32 to [B] float64."""
+    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    return norms.double().square()
+
+
+def energies(values: Tensor, layer: LayerWhitening) -> tuple[Tensor, Tensor]:
+    """||w||^2 and w^T (Lambda + lambda)^(-1) w of one layer's w, [B] float64 each, in one pass over w."""
+    squares = values.square().flatten(1)
+    return squares.sum(dim=1).double(), (squares @ layer.root.square().flatten()).double()

@@ -15,7 +15,7 @@ from proponent.attribution.joint import SecondStage, damped_gram, joint_basis, s
 from proponent.attribution.layers import Layers, num_parameters
 from proponent.attribution.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
-from proponent.attribution.whitening import Whitening, make_whitening, squared, whiten
+from proponent.attribution.whitening import Whitening, energies, make_whitening, squared, whiten
 from proponent.rebuild.rows_stage import concatenated, finished_rows, scaled_gradients, shard_ranges
 from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import Batch
@@ -130,8 +130,9 @@ def _projected(stages: Stages, compression: Compression, batch: Batch) -> dict[s
         kept = subspace.select(value)
         z.append(subspace.compress(kept))
         crossed.append(subspace.compress(kept * subspace.whitening.square()))
-        energy += squared(value)
-        damped_energy += squared(value * compression.whitening[name].damped.rsqrt())
+        whole, damped = energies(value, compression.whitening[name])
+        energy += whole
+        damped_energy += damped
     return {
         "y": torch.cat(z, dim=1) @ compression.basis,
         "crossed": torch.cat(crossed, dim=1) @ compression.basis,
