@@ -157,6 +157,19 @@ def test_norms_over_sixty_orders_of_magnitude_are_all_found(tmp_path: Path) -> N
     check(build(tmp_path, rows, scales), rows, scales, queries_of(2, 24, 120))
 
 
+@pytest.mark.parametrize("largest", [1.0, 1e-33, 1e-50])
+def test_norms_beyond_float32_are_ranked_like_any_others(tmp_path: Path, largest: float) -> None:
+    """Also where more rows than asked for have them, so that the scan sees no difference between these."""
+    rows = random_rows(300, 24)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(6))
+    scales = constant_scales(largest * 10.0 ** -(order.double() / 6))
+    check(build(tmp_path, rows, scales), rows, scales, queries_of(2, 24, 5))
+    mask = order >= 200
+    check(
+        build(tmp_path, rows, scales), rows, scales, [Query(q.direction, 1.0, 7, mask) for q in queries_of(2, 24, 5)]
+    )
+
+
 def test_a_zero_query_and_an_all_zero_index_give_nothing(tmp_path: Path) -> None:
     rows = random_rows(30, 8)
     index = build(tmp_path, rows, constant_scales(torch.zeros(30, dtype=torch.float64)))
