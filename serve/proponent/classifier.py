@@ -67,6 +67,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise SpecError(f"key 'device' has value {name!r}: no CUDA device is available", field="device")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise SpecError(f"key 'device' has value {name!r}: no MPS device is available", field="device")
     return torch.device(name)
 
 

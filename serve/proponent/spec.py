@@ -70,7 +70,7 @@ class ModelSpec(_Section):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     class_names: Annotated[list[str], Field(min_length=2)]
     expected_accuracy: Annotated[float, Field(ge=0, le=1)]
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|meta|mps|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     training: Factory | None = None
     curvature: Curvature = Field(default_factory=Curvature)
     root: Path = Path(".")
