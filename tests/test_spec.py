@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import tiny
 from proponent.classifier import load_classifier, pick_device, read_weights, weights_digest
 from proponent.datasets.transforms import pixels
-from proponent.errors import NotFoundError, ProponentError, SpecError
+from proponent.errors import NotFoundError, SpecError
 from proponent.rebuild.training_set import TrainingSet
 from proponent.spec import ModelSpec, dump_spec, load_spec, parse_spec
 
@@ -73,6 +73,7 @@ def test_class_names_may_look_like_numbers_or_booleans() -> None:
         ("expected_accuracy", 1.5, "less than or equal to 1"),
         ("expected_accuracy", "high", "number"),
         ("device", "tpu", "pattern"),
+        ("device", "meta", "pattern"),
         ("training.factory", "train", "pattern"),
         ("curvature.kind", "diagonal", "'exact', 'ekfac' or 'kfac'"),
         ("curvature.damping", -1, "greater than or equal to 0"),
@@ -315,9 +316,10 @@ def test_the_digest_depends_on_names_shapes_types_and_values_alone(shapes: dict[
     assert weights_digest({**tensors, first + "x": torch.zeros(1)}) != digest
 
 
-def test_a_device_that_is_not_there_is_refused() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here")
-    with pytest.raises(ProponentError, match="key 'device' has value 'cuda:0': no CUDA device is available"):
-        pick_device("cuda:0")
-    assert pick_device("auto") == torch.device("cpu")
+@pytest.mark.parametrize(("name", "kind"), [("cuda:0", "CUDA"), ("mps", "MPS")])
+def test_a_device_that_is_not_there_is_refused(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(SpecError, match=f"key 'device' has value '{name}': no {kind} device is available"):
+        pick_device(name)
+    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
