@@ -81,7 +81,7 @@ def kronfluence_scores(
     analyzer.fit_all_factors("ekfac", train, per_device_batch_size=500, factor_args=FactorArguments(strategy="ekfac"))
     for damping in DAMPINGS:
         kronfluence_config.HEURISTIC_DAMPING_SCALE = damping
-        found = analyzer.compute_pairwise_scores(
+        analyzer.compute_pairwise_scores(
             f"damping-{damping:g}",
             "ekfac",
             asked,
@@ -90,6 +90,7 @@ def kronfluence_scores(
             per_device_train_batch_size=100,
             score_args=ScoreArguments(damping_factor=None),
         )
+        found = analyzer.load_pairwise_scores(f"damping-{damping:g}")
         yield {"damping": damping}, found["all_modules"]
 
 
