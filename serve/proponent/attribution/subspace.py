@@ -3,8 +3,8 @@ r"""The influence embedding of deep networks: an EK-FAC subspace and a joint sec
 A layer's gradient G is rotated into the Kronecker eigenbasis and whitened,
 ``w = (Lambda + lambda)^{-1/2} o (Q_out^T G Q_in)``; a two-sided (Tucker) projection ``z = R^T w C`` keeps its
 leading part, and ``phi = T V^T z`` joins all layers, with V orthonormal and ``T = (M + c I)^{-1/2}`` from the
-second moment M of the training rows ``y = V^T z``, weighted by one over the size of their output gradients. So ``phi(x) . phi(y)`` is one symmetric positive kernel with
-the implied operator
+second moment M of the training rows ``y = V^T z``, each weighted by one over the size of its output gradient. So
+``phi(x) . phi(y)`` is one symmetric positive kernel with the implied operator
 
     C^{-1} = Q (Lambda + lambda)^{-1/2} [V (M + c I)^{-1} V^T + a (I - V V^T)] (Lambda + lambda)^{-1/2} Q^T,
 
