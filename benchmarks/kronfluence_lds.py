@@ -1,0 +1,141 @@
+"""Linear datamodeling scores of proponent's rows and of Kronfluence's pairwise scores, over the same dampings."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from kronfluence_adapter import DEFAULT_DAMPING, HEURISTIC_DAMPING, Damping, Kronfluence, examples
+from torch import Tensor
+
+from proponent.attribution.agreement import linear_datamodeling
+from proponent.attribution.layers import find_layers
+from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
+from proponent.classifier import Classifier, load_classifier
+from proponent.presets import train_preset
+from proponent.rebuild.compression import fit_compression, project_rows
+from proponent.rebuild.ekfac import fit_factors
+from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.rows_stage import scaled_gradients
+from proponent.rebuild.stages import Stages
+from proponent.rebuild.training_set import TrainingSet
+from proponent.rebuild.workspace import Workspace
+from proponent.spec import load_spec
+
+DAMPINGS = (1.0, 10.0, 100.0, 1000.0)
+SECOND_DAMPINGS = (0.1, 0.3, 1.0, 3.0)
+ABSOLUTE_DAMPINGS = 6
+SIZE = 768
+SUBSETS, QUERIES = 50, 200
+TUNE, TEST = slice(0, 100), slice(100, 200)
+BATCH = 500
+
+Setting = dict[str, float]
+
+
+def compare(preset: str, seed: int, work: Path, jobs: int) -> dict[str, Any]:
+    """One model: both sides tuned on the first queries and scored on the others."""
+    directory = work / f"{preset}-{seed}"
+    if not (directory / "explain.yaml").exists():
+        train_preset(preset, directory, seed=seed)
+    spec = load_spec(directory)
+    spec = spec.model_copy(update={"curvature": spec.curvature.model_copy(update={"embedding_size": SIZE})})
+    of = load_classifier(spec)
+    data, held_out = TrainingSet.open(of, spec.dataset), TrainingSet.open(of, spec.held_out, "held_out")
+    masks = half_subsets(len(data), SUBSETS, 1000 + seed)
+    queries = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(77))[:QUERIES].tolist()
+    job = Retraining(spec, seed, tuple(queries), directory / "retrained")
+    losses = retrained_losses(job, masks, StageProgress(quiet=True), jobs)
+    with TemporaryDirectory() as scratch:
+        start = time.perf_counter()
+        theirs = _scored(_peer(of, data, held_out, queries, Path(scratch)), masks, losses)
+        middle = time.perf_counter()
+        ours = _scored(_own(of, data, held_out, queries, Path(scratch)), masks, losses)
+        end = time.perf_counter()
+    row: dict[str, Any] = {"preset": preset, "seed": seed, "proponent": _best(ours), "kronfluence": _best(theirs)}
+    own, peer = _chosen(ours)[1], _chosen(theirs)[1]
+    row |= {"ratio": float(own[TEST].mean() / peer[TEST].mean()), "interval_95": interval([own[TEST]], [peer[TEST]])}
+    row["kronfluence_defaults"] = {
+        name: _figures(*next(pair for pair in theirs if pair[0] == setting))
+        for name, setting in (
+            ("damping_factor 1e-8", {"absolute": DEFAULT_DAMPING}),
+            ("damping_factor None", {"relative": HEURISTIC_DAMPING}),
+        )
+    }
+    row["sweep_s"] = {"proponent": round(end - middle), "kronfluence": round(middle - start)}
+    row["trials"] = {name: [_figures(*pair) for pair in side] for name, side in (("own", ours), ("peer", theirs))}
+    row["per_query"] = {"own": own[TEST].tolist(), "peer": peer[TEST].tolist()}
+    return row
+
+
+def interval(ours: list[Tensor], theirs: list[Tensor], draws: int = 10_000) -> list[float]:
+    """95 % bootstrap interval of the ratio of means over the queries; several models share the resampled queries."""
+    own, peer = torch.stack(ours).mean(dim=0), torch.stack(theirs).mean(dim=0)
+    picks = torch.randint(len(own), (draws, len(own)), generator=torch.Generator().manual_seed(0))
+    ratios = own[picks].mean(dim=1) / peer[picks].mean(dim=1)
+    return ratios.quantile(torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
+
+
+def _peer(
+    of: Classifier, data: TrainingSet, held_out: TrainingSet, queries: list[int], work: Path
+) -> Iterator[tuple[Setting, Tensor]]:
+    """Relative dampings (proponent's grid and its own heuristic), its default, and absolute ones of the same span."""
+    peer = Kronfluence(of.spec, examples(data), work / "peer", BATCH)
+    peer.fit()
+    asked = examples(held_out, queries)
+    means = peer.mean_eigenvalues()
+    low, high = math.log10(HEURISTIC_DAMPING * min(means)), math.log10(max(DAMPINGS) * max(means))
+    absolute = [DEFAULT_DAMPING, *torch.logspace(low, high, ABSOLUTE_DAMPINGS, dtype=torch.float64).tolist()]
+    for value in (HEURISTIC_DAMPING, *DAMPINGS):
+        yield {"relative": value}, peer.pairwise(asked, Damping(value, relative=True))
+    for value in absolute:
+        yield {"absolute": value}, peer.pairwise(asked, Damping(value, relative=False))
+
+
+def _own(
+    of: Classifier, data: TrainingSet, held_out: TrainingSet, queries: list[int], work: Path
+) -> Iterator[tuple[Setting, Tensor]]:
+    """Every pair of dampings, as a bundle's rows would score."""
+    stages = Stages(
+        of, data, find_layers(of.model), Workspace(work / "own", "factors"), BATCH, 8 << 30, StageProgress(quiet=True)
+    )
+    factors = fit_factors(stages)
+    scaled, gradients = scaled_gradients(of, stages.layers, held_out.batch(queries))
+    for damping in DAMPINGS:
+        here = replace(stages, workspace=Workspace(work / f"own-{damping:g}", "rows"))
+        compression = fit_compression(here, factors, damping)
+        shards = [here.workspace.load(name) for name in project_rows(here, compression)]
+        y, scale = torch.cat([s["y"] for s in shards]).double(), torch.cat([s["scale"] for s in shards])
+        asked = compression.coordinates(gradients).double() * scaled.scale[:, None]
+        moment = (y * scale[:, None]).mT @ y / len(y)
+        for second in SECOND_DAMPINGS:
+            damped = moment + second * moment.trace() / len(moment) * torch.eye(len(moment), dtype=torch.float64)
+            solved = torch.linalg.solve(damped, asked.mT).mT
+            yield {"relative": damping, "second": second}, solved @ (y * scale[:, None]).mT
+
+
+def _scored(trials: Iterable[tuple[Setting, Tensor]], masks: Tensor, losses: Tensor) -> list[tuple[Setting, Tensor]]:
+    found = []
+    for setting, scores in trials:
+        found.append((setting, linear_datamodeling(scores, masks, losses)))
+        print(f"  {_figures(*found[-1])}", flush=True)
+    return found
+
+
+def _chosen(trials: list[tuple[Setting, Tensor]]) -> tuple[Setting, Tensor]:
+    """The setting that is best on the tuning queries."""
+    return max(trials, key=lambda trial: float(trial[1][TUNE].mean()))
+
+
+def _best(trials: list[tuple[Setting, Tensor]]) -> dict[str, Any]:
+    return _figures(*_chosen(trials))
+
+
+def _figures(setting: Setting, lds: Tensor) -> dict[str, Any]:
+    return {"setting": setting, "tuning": float(lds[TUNE].mean()), "test": float(lds[TEST].mean())}
