@@ -65,6 +65,7 @@ def test_killed_at_every_point(name: str, spec: Path, tmp_path: Path) -> None:
             assert states["cleaned"] == after, point
 
 
+@pytest.mark.slow
 def test_a_rebuild_killed_at_every_point(spec: Path, tmp_path: Path) -> None:
     """A rebuild is dated by its start, so that each new one has a digest of its own, but a resumed one has not."""
     found = killed("rebuild", spec, tmp_path)

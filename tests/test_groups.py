@@ -89,6 +89,7 @@ def error(predicted: Tensor, real: Tensor) -> float:
     return float((predicted - real).norm() / real.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "share", "allowed"),
     [("random", 0.05, 0.03), ("random", 0.3, 0.06), ("one class", 0.05, 0.12), ("proponents", 0.1, 0.25)],
@@ -123,6 +124,7 @@ def strongest(trained: Digits) -> Tensor:
     return torch.tensor(list(rows.values()))
 
 
+@pytest.mark.slow
 def test_removing_proponents_raises_the_loss(trained: Digits) -> None:
     """The sign: for single examples first order is the influence over N, and retraining agrees."""
     value, label = trained.queries[5], Target(int(trained.truth[5]))
