@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import platform
 from pathlib import Path
@@ -85,17 +86,14 @@ def run_fit(options: argparse.Namespace) -> None:
         row = kronfluence_timing.fit(preset, options.seed, options.work, options.repeats)
         rows = [*(old for old in rows if old["preset"] != preset), row]
         _write(options, rows)
-    print("| model | proponent: factors and rows (whole rebuild) | Kronfluence: factors + pass of 1 (200) | ratio |")
-    print("|---|---|---|---|")
-    for row in rows:
-        s = row["median_s"]
-        embedding, whole = (
-            [row[f"{side}_over_fit_and_pass_{count}"] for count in (1, 200)] for side in ("embedding", "rebuild")
-        )
+    print("| model | clock | factors and rows | whole rebuild | Kronfluence: factors + pass of 1 (200) | ratios |")
+    print("|---|---|---|---|---|---|")
+    for row, clock in itertools.product(rows, ("cpu", "wall")):
+        s, ratios = row[f"{clock}_s"], row[f"{clock}_ratio"].values()
         print(
-            f"| {row['preset']} | {s['embedding']:.1f} s ({s['rebuild']:.1f} s) | "
+            f"| {row['preset']} | {clock} | {s['embedding']:.1f} s | {s['rebuild']:.1f} s | "
             f"{s['factors']:.1f} s + {s['pass_1']:.1f} s ({s['pass_200']:.1f} s) | "
-            f"{embedding[0]:.2f} ({embedding[1]:.2f}), whole rebuild {whole[0]:.2f} ({whole[1]:.2f}) |"
+            f"{', '.join(f'{ratio:.2f}' for ratio in ratios)} |"
         )
 
 
@@ -105,13 +103,14 @@ def run_query(options: argparse.Namespace) -> None:
         options.preset, options.seed, options.work, options.epochs, options.peer_rows, options.repeats
     )
     _write(options, rows)
-    print("| N | proponent | Kronfluence | measured on | ratio |")
-    print("|---|---|---|---|---|")
-    for row in rows:
+    print("| N | clock | proponent | Kronfluence | measured on | ratio |")
+    print("|---|---|---|---|---|---|")
+    for row, clock in itertools.product(rows, ("cpu", "wall")):
         how = " rows, scaled linearly" if row["extrapolated_linearly"] else " rows"
+        s = row[clock]
         print(
-            f"| {row['rows']} | {row['proponent_ms']:.1f} ms | {row['kronfluence_s']:.1f} s "
-            f"| {row['kronfluence_rows_measured']}{how} | {row['ratio']:.0f} |"
+            f"| {row['rows']} | {clock} | {s['proponent_ms']:.1f} ms | {s['kronfluence_s']:.1f} s "
+            f"| {row['kronfluence_rows_measured']}{how} | {s['ratio']:.0f} |"
         )
 
 

@@ -1,18 +1,23 @@
-"""Times of proponent and of Kronfluence on one model: making ready to answer, and answering one query."""
+"""Times of proponent and of Kronfluence on one model: making ready to answer, and answering one query.
+
+Each time is taken twice, as wall time and as CPU time of the process: on a shared machine the second is the steadier,
+and with one thread both are the same on an idle one.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, TypeVar
 from unittest.mock import patch
 
-import torch
 from kronfluence_adapter import HEURISTIC_DAMPING, Damping, Kronfluence, examples
-from torch.utils.data import Subset
+from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
 
 from proponent.classifier import load_classifier
 from proponent.explainer import Explainer
@@ -21,7 +26,7 @@ from proponent.presets import train_preset
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import TrainingSet
-from proponent.results import ExplainOptions
+from proponent.results import ExplainOptions, Explanation
 from proponent.spec import ModelSpec, load_spec
 
 T = TypeVar("T")
@@ -29,22 +34,52 @@ T = TypeVar("T")
 EMBEDDING_STAGES = ("covariance", "eigenbases", "eigenvalues", "directions", "joint basis", "project", "embed")
 """Factors and rows; a rebuild also reads and hashes the data, surveys the model and writes the bundle."""
 BATCH = 128
+FITTED_EXAMPLES = 2000
 DAMPING = Damping(HEURISTIC_DAMPING, relative=True)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Seconds by both clocks."""
+
+    wall: float
+    cpu: float
+
+    def __add__(self, other: Taken) -> Taken:
+        return Taken(self.wall + other.wall, self.cpu + other.cpu)
+
+    def __sub__(self, other: Taken) -> Taken:
+        return Taken(self.wall - other.wall, self.cpu - other.cpu)
+
+
+NOTHING = Taken(0.0, 0.0)
+
+
+def now() -> Taken:
+    """Both clocks."""
+    return Taken(time.perf_counter(), time.process_time())
+
+
+def taken(run: Callable[[], object]) -> Taken:
+    """Time of one call."""
+    start = now()
+    run()
+    return now() - start
 
 
 class StageTimes(StageProgress):
     """Records how long each stage takes instead of showing it."""
 
-    seconds: dict[str, float]
+    taken: dict[str, Taken]
 
     def __init__(self, *, quiet: bool = True) -> None:
         super().__init__(quiet=True)
 
     def track(self, stage: str, steps: Iterable[T], total: int, done: int = 0) -> Iterator[T]:
         """The steps, timed."""
-        start = time.perf_counter()
+        start = now()
         yield from steps
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+        self.taken[stage] = self.taken.get(stage, NOTHING) + (now() - start)
 
 
 def trained(preset: str, seed: int, work: Path, epochs: int | None = None) -> ModelSpec:
@@ -62,35 +97,45 @@ def fit(preset: str, seed: int, work: Path, repeats: int) -> dict[str, Any]:
     train = examples(TrainingSet.open(classifier, spec.dataset))
     held_out = TrainingSet.open(classifier, spec.held_out, "held_out")
     queries = {count: examples(held_out, list(range(count))) for count in (1, 200)}
-    runs: list[dict[str, float]] = []
-    stages: list[dict[str, float]] = []
+    runs, stages = [], []
     for _ in range(repeats):
         with TemporaryDirectory() as scratch:
-            times, by_stage = {}, _rebuild_stages(spec, Path(scratch))
-            times["embedding"] = sum(by_stage[name] for name in EMBEDDING_STAGES)
-            times["rebuild"] = sum(by_stage.values())
+            by_stage = _rebuild_stages(spec, Path(scratch))
+            embedding = sum((by_stage[name] for name in EMBEDDING_STAGES), NOTHING)
+            times = {"embedding": embedding, "rebuild": by_stage.pop("rebuild")}
             peer = Kronfluence(spec, train, Path(scratch) / "peer", BATCH)
-            times["factors"] = seconds(peer.fit)
+            times["factors"] = taken(peer.fit)
             for count, asked in queries.items():
-                times[f"pass_{count}"] = seconds(lambda peer=peer, asked=asked: peer.pairwise(asked, DAMPING))
+                times[f"pass_{count}"] = taken(lambda peer=peer, asked=asked: peer.pairwise(asked, DAMPING))
         runs.append(times)
         stages.append(by_stage)
-        print(f"  {preset} { ({name: round(value, 1) for name, value in times.items()}) }", flush=True)
-    row: dict[str, Any] = {"preset": preset, "rows": len(train), "repeats": repeats, "runs_s": runs}
-    row["median_s"] = medians(runs)
-    row["stages_s"] = medians(stages)
-    for side in ("embedding", "rebuild"):
-        for count in queries:
-            ratios = [run[side] / (run["factors"] + run[f"pass_{count}"]) for run in runs]
-            row[f"{side}_over_fit_and_pass_{count}"] = statistics.median(ratios)
+        print(f"  {preset} { ({name: round(value.cpu, 1) for name, value in times.items()}) } CPU s", flush=True)
+    return _fit_row(preset, len(train), runs, stages)
+
+
+def _fit_row(preset: str, rows: int, runs: list[dict[str, Taken]], stages: list[dict[str, Taken]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"preset": preset, "rows": rows, "repeats": len(runs)}
+    for clock in ("wall", "cpu"):
+        plain = [{name: getattr(value, clock) for name, value in run.items()} for run in runs]
+        row[f"{clock}_s"] = medians(plain)
+        row[f"{clock}_ratio"] = {
+            f"{side}/(factors + pass_{count})": statistics.median(
+                run[side] / (run["factors"] + run[f"pass_{count}"]) for run in plain
+            )
+            for side in ("embedding", "rebuild")
+            for count in (1, 200)
+        }
+    row["stages_cpu_s"] = medians([{name: value.cpu for name, value in run.items()} for run in stages])
+    row["runs"] = [{name: vars(value) for name, value in run.items()} for run in runs]
     return row
 
 
-def _rebuild_stages(spec: ModelSpec, work: Path) -> dict[str, float]:
-    StageTimes.seconds = {}
+def _rebuild_stages(spec: ModelSpec, work: Path) -> dict[str, Taken]:
+    """By stage, and ``rebuild`` for all of it."""
+    StageTimes.taken = {}
     with patch("proponent.rebuild.pipeline.StageProgress", StageTimes):
-        rebuild(spec, Store(work / "store"), RebuildOptions(quiet=True))
-    return StageTimes.seconds
+        whole = taken(lambda: rebuild(spec, Store(work / "store"), RebuildOptions(quiet=True)))
+    return {**StageTimes.taken, "rebuild": whole}
 
 
 def query(
@@ -106,60 +151,48 @@ def query(
     data = TrainingSet.open(classifier, spec.dataset)
     held_out = TrainingSet.open(classifier, spec.held_out, "held_out")
     train, asked = examples(data), examples(held_out, list(range(64)))
+    inputs = [value for value, _ in asked]
+    peer_of = _fitted(spec, train)
     rows = []
     for count in peer_rows:
-        few = Subset(train, range(count))
-        with TemporaryDirectory() as scratch:
-            peer = Kronfluence(spec, Subset(train, range(min(count, 4000))), Path(scratch), BATCH)
-            peer.fit()
-            own_ms, peer_s = [], []
-            for number in range(repeats):
-                own_ms += _explain_ms(explainer, [value for value, _ in asked])
-                one = Subset(asked, [number])
-                peer_s.append(seconds(lambda peer=peer, one=one, few=few: peer.pairwise(one, DAMPING, few)))
-        rows.append(_query_row(preset, len(train), count, own_ms, peer_s))
-        rows[-1]["stages_ms"] = _stages_ms(explainer, [value for value, _ in asked])
+        few, own, theirs = Subset(train, range(count)), [], []
+        for number in range(repeats):
+            own += [taken(lambda value=value: _explained(explainer, value)) for value in inputs]
+            one = Subset(asked, [number])
+            theirs.append(taken(lambda one=one, few=few: peer_of.pairwise(one, DAMPING, few)))
+        rows.append(_query_row(preset, len(train), count, own, theirs))
+        rows[-1]["stages_ms"] = medians(
+            [{name: 1e3 * value for name, value in _explained(explainer, each).timings.items()} for each in inputs]
+        )
         print(f"  {rows[-1]}", flush=True)
     return rows
 
 
-def _query_row(preset: str, total: int, measured: int, own_ms: list[float], peer_s: list[float]) -> dict[str, Any]:
-    own, peer = statistics.median(own_ms), statistics.median(peer_s)
-    scaled = peer * total / measured
-    return {
-        "preset": preset,
-        "rows": total,
-        "proponent_ms": own,
-        "proponent_fastest_ms": min(own_ms),
-        "kronfluence_rows_measured": measured,
-        "kronfluence_s_measured": peer_s,
-        "kronfluence_s": scaled,
-        "extrapolated_linearly": measured != total,
-        "ratio": scaled / (own / 1e3),
-    }
+def _fitted(spec: ModelSpec, train: TensorDataset) -> Kronfluence:
+    """Factors of a part of the examples: the time of a pass does not depend on which."""
+    peer = Kronfluence(spec, Subset(train, range(min(len(train), FITTED_EXAMPLES))), Path(mkdtemp()), BATCH)
+    peer.fit()
+    return peer
 
 
-def _explain_ms(explainer: Explainer, inputs: list[torch.Tensor]) -> list[float]:
-    """Milliseconds of each input on its own: all three measures, ten examples at both ends."""
-    option = ExplainOptions()
-    return [1e3 * seconds(lambda value=value: explainer.explain([value], [option])) for value in inputs]
+def _query_row(preset: str, total: int, measured: int, own: list[Taken], theirs: list[Taken]) -> dict[str, Any]:
+    row: dict[str, Any] = {"preset": preset, "rows": total, "kronfluence_rows_measured": measured}
+    row["extrapolated_linearly"] = measured != total
+    for clock in ("wall", "cpu"):
+        mine = statistics.median(getattr(each, clock) for each in own)
+        other = statistics.median(getattr(each, clock) for each in theirs) * total / measured
+        row[clock] = {"proponent_ms": 1e3 * mine, "kronfluence_s": other, "ratio": other / mine}
+    row["proponent_fastest_ms"] = 1e3 * min(each.wall for each in own)
+    row["kronfluence_runs"] = [vars(each) for each in theirs]
+    return row
 
 
-def _stages_ms(explainer: Explainer, inputs: list[torch.Tensor]) -> dict[str, float]:
-    times = []
-    for value in inputs:
-        [answer] = explainer.explain([value], [ExplainOptions()])
-        if isinstance(answer, Exception):
-            raise answer
-        times.append({name: 1e3 * taken for name, taken in answer.timings.items()})
-    return medians(times)
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def _explained(explainer: Explainer, value: Tensor) -> Explanation:
+    """All three measures, ten examples at both ends of each."""
+    [answer] = explainer.explain([value], [ExplainOptions()])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def medians(runs: list[dict[str, float]]) -> dict[str, float]:
