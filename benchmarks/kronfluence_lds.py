@@ -34,7 +34,7 @@ ABSOLUTE_DAMPINGS = 6
 SIZE = 768
 SUBSETS, QUERIES = 50, 200
 TUNE, TEST = slice(0, 100), slice(100, 200)
-BATCH = 500
+BATCH = 128
 
 Setting = dict[str, float]
 
