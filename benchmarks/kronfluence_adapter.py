@@ -63,7 +63,7 @@ def examples(data: TrainingSet, positions: list[int] | None = None) -> TensorDat
 
 
 class Kronfluence:
-    """Factors fitted once, pairwise scores at any damping."""
+    """Factors fitted once, pairwise scores at any damping; what is finished in ``work`` is not made anew."""
 
     def __init__(self, spec: ModelSpec, train: TensorDataset, work: Path, batch_size: int) -> None:
         task = Classification()
@@ -81,24 +81,25 @@ class Kronfluence:
                 self._train,
                 per_device_batch_size=self._batch_size,
                 factor_args=FactorArguments(strategy="ekfac"),
-                overwrite_output_dir=True,
             )
 
-    def pairwise(self, queries: TensorDataset, damping: Damping, train: TensorDataset | None = None) -> Tensor:
-        """Scores [Q, N], positive for proponents; all queries as one batch."""
+    def pairwise(
+        self, queries: TensorDataset, damping: Damping, train: TensorDataset | None = None, name: str = ""
+    ) -> Tensor:
+        """Scores [Q, N], positive for proponents; all queries as one batch. Those of a ``name`` are kept."""
         arguments = ScoreArguments(damping_factor=None if damping.relative else damping.value)
         with _quiet(), _heuristic(damping.value if damping.relative else HEURISTIC_DAMPING):
             self._analyzer.compute_pairwise_scores(
-                "scores",
+                name or "scores",
                 _FACTORS,
                 queries,
                 self._train if train is None else train,
                 per_device_query_batch_size=len(queries),
                 per_device_train_batch_size=self._batch_size,
                 score_args=arguments,
-                overwrite_output_dir=True,
+                overwrite_output_dir=not name,
             )
-            return self._analyzer.load_pairwise_scores("scores")["all_modules"]
+            return self._analyzer.load_pairwise_scores(name or "scores")["all_modules"]
 
     def mean_eigenvalues(self) -> list[float]:
         """Of each layer."""

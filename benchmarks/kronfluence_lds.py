@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -40,7 +39,7 @@ Setting = dict[str, float]
 
 
 def compare(preset: str, seed: int, work: Path, jobs: int) -> dict[str, Any]:
-    """One model: both sides tuned on the first queries and scored on the others."""
+    """One model: both sides tuned on the first queries and scored on the others. A killed run goes on."""
     directory = work / f"{preset}-{seed}"
     if not (directory / "explain.yaml").exists():
         train_preset(preset, directory, seed=seed)
@@ -52,12 +51,10 @@ def compare(preset: str, seed: int, work: Path, jobs: int) -> dict[str, Any]:
     queries = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(77))[:QUERIES].tolist()
     job = Retraining(spec, seed, tuple(queries), directory / "retrained")
     losses = retrained_losses(job, masks, StageProgress(quiet=True), jobs)
-    with TemporaryDirectory() as scratch:
-        start = time.perf_counter()
-        theirs = _scored(_peer(of, data, held_out, queries, Path(scratch)), masks, losses)
-        middle = time.perf_counter()
-        ours = _scored(_own(of, data, held_out, queries, Path(scratch)), masks, losses)
-        end = time.perf_counter()
+    scratch = directory / "scratch"
+    theirs = _scored(_peer(of, data, held_out, queries, scratch), masks, losses)
+    ours = _scored(_own(of, data, held_out, queries, scratch), masks, losses)
+    shutil.rmtree(scratch)
     row: dict[str, Any] = {"preset": preset, "seed": seed, "proponent": _best(ours), "kronfluence": _best(theirs)}
     own, peer = _chosen(ours)[1], _chosen(theirs)[1]
     row |= {"ratio": float(own[TEST].mean() / peer[TEST].mean()), "interval_95": interval([own[TEST]], [peer[TEST]])}
@@ -68,7 +65,6 @@ def compare(preset: str, seed: int, work: Path, jobs: int) -> dict[str, Any]:
             ("damping_factor None", {"relative": HEURISTIC_DAMPING}),
         )
     }
-    row["sweep_s"] = {"proponent": round(end - middle), "kronfluence": round(middle - start)}
     row["trials"] = {name: [_figures(*pair) for pair in side] for name, side in (("own", ours), ("peer", theirs))}
     row["per_query"] = {"own": own[TEST].tolist(), "peer": peer[TEST].tolist()}
     return row
@@ -93,9 +89,9 @@ def _peer(
     low, high = math.log10(HEURISTIC_DAMPING * min(means)), math.log10(max(DAMPINGS) * max(means))
     absolute = [DEFAULT_DAMPING, *torch.logspace(low, high, ABSOLUTE_DAMPINGS, dtype=torch.float64).tolist()]
     for value in (HEURISTIC_DAMPING, *DAMPINGS):
-        yield {"relative": value}, peer.pairwise(asked, Damping(value, relative=True))
+        yield {"relative": value}, peer.pairwise(asked, Damping(value, relative=True), name=f"relative-{value:g}")
     for value in absolute:
-        yield {"absolute": value}, peer.pairwise(asked, Damping(value, relative=False))
+        yield {"absolute": value}, peer.pairwise(asked, Damping(value, relative=False), name=f"absolute-{value:g}")
 
 
 def _own(
