@@ -13,6 +13,7 @@ import pytest
 from inputs import GOOD, MODEL
 from running import RunningGateway
 
+from proponent.gateway.control import SOCKET
 from proponent.index.catalog import Catalog
 from proponent.index.store import Store
 from proponent.v1 import explanation_pb2 as pb
@@ -34,7 +35,7 @@ def proponents(stub: ExplanationServiceStub) -> tuple[list[str], str]:
 
 
 def test_a_forgotten_example_is_gone_from_answers_and_then_from_disk(digits: Path, tmp_path: Path) -> None:
-    shutil.copytree(digits / "store", tmp_path / "store")
+    shutil.copytree(digits / "store", tmp_path / "store", ignore=shutil.ignore_patterns(SOCKET))
     store = Store(tmp_path / "store")
     gateway = RunningGateway(store.root, tmp_path / "gateway.log", "--allow-examples")
     try:

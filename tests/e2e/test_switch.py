@@ -31,7 +31,7 @@ SWITCHES = 10
 def store(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Two bundles of models trained on different data; the second one is current."""
     root = tmp_path_factory.mktemp("switch")
-    shutil.copytree(digits / "store", root / "store")
+    shutil.copytree(digits / "store", root / "store", ignore=shutil.ignore_patterns(SOCKET))
     cli("train", "digits", "--out", str(root / "other"), "--limit", "700")
     cli("rebuild", str(root / "other"), "--store", str(root / "store"), "--quiet")
     return Store(root / "store")
@@ -201,7 +201,7 @@ def test_a_second_gateway_says_that_it_takes_no_commands(
 def killed(store: Store, expected: Answers, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store of its own for gateways that are killed."""
     root = tmp_path_factory.mktemp("killed") / "store"
-    shutil.copytree(store.root, root, ignore=shutil.ignore_patterns(".gateway*"))
+    shutil.copytree(store.root, root, ignore=shutil.ignore_patterns(SOCKET))
     return Store(root)
 
 
