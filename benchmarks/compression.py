@@ -25,7 +25,7 @@ from torch import Tensor
 from proponent.attribution.agreement import top_overlap
 from proponent.attribution.joint import joint_basis
 from proponent.attribution.layers import find_layers
-from proponent.attribution.whitening import Whitening, energies, make_whitening, whiten
+from proponent.attribution.whitening import Whitening, make_whitening, whiten
 from proponent.classifier import Classifier, load_classifier
 from proponent.rebuild import compression as passes
 from proponent.rebuild.ekfac import fit_factors
@@ -68,8 +68,8 @@ def run(stages: Stages, whitening: Whitening, subspaces: Mapping, queries: Mappi
         z, products, energy, damped = [], 0.0, 0.0, 0.0
         for name, value in whiten(whitening, gradients):
             z.append(subspaces[name].compress(subspaces[name].select(value)))
-            products = products + (queries[name].flatten(1) @ value.flatten(1).mT).double()
-            whole, weighted = energies(value, whitening[name])
+            products = products + (queries[name].flatten(1) @ value.dense().flatten(1).mT).double()
+            whole, weighted = value.energies()
             energy, damped = energy + whole, damped + weighted
         parts.append((products, torch.cat(z, dim=1), energy.sqrt(), damped.sqrt(), scaled.scale))
     products, z, norms, ihvp, scales = zip(*parts, strict=True)
@@ -106,7 +106,8 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, object]]:
             here = replace(stages, classifier=sized, workspace=Workspace(Path(work) / str(number), "k"))
             whitening = make_whitening(factors, damping, relative=True, device=classifier.device)
             subspaces = passes._subspaces(here, whitening)
-            found = run(here, whitening, subspaces, dict(whiten(whitening, query_gradients)))
+            whitened = {name: value.dense() for name, value in whiten(whitening, query_gradients)}
+            found = run(here, whitening, subspaces, whitened)
             query_z = torch.cat([subspaces[n].project(query_gradients[n]) for n in subspaces], dim=1)
             for width in WIDTHS:
                 basis = joint_basis(found.z, found.norms, found.scales, width, seed=0)

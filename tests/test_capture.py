@@ -124,6 +124,15 @@ def test_projection_equals_projecting_the_dense_gradient(name: str, r: int, s: i
         torch.testing.assert_close(gradient.project(left, right), expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", cases.MODELS)
+def test_sums_and_norms_are_those_of_dense_gradients(name: str) -> None:
+    case = cases.MODELS[name]()
+    for gradient in captured(case.model, case.inputs, case.labels).values():
+        dense = gradient.dense()
+        torch.testing.assert_close(gradient.summed(), dense.sum(dim=0), **TIGHT)
+        torch.testing.assert_close(gradient.squared_norms(), dense.square().flatten(1).sum(dim=1), **TIGHT)
+
+
 def test_several_backwards_of_one_forward_are_independent_and_linear() -> None:
     case = cases.twice_used()
     layers = find_layers(case.model)

@@ -318,10 +318,12 @@ def test_the_batch_size_changes_nothing(tmp_path: Path, kind: str, batch_size: i
 
 
 def test_batches_fit_the_memory() -> None:
-    assert batch_size_for(8 << 30, 7850, 60_000) == 512
-    assert batch_size_for(8 << 30, 7850, 100) == 100
-    assert batch_size_for(1 << 30, 1_000_000, 60_000) * 1_000_000 * 4 * 4 * 8 <= 1 << 30
-    assert batch_size_for(1, 10**9, 60_000) == 1
+    cpu, gpu = torch.device("cpu"), torch.device("meta")
+    assert batch_size_for(8 << 30, 7850, 60_000, cpu) == 64
+    assert batch_size_for(8 << 30, 7850, 60_000, gpu) == 512
+    assert batch_size_for(8 << 30, 7850, 10, cpu) == 10
+    assert batch_size_for(1 << 30, 1_000_000, 60_000, gpu) * 1_000_000 * 4 * 4 * 8 <= 1 << 30
+    assert batch_size_for(1, 10**9, 60_000, cpu) == 1
 
 
 # Nothing to explain -----------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.nn import functional as F
 
 from proponent.attribution.layers import (
     Layers,
@@ -73,11 +72,20 @@ class LayerGradient:
     anchor: Tensor
 
     @property
+    def positions(self) -> int:
+        """T; with one position each gradient is an outer product."""
+        return int(self.deltas.shape[2])
+
+    @property
     def inputs(self) -> Tensor:
         """a, ``[B, G, T, i]``, the last column being ones when there is a bias."""
         width = self.shape.inputs - self.shape.has_bias
         rows = self._join([input_rows(use.module, use.inputs) for use in self.uses], width)
-        return F.pad(rows, (0, 1), value=1.0) if self.shape.has_bias else rows
+        if not self.shape.has_bias:
+            return rows
+        # Transposed, as patches lie in memory: the copy is then one of whole blocks.
+        columns = rows.mT
+        return torch.cat([columns, columns.new_ones(*columns.shape[:2], 1, columns.shape[3])], dim=2).mT
 
     @property
     def deltas(self) -> Tensor:
@@ -86,7 +94,19 @@ class LayerGradient:
 
     def dense(self) -> Tensor:
         """Gradient ``d^T a`` of each example, ``[B, G, o, i]``; see `unflatten` for its order."""
-        return self.deltas.transpose(2, 3) @ self.inputs
+        return self.deltas.mT @ self.inputs
+
+    def summed(self) -> Tensor:
+        """Sum of the gradients over the batch, ``[G, o, i]``."""
+        return sum_of_products(self.deltas, self.inputs)
+
+    def squared_norms(self) -> Tensor:
+        """Squared norm of each gradient, ``[B]`` float64."""
+        if self.positions == 1:
+            deltas, inputs = (rows.double().square().sum(dim=(2, 3)) for rows in (self.deltas, self.inputs))
+            return (deltas * inputs).sum(dim=1)
+        norms: Tensor = torch.linalg.vector_norm(self.dense().flatten(1), dim=1, dtype=torch.float64)
+        return norms.square()
 
     def project(self, left: Tensor, right: Tensor) -> Tensor:
         """``left^T (d^T a) right`` by the cheapest order that does not form the dense gradient.
@@ -105,10 +125,10 @@ class LayerGradient:
         left_first = positions * r * (out + width) + r * width * s
         right_first = positions * s * (out + width) + r * out * s
         if both <= min(left_first, right_first):
-            return (deltas @ left).transpose(2, 3) @ (inputs @ right)
+            return times(deltas, left).mT @ times(inputs, right)
         if left_first <= right_first:
-            return (deltas @ left).transpose(2, 3) @ inputs @ right
-        return left.transpose(1, 2) @ (deltas.transpose(2, 3) @ (inputs @ right))
+            return times(deltas, left).mT @ inputs @ right
+        return left.mT @ (deltas.mT @ times(inputs, right))
 
     def _join(self, rows: list[Tensor], width: int) -> Tensor:
         if not rows:
@@ -117,6 +137,26 @@ class LayerGradient:
 
 
 LayerGradients = dict[str, LayerGradient]
+
+
+def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
+    """Sum of ``l^T r`` over the batch: ``[B, G, T, k]`` and ``[B, G, T, i]`` to ``[G, k, i]``."""
+    if left.shape[2] >= max(left.shape[3], right.shape[3]):
+        return (left.mT @ right).sum(dim=0)
+    long_left, long_right = (rows.transpose(0, 1).flatten(1, 2) for rows in (left, right))
+    product: Tensor = long_left.mT @ long_right
+    return product
+
+
+def times(rows: Tensor, matrix: Tensor) -> Tensor:
+    """Product of rows ``[B, G, T, i]`` with each group's matrix ``[G, i, s]``: ``[B, G, T, s]``.
+
+    Rows of a Linear become one large product: a batch of vectors times a matrix would read it once an example.
+    """
+    if matrix.shape[0] > 1 or not rows.is_contiguous():
+        return rows @ matrix
+    product: Tensor = rows.flatten(0, 2) @ matrix[0]
+    return product.reshape(*rows.shape[:3], -1)
 
 
 def flat_gradients(gradients: LayerGradients) -> Tensor:

@@ -24,6 +24,7 @@ from typing_extensions import override
 from proponent.attribution.capture import LayerGradient, LayerGradients
 from proponent.attribution.embedding import InfluenceEmbedding
 from proponent.attribution.layers import Layers
+from proponent.attribution.whitening import Whitened
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class LayerSubspace:
         """Z of a layer's gradients, [B, r * c]."""
         return self.compress(gradient.project(self.left, self.right) * self.whitening)
 
-    def select(self, coordinates: Tensor) -> Tensor:
-        """The kept part of a layer's coordinates in all eigenvectors, [B, G, o, i] to [B, G, so, si]."""
-        return coordinates[:, :, self.kept_out][..., self.kept_in]
+    def select(self, whitened: Whitened) -> Tensor:
+        """The kept part of w, [B, G, so, si]."""
+        return whitened.select(self.kept_out, self.kept_in)
 
     def compress(self, whitened: Tensor) -> Tensor:
         """``R^T w C`` of [B, G, so, si], flattened to [B, r * c]."""

@@ -15,29 +15,39 @@ from torch import Tensor
 
 from proponent.attribution.capture import LayerGradients
 from proponent.attribution.subspace import LayerSubspace
-from proponent.attribution.whitening import LayerWhitening, Whitening, squared_norms, whiten
+from proponent.attribution.uniforms import example_signs
+from proponent.attribution.whitening import LayerWhitening, Whitening, whiten
 
 LEVERAGE = 0.999
 """Share of a basis's leverage that the kept eigenvectors carry; the others are not needed online."""
+MIXTURES = 4
+"""Random mixtures of an example's rows that stand for all of them in a second moment."""
 
 
 class MomentAccumulator:
-    """Float64 sums of ``u u^T`` (rows, [G o, G o]) and ``u^T u`` (columns, [i, i]) over unit rows u."""
+    """Float64 sums of ``u u^T`` (rows, [G o, G o]) and ``u^T u`` (columns, [i, i]) over unit rows u.
 
-    def __init__(self, whitening: Whitening) -> None:
+    Both are estimated without bias from random signs S, as ``(u S) (u S)^T`` with ``E[S S^T] = I`` (Hutchinson's
+    trick): of a side longer than ``MIXTURES`` only that many mixtures of each example are taken. The noise of
+    thousands of examples averages out, and wide layers cost what narrow ones do.
+    """
+
+    def __init__(self, whitening: Whitening, seed: int) -> None:
+        self._seed = seed
         self.rows = {name: _square(w.root.shape[0] * w.root.shape[1], w.root) for name, w in whitening.items()}
         self.columns = {name: _square(w.root.shape[2], w.root) for name, w in whitening.items()}
 
-    def update(self, whitening: Whitening, gradients: LayerGradients) -> None:
-        """Adds a batch; rows without a direction count nothing."""
-        norms = squared_norms(whitening, gradients).sqrt()
-        scale = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms)).float()
-        for name, value in whiten(whitening, gradients):
-            unit = (value * scale[:, None, None, None]).flatten(1, 2)
-            wide = unit.transpose(0, 1).flatten(1)
-            self.rows[name] += (wide @ wide.mT).double()
-            tall = unit.flatten(0, 1)
-            self.columns[name] += (tall.mT @ tall).double()
+    def update(self, whitening: Whitening, gradients: LayerGradients, keys: Tensor) -> None:
+        """Adds a batch of examples with int64 ``keys``; rows without a direction count nothing."""
+        mixtures, energy = {}, torch.zeros(len(keys), dtype=torch.float64, device=keys.device)
+        for number, (name, value) in enumerate(whiten(whitening, gradients)):
+            energy += value.energies()[0]
+            matrix, seed = value.dense().flatten(1, 2), self._seed + 2 * number
+            mixtures[name] = _mixed(matrix.mT, keys, seed), _mixed(matrix, keys, seed + 1)
+        scale = torch.where(energy > 0, energy.rsqrt(), torch.zeros_like(energy)).float()
+        for name, (rows, columns) in mixtures.items():
+            self.rows[name] += _second_moment(rows * scale[:, None, None])
+            self.columns[name] += _second_moment(columns * scale[:, None, None])
 
     def state(self) -> dict[str, Tensor]:
         """The sums by name."""
@@ -48,6 +58,22 @@ class MomentAccumulator:
         for name in self.rows:
             self.rows[name].copy_(state[f"rows/{name}"])
             self.columns[name].copy_(state[f"columns/{name}"])
+
+
+def _mixed(matrices: Tensor, keys: Tensor, seed: int) -> Tensor:
+    """Random mixtures of the n rows of each matrix, [B, n, k] to [B, s, k]; few rows stay as they are."""
+    count = matrices.shape[1]
+    if count <= MIXTURES:
+        return matrices
+    signs = example_signs(keys, seed, MIXTURES * count).reshape(-1, MIXTURES, count)
+    mixed: Tensor = signs @ matrices / MIXTURES**0.5
+    return mixed
+
+
+def _second_moment(rows: Tensor) -> Tensor:
+    """[B, s, k] to the sum of outer products, [k, k] float64."""
+    tall = rows.flatten(0, 1)
+    return (tall.mT @ tall).double()
 
 
 @dataclass

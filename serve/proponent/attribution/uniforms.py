@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_BITS = 64
 _MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 
 
@@ -26,6 +27,24 @@ def example_uniforms(ids: Tensor, seed: int, draw: int) -> Tensor:
     key = _mix(_mix(torch.full_like(ids, seed) * _GOLDEN) + draw) * _GOLDEN
     bits = _mix(_mix(ids + key) ^ key)
     return _shift_right(bits, 11).double() * 2.0**-53
+
+
+def example_signs(ids: Tensor, seed: int, size: int) -> Tensor:
+    """Random signs that depend on (seed, id) alone.
+
+    Args:
+        ids: ``[B]`` int64 example ids.
+        seed: Any integer.
+        size: How many.
+
+    Returns:
+        ``[B, size]`` float32 of +1 and -1.
+    """
+    key = _mix(_mix(ids + torch.full_like(ids, seed) * _GOLDEN) * _GOLDEN)
+    counters = torch.arange(1, -(-size // _BITS) + 1, device=ids.device) * _GOLDEN
+    words = _mix(key[:, None] + counters)
+    bits = (words[..., None] >> torch.arange(_BITS, device=ids.device)) & 1
+    return (bits.flatten(1)[:, :size] * 2 - 1).float()
 
 
 def _mix(words: Tensor) -> Tensor:

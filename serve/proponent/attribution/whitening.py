@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from proponent.attribution.capture import LayerGradients
+from proponent.attribution.capture import LayerGradient, LayerGradients, times
 from proponent.attribution.curvature.factors import LayerFactors, damping_per_layer
 
 
@@ -28,6 +30,79 @@ class LayerWhitening:
 
 
 Whitening = Mapping[str, LayerWhitening]
+
+
+class Whitened(ABC):
+    """W of one layer for B examples."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """W, [B, G, o, i] float32."""
+
+    @abstractmethod
+    def energies(self) -> tuple[Tensor, Tensor]:
+        """||w||^2 and w^T (Lambda + lambda)^(-1) w, [B] float64 each."""
+
+    @abstractmethod
+    def select(self, out: Tensor, inputs: Tensor) -> Tensor:
+        """W in some eigenvectors only, by their indices [so] and [si]: [B, G, so, si]."""
+
+
+@dataclass(frozen=True)
+class DenseWhitened(Whitened):
+    """W of a layer that is applied at many positions.
+
+    Attributes:
+        value: [B, G, o, i].
+        root: See `LayerWhitening`.
+    """
+
+    value: Tensor
+    root: Tensor
+
+    @override
+    def dense(self) -> Tensor:
+        return self.value
+
+    @override
+    def energies(self) -> tuple[Tensor, Tensor]:
+        squares = self.value.square().flatten(1)
+        return squares.sum(dim=1).double(), (squares @ self.root.square().flatten()).double()
+
+    @override
+    def select(self, out: Tensor, inputs: Tensor) -> Tensor:
+        return self.value[:, :, out][..., inputs]
+
+
+@dataclass(frozen=True)
+class OuterWhitened(Whitened):
+    """W of a layer that is applied at one position: an outer product times root, never formed for norms.
+
+    Attributes:
+        left: Q_out^T d, [B, G, o].
+        right: Q_in^T a, [B, G, i].
+        root: See `LayerWhitening`.
+    """
+
+    left: Tensor
+    right: Tensor
+    root: Tensor
+
+    @override
+    def dense(self) -> Tensor:
+        return self.left[..., :, None] * self.root * self.right[..., None, :]
+
+    @override
+    def energies(self) -> tuple[Tensor, Tensor]:
+        left, right = (side.transpose(0, 1).double().square() for side in (self.left, self.right))
+        weights = self.root.double().square()
+        whole, damped = ((left @ w * right).sum(dim=(0, 2)) for w in (weights, weights.square()))
+        return whole, damped
+
+    @override
+    def select(self, out: Tensor, inputs: Tensor) -> Tensor:
+        root = self.root[:, out][..., inputs]
+        return self.left[..., out][..., :, None] * root * self.right[..., inputs][..., None, :]
 
 
 def make_whitening(
@@ -50,24 +125,19 @@ def _alive(damped: Tensor) -> Tensor:
     return torch.where(damped > 0, damped, torch.full_like(damped, torch.inf))
 
 
-def whiten(whitening: Whitening, gradients: LayerGradients) -> Iterator[tuple[str, Tensor]]:
-    """W of one layer after the other, [B, G, o, i] float32: never of all layers at once."""
+def whiten(whitening: Whitening, gradients: LayerGradients) -> Iterator[tuple[str, Whitened]]:
+    """W of one layer after the other: never of all layers at once."""
     for name, layer in whitening.items():
-        yield name, gradients[name].project(layer.q_out, layer.q_in) * layer.root
+        yield name, _whitened(gradients[name], layer)
+
+
+def _whitened(gradient: LayerGradient, layer: LayerWhitening) -> Whitened:
+    if gradient.positions == 1:
+        left, right = times(gradient.deltas, layer.q_out), times(gradient.inputs, layer.q_in)
+        return OuterWhitened(left[:, :, 0], right[:, :, 0], layer.root)
+    return DenseWhitened(gradient.project(layer.q_out, layer.q_in) * layer.root, layer.root)
 
 
 def squared_norms(whitening: Whitening, gradients: LayerGradients) -> Tensor:
     """||w||^2 over all layers, [B] float64."""
-    return torch.stack([squared(value) for _, value in whiten(whitening, gradients)]).sum(dim=0)
-
-
-def squared(values: Tensor) -> Tensor:
-    """Squared norms of the examples of a batch, [B, ...] float32 to [B] float64."""
-    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
-    return norms.double().square()
-
-
-def energies(values: Tensor, layer: LayerWhitening) -> tuple[Tensor, Tensor]:
-    """||w||^2 and w^T (Lambda + lambda)^(-1) w of one layer's w, [B] float64 each, in one pass over w."""
-    squares = values.square().flatten(1)
-    return squares.sum(dim=1).double(), (squares @ layer.root.square().flatten()).double()
+    return torch.stack([value.energies()[0] for _, value in whiten(whitening, gradients)]).sum(dim=0)

@@ -113,7 +113,7 @@ def _full_dimension(
     built: Built, compression: Compression, queries: Queries, positions: list[int]
 ) -> tuple[Tensor, Tensor]:
     """Whitened products in all P dimensions and after the compression, both [Q, R]."""
-    left = dict(whiten(compression.whitening, queries.gradients))
+    left = {name: value.dense() for name, value in whiten(compression.whitening, queries.gradients)}
     y = compression.coordinates(queries.gradients).double()
     whole, before = [], []
     for batch in built.stages.data.batches(built.stages.batch_size, positions):
@@ -132,5 +132,5 @@ def _products(
 
 
 def _whole_products(whitening: Whitening, left: Mapping[str, Tensor], gradients: LayerGradients) -> Tensor:
-    parts = [left[name].flatten(1) @ value.flatten(1).mT for name, value in whiten(whitening, gradients)]
+    parts = [left[name].flatten(1) @ value.dense().flatten(1).mT for name, value in whiten(whitening, gradients)]
     return torch.stack(parts).double().sum(dim=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isqrt
 
 import torch
 from torch import Tensor
@@ -12,18 +13,16 @@ from proponent.attribution.capture import LayerGradients
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.groups import own_curvature
 from proponent.attribution.joint import SecondStage, damped_gram, joint_basis, second_stage
-from proponent.attribution.layers import Layers, num_parameters
+from proponent.attribution.layers import num_parameters
 from proponent.attribution.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
-from proponent.attribution.whitening import Whitening, energies, make_whitening, squared, whiten
+from proponent.attribution.whitening import Whitening, make_whitening, whiten
 from proponent.rebuild.rows_stage import concatenated, finished_rows, scaled_gradients, shard_ranges
 from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import Batch
 
 DEFAULT_SIZE = 768
 MOMENT_EXAMPLES = 2048
-MOMENT_OPERATIONS = 4e13
-"""Multiplications that the layers' second moments may take; wide layers get fewer examples, at least 64."""
 
 
 @dataclass(frozen=True)
@@ -65,29 +64,24 @@ def _stored_subspaces(stages: Stages, whitening: Whitening) -> dict[str, LayerSu
 
 def _subspaces(stages: Stages, whitening: Whitening) -> dict[str, LayerSubspace]:
     settings = stages.classifier.spec.curvature
-    moments = MomentAccumulator(whitening)
-    positions = stages.data.sample(min(settings.fit_examples, moment_examples(stages.layers)), settings.seed + 1)
+    moments = MomentAccumulator(whitening, settings.seed)
+    positions = stages.data.sample(min(settings.fit_examples, MOMENT_EXAMPLES), settings.seed + 1)
 
     def update(batch: Batch) -> None:
         _, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
-        moments.update(whitening, gradients)
+        moments.update(whitening, gradients, batch.keys)
 
     stages.fold("directions", moments, positions, update)
     return fit_subspaces(moments, whitening, settings.subspace_size)
 
 
-def moment_examples(layers: Layers) -> int:
-    """How many examples the second moments are taken over."""
-    each = sum(layer.numel * (layer.groups * layer.out + layer.inputs) for layer in layers.values())
-    return max(64, min(MOMENT_EXAMPLES, int(MOMENT_OPERATIONS / each)))
-
-
 def _basis(stages: Stages, whitening: Whitening, subspaces: Mapping[str, LayerSubspace]) -> Tensor:
-    """V, [D, K], from a sample whose projections fit a quarter of the memory."""
+    """V, [D, K], from a sample whose projections and products fit half of the memory."""
     if not stages.workspace.has("basis"):
         settings = stages.classifier.spec.curvature
         width = sum(subspace.size for subspace in subspaces.values())
-        count = max(1, min(settings.fit_examples, stages.memory // 4 // (3 * 4 * width)))
+        by_width, by_count = stages.memory // 4 // (3 * 4 * width), isqrt(stages.memory // 4 // (3 * 8))
+        count = max(1, min(settings.fit_examples, by_width, by_count))
         positions = stages.data.sample(count, settings.seed + 2)
         steps = -(-len(positions) // stages.batch_size)
         batches = stages.progress.track("joint basis", stages.data.batches(stages.batch_size, positions), steps)
@@ -105,7 +99,7 @@ def _directions(
     parts, energy = [], torch.zeros_like(scaled.scale)
     for name, value in whiten(whitening, gradients):
         parts.append(subspaces[name].compress(subspaces[name].select(value)))
-        energy += squared(value)
+        energy += value.energies()[0]
     return {"z": torch.cat(parts, dim=1), "norms": energy.sqrt(), "scales": scaled.scale}
 
 
@@ -130,7 +124,7 @@ def _projected(stages: Stages, compression: Compression, batch: Batch) -> dict[s
         kept = subspace.select(value)
         z.append(subspace.compress(kept))
         crossed.append(subspace.compress(kept * subspace.whitening.square()))
-        whole, damped = energies(value, compression.whitening[name])
+        whole, damped = value.energies()
         energy += whole
         damped_energy += damped
     return {

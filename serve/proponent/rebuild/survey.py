@@ -77,9 +77,8 @@ def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Te
         gradients = session.backward(classifier.loss.output_gradient(outputs, batch.labels))
     sums, squares = [], []
     for gradient in gradients.values():
-        dense = gradient.dense().double()
-        sums.append(dense.sum(dim=0).flatten())
-        squares.append(dense.flatten(1).square().sum(dim=1))
+        sums.append(gradient.summed().double().flatten())
+        squares.append(gradient.squared_norms())
     return outputs, torch.cat(sums), torch.stack(squares).sum(dim=0)
 
 

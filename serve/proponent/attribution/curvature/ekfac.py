@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from proponent.attribution.capture import LayerGradients
+from proponent.attribution.capture import LayerGradient, LayerGradients, times
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.fisher import FisherKind, accumulate
 from proponent.attribution.curvature.kfac import fit_kfac
@@ -35,11 +35,7 @@ class LambdaAccumulator:
         """Add one batch: all backward passes of one forward, and its number of examples."""
         for gradients in passes:
             for name, gradient in gradients.items():
-                basis = self._basis(name, gradient.anchor)
-                rotated = gradient.project(basis.q_out, basis.q_in)
-                # Squares of small float32 numbers underflow, so the norm is accumulated in float64.
-                norms = torch.linalg.vector_norm(rotated, dim=0, dtype=torch.float64)
-                self._sums[name] += norms.square().to(self._sums[name])
+                self._sums[name] += _squares(gradient, self._basis(name, gradient.anchor)).to(self._sums[name])
         self._count += count
 
     def state(self) -> dict[str, Tensor]:
@@ -72,6 +68,15 @@ class LambdaAccumulator:
         if working is None or working.q_out.dtype != like.dtype or working.q_out.device != like.device:
             working = self._working[name] = self._bases[name].to(like)
         return working
+
+
+def _squares(gradient: LayerGradient, basis: LayerFactors) -> Tensor:
+    """Sum over examples of squared coordinates, [G, o, i] float64: squares of small float32 numbers underflow."""
+    if gradient.positions == 1:
+        left, right = times(gradient.deltas, basis.q_out)[:, :, 0], times(gradient.inputs, basis.q_in)[:, :, 0]
+        return left.double().square().permute(1, 2, 0) @ right.double().square().transpose(0, 1)
+    norms: Tensor = torch.linalg.vector_norm(gradient.project(basis.q_out, basis.q_in), dim=0, dtype=torch.float64)
+    return norms.square()
 
 
 def fit_ekfac(

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from proponent.attribution.capture import LayerGradient, LayerGradients
+from proponent.attribution.capture import LayerGradient, LayerGradients, sum_of_products
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.fisher import FisherKind, accumulate
 from proponent.attribution.functional import Batch
@@ -49,7 +49,8 @@ class CovarianceAccumulator:
         for index, gradients in enumerate(passes):
             for name, gradient in gradients.items():
                 if index == 0:
-                    _add(self._inputs[name], _second_moment(gradient.inputs))
+                    inputs = gradient.inputs
+                    _add(self._inputs[name], sum_of_products(inputs, inputs))
                 _add(self._outputs[name], _output_moment(gradient))
         self._count += count
 
@@ -127,12 +128,6 @@ def _add(sums: Tensor, values: Tensor) -> None:
     sums.add_(values.to(sums))
 
 
-def _second_moment(rows: Tensor) -> Tensor:
-    """``[B, G, T, k]`` to the sum ``[G, k, k]`` over B and T."""
-    matrix = rows.transpose(0, 1).flatten(1, 2)
-    return matrix.mT @ matrix
-
-
 def _output_moment(gradient: LayerGradient) -> Tensor:
     deltas = gradient.deltas
-    return _second_moment(deltas) / max(deltas.shape[2], 1)
+    return sum_of_products(deltas, deltas) / max(deltas.shape[2], 1)

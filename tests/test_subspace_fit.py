@@ -1,0 +1,167 @@
+"""Fitting subspaces: random mixtures in second moments, leading eigenvectors, the joint basis; float64 oracles."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import cases
+from proponent.attribution import tucker
+from proponent.attribution.capture import capture
+from proponent.attribution.curvature.ekfac import fit_ekfac
+from proponent.attribution.joint import joint_basis, leading_eigenvectors
+from proponent.attribution.layers import find_layers
+from proponent.attribution.losses import get_loss
+from proponent.attribution.tucker import MomentAccumulator
+from proponent.attribution.uniforms import example_signs
+from proponent.attribution.whitening import DenseWhitened, Whitening, make_whitening, whiten
+
+LOSS = get_loss("cross_entropy")
+
+
+def fitted(case: cases.Case) -> tuple[Whitening, dict]:
+    layers = find_layers(case.model)
+    factors = fit_ekfac(case.model, LOSS, case.batches(11), layers, seed=1)
+    whitening = make_whitening(factors, 0.1, relative=True, device=torch.device("cpu"))
+    _, gradients = capture(case.model, case.inputs, lambda out: LOSS.output_gradient(out, case.labels), layers)
+    return whitening, gradients
+
+
+def oracle(whitening: Whitening, gradients: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Second moments of unit rows from dense gradients, without mixtures, in float64."""
+    whole = {}
+    for name, layer in whitening.items():
+        dense = gradients[name].dense().double()
+        rotated = torch.einsum("goa,bgoi,gic->bgac", layer.q_out.double(), dense, layer.q_in.double())
+        whole[name] = (rotated * layer.root.double()).flatten(1, 2)
+    norms = torch.stack([value.square().sum(dim=(1, 2)) for value in whole.values()]).sum(dim=0).sqrt()
+    units = {name: value / norms[:, None, None] for name, value in whole.items()}
+    rows = {name: torch.einsum("bmi,bni->mn", u, u) for name, u in units.items()}
+    return rows, {name: torch.einsum("bmi,bmj->ij", u, u) for name, u in units.items()}
+
+
+@pytest.mark.parametrize("name", ["logistic", "cnn", "grouped", "twice_used"])
+def test_moments_without_mixtures_are_those_of_unit_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tucker, "MIXTURES", 10**6)
+    case = getattr(cases, name)(30, torch.float32)
+    whitening, gradients = fitted(case)
+    moments = MomentAccumulator(whitening, seed=0)
+    moments.update(whitening, gradients, torch.arange(30))
+    for found, expected in zip((moments.rows, moments.columns), oracle(whitening, gradients), strict=True):
+        for layer, moment in found.items():
+            torch.testing.assert_close(moment, expected[layer], rtol=1e-4, atol=1e-5)
+
+
+def test_mixtures_estimate_moments_without_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean over many seeds closes in on the oracle as one over the root of their number."""
+    monkeypatch.setattr(tucker, "MIXTURES", 2)
+    whitening, gradients = fitted(cases.mlp(30, torch.float32))
+    _, expected = oracle(whitening, gradients)
+    name = max(expected, key=lambda layer: whitening[layer].root.shape[1] * len(expected[layer]))
+    assert whitening[name].root.shape[1] > 2
+    errors = []
+    for seeds in (10, 1000):
+        mean = torch.zeros_like(expected[name])
+        for seed in range(seeds):
+            moments = MomentAccumulator(whitening, seed=1000 * seed)
+            moments.update(whitening, gradients, torch.arange(30))
+            mean += moments.columns[name] / seeds
+        errors.append(float((mean - expected[name]).norm() / expected[name].norm()))
+    assert errors[0] < 0.2
+    assert errors[1] < errors[0] / 5
+
+
+def test_mixtures_do_not_depend_on_the_batch() -> None:
+    case = cases.cnn(24, torch.float32)
+    layers = find_layers(case.model)
+    whitening, gradients = fitted(case)
+    whole, parts = MomentAccumulator(whitening, seed=5), MomentAccumulator(whitening, seed=5)
+    keys = torch.arange(24) * 7919
+    whole.update(whitening, gradients, keys)
+    for start in (16, 8, 0):
+        some = slice(start, start + 8)
+        _, few = capture(
+            case.model, case.inputs[some], lambda out, some=some: LOSS.output_gradient(out, case.labels[some]), layers
+        )
+        parts.update(whitening, few, keys[some])
+    for name, moment in whole.state().items():
+        torch.testing.assert_close(parts.state()[name], moment, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["logistic", "cnn", "grouped", "twice_used"])
+def test_norms_of_outer_products_are_those_of_the_dense_matrix(name: str) -> None:
+    whitening, gradients = fitted(getattr(cases, name)(12, torch.float32))
+    for layer, value in whiten(whitening, gradients):
+        dense = DenseWhitened(value.dense(), whitening[layer].root)
+        for found, expected in zip(value.energies(), dense.energies(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+        out, inputs = torch.arange(whitening[layer].root.shape[1]).flip(0)[:2], torch.tensor([2, 0, 1])
+        torch.testing.assert_close(value.select(out, inputs), dense.select(out, inputs))
+
+
+def test_signs_depend_on_seed_and_id_only_and_look_random() -> None:
+    ids = torch.tensor([5, -3, 2**40, 0])
+    whole = example_signs(ids, seed=7, size=10_000)
+    assert torch.equal(example_signs(ids.flip(0), seed=7, size=10_000).flip(0), whole)
+    assert torch.equal(example_signs(ids, seed=7, size=100), whole[:, :100])
+    assert torch.equal(whole.abs(), torch.ones_like(whole))
+    streams = torch.cat([whole, example_signs(ids, seed=8, size=10_000), example_signs(ids + 1, seed=7, size=10_000)])
+    correlations = streams @ streams.T / 10_000 - torch.eye(12)
+    assert float(correlations.abs().max()) < 0.05
+    assert float(streams.mean(dim=1).abs().max()) < 0.05
+    shifted = (whole[:, 1:] * whole[:, :-1]).mean(dim=1)
+    assert float(shifted.abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("size", [5, 40, 200])
+def test_leading_eigenvectors_keep_what_the_best_ones_keep(size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(600, 600, generator=generator, dtype=torch.float64))[0]
+    values = 0.97 ** torch.arange(600, dtype=torch.float64)
+    matrix = (basis * values) @ basis.T
+    found = leading_eigenvectors(matrix, size, generator)
+    torch.testing.assert_close(found.T @ found, torch.eye(size, dtype=torch.float64), rtol=0, atol=1e-10)
+    kept = float((found.T @ matrix @ found).trace())
+    assert kept >= 0.985 * float(values[:size].sum())
+
+
+def test_joint_basis_keeps_raw_rows_of_very_different_sizes() -> None:
+    """Also where these span ten orders of magnitude, which products of float32 numbers alone would lose."""
+    generator = torch.Generator().manual_seed(1)
+    unit = torch.nn.functional.normalize(torch.randn(300, 1000, generator=generator), dim=1)
+    scales = 10.0 ** torch.linspace(0, -10, 300, dtype=torch.float64)
+    basis = joint_basis(unit, torch.ones(300, dtype=torch.float64), scales, 60, seed=0).double()
+    torch.testing.assert_close(basis.T @ basis, torch.eye(60, dtype=torch.float64), rtol=0, atol=1e-5)
+    kept = (unit.double() @ basis).square().sum(dim=1)
+    assert float(kept[:15].min()) > 0.999
+
+
+def oracle_basis(unit: Tensor, scales: Tensor, size: int) -> Tensor:
+    """Singular vectors of raw rows, then those of what they leave of unit rows."""
+    first = torch.linalg.svd(scales[:, None] * unit, full_matrices=False)[2][: round(size / 3)].T
+    rest = unit - unit @ first @ first.T
+    second = torch.linalg.svd(rest, full_matrices=False)[2][: size - round(size / 3)].T
+    return torch.cat([first, second], dim=1)
+
+
+def test_joint_basis_keeps_what_singular_vectors_keep() -> None:
+    generator = torch.Generator().manual_seed(4)
+    decay = 0.98 ** torch.arange(1000, dtype=torch.float64)
+    unit = torch.nn.functional.normalize(torch.randn(300, 1000, generator=generator).double() * decay, dim=1)
+    scales = torch.rand(300, generator=generator, dtype=torch.float64) ** 3
+    norms = 1 + torch.rand(300, generator=generator, dtype=torch.float64)
+    found = joint_basis((unit * norms[:, None]).float(), norms, scales / norms, 60, seed=0).double()
+    best = oracle_basis(unit, scales, 60)
+    for rows in (unit, scales[:, None] * unit):
+        kept, most = (float((rows @ basis).square().sum()) for basis in (found, best))
+        assert kept == pytest.approx(most, rel=2e-3)
+
+
+def test_joint_basis_takes_rows_without_direction_and_fewer_rows_than_k() -> None:
+    rows = torch.randn(4, 50, generator=torch.Generator().manual_seed(2))
+    rows[1] = 0
+    basis = joint_basis(rows, rows.double().norm(dim=1), torch.ones(4, dtype=torch.float64), 20, seed=0)
+    assert basis.shape == (50, 4)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(4), rtol=0, atol=1e-5)
+    torch.testing.assert_close((rows @ basis).norm(dim=1), rows.norm(dim=1))
