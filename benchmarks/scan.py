@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-from proponent.index.rows import InfluenceIndex, Query, RowScales, write_rows, write_scales
+from proponent.index.rows import InfluenceIndex, RowScales, write_rows, write_scales
+from proponent.index.search import Query, search
 from proponent.results import Measure
 
 BATCH = 32
@@ -74,11 +75,13 @@ def measure(rows: int, size: int) -> list[dict[str, object]]:
             {
                 "floor": lambda: buffer.sum(),
                 "product": lambda: index.products(one[0].direction[None]),
-                "search": lambda: index.search(one, tuple(Measure)),
+                "search": lambda: search(index, one, tuple(Measure)),
             },
             15,
         )
-        batch = interleaved({"blas": lambda: block @ wide.T, "search": lambda: index.search(many, tuple(Measure))}, 5)
+        batch = interleaved(
+            {"blas": lambda: block @ wide.T, "search": lambda: search(index, many, tuple(Measure))}, 5
+        )
     return [
         {"queries": 1, "K": size, "peer": "read bandwidth, fp16", "target": 1.5, **_row(single, "floor")},
         {"queries": BATCH, "K": size, "peer": "fp32 BLAS product", "target": 1.3, **_row(batch, "blas")},

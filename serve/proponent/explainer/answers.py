@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from proponent.explainer.query import EmbeddedQuery
 from proponent.index.bundle import Manifest
 from proponent.index.catalog import Catalog, CatalogEntry
-from proponent.index.rows import Hits
+from proponent.index.search import Hits
 from proponent.results import (
     ExplainOptions,
     Influence,

@@ -16,7 +16,8 @@ from proponent.attribution.divine import (
     median_bandwidth,
     sum_redundancy,
 )
-from proponent.index.rows import Hits, InfluenceIndex
+from proponent.index.rows import InfluenceIndex
+from proponent.index.search import Hits
 from proponent.results import Diversity, Notice, NoticeCode, Redundancy
 
 MAX_CANDIDATES = 5000

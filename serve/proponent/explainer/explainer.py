@@ -21,7 +21,8 @@ from proponent.index import bundle as files
 from proponent.index.bundle import Manifest, read_manifest, verify_files
 from proponent.index.catalog import Catalog
 from proponent.index.lock import Hold
-from proponent.index.rows import InfluenceIndex, Query
+from proponent.index.rows import InfluenceIndex
+from proponent.index.search import Query, exact_scores
 from proponent.index.tombstones import Tombstones
 from proponent.inputs import InputSignature
 from proponent.results import (
@@ -155,7 +156,7 @@ class Explainer:
         return [
             MeasureScores(
                 measure,
-                self._answers.influences(rows, self.index.scores(asked, rows, measure), entries, options.view),
+                self._answers.influences(rows, exact_scores(self.index, asked, rows, measure), entries, options.view),
             )
             for measure in Measure
             if measure in options.measures

@@ -12,7 +12,8 @@ from proponent.errors import NotFoundError, ProponentError
 from proponent.explainer.diversity import candidates_notice, diversify, pool_size
 from proponent.explainer.query import EmbeddedQuery
 from proponent.index.catalog import Catalog
-from proponent.index.rows import Hits, InfluenceIndex, Query
+from proponent.index.rows import InfluenceIndex
+from proponent.index.search import Hits, Query, search
 from proponent.index.tombstones import Tombstones
 from proponent.results import Diversity, ExplainOptions, Filter, Measure, Notice, NoticeCode
 
@@ -72,7 +73,7 @@ class Retrieval:
             for b, query in enumerate(queries)
             if isinstance(query, EmbeddedQuery) and query.directed
         }
-        searched = self.index.search(list(batch.values()), tuple(Measure)) if batch else []
+        searched = search(self.index, list(batch.values()), tuple(Measure)) if batch else []
         ends = dict(zip(batch, searched, strict=True))
         return [self._found(ends.get(b, {}), options[b], masks[b]) for b in range(len(queries))]
 

@@ -1,16 +1,15 @@
-"""Training rows on disk and the scan over them: one pass, three measures, both ends.
+"""Training rows on disk, and products with them.
 
 Rows are unit vectors u_i in fp16 inside a FAISS flat container, padded with zeros to a multiple of 16
 numbers, memory-mapped and shared by all workers. Each measure is the cosine-like product x_i = q . u_i
-times one scale per row, so one product serves them all. The product only finds candidates; winners are
-computed again from the fp16 rows with float64 accumulation, and ties are broken by row number.
+times one scale per row, so one product serves them all (see ``search``).
 
 This is the only file that imports faiss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,23 +22,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from proponent.errors import CorruptBundleError
-from proponent.index.selection import largest
 from proponent.results import Measure
 
 PADDING = 16
 BLOCK = 2048
-# Bound on |approximate - exact| product of unit vectors: fp16 rounding of the query (2^-11) and fp16-tile
-# accumulation; checked by a test against float64.
-PRODUCT_ERROR = 2.0e-3
+HALF_ERROR = 2.0e-3
+"""Bound on |product - exact| of unit vectors where the query is rounded to fp16 or the product is taken in it."""
+SINGLE_ERROR = 5.0e-5
+"""The same of a float32 matrix product of some thousand numbers; a test checks both against float64."""
 # Scales below this are scanned as if they were this large: float32 would lose them. Their bounds are upper ones only.
 TINY = 1.0e-30
 SCORED_AT_ONCE = 1 << 16
-SIGNS = (1.0, -1.0)
-SPARE = 22
-"""Rows beyond k that are computed exactly, so that a look past the end of a list is rarely needed."""
-
-End = tuple[Measure, float]
-Shortlist = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -70,31 +63,6 @@ class RowScales:
             return self.norms
         ratio = self.relative_theta if measure is Measure.THETA_RELATIF else self.relative_l
         return torch.where(self.directed, ratio, torch.zeros_like(ratio))
-
-
-@dataclass(frozen=True)
-class Hits:
-    """The strongest rows of one end of one measure, strongest first."""
-
-    rows: list[int]
-    scores: list[float]
-
-
-@dataclass(frozen=True)
-class Query:
-    """One query of a batch.
-
-    Attributes:
-        direction: phi / ||phi||, [K] float32.
-        norm: ||phi||, a Python float (may be tiny).
-        k: Length of each list.
-        eligible: [N] bool, or None for all rows.
-    """
-
-    direction: Tensor
-    norm: float
-    k: int
-    eligible: Tensor | None = None
 
 
 def padded(size: int) -> int:
@@ -138,6 +106,10 @@ class InfluenceIndex:
         codes: [N, padded K] float16 view of its codes (on the device that scans).
         scales: Row scales.
         size: K, the embedding's own size.
+
+    Attributes:
+        exact_scales: What turns a product into a score by measure, [N] float64.
+        scanned_scales: The same in float32 on the device, none of them rounded to zero.
     """
 
     def __init__(self, index: Any, codes: Tensor, scales: RowScales, size: int) -> None:
@@ -145,8 +117,8 @@ class InfluenceIndex:
         self._codes = codes
         self.scales = scales
         self.size = size
-        self._exact_scales = {m: scales.of(m) for m in Measure}
-        self._weights = {m: _scanned(scales.of(m)).to(codes.device) for m in Measure}
+        self.exact_scales = {m: scales.of(m) for m in Measure}
+        self.scanned_scales = {m: _scanned(scales.of(m)).to(codes.device) for m in Measure}
 
     @classmethod
     def open(cls, rows: Path, scales: Path, size: int, device: torch.device | None = None) -> InfluenceIndex:
@@ -218,92 +190,19 @@ class InfluenceIndex:
         out = torch.empty(scores.shape)
         return out.scatter_(1, torch.from_numpy(rows), torch.from_numpy(scores))
 
-    def scores(self, query: Query, rows: Sequence[int], measure: Measure) -> list[float]:
-        """Exact scores of named rows (float64 accumulation over the stored fp16 rows)."""
-        chosen = torch.as_tensor(rows, dtype=torch.long)
-        return self._weighted(self._exact(query, chosen), query, chosen, measure).tolist()
+    def product_error(self, count: int) -> float:
+        """Bound on the error of ``products`` of so many queries."""
+        return HALF_ERROR if count == 1 or self.device.type == "cuda" else SINGLE_ERROR
 
-    def search(
-        self, queries: Sequence[Query], measures: Sequence[Measure]
-    ) -> list[Mapping[Measure, tuple[Hits, Hits]]]:
-        """For each query and measure the proponents (scores > 0) and the opponents (scores < 0)."""
-        products = self.products(torch.stack([query.direction for query in queries]))
-        allowed = self._allowed(queries)
-        count = min(max(query.k for query in queries) + SPARE, len(self))
-        shortlists: dict[End, Shortlist] = {}
-        for sign in SIGNS:
-            reach = torch.add(PRODUCT_ERROR, products, alpha=sign)
-            for measure in measures:
-                bounds = (
-                    reach * self._weights[measure] if allowed is None else reach * self._weights[measure] * allowed
-                )
-                shortlists[measure, sign] = largest(bounds, count)
-        return [self._hits(query, products[b], b, shortlists, measures) for b, query in enumerate(queries)]
-
-    def _allowed(self, queries: Sequence[Query]) -> Tensor | None:
-        """1 where a row may appear, [B, N] float32; None where nothing is filtered."""
-        if all(query.eligible is None for query in queries):
-            return None
-        everything = torch.ones(len(self), dtype=torch.bool)
-        masks = [everything if query.eligible is None else query.eligible for query in queries]
-        return torch.stack(masks).to(self.device, torch.float32)
-
-    def _hits(
-        self,
-        query: Query,
-        products: Tensor,
-        number: int,
-        shortlists: Mapping[End, Shortlist],
-        measures: Sequence[Measure],
-    ) -> Mapping[Measure, tuple[Hits, Hits]]:
-        """Both ends of every measure of one query; the exact products of all shortlists in one gather."""
-        chosen = {end: rows[number].cpu() for end, (_, rows) in shortlists.items()}
-        gathered = self._exact(query, torch.cat(list(chosen.values()))).view(len(chosen), -1)
-        exact = dict(zip(chosen, gathered, strict=True))
-        found: dict[End, Hits] = {}
-        for end, rows in chosen.items():
-            beyond = float(shortlists[end][0][number, -1])
-            hits, enough = self._best(query, rows, exact[end], end, beyond)
-            found[end] = hits if enough else self._widened(query, products, end, len(rows))
-        return {measure: (found[measure, 1.0], found[measure, -1.0]) for measure in measures}
-
-    def _best(self, query: Query, rows: Tensor, exact: Tensor, end: End, beyond: float) -> tuple[Hits, bool]:
-        """The strongest of a shortlist, ties by row, and whether no row outside it (bound ``beyond``) can matter."""
-        measure, sign = end
-        scores = (sign * self._weighted(exact, query, rows, measure)).tolist()
-        allowed = [True] * len(scores) if query.eligible is None else query.eligible[rows].tolist()
-        listed = zip(scores, rows.tolist(), allowed, strict=True)
-        kept = sorted((-score, row) for score, row, may in listed if may and score > 0)[: query.k]
-        weakest = -kept[-1][0] / query.norm if len(kept) == query.k and query.norm > 0 else 0.0
-        enough = len(rows) == len(self) or beyond <= 0 or weakest > beyond
-        return Hits(rows=[row for _, row in kept], scores=[-sign * value for value, _ in kept]), enough
-
-    def _widened(self, query: Query, products: Tensor, end: End, count: int) -> Hits:
-        """The same from ever longer shortlists: near-ties at the end of the list, or scales beyond float32."""
-        measure, sign = end
-        bounds = torch.add(PRODUCT_ERROR, products, alpha=sign) * self._weights[measure]
-        if query.eligible is not None:
-            bounds *= query.eligible.to(bounds)
-        while True:
-            count = min(4 * count, len(self))
-            values, rows = bounds.topk(count)
-            chosen = rows.cpu()
-            hits, enough = self._best(query, chosen, self._exact(query, chosen), end, float(values[-1]))
-            if enough:
-                return hits
-
-    def _exact(self, query: Query, rows: Tensor) -> Tensor:
-        """Products with stored rows, [n] float64."""
-        direction = query.direction.to(self.device).double()
+    def exact_products(self, direction: Tensor, rows: Tensor) -> Tensor:
+        """Products of one query [K] with stored rows [n], [n] float64: the same whatever rows are beside them."""
+        wide = direction.to(self.device).double()
         # A sum row by row: a matrix product rounds a row differently with other rows beside it.
         parts = [
-            (self._codes[chosen.to(self.device), : self.size].double() * direction).sum(dim=1).cpu()
+            (self._codes[chosen.to(self.device), : self.size].double() * wide).sum(dim=1).cpu()
             for chosen in torch.split(rows, SCORED_AT_ONCE)
         ]
         return torch.cat(parts)
-
-    def _weighted(self, exact: Tensor, query: Query, rows: Tensor, measure: Measure) -> Tensor:
-        return exact * self._exact_scales[measure][rows] * query.norm
 
 
 def _scanned(scale: Tensor) -> Tensor:

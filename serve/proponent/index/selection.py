@@ -2,29 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 BLOCK = 128
+FINER = 8
+AT_ONCE = 1 << 18
+"""Numbers of a temporary: larger ones leave the caches, and the system takes their pages back each time."""
+SIGNS = (1.0, -1.0)
 
 
-def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def largest(values: Tensor, count: int, block: int = BLOCK) -> tuple[Tensor, Tensor]:
     """The ``count`` largest entries of each row of [B, N], with their positions; like ``topk``.
 
-    The largest entries lie in the blocks with the largest maxima, so only those blocks are sorted.
+    The largest entries lie in the blocks with the largest maxima, so only those blocks are looked into, by
+    smaller blocks.
     """
-    blocks = values.shape[1] // BLOCK
-    if blocks <= 2 * count:
-        return _topk(values, count)
-    whole = values[:, : blocks * BLOCK].view(len(values), blocks, BLOCK)
-    chosen = whole.amax(dim=2).topk(count, dim=1).indices
-    inside = whole.gather(1, chosen[..., None].expand(-1, -1, BLOCK)).flatten(1)
-    places = (chosen[..., None] * BLOCK + torch.arange(BLOCK, device=values.device)).flatten(1)
-    rest = torch.arange(blocks * BLOCK, values.shape[1], device=values.device).expand(len(values), -1)
-    found, order = _topk(torch.cat([inside, values[:, blocks * BLOCK :]], dim=1), count)
-    return found, torch.cat([places, rest], dim=1).gather(1, order)
+    if values.shape[1] // block <= 2 * count:
+        top = values.topk(count, dim=1)
+        return top.values, top.indices
+    places = candidates(block_maxima(values, block), values.shape[1], count, block)
+    found, order = largest(values.gather(1, places), count, max(block // FINER, 2))
+    return found, places.gather(1, order)
 
 
-def _topk(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    found = values.topk(count, dim=1)
-    return found.values, found.indices
+def strongest_ends(
+    products: Tensor, weights: Tensor, slack: float, count: int, allowed: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest upper bounds ``(+-x_i + slack) w_i`` of both ends for several weights.
+
+    Args:
+        products: x, [B, N].
+        weights: w, [M, N], not negative.
+        slack: Largest error of a product.
+        count: At most N.
+        allowed: [B, N] of 0 and 1, or None.
+
+    Returns:
+        Bounds, descending, and their positions, each [B, 2 M, count]: the upper and the lower end of the first
+        weights, then those of the second, and so on.
+    """
+
+    def bounds_of(place: slice) -> Iterator[Tensor]:
+        reaches = [torch.add(slack, products[:, place], alpha=sign) for sign in SIGNS]
+        if allowed is not None:
+            reaches = [reach * allowed[:, place] for reach in reaches]
+        for weight in weights[:, place]:
+            for reach in reaches:
+                yield reach * weight
+
+    length = products.shape[1]
+    if length // BLOCK <= 2 * count:
+        top = torch.stack(list(bounds_of(slice(None))), dim=1).topk(count, dim=2)
+        return top.values, top.indices
+    step = max(AT_ONCE // len(products) // BLOCK, 1) * BLOCK
+    pieces = [slice(start, start + step) for start in range(0, length // BLOCK * BLOCK, step)]
+    maxima = torch.cat([torch.stack([block_maxima(b) for b in bounds_of(piece)], dim=1) for piece in pieces], dim=2)
+    places = candidates(maxima.flatten(0, 1), length, count).view(*maxima.shape[:2], -1)
+    signs = torch.tensor(SIGNS, device=products.device).repeat(len(weights))
+    reach = products.gather(1, places.flatten(1)).view(places.shape) * signs[:, None] + slack
+    if allowed is not None:
+        reach *= allowed.gather(1, places.flatten(1)).view(places.shape)
+    bounds = reach * torch.stack([weights[e // 2][places[:, e]] for e in range(len(signs))], dim=1)
+    found, order = largest(bounds.flatten(0, 1), count, BLOCK // FINER)
+    return found.view(*bounds.shape[:2], count), places.gather(2, order.view(*bounds.shape[:2], count))
+
+
+def block_maxima(values: Tensor, block: int = BLOCK) -> Tensor:
+    """The largest entry of each whole block of [B, N], [B, N // block]."""
+    blocks = values.shape[1] // block
+    maxima: Tensor = values[:, : blocks * block].view(len(values), blocks, block).amax(dim=2)
+    return maxima
+
+
+def candidates(maxima: Tensor, length: int, count: int, block: int = BLOCK) -> Tensor:
+    """Positions in the ``count`` blocks of the largest maxima, and behind the last whole block; [B, C]."""
+    chosen = maxima.topk(count, dim=1, sorted=False).indices
+    inside = (chosen[..., None] * block + torch.arange(block, device=maxima.device)).flatten(1)
+    rest = torch.arange(maxima.shape[1] * block, length, device=maxima.device)
+    return torch.cat([inside, rest.expand(len(maxima), -1)], dim=1)

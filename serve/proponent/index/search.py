@@ -1,0 +1,134 @@
+"""The scan: one pass over the rows gives three measures and both ends for a batch of queries.
+
+The product only finds candidates, by upper bounds of their scores; these are computed again from the stored fp16
+rows with float64 accumulation. Ties are broken by row number. Where a row outside the candidates could still
+belong into a list, more of them are looked at, so that every list is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor
+
+from proponent.index.rows import HALF_ERROR, InfluenceIndex
+from proponent.index.selection import SIGNS, strongest_ends
+from proponent.results import Measure
+
+SPARE = {True: 22, False: 6}
+"""Candidates beyond k, so that a look past the end of a list is rarely needed: for coarse products, and others."""
+
+End = tuple[Measure, float]
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The strongest rows of one end of one measure, strongest first."""
+
+    rows: list[int]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query of a batch.
+
+    Attributes:
+        direction: phi / ||phi||, [K] float32.
+        norm: ||phi||, a Python float (may be tiny).
+        k: Length of each list.
+        eligible: [N] bool, or None for all rows.
+    """
+
+    direction: Tensor
+    norm: float
+    k: int
+    eligible: Tensor | None = None
+
+
+def search(
+    index: InfluenceIndex, queries: Sequence[Query], measures: Sequence[Measure]
+) -> list[Mapping[Measure, tuple[Hits, Hits]]]:
+    """For each query and measure the proponents (scores > 0) and the opponents (scores < 0)."""
+    products = index.products(torch.stack([query.direction for query in queries]))
+    error = index.product_error(len(queries))
+    count = min(max(query.k for query in queries) + SPARE[error == HALF_ERROR], len(index))
+    weights = torch.stack([index.scanned_scales[measure] for measure in measures])
+    bounds, candidates = strongest_ends(products, weights, error, count, _allowed(index, queries))
+    ends = [(measure, sign) for measure in measures for sign in SIGNS]
+    scores, rows = _ranked(index, queries, candidates.cpu(), ends)
+    beyond = bounds[..., -1].tolist() if count < len(index) else [[-inf] * len(ends)] * len(queries)
+    found: list[Mapping[Measure, tuple[Hits, Hits]]] = []
+    for b, query in enumerate(queries):
+        lists = [
+            _first(query, end, scores[b][e], rows[b][e], beyond[b][e])
+            or _widened(index, query, products[b], error, end, count)
+            for e, end in enumerate(ends)
+        ]
+        found.append(dict(zip(measures, zip(lists[::2], lists[1::2], strict=True), strict=True)))
+    return found
+
+
+def exact_scores(index: InfluenceIndex, query: Query, rows: Sequence[int], measure: Measure) -> list[float]:
+    """Scores of named rows, as a search would give them."""
+    chosen = torch.as_tensor(rows, dtype=torch.long)
+    exact = index.exact_products(query.direction, chosen)
+    return (exact * index.exact_scales[measure][chosen] * query.norm).tolist()
+
+
+def _allowed(index: InfluenceIndex, queries: Sequence[Query]) -> Tensor | None:
+    """1 where a row may appear, [B, N] float32; None where nothing is filtered."""
+    if all(query.eligible is None for query in queries):
+        return None
+    everything = torch.ones(len(index), dtype=torch.bool)
+    masks = [everything if query.eligible is None else query.eligible for query in queries]
+    return torch.stack(masks).to(index.device, torch.float32)
+
+
+def _ranked(
+    index: InfluenceIndex, queries: Sequence[Query], candidates: Tensor, ends: Sequence[End]
+) -> tuple[list[list[list[float]]], list[list[list[int]]]]:
+    """Exact scores of candidates [B, E, c] times the sign of their end, strongest first, and their rows.
+
+    Rows that may not appear score 0.
+    """
+    rows = candidates.sort(dim=2).values
+    scales = torch.stack([index.exact_scales[measure][rows[:, e]] for e, (measure, _) in enumerate(ends)], dim=1)
+    scores = torch.stack(
+        [index.exact_products(query.direction, rows[b].flatten()) for b, query in enumerate(queries)]
+    ).view(rows.shape)
+    scores = scores * scales * torch.tensor([query.norm for query in queries], dtype=torch.float64)[:, None, None]
+    scores *= torch.tensor([sign for _, sign in ends], dtype=torch.float64)[:, None]
+    for b, query in enumerate(queries):
+        if query.eligible is not None:
+            scores[b] *= query.eligible[rows[b]]
+    order = scores.argsort(dim=2, descending=True, stable=True)
+    return scores.gather(2, order).tolist(), rows.gather(2, order).tolist()
+
+
+def _first(query: Query, end: End, scores: list[float], rows: list[int], beyond: float) -> Hits | None:
+    """The first k of a ranking, or None where a row outside it, of bound ``beyond``, may belong to them."""
+    kept = [score for score in scores[: query.k] if score > 0]
+    weakest = kept[-1] if len(kept) == query.k else 0.0
+    if beyond > 0 and query.norm > 0 and weakest / query.norm <= beyond:
+        return None
+    return Hits(rows[: len(kept)], [end[1] * score for score in kept])
+
+
+def _widened(index: InfluenceIndex, query: Query, products: Tensor, error: float, end: End, count: int) -> Hits:
+    """The same from ever more candidates: near-ties at the end of the list, or scales beyond float32."""
+    measure, sign = end
+    bounds = torch.add(error, products, alpha=sign) * index.scanned_scales[measure]
+    if query.eligible is not None:
+        bounds *= query.eligible.to(bounds)
+    while True:
+        count = min(4 * count, len(index))
+        values, candidates = bounds.topk(count)
+        scores, rows = _ranked(index, [query], candidates.cpu()[None, None], [end])
+        beyond = float(values[-1]) if count < len(index) else -inf
+        hits = _first(query, end, scores[0][0], rows[0][0], beyond)
+        if hits is not None:
+            return hits
