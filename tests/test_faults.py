@@ -20,6 +20,8 @@ from proponent.index.forgetting import forget
 from proponent.index.lifecycle import collect, publish, rollback
 from proponent.index.lock import changing
 from proponent.index.store import Store
+from proponent.inspection.verify import verify
+from proponent.rebuild import built
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
 
@@ -130,6 +132,28 @@ def test_a_full_disk_changes_nothing(spec: Path, tmp_path: Path, size: int) -> N
     assert caught.value.reason == "STORAGE"
     assert listing(store) == before
     rebuild(load_spec(spec), store, RebuildOptions(quiet=True))
+
+
+@pytest.mark.parametrize("writer", ["write_rows", "write_scales", "write_catalog"])
+def test_a_full_disk_stops_a_rebuild_in_the_middle_of_a_file(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    """The disk fills up while one file of the bundle is written; the next run finishes from the stored stages."""
+    store = stores.copy(spec.parents[1], tmp_path / "store")
+    before, write = listing(store), getattr(built, writer)
+
+    def short_of_space(path: Path, *arguments: object) -> object:
+        with largest_file(1000):
+            return write(path, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(built, writer, short_of_space)
+        with pytest.raises(StorageError, match="cannot write below"):
+            rebuild(load_spec(spec), store, RebuildOptions(quiet=True))
+    assert listing(store) == before
+    path = rebuild(load_spec(spec), store, RebuildOptions(quiet=True))
+    assert path == store.current(stores.MODEL)
+    assert verify(path).whole
 
 
 @pytest.mark.parametrize("size", [3000, 12000])

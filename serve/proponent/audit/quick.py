@@ -43,9 +43,9 @@ class Queries:
 def quick_audit(built: Built) -> dict[str, object]:
     """The figures of a rebuild; see the module."""
     queries = _queries(built)
-    rows = torch.cat([block.double() for block in unit_rows(built.stages.workspace, built.shards)])
     weights = {measure: built.scales.of(measure) for measure in Measure}
-    products = queries.phi.cpu() @ rows.mT
+    phi, blocks = queries.phi.cpu(), unit_rows(built.stages.workspace, built.shards)
+    products = torch.cat([phi @ block.double().mT for block in blocks], dim=1)
     positions = built.stages.data.sample(ROWS, 3)
     figures: dict[str, object] = {
         "queries": len(products),

@@ -71,14 +71,29 @@ def padded(size: int) -> int:
 
 
 def write_rows(path: Path, blocks: Iterable[Tensor], size: int) -> int:
-    """Writes unit rows given as [n, size] blocks; returns how many."""
+    """Writes unit rows given as [n, size] blocks, one after the other; returns how many."""
+    count = 0
+    with path.open("wb") as file:
+        file.write(_container_header(0, size))
+        for block in blocks:
+            codes = np.zeros((len(block), padded(size)), dtype=np.float16)
+            codes[:, :size] = block.cpu().numpy()
+            file.write(codes.tobytes())
+            count += len(block)
+        file.seek(0)
+        file.write(_container_header(count, size))
+    return count
+
+
+def _container_header(count: int, size: int) -> bytes:
+    """What FAISS writes before the codes of a flat fp16 container of so many rows.
+
+    FAISS itself can only write what it holds in memory. Its last field is the number of bytes of the codes.
+    """
     index = faiss.IndexScalarQuantizer(padded(size), faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    for block in blocks:
-        codes = np.zeros((len(block), padded(size)), dtype=np.float16)
-        codes[:, :size] = block.cpu().numpy()
-        index.add_sa_codes(codes.view(np.uint8))
-    faiss.write_index(index, str(path))
-    return int(index.ntotal)
+    index.ntotal = count
+    header: bytes = faiss.serialize_index(index).tobytes()
+    return header[:-8] + (2 * count * padded(size)).to_bytes(8, "little")
 
 
 def write_scales(path: Path, scales: RowScales) -> None:

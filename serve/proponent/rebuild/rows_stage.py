@@ -81,8 +81,8 @@ def _ratio(above: Tensor, below: Tensor) -> Tensor:
 
 def read_scales(workspace: Workspace, shards: list[str]) -> tuple[RowScales, Tensor]:
     """Scales of all rows, and the share of energy kept of each, [N] float64."""
-    loaded = [workspace.load(name) for name in shards]
-    joined = {key: torch.cat([shard[key] for shard in loaded]) for key in loaded[0] if key != "unit"}
+    columns = [*RowScales.__dataclass_fields__, "kept_energy"]
+    joined = concatenated([workspace.load_some(name, columns) for name in shards])
     kept = joined.pop("kept_energy")
     return RowScales(**joined), kept
 
@@ -90,4 +90,4 @@ def read_scales(workspace: Workspace, shards: list[str]) -> tuple[RowScales, Ten
 def unit_rows(workspace: Workspace, shards: list[str]) -> Iterator[Tensor]:
     """Unit rows [n, K] float16, shard by shard."""
     for name in shards:
-        yield workspace.load(name)["unit"]
+        yield workspace.load_some(name, ["unit"])["unit"]

@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -48,6 +49,11 @@ class Workspace:
     def load(self, stage: str) -> dict[str, Tensor]:
         """Tensors of a finished stage, on the CPU."""
         return load_file(self._path(stage))
+
+    def load_some(self, stage: str, names: Collection[str]) -> dict[str, Tensor]:
+        """Some tensors of a finished stage; the others are not read."""
+        with safe_open(self._path(stage), framework="pt") as stored:
+            return {name: stored.get_tensor(name) for name in names}
 
     def save(self, stage: str, tensors: Mapping[str, Tensor]) -> None:
         """Finishes a stage."""
