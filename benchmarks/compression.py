@@ -5,8 +5,10 @@ the second stage, whose operator is another one on purpose) against EK-FAC at th
 dimensions, over all training examples, for held-out queries at their predicted labels. Norms of theta- and
 l-RelatIF are those of the full dimension on both sides, so the figures show the compression of the directions.
 
-Run: ``python benchmarks/compression.py SPEC [--dampings 10,100] [--sizes 8192,16384,32768]``.
-Prints a table, then one JSON object.
+Beside recall stands the linear datamodeling score of the same K numbers with the joint second stage, at the true
+labels of other held-out queries.
+
+Run: ``python benchmarks/compression.py SPEC --truth DIRECTORY [--dampings 10,100] [--sizes 8192,16384,32768]``.
 """
 
 from __future__ import annotations
@@ -18,14 +20,17 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from proponent.attribution.agreement import top_overlap
+from proponent.attribution.agreement import linear_datamodeling, top_overlap
 from proponent.attribution.joint import joint_basis
 from proponent.attribution.layers import find_layers
 from proponent.attribution.whitening import Whitening, make_whitening, whiten
+from proponent.audit.datamodel import GroundTruth, ground_truth
+from proponent.audit.tuning import SECOND_DAMPINGS
 from proponent.classifier import Classifier, load_classifier
 from proponent.rebuild import compression as passes
 from proponent.rebuild.ekfac import fit_factors
@@ -36,6 +41,7 @@ from proponent.rebuild.training_set import Batch, TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.spec import load_spec
 
+RESULTS = Path(__file__).parent / "results"
 WIDTHS = (256, 512, 768, 1024)
 TOP = 10
 
@@ -87,34 +93,62 @@ def recalls(found: Pass, query_z: Tensor, basis: Tensor) -> dict[str, tuple[floa
     return out
 
 
-def rows(options: argparse.Namespace) -> Iterator[dict[str, object]]:
+def faithfulness(found: Pass, y: Tensor, asked: Tensor, truth: GroundTruth) -> dict[str, float]:
+    """LDS with the joint second stage of rows y [N, K] for queries [Q, K], by second damping."""
+    rows, weighted = y.double(), y.double() * found.scales[:, None]
+    moment = weighted.mT @ rows / len(rows)
+    out = {}
+    for second in SECOND_DAMPINGS:
+        damped = moment + second * moment.trace() / len(moment) * torch.eye(len(moment), dtype=torch.float64)
+        scores = torch.linalg.solve(damped, asked.mT).mT @ weighted.mT
+        out[f"{second:g}"] = float(linear_datamodeling(scores, truth.subsets, truth.losses).mean())
+    return out
+
+
+def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row for each damping, D and K."""
     spec = load_spec(options.spec)
     classifier = load_classifier(spec)
     layers = find_layers(classifier.model)
     data = TrainingSet.open(classifier, spec.dataset)
     held_out = TrainingSet.open(classifier, spec.held_out, "held_out")
-    progress = StageProgress()
+    progress = StageProgress(quiet=True)
+    sizes = (len(data), len(held_out))
+    truth = ground_truth(
+        spec,
+        options.truth,
+        sizes,
+        subsets=options.subsets,
+        queries=200,
+        seeds=1,
+        jobs=options.jobs,
+        progress=progress,
+    )
     with tempfile.TemporaryDirectory() as work, progress:
         stages = Stages(classifier, data, layers, Workspace(Path(work) / "f", "k"), options.batch, 8 << 30, progress)
         factors = fit_factors(stages)
         batch = predicted(classifier, held_out.batch(held_out.sample(options.queries, 1)))
-        _, query_gradients = scaled_gradients(classifier, layers, batch)
+        _, asked = scaled_gradients(classifier, layers, batch)
+        asked_scale, truthful = scaled_gradients(classifier, layers, held_out.batch(truth.positions))
         for number, (damping, size) in enumerate(itertools.product(options.dampings, options.sizes)):
             curvature = spec.curvature.model_copy(update={"subspace_size": size})
             sized = replace(classifier, spec=spec.model_copy(update={"curvature": curvature}))
             here = replace(stages, classifier=sized, workspace=Workspace(Path(work) / str(number), "k"))
             whitening = make_whitening(factors, damping, relative=True, device=classifier.device)
             subspaces = passes._subspaces(here, whitening)
-            whitened = {name: value.dense() for name, value in whiten(whitening, query_gradients)}
+            whitened = {name: value.dense() for name, value in whiten(whitening, asked)}
             found = run(here, whitening, subspaces, whitened)
-            query_z = torch.cat([subspaces[n].project(query_gradients[n]) for n in subspaces], dim=1)
+            query_z, truth_z = (
+                torch.cat([subspaces[n].project(gradients[n]) for n in subspaces], dim=1)
+                for gradients in (asked, truthful)
+            )
             for width in WIDTHS:
                 basis = joint_basis(found.z, found.norms, found.scales, width, seed=0)
                 kept = float(((found.z @ basis).double().square().sum(1) / found.norms.square()).mean())
                 row = {"damping": damping, "D": found.z.shape[1], "K": basis.shape[1], "kept_energy": round(kept, 3)}
                 recall = {k: [round(x, 3) for x in v] for k, v in recalls(found, query_z, basis).items()}
-                yield row | {"recall": recall}
+                y = (truth_z @ basis).double() * asked_scale.scale[:, None]
+                yield row | {"recall": recall, "lds": faithfulness(found, found.z @ basis, y, truth)}
 
 
 def main() -> None:
@@ -124,14 +158,25 @@ def main() -> None:
     parser.add_argument("--sizes", type=lambda text: [int(x) for x in text.split(",")], default=[8192, 16384, 32768])
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--truth", type=Path, required=True, help="directory that keeps retrained models' losses")
+    parser.add_argument("--subsets", type=int, default=12, help="half-subsets retrained for the scores")
+    parser.add_argument("--jobs", type=int, default=1, help="processes for retraining")
+    parser.add_argument("--out", type=Path, default=RESULTS / "compression.json")
     options = parser.parse_args()
-    print(f"{'damping':>8} {'D':>6} {'K':>5} {'kept':>6}  recall@10 of proponents/opponents: IF, theta-, l-RelatIF")
+    print("| damping | D | K | kept | recall@10, proponents/opponents: IF | theta-RelatIF | l-RelatIF | LDS (c) |")
+    print("|---|---|---|---|---|---|---|---|")
     found = []
     for row in rows(options):
         found.append(row)
-        shown = "  ".join(f"{pro:.3f}/{con:.3f}" for pro, con in row["recall"].values())
-        print(f"{row['damping']:>8g} {row['D']:>6} {row['K']:>5} {row['kept_energy']:>6}  {shown}", flush=True)
-    print(json.dumps({"spec": options.spec.name, "queries": options.queries, "results": found}))
+        recall = " | ".join(f"{pro:.3f}/{con:.3f}" for pro, con in row["recall"].values())
+        second, lds = max(row["lds"].items(), key=lambda pair: pair[1])
+        print(
+            f"| {row['damping']:g} | {row['D']} | {row['K']} | {row['kept_energy']} | {recall} "
+            f"| {lds:.3f} ({second}) |",
+            flush=True,
+        )
+        about = {"spec": options.spec.name, "queries": options.queries, "subsets": options.subsets}
+        options.out.write_text(json.dumps(about | {"results": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,15 +7,12 @@ and with one thread both are the same on an idle one.
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any, TypeVar
-from unittest.mock import patch
+from typing import Any
 
 from kronfluence_adapter import HEURISTIC_DAMPING, Damping, Kronfluence, examples
+from timing import NOTHING, Taken, medians, rebuild_stages, taken
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
@@ -24,62 +21,15 @@ from proponent.explainer import Explainer
 from proponent.index.store import Store
 from proponent.presets import train_preset
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
-from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import TrainingSet
 from proponent.results import ExplainOptions, Explanation
 from proponent.spec import ModelSpec, load_spec
-
-T = TypeVar("T")
 
 EMBEDDING_STAGES = ("covariance", "eigenbases", "eigenvalues", "directions", "joint basis", "project", "embed")
 """Factors and rows; a rebuild also reads and hashes the data, surveys the model and writes the bundle."""
 BATCH = 128
 FITTED_EXAMPLES = 2000
 DAMPING = Damping(HEURISTIC_DAMPING, relative=True)
-
-
-@dataclass(frozen=True)
-class Taken:
-    """Seconds by both clocks."""
-
-    wall: float
-    cpu: float
-
-    def __add__(self, other: Taken) -> Taken:
-        return Taken(self.wall + other.wall, self.cpu + other.cpu)
-
-    def __sub__(self, other: Taken) -> Taken:
-        return Taken(self.wall - other.wall, self.cpu - other.cpu)
-
-
-NOTHING = Taken(0.0, 0.0)
-
-
-def now() -> Taken:
-    """Both clocks."""
-    return Taken(time.perf_counter(), time.process_time())
-
-
-def taken(run: Callable[[], object]) -> Taken:
-    """Time of one call."""
-    start = now()
-    run()
-    return now() - start
-
-
-class StageTimes(StageProgress):
-    """Records how long each stage takes instead of showing it."""
-
-    taken: dict[str, Taken]
-
-    def __init__(self, *, quiet: bool = True) -> None:
-        super().__init__(quiet=True)
-
-    def track(self, stage: str, steps: Iterable[T], total: int, done: int = 0) -> Iterator[T]:
-        """The steps, timed."""
-        start = now()
-        yield from steps
-        self.taken[stage] = self.taken.get(stage, NOTHING) + (now() - start)
 
 
 def trained(preset: str, seed: int, work: Path, epochs: int | None = None) -> ModelSpec:
@@ -100,7 +50,7 @@ def fit(preset: str, seed: int, work: Path, repeats: int) -> dict[str, Any]:
     runs, stages = [], []
     for _ in range(repeats):
         with TemporaryDirectory() as scratch:
-            by_stage = _rebuild_stages(spec, Path(scratch))
+            by_stage = rebuild_stages(spec, Path(scratch))
             embedding = sum((by_stage[name] for name in EMBEDDING_STAGES), NOTHING)
             times = {"embedding": embedding, "rebuild": by_stage.pop("rebuild")}
             peer = Kronfluence(spec, train, Path(scratch) / "peer", BATCH)
@@ -128,14 +78,6 @@ def _fit_row(preset: str, rows: int, runs: list[dict[str, Taken]], stages: list[
     row["stages_cpu_s"] = medians([{name: value.cpu for name, value in run.items()} for run in stages])
     row["runs"] = [{name: vars(value) for name, value in run.items()} for run in runs]
     return row
-
-
-def _rebuild_stages(spec: ModelSpec, work: Path) -> dict[str, Taken]:
-    """By stage, and ``rebuild`` for all of it."""
-    StageTimes.taken = {}
-    with patch("proponent.rebuild.pipeline.StageProgress", StageTimes):
-        whole = taken(lambda: rebuild(spec, Store(work / "store"), RebuildOptions(quiet=True)))
-    return {**StageTimes.taken, "rebuild": whole}
 
 
 def query(
@@ -193,8 +135,3 @@ def _explained(explainer: Explainer, value: Tensor) -> Explanation:
     if isinstance(answer, Exception):
         raise answer
     return answer
-
-
-def medians(runs: list[dict[str, float]]) -> dict[str, float]:
-    """Of each entry."""
-    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
