@@ -18,7 +18,7 @@ from proponent.attribution.layers import find_layers
 from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
 from proponent.classifier import Classifier, load_classifier
 from proponent.presets import train_preset
-from proponent.rebuild.compression import fit_compression, project_rows
+from proponent.rebuild.compression import compress
 from proponent.rebuild.ekfac import fit_factors
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
@@ -105,8 +105,8 @@ def _own(
     scaled, gradients = scaled_gradients(of, stages.layers, held_out.batch(queries))
     for damping in DAMPINGS:
         here = replace(stages, workspace=Workspace(work / f"own-{damping:g}", "rows"))
-        compression = fit_compression(here, factors, damping)
-        shards = [here.workspace.load(name) for name in project_rows(here, compression)]
+        compression, projected = compress(here, factors, damping)
+        shards = [here.workspace.load_some(name, ["y", "scale"]) for name in projected]
         y, scale = torch.cat([s["y"] for s in shards]).double(), torch.cat([s["scale"] for s in shards])
         asked = compression.coordinates(gradients).double() * scaled.scale[:, None]
         moment = (y * scale[:, None]).mT @ y / len(y)

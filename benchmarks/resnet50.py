@@ -107,14 +107,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         stages = Stages(of, data, layers, Workspace(Path(work) / "w", "k"), options.batch, 8 << 30, StageProgress())
         with stages.progress:
-            fitted = passes.fit_compression(stages, fit_factors(stages), DEFAULT_DAMPING)
+            fitted, _ = passes.compress(stages, fit_factors(stages), DEFAULT_DAMPING)
         embedding = SubspaceEmbedding(layers, fitted.subspaces, fitted.basis)
         batch = data.batch(range(options.batch))
         found = rates(
             {
                 "plain forward + backward": lambda: plain(of, batch),
                 "query embedding": lambda: query(of, embedding, batch),
-                "rebuild's embedding pass": lambda: passes._projected(stages, fitted, batch),
+                "rebuild's embedding pass": lambda: passes.projected(stages, fitted, batch),
             },
             options.batch,
             options.repeats,

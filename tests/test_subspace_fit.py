@@ -96,6 +96,12 @@ def test_norms_of_outer_products_are_those_of_the_dense_matrix(name: str) -> Non
         dense = DenseWhitened(value.dense(), whitening[layer].root)
         for found, expected in zip(value.energies(), dense.energies(), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+        weights = torch.randn(
+            12, 3, whitening[layer].root.shape[:2].numel(), generator=torch.Generator().manual_seed(0)
+        )
+        torch.testing.assert_close(value.mix_outputs(weights), dense.mix_outputs(weights), rtol=1e-4, atol=1e-5)
+        weights = torch.randn(12, 3, whitening[layer].root.shape[2], generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(value.mix_inputs(weights), dense.mix_inputs(weights), rtol=1e-4, atol=1e-5)
         out, inputs = torch.arange(whitening[layer].root.shape[1]).flip(0)[:2], torch.tensor([2, 0, 1])
         torch.testing.assert_close(value.select(out, inputs), dense.select(out, inputs))
 

@@ -66,7 +66,8 @@ def joint_basis(projected: Tensor, norms: Tensor, scales: Tensor, size: int, see
     first = _orthonormal(unit.mT @ (mixed / mixed.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)).float())
     shares = (unit @ first).double()
     products -= shares @ shares.mT
-    second = unit.mT @ leading_eigenvectors(products, size - raw_size, generator).float()
+    # No factors span orders of magnitude here: single precision is enough.
+    second = unit.mT @ leading_eigenvectors(products.float(), size - raw_size, generator)
     second -= first @ (first.mT @ second)
     return _orthonormal(torch.cat([first, second], dim=1))
 
@@ -85,8 +86,8 @@ def _products(rows: Tensor) -> Tensor:
 def _orthonormal(columns: Tensor) -> Tensor:
     """An orthonormal basis of unit-scaled columns, [D, k] float32."""
     unit = columns / columns.norm(dim=0).clamp(min=torch.finfo(columns.dtype).tiny)
-    basis: Tensor = torch.linalg.qr(unit.double())[0]
-    return basis.float()
+    basis: Tensor = torch.linalg.qr(unit)[0]
+    return basis
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from proponent.attribution.subspace import LayerSubspace
 from proponent.attribution.uniforms import example_signs
 from proponent.attribution.whitening import LayerWhitening, Whitening, whiten
 
-LEVERAGE = 0.999
+LEVERAGE = 0.995
 """Share of a basis's leverage that the kept eigenvectors carry; the others are not needed online."""
 MIXTURES = 4
 """Random mixtures of an example's rows that stand for all of them in a second moment."""
@@ -42,8 +42,11 @@ class MomentAccumulator:
         mixtures, energy = {}, torch.zeros(len(keys), dtype=torch.float64, device=keys.device)
         for number, (name, value) in enumerate(whiten(whitening, gradients)):
             energy += value.energies()[0]
-            matrix, seed = value.dense().flatten(1, 2), self._seed + 2 * number
-            mixtures[name] = _mixed(matrix.mT, keys, seed), _mixed(matrix, keys, seed + 1)
+            over_inputs, over_outputs = (
+                _mixtures(keys, self._seed + 2 * number + side, len(sums[name]))
+                for side, sums in enumerate((self.columns, self.rows))
+            )
+            mixtures[name] = value.mix_inputs(over_inputs), value.mix_outputs(over_outputs)
         scale = torch.where(energy > 0, energy.rsqrt(), torch.zeros_like(energy)).float()
         for name, (rows, columns) in mixtures.items():
             self.rows[name] += _second_moment(rows * scale[:, None, None])
@@ -60,14 +63,12 @@ class MomentAccumulator:
             self.columns[name].copy_(state[f"columns/{name}"])
 
 
-def _mixed(matrices: Tensor, keys: Tensor, seed: int) -> Tensor:
-    """Random mixtures of the n rows of each matrix, [B, n, k] to [B, s, k]; few rows stay as they are."""
-    count = matrices.shape[1]
+def _mixtures(keys: Tensor, seed: int, count: int) -> Tensor:
+    """Weights of random mixtures of ``count`` vectors, [B, s, count]; few of them stay as they are."""
     if count <= MIXTURES:
-        return matrices
+        return torch.eye(count, device=keys.device).expand(len(keys), -1, -1)
     signs = example_signs(keys, seed, MIXTURES * count).reshape(-1, MIXTURES, count)
-    mixed: Tensor = signs @ matrices / MIXTURES**0.5
-    return mixed
+    return signs * MIXTURES**-0.5
 
 
 def _second_moment(rows: Tensor) -> Tensor:

@@ -47,6 +47,14 @@ class Whitened(ABC):
     def select(self, out: Tensor, inputs: Tensor) -> Tensor:
         """W in some eigenvectors only, by their indices [so] and [si]: [B, G, so, si]."""
 
+    @abstractmethod
+    def mix_outputs(self, weights: Tensor) -> Tensor:
+        """Mixtures of w's rows over all groups, weights [B, s, G * o]: [B, s, i]."""
+
+    @abstractmethod
+    def mix_inputs(self, weights: Tensor) -> Tensor:
+        """Mixtures of w's columns, weights [B, s, i]: [B, s, G * o]."""
+
 
 @dataclass(frozen=True)
 class DenseWhitened(Whitened):
@@ -72,6 +80,16 @@ class DenseWhitened(Whitened):
     @override
     def select(self, out: Tensor, inputs: Tensor) -> Tensor:
         return self.value[:, :, out][..., inputs]
+
+    @override
+    def mix_outputs(self, weights: Tensor) -> Tensor:
+        mixed: Tensor = weights @ self.value.flatten(1, 2)
+        return mixed
+
+    @override
+    def mix_inputs(self, weights: Tensor) -> Tensor:
+        mixed: Tensor = weights @ self.value.flatten(1, 2).mT
+        return mixed
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,16 @@ class OuterWhitened(Whitened):
     def select(self, out: Tensor, inputs: Tensor) -> Tensor:
         root = self.root[:, out][..., inputs]
         return self.left[..., out][..., :, None] * root * self.right[..., inputs][..., None, :]
+
+    @override
+    def mix_outputs(self, weights: Tensor) -> Tensor:
+        weighted = weights.reshape(*weights.shape[:2], *self.left.shape[1:]) * self.left[:, None]
+        return (times(weighted.transpose(1, 2), self.root) * self.right[:, :, None]).sum(dim=1)
+
+    @override
+    def mix_inputs(self, weights: Tensor) -> Tensor:
+        weighted = weights[:, None] * self.right[:, :, None]
+        return (times(weighted, self.root.mT) * self.left[:, :, None]).transpose(1, 2).flatten(2)
 
 
 def make_whitening(

@@ -21,7 +21,7 @@ from proponent.attribution.layers import find_layers
 from proponent.audit.datamodel import GroundTruth, ground_truth
 from proponent.classifier import load_classifier
 from proponent.errors import SpecError
-from proponent.rebuild.compression import DEFAULT_SIZE, Compression, fit_compression, project_rows
+from proponent.rebuild.compression import DEFAULT_SIZE, Compression, compress
 from proponent.rebuild.ekfac import fit_factors
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
@@ -102,15 +102,15 @@ def _sweep(stages: Stages, held_out: TrainingSet, truth: GroundTruth) -> Iterato
     for damping in DAMPINGS:
         own = Workspace(stages.workspace.directory.parent / f"damping-{damping:g}", key)
         here = replace(stages, workspace=own)
-        compression = fit_compression(here, factors, damping)
-        yield _trials(damping, *_coordinates(here, held_out, truth, compression), truth)
+        compression, projected = compress(here, factors, damping)
+        yield _trials(damping, *_coordinates(here, held_out, truth, compression, projected), truth)
 
 
 def _coordinates(
-    stages: Stages, held_out: TrainingSet, truth: GroundTruth, compression: Compression
+    stages: Stages, held_out: TrainingSet, truth: GroundTruth, compression: Compression, projected: Sequence[str]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Y of the training rows [N, K] for unit output gradients, their scales [N], and y of the queries [Q, K]."""
-    shards = [stages.workspace.load(name) for name in project_rows(stages, compression)]
+    shards = [stages.workspace.load_some(name, ["y", "scale"]) for name in projected]
     queries = []
     for batch in held_out.batches(stages.batch_size, truth.positions):
         scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)

@@ -45,12 +45,14 @@ class Compression:
         return torch.cat(z, dim=1) @ self.basis
 
 
-def fit_compression(stages: Stages, factors: Mapping[str, LayerFactors], damping: float) -> Compression:
-    """Fits subspaces and joint basis to the training rows' directions at a damping."""
+def compress(stages: Stages, factors: Mapping[str, LayerFactors], damping: float) -> tuple[Compression, list[str]]:
+    """Fits subspaces and joint basis at a damping, and projects all rows; returns also the names of their shards."""
     settings, device = stages.classifier.spec.curvature, stages.classifier.device
     whitening = make_whitening(factors, damping, relative=settings.relative, device=device)
     subspaces = _stored_subspaces(stages, whitening)
-    return Compression(whitening, subspaces, _basis(stages, whitening, subspaces))
+    basis, sample = _basis(stages, whitening, subspaces)
+    compression = Compression(whitening, subspaces, basis)
+    return compression, _project_rows(stages, compression, sample)
 
 
 def _stored_subspaces(stages: Stages, whitening: Whitening) -> dict[str, LayerSubspace]:
@@ -72,55 +74,48 @@ def _subspaces(stages: Stages, whitening: Whitening) -> dict[str, LayerSubspace]
         moments.update(whitening, gradients, batch.keys)
 
     stages.fold("directions", moments, positions, update)
-    return fit_subspaces(moments, whitening, settings.subspace_size)
+    [fitted] = [
+        fit_subspaces(moments, whitening, settings.subspace_size)
+        for _ in stages.progress.track("subspaces", [None], 1)
+    ]
+    return fitted
 
 
-def _basis(stages: Stages, whitening: Whitening, subspaces: Mapping[str, LayerSubspace]) -> Tensor:
-    """V, [D, K], from a sample whose projections and products fit half of the memory."""
+def _basis(
+    stages: Stages, whitening: Whitening, subspaces: Mapping[str, LayerSubspace]
+) -> tuple[Tensor, Mapping[str, Tensor] | None]:
+    """V, [D, K], from a sample that fits half of the memory; also its z where it is the whole training set."""
+    sample = None
     if not stages.workspace.has("basis"):
         settings = stages.classifier.spec.curvature
-        width = sum(subspace.size for subspace in subspaces.values())
-        by_width, by_count = stages.memory // 4 // (3 * 4 * width), isqrt(stages.memory // 4 // (3 * 8))
-        count = max(1, min(settings.fit_examples, by_width, by_count))
+        count = _sample_size(stages, sum(subspace.size for subspace in subspaces.values()))
         positions = stages.data.sample(count, settings.seed + 2)
         steps = -(-len(positions) // stages.batch_size)
-        batches = stages.progress.track("joint basis", stages.data.batches(stages.batch_size, positions), steps)
-        rows = concatenated([_directions(stages, whitening, subspaces, batch) for batch in batches])
-        size = settings.embedding_size or DEFAULT_SIZE
-        basis = joint_basis(rows["z"], rows["norms"], rows["scales"], size, settings.seed)
-        stages.workspace.save("basis", {"basis": basis})
-    return stages.workspace.load("basis")["basis"].to(stages.classifier.device)
+        batches = stages.progress.track("joint sample", stages.data.batches(stages.batch_size, positions), steps)
+        sample = concatenated([_directions(stages, whitening, subspaces, batch) for batch in batches])
+        size, norms = settings.embedding_size or DEFAULT_SIZE, sample["energy"].sqrt()
+        for rows in stages.progress.track("joint basis", [sample["z"]], 1):
+            basis = joint_basis(rows, norms, sample["scale"], size, settings.seed)
+            stages.workspace.save("basis", {"basis": basis})
+        sample = sample if len(positions) == len(stages.data) else None
+    return stages.workspace.load("basis")["basis"].to(stages.classifier.device), sample
+
+
+def _sample_size(stages: Stages, width: int) -> int:
+    """How many rows the joint basis is fitted on: z twice and a copy, and their products a few times."""
+    by_width, by_count = stages.memory // 4 // (4 * 4 * width), isqrt(stages.memory // 4 // (3 * 8))
+    return max(1, min(stages.classifier.spec.curvature.fit_examples, by_width, by_count))
 
 
 def _directions(
     stages: Stages, whitening: Whitening, subspaces: Mapping[str, LayerSubspace], batch: Batch
 ) -> dict[str, Tensor]:
-    scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
-    parts, energy = [], torch.zeros_like(scaled.scale)
-    for name, value in whiten(whitening, gradients):
-        parts.append(subspaces[name].compress(subspaces[name].select(value)))
-        energy += value.energies()[0]
-    return {"z": torch.cat(parts, dim=1), "norms": energy.sqrt(), "scales": scaled.scale}
-
-
-def project_rows(stages: Stages, compression: Compression) -> list[str]:
-    """The pass over all rows, shard by shard: y, and what the norms need; returns the shards' names."""
-    shards = {f"y-{name}": positions for name, positions in shard_ranges(len(stages.data)).items()}
-    open_shards = [name for name in shards if not stages.workspace.has(name)]
-    done = len(shards) - len(open_shards)
-    for name in stages.progress.track("project", open_shards, len(shards), done):
-        batches = stages.data.batches(stages.batch_size, shards[name])
-        stages.workspace.save(name, concatenated([_projected(stages, compression, batch) for batch in batches]))
-    return list(shards)
-
-
-def _projected(stages: Stages, compression: Compression, batch: Batch) -> dict[str, Tensor]:
-    """Y = V^T z, V^T (Lambda + lambda)^-1 w, ||w||^2 and w^T (Lambda + lambda)^-1 w of a batch."""
+    """Z and R^T (Lambda + lambda)^-1 w C of all layers, ||w||^2 and w^T (Lambda + lambda)^-1 w of a batch."""
     scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
     z, crossed = [], []
     energy, damped_energy = torch.zeros_like(scaled.scale), torch.zeros_like(scaled.scale)
-    for name, value in whiten(compression.whitening, gradients):
-        subspace = compression.subspaces[name]
+    for name, value in whiten(whitening, gradients):
+        subspace = subspaces[name]
         kept = subspace.select(value)
         z.append(subspace.compress(kept))
         crossed.append(subspace.compress(kept * subspace.whitening.square()))
@@ -128,13 +123,41 @@ def _projected(stages: Stages, compression: Compression, batch: Batch) -> dict[s
         energy += whole
         damped_energy += damped
     return {
-        "y": torch.cat(z, dim=1) @ compression.basis,
-        "crossed": torch.cat(crossed, dim=1) @ compression.basis,
+        "z": torch.cat(z, dim=1),
+        "crossed": torch.cat(crossed, dim=1),
         "energy": energy,
         "damped_energy": damped_energy,
         "scale": scaled.scale,
         "directed": scaled.directed,
     }
+
+
+def _project_rows(stages: Stages, compression: Compression, sample: Mapping[str, Tensor] | None) -> list[str]:
+    """The pass over all rows, shard by shard; a sample of all rows spares it most of the work."""
+    shards = {f"y-{name}": positions for name, positions in shard_ranges(len(stages.data)).items()}
+    open_shards = [name for name in shards if not stages.workspace.has(name)]
+    done = len(shards) - len(open_shards)
+    for name in stages.progress.track("project", open_shards, len(shards), done):
+        positions = shards[name]
+        if sample is not None:
+            rows = {key: value[positions.start : positions.stop] for key, value in sample.items()}
+            parts = [_projected(rows, compression.basis)]
+        else:
+            batches = stages.data.batches(stages.batch_size, positions)
+            parts = [projected(stages, compression, batch) for batch in batches]
+        stages.workspace.save(name, concatenated(parts))
+    return list(shards)
+
+
+def projected(stages: Stages, compression: Compression, batch: Batch) -> dict[str, Tensor]:
+    """Y = V^T z of a batch, and what the norms need."""
+    return _projected(_directions(stages, compression.whitening, compression.subspaces, batch), compression.basis)
+
+
+def _projected(rows: Mapping[str, Tensor], basis: Tensor) -> dict[str, Tensor]:
+    """Y = V^T z and V^T (Lambda + lambda)^-1 w in place of what they are projected from."""
+    columns = {key: value for key, value in rows.items() if key != "z"}
+    return columns | {"y": rows["z"] @ basis, "crossed": rows["crossed"] @ basis}
 
 
 def fit_second_stage(

@@ -15,10 +15,9 @@ from proponent.attribution.subspace import SubspaceEmbedding
 from proponent.classifier import Classifier
 from proponent.rebuild.compression import (
     Compression,
+    compress,
     finish_rows,
-    fit_compression,
     fit_second_stage,
-    project_rows,
 )
 from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import Batch
@@ -30,9 +29,9 @@ DEFAULT_DAMPING = 100.0
 def rebuild_ekfac(stages: Stages) -> tuple[SubspaceEmbedding, Compression, list[str]]:
     """Runs all stages; returns the embedding, what it is made of, and the names of the row shards."""
     settings = stages.classifier.spec.curvature
-    compression = fit_compression(stages, fit_factors(stages), damping_of(stages.classifier))
-    projected = project_rows(stages, compression)
-    stage = fit_second_stage(stages, compression, projected, settings.second_damping)
+    compression, projected = compress(stages, fit_factors(stages), damping_of(stages.classifier))
+    for names in stages.progress.track("second stage", [projected], 1):
+        stage = fit_second_stage(stages, compression, names, settings.second_damping)
     joint = (compression.basis.double() @ stage.root).float()
     embedding = SubspaceEmbedding(stages.layers, compression.subspaces, joint, settings.kind)
     return embedding, compression, finish_rows(stages, stage, projected)
