@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ def _mixtures(keys: Tensor, seed: int, count: int) -> Tensor:
     if count <= MIXTURES:
         return torch.eye(count, device=keys.device).expand(len(keys), -1, -1)
     signs = example_signs(keys, seed, MIXTURES * count).reshape(-1, MIXTURES, count)
-    return signs * MIXTURES**-0.5
+    return signs / sqrt(MIXTURES)
 
 
 def _second_moment(rows: Tensor) -> Tensor:
