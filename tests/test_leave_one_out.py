@@ -13,7 +13,7 @@ from torch import Tensor
 
 from proponent.datasets import digits
 from proponent.explainer import Explainer, Stopwatch
-from proponent.index.rows import Query
+from proponent.index.search import Query, exact_scores
 from proponent.index.store import Store
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.results import Measure, Target
@@ -108,7 +108,7 @@ def influences(explainer: Explainer, test: Regression) -> Tensor:
     for query in explainer.embed(inputs, targets, Stopwatch()):
         assert not isinstance(query, Exception)
         asked = Query(query.direction, query.norm, COUNT)
-        columns.append(explainer.index.scores(asked, range(COUNT), Measure.INFLUENCE))
+        columns.append(exact_scores(explainer.index, asked, range(COUNT), Measure.INFLUENCE))
     return torch.tensor(columns, dtype=torch.float64).T
 
 

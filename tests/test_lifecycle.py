@@ -24,7 +24,7 @@ from proponent.index.catalog import Catalog
 from proponent.index.lifecycle import collect, kept_bundles, publish, rollback
 from proponent.index.lock import Hold, is_held
 from proponent.index.store import Store
-from proponent.inspection.diff import diff, spearman
+from proponent.inspection.diff import diff, rank_correlation
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
 
@@ -163,12 +163,12 @@ def test_diff_gates_a_release(store: Store) -> None:
     assert json.loads(passed.stdout)["old"] == previous
 
 
-def test_spearman() -> None:
+def test_rank_correlation() -> None:
     a = torch.tensor([3.0, 1.0, 2.0, 10.0])
-    assert spearman(a, a.exp()) == pytest.approx(1)
-    assert spearman(a, -a) == pytest.approx(-1)
+    assert rank_correlation(a, a.exp()) == pytest.approx(1)
+    assert rank_correlation(a, -a) == pytest.approx(-1)
     constant = torch.zeros(4)
-    assert (spearman(constant, constant), spearman(a, constant)) == (1.0, 0.0)
+    assert (rank_correlation(constant, constant), rank_correlation(a, constant)) == (1.0, 0.0)
 
 
 def test_suspects_are_ranked_by_self_influence(store: Store) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from proponent.errors import CorruptBundleError
 from proponent.index.rows import (
     HALF_ERROR,
+    SINGLE_ERROR,
     InfluenceIndex,
     RowScales,
     padded,
@@ -245,6 +246,7 @@ def test_the_product_keeps_its_error_bound(tmp_path: Path, size: int, kind: str,
     exact = query.double() @ rows.double().T
     index = build(tmp_path, rows, constant_scales(torch.ones(64, dtype=torch.float64)))
     assert float((index.products(query).double() - exact).abs().max()) <= index.product_error(batch)
+    assert float((index.products(query, precise=True).double() - exact).abs().max()) <= SINGLE_ERROR
 
 
 def test_rows_are_padded_and_read_back_as_written(tmp_path: Path) -> None:

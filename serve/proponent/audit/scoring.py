@@ -14,6 +14,8 @@ from proponent.explainer.query import Stopwatch
 from proponent.rebuild.training_set import TrainingSet
 from proponent.results import Measure, Target
 
+QUERIES_AT_ONCE = 32
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -48,14 +50,24 @@ def open_bundle(bundle: Path) -> Opened:
 
 def influence_matrix(opened: Opened, positions: list[int], measure: Measure = Measure.INFLUENCE) -> Tensor:
     """Scores [Q, N] float64 of all training examples (0 for forgotten ones) on held-out queries."""
-    index = opened.explainer.index
-    weights = index.scales.of(measure)
+    weights = opened.explainer.index.scales.of(measure)
     parts = []
-    for position in positions:
-        _, tensor, label = opened.held_out.item(position)
-        [query] = opened.explainer.embed([tensor], [Target(label)], Stopwatch())
+    for start in range(0, len(positions), QUERIES_AT_ONCE):
+        directions, norms = _queries(opened, positions[start : start + QUERIES_AT_ONCE])
+        products = opened.explainer.index.products(directions, precise=True).double().cpu()
+        parts.append(products * weights * norms[:, None])
+    scores = torch.cat(parts)
+    return torch.where(opened.rows >= 0, scores[:, opened.rows.clamp(min=0)], 0.0)
+
+
+def _queries(opened: Opened, positions: list[int]) -> tuple[Tensor, Tensor]:
+    """Directions [Q, K] and norms [Q] float64 of held-out examples at their true labels."""
+    items = [opened.held_out.item(position) for position in positions]
+    targets = [Target(label) for _, _, label in items]
+    found = []
+    for query in opened.explainer.embed([tensor for _, tensor, _ in items], targets, Stopwatch()):
         if isinstance(query, Exception):
             raise query
-        scores = index.products(query.direction[None])[0].double().cpu() * weights * query.norm
-        parts.append(torch.where(opened.rows >= 0, scores[opened.rows.clamp(min=0)], 0.0))
-    return torch.stack(parts)
+        found.append(query)
+    norms = torch.tensor([query.norm for query in found], dtype=torch.float64)
+    return torch.stack([query.direction for query in found]), norms

@@ -126,7 +126,8 @@ class Removals:
         found = []
         for class_id, margin, gradient in followed.margins(predicted):
             norm = float(gradient.norm())
-            products = self._index.products((gradient / (norm or 1.0)).float()[None])[0].cpu().double()
+            direction = (gradient / (norm or 1.0)).float()
+            products = self._index.products(direction[None], precise=True)[0].cpu().double()
             changes = products * scales * norm
             if alive is not None:
                 changes[~alive] = 0.0

@@ -191,12 +191,18 @@ class InfluenceIndex:
             total += ((weights[place].to(rows) * (rows @ narrow)) @ rows).cpu()
         return total
 
-    def products(self, directions: Tensor) -> Tensor:
-        """Products of unit queries [B, K] with every row, [B, N] float32, by matrix product."""
+    def products(self, directions: Tensor, *, precise: bool = False) -> Tensor:
+        """Products of unit queries [B, K] with every row, [B, N] float32, by matrix product.
+
+        One query, or any on a GPU, is multiplied in half precision, which reads the rows once and widens none;
+        ``precise`` asks for single precision.
+        """
         query = torch.nn.functional.pad(directions.to(self.device), (0, self._codes.shape[1] - self.size))
+        if precise or (len(query) > 1 and self.device.type != "cuda"):
+            return _blocked_product(self._codes, query.float())
         if len(query) == 1:
             return torch.mv(self._codes, query[0].half()).float()[None]
-        return _blocked_product(self._codes, query.float())
+        return (query.half() @ self._codes.T).float()
 
     def products_by_faiss(self, directions: Tensor) -> Tensor:
         """The same by FAISS, [B, N] float32: the independent check of ``products``."""
@@ -234,9 +240,7 @@ def _map(path: Path) -> Any:
 
 def _blocked_product(codes: Tensor, queries: Tensor, block: int = BLOCK) -> Tensor:
     """[B, N] products in float32; rows are widened block by block so that they stay in cache."""
-    if codes.device.type == "cuda":
-        return queries.half() @ codes.T
-    out = torch.empty(len(queries), len(codes))
+    out = torch.empty(len(queries), len(codes), device=codes.device)
     for start in range(0, len(codes), block):
         torch.mm(queries, codes[start : start + block].float().T, out=out[:, start : start + block])
     return out

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from proponent.attribution.agreement import spearman
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer import EmbeddedQuery, Explainer, Stopwatch
 from proponent.index.rows import InfluenceIndex
@@ -123,7 +124,7 @@ def _compare(
         queries = explainer.embed(batch, targets, Stopwatch())
         scores.append([_scores(explainer.index, query, options.measures[0], common) for query in queries])
     return [
-        _compared(old, new, spearman(a, b))
+        _compared(old, new, rank_correlation(a, b))
         for old, new, a, b in zip(*answers, *scores, strict=True)
         if isinstance(old, Explanation) and isinstance(new, Explanation)
     ]
@@ -133,17 +134,14 @@ def _scores(index: InfluenceIndex, query: EmbeddedQuery | ProponentError, measur
     """Scores of some rows up to a positive factor, [n] float64; zeros where there is none."""
     if isinstance(query, ProponentError):
         return torch.zeros(len(rows), dtype=torch.float64)
-    products = index.products(query.direction[None])[0].cpu().double()
+    products = index.products(query.direction[None], precise=True)[0].cpu().double()
     return (products * index.scales.of(measure))[rows]
 
 
-def spearman(first: Tensor, second: Tensor) -> float:
-    """Rank correlation of two vectors [n]; 1 where both are constant, 0 where one is."""
+def rank_correlation(first: Tensor, second: Tensor) -> float:
+    """Spearman's of two vectors [n]; 1 where both are constant, 0 where one is."""
     constant = [bool((x == x[0]).all()) for x in (first, second)]
-    if any(constant):
-        return 1.0 if all(constant) else 0.0
-    ranks = torch.stack([x.argsort(stable=True).argsort(stable=True).double() for x in (first, second)])
-    return float(torch.corrcoef(ranks)[0, 1])
+    return 1.0 if all(constant) else float(spearman(first, second))
 
 
 def _compared(old: Explanation, new: Explanation, correlation: float) -> _Compared:
