@@ -1,0 +1,212 @@
+"""The audit: its figures against other libraries, against one another, and resumed; damping chosen by it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import roc_auc_score
+
+import stores
+import tiny
+from proponent.attribution.agreement import linear_datamodeling, pearson, roc_auc, spearman, top_overlap
+from proponent.audit import retraining
+from proponent.audit.checks import AuditOptions, full_audit
+from proponent.audit.rebuilding import AUDITS, audited_rebuild
+from proponent.audit.scoring import influence_matrix, open_bundle
+from proponent.audit.tuning import DAMPINGS, SECOND_DAMPINGS, SIZES, TOLERANCE
+from proponent.errors import SpecError
+from proponent.explainer import Explainer
+from proponent.index.bundle import read_manifest
+from proponent.index.store import Store
+from proponent.rebuild.pipeline import RebuildOptions
+from proponent.rebuild.progress import StageProgress
+from proponent.results import ExplainOptions
+from proponent.spec import load_spec
+
+pytestmark = pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning")
+QUIET = RebuildOptions(quiet=True)
+TRAINING = {"factory": "proponent.training:fit", "kwargs": {"optimizer": "lbfgs"}}
+SUBSETS = 12
+
+
+def project(root: Path, **keys: Any) -> Path:
+    """A tiny project that can be retrained, its own examples held out."""
+    path = tiny.project(root, training=TRAINING, expected_accuracy=0, **keys)
+    name = yaml.safe_load(path.read_text())["dataset"]["factory"]
+    return tiny.change(path, held_out={"factory": name})
+
+
+@pytest.fixture(scope="module")
+def convex(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Logistic regression with noisy pictures, audited within its rebuild."""
+    root = tmp_path_factory.mktemp("convex")
+    store = Store(root / "store")
+    audited_rebuild(load_spec(project(root / "project", count=120, weight_decay=0.05)), store, QUIET)
+    return store
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A small network, its damping chosen by ``auto``."""
+    root = tmp_path_factory.mktemp("tuned")
+    curvature = {"kind": "ekfac", "damping": "auto", "embedding_size": 40}
+    path = project(root / "project", model="grouped", count=90, curvature=curvature, weight_decay=0.02)
+    store = Store(root / "store")
+    audited_rebuild(load_spec(path), store, QUIET, subsets=SUBSETS)
+    return store
+
+
+def audit(store: Store, **options: Any) -> dict[str, Any]:
+    directory = store.directory(stores.MODEL) / AUDITS
+    with StageProgress(quiet=True) as progress:
+        return full_audit(open_bundle(store.current(stores.MODEL)), AuditOptions(directory, **options), progress)
+
+
+def no_retraining(*arguments: object) -> None:
+    raise AssertionError("a finished retraining was repeated")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 30), st.integers(0, 2**31), st.booleans())
+def test_correlations_are_scipys(length: int, seed: int, ties: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    left, right = torch.randn(2, 3, length, generator=generator, dtype=torch.float64)
+    left = (2 * left).round() if ties else left
+    for ours, theirs in ((spearman, spearmanr), (pearson, pearsonr)):
+        for row, (a, b) in enumerate(zip(left, right, strict=True)):
+            if a.unique().numel() > 1:
+                assert float(ours(left, right)[row]) == pytest.approx(theirs(a, b).statistic, abs=1e-9)
+            else:
+                assert float(ours(left, right)[row]) == 0.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 40), st.integers(0, 2**31), st.booleans())
+def test_auc_is_scikit_learns(length: int, seed: int, ties: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(length, generator=generator, dtype=torch.float64)
+    scores = scores.round() if ties else scores
+    positive = torch.arange(length) % 3 == 0
+    assert roc_auc(scores, positive) == pytest.approx(roc_auc_score(positive, scores))
+
+
+def test_overlap_counts_shared_leaders() -> None:
+    left = torch.tensor([[5.0, 4.0, 3.0, 2.0], [1.0, 2.0, 3.0, 4.0]])
+    right = torch.tensor([[4.0, 1.0, 5.0, 0.0], [0.0, 0.0, 1.0, 2.0]])
+    assert top_overlap(left, right, 2).tolist() == [0.5, 1.0]
+
+
+def test_the_datamodeling_score_ranks_sums_against_losses() -> None:
+    scores = torch.tensor([[1.0, 2.0, -1.0]])
+    subsets = torch.tensor([[True, False, True], [True, True, False], [False, False, True]])
+    losses = torch.tensor([[0.5], [0.1], [0.9]])  # sums are 0, 3, -1
+    assert linear_datamodeling(scores, subsets, losses).tolist() == pytest.approx([1.0])
+    assert linear_datamodeling(-scores, subsets, losses).tolist() == pytest.approx([-1.0])
+
+
+def test_a_convex_model_passes_every_check(convex: Store) -> None:
+    found = audit(convex, queries=30, lds_subsets=SUBSETS, leave_one_out=12, label_noise=0.1, solver_queries=4)
+    assert found["lds"]["mean"] > 0.9
+    assert found["lds"]["interval_95"][0] <= found["lds"]["mean"] <= found["lds"]["interval_95"][1]
+    assert found["leave_one_out"]["correlation"] > 0.99
+    assert 0.8 < found["leave_one_out"]["slope"] < 1.3
+    assert found["label_noise"] == {"flipped": 12, "auc": pytest.approx(1, abs=0.15)}
+    solver = found["solver"]
+    assert solver["curvature"] == "hessian" and solver["converged"] and solver["spearman"] > 0.999
+    assert solver["proponents_overlap_at_10"] > 0.95 and solver["opponents_overlap_at_10"] > 0.95
+
+
+def test_finished_retrainings_are_not_repeated(
+    convex: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = audit(convex, queries=30, lds_subsets=SUBSETS)["lds"]
+    monkeypatch.setattr(retraining, "_in_parallel", lambda job, work, jobs: [no_retraining() for _ in work])
+    assert audit(convex, queries=30, lds_subsets=SUBSETS)["lds"] == first
+    copy = Store(shutil.copytree(convex.root, tmp_path / "store"))
+    next((copy.directory(stores.MODEL) / AUDITS / "retrained").rglob("model-00003.safetensors")).unlink()
+    with pytest.raises(AssertionError, match="repeated"):
+        audit(copy, queries=30, lds_subsets=SUBSETS)
+    monkeypatch.undo()
+    assert audit(copy, queries=30, lds_subsets=SUBSETS)["lds"] == pytest.approx(first)
+
+
+def test_the_quick_audit_is_in_the_manifest_and_in_every_answer(convex: Store) -> None:
+    explainer = Explainer.load(convex.current(stores.MODEL))
+    figures = read_manifest(convex.current(stores.MODEL)).audit
+    assert figures["reference"] == "dense inverse, float64"
+    assert figures["queries_from"] == "held-out set" and figures["queries"] == 32
+    assert figures["spearman"] > 0.9999
+    assert figures["proponents_recall_at_10"] > 0.99 and figures["opponents_recall_at_10"] > 0.99
+    [answer] = explainer.explain([tiny.inputs(1)[0]], [ExplainOptions()])
+    assert not isinstance(answer, Exception)
+    assert answer.quality.audit == figures
+
+
+def test_the_overlap_of_lists_counts_different_examples(convex: Store) -> None:
+    found = audit(convex, queries=20)["distinct_in_top_10"]
+    opened = open_bundle(convex.current(stores.MODEL))
+    lists = influence_matrix(opened, list(range(20))).topk(10, dim=1).indices.tolist()
+    assert found["influence"] == len({row for rows in lists for row in rows})
+    assert set(found) == {"influence", "theta-relatif", "l-relatif"}
+
+
+def test_auto_chooses_the_smallest_k_near_the_best_score(tuned: Store) -> None:
+    manifest = read_manifest(tuned.current(stores.MODEL))
+    tuning = manifest.audit["tuning"]
+    trials = tuning["trials"]
+    assert len(trials) == len(DAMPINGS) * len(SECOND_DAMPINGS)  # K is below the smallest of SIZES
+    assert manifest.embedding_size < min(SIZES)
+    best = max(trial["lds"] for trial in trials)
+    [chosen] = [
+        trial
+        for trial in trials
+        if (trial["damping"], trial["second_damping"]) == (manifest.damping, manifest.settings["second_damping"])
+    ]
+    assert chosen["lds"] >= TOLERANCE * best
+    assert f"damping {manifest.damping:g}" in tuning["reason"] and f"{best:.4f}" in tuning["reason"]
+
+
+def test_a_trial_scores_what_the_audit_of_its_bundle_scores(tuned: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep computes scores without building a bundle; the audit computes them from the stored rows."""
+    monkeypatch.setattr(retraining, "_in_parallel", lambda job, work, jobs: [no_retraining() for _ in work])
+    manifest = read_manifest(tuned.current(stores.MODEL))
+    measured = audit(tuned, queries=100, lds_subsets=SUBSETS)["lds"]["mean"]
+    trial = next(
+        trial
+        for trial in manifest.audit["tuning"]["trials"]
+        if (trial["damping"], trial["second_damping"]) == (manifest.damping, manifest.settings["second_damping"])
+    )
+    assert measured == pytest.approx(trial["lds"], abs=0.01)
+    assert measured > 0.3
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"curvature": {"kind": "exact", "damping": "auto"}}, "damping 'auto' is for ekfac and kfac"),
+        ({"curvature": {"kind": "ekfac", "damping": "auto"}, "training": None}, "needs the keys 'training'"),
+        ({"curvature": {"kind": "ekfac", "damping": "auto"}, "held_out": None}, "needs the keys"),
+    ],
+)
+def test_auto_says_what_it_needs(tmp_path: Path, keys: dict[str, Any], expected: str) -> None:
+    spec = load_spec(tiny.change(project(tmp_path / "project", count=12, iterations=3), **keys))
+    with pytest.raises(SpecError, match=expected):
+        audited_rebuild(spec, Store(tmp_path / "store"), QUIET)
+
+
+def test_the_command_prints_and_keeps_the_figures(convex: Store) -> None:
+    done = stores.run("audit", "--queries", "20", "--quiet", "--json", store=convex)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    digest = convex.current(stores.MODEL).name
+    kept = json.loads((convex.directory(stores.MODEL) / AUDITS / f"{digest}.json").read_text())
+    assert figures == kept and figures["distinct_in_top_10"]["influence"] >= 10
