@@ -241,6 +241,9 @@ def _map(path: Path) -> Any:
 def _blocked_product(codes: Tensor, queries: Tensor, block: int = BLOCK) -> Tensor:
     """[B, N] products in float32; rows are widened block by block so that they stay in cache."""
     out = torch.empty(len(queries), len(codes), device=codes.device)
+    # One buffer for all blocks: to allocate each would cost as much as the product where memory goes back each time.
+    buffer = torch.empty(block, codes.shape[1], device=codes.device)
     for start in range(0, len(codes), block):
-        torch.mm(queries, codes[start : start + block].float().T, out=out[:, start : start + block])
+        wide = buffer[: len(codes) - start].copy_(codes[start : start + block])
+        torch.mm(queries, wide.T, out=out[:, start : start + block])
     return out

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 BLOCK = 128
 FINER = 8
-AT_ONCE = 1 << 18
+AT_ONCE = 1 << 20
 """Numbers of a temporary: larger ones leave the caches, and the system takes their pages back each time."""
 SIGNS = (1.0, -1.0)
 
@@ -44,36 +42,36 @@ def strongest_ends(
         Bounds, descending, and their positions, each [B, 2 M, count]: the upper and the lower end of the first
         weights, then those of the second, and so on.
     """
+    signs, error = torch.tensor(SIGNS, device=products.device)[:, None], products.new_full((), slack)
 
-    def bounds_of(place: slice) -> Iterator[Tensor]:
-        reaches = [torch.add(slack, products[:, place], alpha=sign) for sign in SIGNS]
+    def bounds_of(place: slice) -> Tensor:
+        """All ends of some rows, [B, M, 2, n]."""
+        reach = torch.addcmul(error, products[:, None, place], signs)
         if allowed is not None:
-            reaches = [reach * allowed[:, place] for reach in reaches]
-        for weight in weights[:, place]:
-            for reach in reaches:
-                yield reach * weight
+            reach *= allowed[:, None, place]
+        return reach[:, None] * weights[:, None, place]
 
     length = products.shape[1]
     if length // BLOCK <= 2 * count:
-        top = torch.stack(list(bounds_of(slice(None))), dim=1).topk(count, dim=2)
+        top = bounds_of(slice(None)).flatten(1, 2).topk(count, dim=2)
         return top.values, top.indices
-    step = max(AT_ONCE // len(products) // BLOCK, 1) * BLOCK
+    step = max(AT_ONCE // (2 * len(weights) * len(products)) // BLOCK, 1) * BLOCK
     pieces = [slice(start, start + step) for start in range(0, length // BLOCK * BLOCK, step)]
-    maxima = torch.cat([torch.stack([block_maxima(b) for b in bounds_of(piece)], dim=1) for piece in pieces], dim=2)
+    maxima = torch.cat([block_maxima(bounds_of(piece)) for piece in pieces], dim=3).flatten(1, 2)
     places = candidates(maxima.flatten(0, 1), length, count).view(*maxima.shape[:2], -1)
-    signs = torch.tensor(SIGNS, device=products.device).repeat(len(weights))
-    reach = products.gather(1, places.flatten(1)).view(places.shape) * signs[:, None] + slack
+    reach = products.gather(1, places.flatten(1)).view(len(products), -1, 2, places.shape[2]) * signs + error
     if allowed is not None:
-        reach *= allowed.gather(1, places.flatten(1)).view(places.shape)
-    bounds = reach * torch.stack([weights[e // 2][places[:, e]] for e in range(len(signs))], dim=1)
+        reach *= allowed.gather(1, places.flatten(1)).view(reach.shape)
+    owner = torch.arange(len(weights), device=products.device).repeat_interleave(2)[:, None]
+    bounds = reach.flatten(1, 2) * weights[owner, places]
     found, order = largest(bounds.flatten(0, 1), count, BLOCK // FINER)
     return found.view(*bounds.shape[:2], count), places.gather(2, order.view(*bounds.shape[:2], count))
 
 
 def block_maxima(values: Tensor, block: int = BLOCK) -> Tensor:
-    """The largest entry of each whole block of [B, N], [B, N // block]."""
-    blocks = values.shape[1] // block
-    maxima: Tensor = values[:, : blocks * block].view(len(values), blocks, block).amax(dim=2)
+    """The largest entry of each whole block of [..., N], [..., N // block]."""
+    blocks = values.shape[-1] // block
+    maxima: Tensor = values[..., : blocks * block].reshape(*values.shape[:-1], blocks, block).amax(dim=-1)
     return maxima
 
 
