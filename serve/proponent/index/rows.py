@@ -26,6 +26,7 @@ from proponent.results import Measure
 
 PADDING = 16
 BLOCK = 2048
+PIECE = 512
 HALF_ERROR = 2.0e-3
 """Bound on |product - exact| of unit vectors where the query is rounded to fp16 or the product is taken in it."""
 SINGLE_ERROR = 5.0e-5
@@ -238,12 +239,21 @@ def _map(path: Path) -> Any:
         raise CorruptBundleError(f"rows cannot be read: {path}: {error}", field=path.name) from error
 
 
-def _blocked_product(codes: Tensor, queries: Tensor, block: int = BLOCK) -> Tensor:
-    """[B, N] products in float32; rows are widened block by block so that they stay in cache."""
-    out = torch.empty(len(queries), len(codes), device=codes.device)
-    # One buffer for all blocks: to allocate each would cost as much as the product where memory goes back each time.
-    buffer = torch.empty(block, codes.shape[1], device=codes.device)
-    for start in range(0, len(codes), block):
-        wide = buffer[: len(codes) - start].copy_(codes[start : start + block])
-        torch.mm(queries, wide.T, out=out[:, start : start + block])
+def _blocked_product(codes: Tensor, queries: Tensor) -> Tensor:
+    """[B, N] products in float32; rows are widened block by block so that they stay in cache.
+
+    As a batch of small products: each thread multiplies the rows that it has widened itself. Products of whole
+    blocks read half of them from the other cores' caches, which took up to three times as long.
+    """
+    count, pieces = len(queries), 2 * torch.get_num_threads()
+    out = torch.empty(count, len(codes), device=codes.device)
+    wide = torch.empty(pieces, PIECE, codes.shape[1], device=codes.device)
+    found = torch.empty(pieces, count, PIECE, device=codes.device)
+    whole = len(codes) // (pieces * PIECE) * (pieces * PIECE)
+    for start in range(0, whole, pieces * PIECE):
+        place = slice(start, start + pieces * PIECE)
+        wide.view(-1, codes.shape[1]).copy_(codes[place])
+        torch.bmm(queries.expand(pieces, -1, -1), wide.mT, out=found)
+        out[:, place].view(count, pieces, PIECE).copy_(found.transpose(0, 1))
+    torch.mm(queries, codes[whole:].float().T, out=out[:, whole:])
     return out
