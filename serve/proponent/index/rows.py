@@ -125,7 +125,6 @@ class InfluenceIndex:
 
     Attributes:
         exact_scales: What turns a product into a score by measure, [N] float64.
-        scanned_scales: The same in float32 on the device, none of them rounded to zero.
     """
 
     def __init__(self, index: Any, codes: Tensor, scales: RowScales, size: int) -> None:
@@ -134,7 +133,7 @@ class InfluenceIndex:
         self.scales = scales
         self.size = size
         self.exact_scales = {m: scales.of(m) for m in Measure}
-        self.scanned_scales = {m: _scanned(scales.of(m)).to(codes.device) for m in Measure}
+        self._scanned = torch.stack([_scanned(scales.of(m)) for m in Measure]).to(codes.device)
 
     @classmethod
     def open(cls, rows: Path, scales: Path, size: int, device: torch.device | None = None) -> InfluenceIndex:
@@ -211,6 +210,13 @@ class InfluenceIndex:
         scores, rows = self._index.search(np.ascontiguousarray(query), len(self))
         out = torch.empty(scores.shape)
         return out.scatter_(1, torch.from_numpy(rows), torch.from_numpy(scores))
+
+    def scanned_scales(self, measures: Sequence[Measure]) -> Tensor:
+        """The exact scales of some measures in float32 on the device, none of them rounded to zero, [M, N]."""
+        if tuple(measures) == tuple(Measure):
+            # As they are: a copy made by one thread would be read by all from its cache.
+            return self._scanned
+        return self._scanned[[list(Measure).index(measure) for measure in measures]]
 
     def product_error(self, count: int) -> float:
         """Bound on the error of ``products`` of so many queries."""

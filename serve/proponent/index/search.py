@@ -56,8 +56,9 @@ def search(
     products = index.products(torch.stack([query.direction for query in queries]))
     error = index.product_error(len(queries))
     count = min(max(query.k for query in queries) + SPARE[error == HALF_ERROR], len(index))
-    weights = torch.stack([index.scanned_scales[measure] for measure in measures])
-    bounds, candidates = strongest_ends(products, weights, error, count, _allowed(index, queries))
+    bounds, candidates = strongest_ends(
+        products, index.scanned_scales(measures), error, count, _allowed(index, queries)
+    )
     ends = [(measure, sign) for measure in measures for sign in SIGNS]
     scores, rows = _ranked(index, queries, candidates.cpu(), ends)
     beyond = bounds[..., -1].tolist() if count < len(index) else [[-inf] * len(ends)] * len(queries)
@@ -121,7 +122,7 @@ def _first(query: Query, end: End, scores: list[float], rows: list[int], beyond:
 def _widened(index: InfluenceIndex, query: Query, products: Tensor, error: float, end: End, count: int) -> Hits:
     """The same from ever more candidates: near-ties at the end of the list, or scales beyond float32."""
     measure, sign = end
-    bounds = torch.add(error, products, alpha=sign) * index.scanned_scales[measure]
+    bounds = torch.add(error, products, alpha=sign) * index.scanned_scales([measure])[0]
     if query.eligible is not None:
         bounds *= query.eligible.to(bounds)
     while True:
