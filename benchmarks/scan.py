@@ -14,7 +14,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,9 +32,10 @@ def open_index(directory: Path, rows: int, size: int) -> InfluenceIndex:
     """An index of random unit rows whose norms span four orders of magnitude, as those of a trained network do."""
     generator = torch.Generator().manual_seed(0)
 
-    def blocks() -> list[torch.Tensor]:
-        whole = torch.randn(rows, size, generator=generator)
-        return [torch.nn.functional.normalize(whole, dim=1).half()]
+    def blocks() -> Iterator[torch.Tensor]:
+        for start in range(0, rows, 50_000):
+            wide = torch.randn(min(50_000, rows - start), size, generator=generator)
+            yield torch.nn.functional.normalize(wide, dim=1).half()
 
     norms = torch.logspace(-3, 1, rows, dtype=torch.float64)[torch.randperm(rows, generator=generator)]
     ratio = 0.5 + 0.5 * torch.rand(rows, generator=generator, dtype=torch.float64)
@@ -88,6 +90,17 @@ def measure(rows: int, size: int) -> list[dict[str, object]]:
     ]
 
 
+def slope(counts: Sequence[int], size: int) -> list[dict[str, object]]:
+    """One query over ever more rows."""
+    found: list[dict[str, object]] = []
+    for count in counts:
+        with tempfile.TemporaryDirectory() as work:
+            index, one = open_index(Path(work), count, size), queries(size, 1)
+            times = interleaved({"search": partial(search, index, one, tuple(Measure))}, 15)
+        found.append({"rows": count, "K": size, "search_ms": round(times["search"], 2)})
+    return found
+
+
 def _row(times: Mapping[str, float], peer: str) -> dict[str, object]:
     extra = {"product_ms": round(times["product"], 2)} if "product" in times else {}
     ratio = round(times["search"] / times[peer], 2)
@@ -98,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--slope", action="store_true", help="also one query over up to 960,000 rows")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     found = [row for size in (512, 2048) for row in measure(options.rows, size)]
@@ -105,9 +119,11 @@ def main() -> None:
     for row in found:
         numbers = f"{row['queries']:>8} {row['K']:>6} {row['search_ms']:>10} {row['peer_ms']:>9} {row['ratio']:>6}"
         print(f"{numbers}  {row['peer']}")
-    print(
-        json.dumps({"rows": options.rows, "threads": options.threads, "torch": torch.__version__, "results": found})
-    )
+    about = {"rows": options.rows, "threads": options.threads, "torch": torch.__version__}
+    growing = slope((60_000, 240_000, 960_000), 768) if options.slope else []
+    for row in growing:
+        print(f"one query over {row['rows']:,} rows of {row['K']} numbers: {row['search_ms']} ms")
+    print(json.dumps(about | {"results": found, "slope": growing}))
 
 
 if __name__ == "__main__":
