@@ -183,6 +183,12 @@ def test_another_weight_decay_than_in_training_warns_too(tmp_path: Path) -> None
         build(path)
 
 
+SMALLER = {
+    "factory": "proponent.datasets.transforms:normalized",
+    "kwargs": {"mean": [0.5], "std": [0.5], "size": [5, 5]},
+}
+
+
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
@@ -194,6 +200,8 @@ def test_another_weight_decay_than_in_training_warns_too(tmp_path: Path) -> None
         ({"dataset": "Tensors", "dataset_kwargs": {"short": 1}}, r"example '1' has shape \[1, 3, 6\], expected"),
         ({"dataset_kwargs": {"limit": 0}}, "expected a map-style dataset with at least one example"),
         ({"dataset_kwargs": {"lmiit": 1}}, "key 'dataset.kwargs' has value"),
+        ({"dataset_kwargs": {"broken": True}}, "key 'dataset': example 0 cannot be read .*OSError: no such picture"),
+        ({"transform": SMALLER}, r"key 'model': it fails on inputs of shape \[40, 1, 5, 5\].*RuntimeError"),
         ({"class_names": ["a", "b", "c", "d"]}, "key 'class_names' has 4 names, but the model has 3 classes"),
         ({"transform": {"factory": "builtins:bytes"}}, "key 'transform': it fails on example 'toy/0'"),
         ({"curvature": {"layers": ["head"]}}, "No layer 'head'.*known layers are 1"),

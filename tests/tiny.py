@@ -45,15 +45,18 @@ def normed():
 
 
 class Images:
-    def __init__(self, limit=None, same_id=False):
+    def __init__(self, limit=None, same_id=False, broken=False):
         stored = load_file(HERE / "data.safetensors")
         self.pixels, self.labels = stored["pixels"][:limit], stored["labels"][:limit]
         self.same_id = same_id
+        self.broken = broken
 
     def __len__(self):
         return len(self.labels)
 
     def __getitem__(self, position):
+        if self.broken:
+            raise OSError("no such picture")
         return Image.fromarray(self.pixels[position].numpy()), int(self.labels[position])
 
     def example_id(self, position):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from proponent.attribution.losses import Loss, get_loss
 from proponent.datasets.transforms import pixels
-from proponent.errors import NotFoundError, SpecError
+from proponent.errors import NotFoundError, ProponentError, SpecError
 from proponent.spec import LOSSES, Factory, ModelSpec
 
 
@@ -86,8 +86,9 @@ def resolve(spec: ModelSpec, name: str, key: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise SpecError(f"key '{key}' has value {name!r}: cannot import it: {error}", field=key) from error
+    except Exception as error:  # the user's module may raise anything when it is imported
+        why = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise SpecError(f"key '{key}' has value {name!r}: cannot import it: {why}", field=key) from error
     _check_origin(spec, module_name, key)
     if not callable(found):
         raise SpecError(f"key '{key}' has value {name!r}: expected a callable", field=key)
@@ -108,12 +109,18 @@ def _check_origin(spec: ModelSpec, module_name: str, key: str) -> None:
 
 
 def call_factory(spec: ModelSpec, factory: Factory, key: str) -> Any:
-    """Calls a factory with its keyword arguments; a TypeError names the key."""
+    """Calls a factory with its keyword arguments; what goes wrong inside names the key."""
     function = resolve(spec, factory.factory, f"{key}.factory")
     try:
         return function(**factory.kwargs)
     except TypeError as error:
         raise SpecError(f"key '{key}.kwargs' has value {factory.kwargs!r}: {error}", field=key) from error
+    except ProponentError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise SpecError(
+            f"key '{key}.factory' has value {factory.factory!r}: it raised {type(error).__name__}: {error}", field=key
+        ) from error
 
 
 def build_model(spec: ModelSpec) -> nn.Module:

@@ -15,7 +15,7 @@ from torch import Tensor
 from proponent.attribution.capture import CaptureSession
 from proponent.attribution.layers import Layers, flatten_parameters, num_parameters
 from proponent.classifier import Classifier
-from proponent.errors import SpecError, TrainingMismatchError
+from proponent.errors import ProponentError, SpecError, TrainingMismatchError
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import Batch, TrainingSet
 
@@ -72,7 +72,7 @@ def survey(
 def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, the summed gradient [P] and each example's squared norm [B], one layer after the other."""
     with CaptureSession(classifier.model, layers) as session:
-        outputs = session.forward(batch.inputs)
+        outputs = _forward(session, batch.inputs)
         check_outputs(classifier, outputs)
         gradients = session.backward(classifier.loss.output_gradient(outputs, batch.labels))
     sums, squares = [], []
@@ -80,6 +80,19 @@ def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Te
         sums.append(gradient.summed().double().flatten())
         squares.append(gradient.squared_norms())
     return outputs, torch.cat(sums), torch.stack(squares).sum(dim=0)
+
+
+def _forward(session: CaptureSession, inputs: Tensor) -> Tensor:
+    try:
+        return session.forward(inputs)
+    except ProponentError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise SpecError(
+            f"key 'model': it fails on inputs of shape {list(inputs.shape)} as 'dataset' and 'transform' give them: "
+            f"{type(error).__name__}: {error}",
+            field="model",
+        ) from error
 
 
 def check_outputs(classifier: Classifier, outputs: Tensor) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from proponent.classifier import Classifier, call_factory
-from proponent.errors import SpecError
+from proponent.errors import ProponentError, SpecError
 from proponent.inputs import InputSignature
 from proponent.rebuild.remaining import Remaining
 from proponent.spec import Factory
@@ -77,7 +77,7 @@ class TrainingSet:
             SpecError: The transform fails, the shape differs from the first example's, the tensor is not
                 finite, or the label is no class.
         """
-        raw, label = self._dataset[position]
+        raw, label = self._read(position)
         tensor = self._transformed(raw, position)
         value = int(label)
         if not 0 <= value < len(self._classifier.class_names):
@@ -87,6 +87,19 @@ class TrainingSet:
                 field="class_names",
             )
         return raw, tensor, value
+
+    def _read(self, position: int) -> tuple[Any, Any]:
+        try:
+            raw, label = self._dataset[position]
+        except ProponentError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise SpecError(
+                f"key '{self._key}': example {position} cannot be read as (image or tensor, label): "
+                f"{type(error).__name__}: {error}",
+                field=self._key,
+            ) from error
+        return raw, label
 
     def batches(self, size: int, positions: Sequence[int] | None = None) -> Iterator[Batch]:
         """Batches on the classifier's device, in the order of the positions (by default all)."""
