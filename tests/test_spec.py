@@ -207,7 +207,10 @@ def test_two_projects_with_a_module_of_one_name_do_not_get_mixed_up(folder: Path
             {"model": {"factory": "torch.nn:Linear", "kwargs": {"in_features": -1, "out_features": 2}}},
             "key 'model.factory' has value 'torch.nn:Linear': it raised RuntimeError",
         ),
-        ({"model": {"factory": "breaks:x"}}, "key 'model.factory' has value 'breaks:x': cannot import it: ValueError"),
+        (
+            {"model": {"factory": "breaks:x"}},
+            "key 'model.factory' has value 'breaks:x': cannot import it: ValueError",
+        ),
     ],
 )
 def test_a_factory_that_cannot_be_called_is_named(folder: Path, keys: dict[str, Any], expected: str) -> None:
