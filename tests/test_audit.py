@@ -32,7 +32,10 @@ from proponent.rebuild.progress import StageProgress
 from proponent.results import ExplainOptions
 from proponent.spec import load_spec
 
-pytestmark = pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning"),
+    pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.UncoveredWarning"),
+]
 QUIET = RebuildOptions(quiet=True)
 TRAINING = {"factory": "proponent.training:fit", "kwargs": {"optimizer": "lbfgs"}}
 SUBSETS = 12
@@ -149,6 +152,32 @@ def test_the_quick_audit_is_in_the_manifest_and_in_every_answer(convex: Store) -
     [answer] = explainer.explain([tiny.inputs(1)[0]], [ExplainOptions()])
     assert not isinstance(answer, Exception)
     assert answer.quality.audit == figures
+
+
+@pytest.mark.parametrize(("layers", "expected"), [(None, 1.0), (["0"], None), (["4"], None)])
+def test_the_share_of_the_gradient_that_is_covered(
+    tmp_path: Path, layers: list[str] | None, expected: float | None
+) -> None:
+    """Layers 0 and 4 of the network; what they leave out is the cost of explaining them alone."""
+    keys: dict[str, Any] = {"curvature": {"kind": "ekfac", "layers": layers}, "weight_decay": 0.02}
+    spec = load_spec(project(tmp_path / "project", model="grouped", count=30, iterations=20, **keys))
+    audited_rebuild(spec, Store(tmp_path / "store"), QUIET)
+    explainer = Explainer.load(Store(tmp_path / "store").current(stores.MODEL))
+    found = explainer.manifest.audit["covered_gradient_energy"]
+    if expected is not None:
+        assert found == pytest.approx(expected, rel=1e-5)
+        return
+    model, shares = explainer.classifier.model, []
+    opened = open_bundle(Store(tmp_path / "store").current(stores.MODEL))
+    for position in range(30):
+        _, value, label = opened.held_out.item(position)
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(model(value[None]), torch.tensor([label])).backward()
+        squares = {name: float(p.grad.double().square().sum()) for name, p in model.named_parameters()}
+        inside = sum(value for name, value in squares.items() if name.startswith(f"{layers[0]}."))
+        shares.append(inside / sum(squares.values()))
+    assert 0 < found < 1
+    assert found == pytest.approx(sum(shares) / len(shares), rel=1e-3)
 
 
 def test_the_overlap_of_lists_counts_different_examples(convex: Store) -> None:

@@ -4,6 +4,8 @@
   inverse in float64 (exact), or EK-FAC without any compression and without the joint second stage. For EK-FAC
   the two operators differ on purpose, so this bounds the agreement from below; ``compression`` compares before
   the second stage, like with like.
+- ``covered_gradient_energy``: the mean share of a gradient's squared norm that lies in the layers explained. What
+  it lacks lies in normalisation layers and embeddings, and in layers that the spec's ``layers`` leaves out.
 - ``distinct_in_top_10``: how many different examples fill the top ten lists of all queries (of at most
   10 x queries). RelatIF's point is that its lists differ from query to query (Barshan et al. 2020).
 """
@@ -14,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from proponent.attribution.agreement import spearman, top_overlap
 from proponent.attribution.capture import LayerGradients, flat_gradients
@@ -38,6 +41,7 @@ class Queries:
     gradients: LayerGradients
     phi: Tensor
     origin: str
+    covered: float
 
 
 def quick_audit(built: Built) -> dict[str, object]:
@@ -51,6 +55,7 @@ def quick_audit(built: Built) -> dict[str, object]:
         "queries": len(products),
         "queries_from": queries.origin,
         "reference_rows": len(positions),
+        "covered_gradient_energy": queries.covered,
         "distinct_in_top_10": {m.value: _distinct(products * w) for m, w in weights.items()},
     }
     stored = (products * weights[Measure.INFLUENCE])[:, positions]
@@ -65,9 +70,24 @@ def _queries(built: Built) -> Queries:
     data = TrainingSet.open(stages.classifier, factory, key)
     fitting = stages.memory // 8 // (4 * num_parameters(stages.layers))
     batch = data.batch(data.sample(max(1, min(QUERIES, fitting)), 4))
-    _, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
+    scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
     phi = built.embedding.to(stages.classifier.device).embed(gradients).double()
-    return Queries(gradients, phi, "held-out set" if held_out else "training set")
+    inside = torch.stack([gradient.squared_norms() for gradient in gradients.values()]).sum(dim=0)
+    whole = torch.stack(
+        [_squared_norm(stages.classifier.model, x, d) for x, d in zip(batch.inputs, scaled.unit, strict=True)]
+    )
+    covered = float((inside[whole > 0] / whole[whole > 0]).mean()) if bool((whole > 0).any()) else 1.0
+    return Queries(gradients, phi, "held-out set" if held_out else "training set", covered)
+
+
+def _squared_norm(model: nn.Module, value: Tensor, output_gradient: Tensor) -> Tensor:
+    """Of the gradient over all parameters of one input, given the gradient at its outputs; float64."""
+    parameters = {name: parameter.detach().requires_grad_() for name, parameter in model.named_parameters()}
+    with torch.enable_grad():
+        outputs = functional_call(model, parameters, value[None])
+    found = torch.autograd.grad(outputs, list(parameters.values()), output_gradient[None], allow_unused=True)
+    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in found if gradient is not None]
+    return torch.stack(norms).square().sum()
 
 
 def _distinct(scores: Tensor) -> int:
