@@ -25,7 +25,8 @@ instead of p_i (1 - p_i), so that A is positive definite there too; the estimate
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -35,16 +36,46 @@ from proponent.attribution.losses import BinaryCrossEntropy, CrossEntropy, Loss
 
 TOLERANCE = 1.0e-4
 MAX_ITERATIONS = 50
+SAMPLE = 8192
+"""Rows that the mean curvature is taken over: it only enters times the share removed, so a sample is enough."""
+_BLOCK = 2048
+_HELD = 1 << 27
+"""Numbers of gathered rows that are kept between iterations; more are gathered again each time."""
 
 
 class Rows(Protocol):
-    """Sums over all unit rows u_i, in one pass over them."""
+    """The unit rows u_i of an index."""
+
+    @property
+    def size(self) -> int:
+        """K."""
+
+    def __len__(self) -> int: ...
+
+    def unit_rows(self, rows: Tensor) -> Tensor:
+        """Some rows by their positions [m], [m, K] float32."""
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         """``sum_i w_i u_i``, [K] float64, for weights [n] float64."""
 
-    def weighted_product(self, weights: Tensor, vector: Tensor) -> Tensor:
-        """``sum_i w_i u_i (u_i . v)``, [K] float64, for v [K] float64."""
+
+@dataclass(frozen=True)
+class Population:
+    """What all rows have in common; found once for an index.
+
+    Attributes:
+        mean: m, the mean of the rows phi_i, [K] float64.
+        sample: Positions of the rows that the mean curvature is taken over, [m] int64.
+    """
+
+    mean: Tensor
+    sample: Tensor
+
+    @classmethod
+    def of(cls, rows: Rows, norms: Tensor) -> Population:
+        """Of rows with norms ||phi_i||, [n] float64; the sample is seeded."""
+        drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:SAMPLE]
+        return cls(rows.weighted_sum(norms / len(rows)), drawn.sort().values)
 
 
 def own_curvature(loss: Loss, scale: Tensor) -> Tensor:
@@ -72,10 +103,16 @@ def first_order_shift(rows: Rows, norms: Tensor, members: Tensor, train_size: in
         members: S, [n] bool.
         train_size: N, the examples that the model was trained on; an index that has forgotten some holds fewer.
     """
-    return rows.weighted_sum(torch.where(members, norms, 0.0) / train_size)
+    group, total = members.nonzero().flatten(), torch.zeros(rows.size, dtype=torch.float64)
+    for part in torch.split(group, _BLOCK):
+        block = rows.unit_rows(part)
+        total += ((norms[part] / train_size).to(block) @ block).cpu()
+    return total
 
 
-def second_order_shift(rows: Rows, norms: Tensor, curvature: Tensor, members: Tensor, train_size: int) -> Tensor:
+def second_order_shift(
+    rows: Rows, norms: Tensor, curvature: Tensor, members: Tensor, train_size: int, population: Population
+) -> Tensor:
     """The Newton step of the module's docstring, [K] float64; population means are those of the rows held.
 
     Args:
@@ -84,15 +121,32 @@ def second_order_shift(rows: Rows, norms: Tensor, curvature: Tensor, members: Te
         curvature: ``c_i ||phi_i||^2``, [n] float64.
         members: [n] bool, not all of them.
         train_size: N.
+        population: Of the same rows.
     """
-    removed = members.double() - members.double().mean()
-    weights = removed * curvature / train_size
-    share = float(members.sum()) / train_size
+    group, sample = members.nonzero().flatten(), population.sample
+    weights = torch.cat([curvature[group], curvature[sample] * (-len(group) / len(sample))]) / train_size
+    gathered = _gathered(rows, torch.cat([group, sample]))
+    share = len(group) / train_size
 
     def product(vector: Tensor) -> Tensor:
-        return (1 - share) * vector - rows.weighted_product(weights, vector)
+        total, narrow, start = (1 - share) * vector, vector.float(), 0
+        for block in gathered():
+            some = weights[start : start + len(block)].to(block)
+            start += len(block)
+            total -= ((some * (block @ narrow.to(block.device))) @ block).cpu()
+        return total
 
-    return conjugate_gradient(product, rows.weighted_sum(removed * norms / train_size))
+    target = first_order_shift(rows, norms, members, train_size) - share * population.mean
+    return conjugate_gradient(product, target)
+
+
+def _gathered(rows: Rows, chosen: Tensor) -> Callable[[], Iterable[Tensor]]:
+    """Chosen rows block by block, as often as asked for."""
+    parts = torch.split(chosen, _BLOCK)
+    if len(chosen) * rows.size > _HELD:
+        return lambda: (rows.unit_rows(part) for part in parts)
+    held = [rows.unit_rows(part) for part in parts]
+    return lambda: held
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:

@@ -84,6 +84,15 @@ class FollowedOutputs:
         ]
 
 
+def margin(outputs: Tensor, predicted: int) -> float:
+    """The predicted class's margin over the strongest other one; [1, C], or [1] or [1, 1] for one output."""
+    flat = outputs.flatten()
+    if len(flat) == 1:
+        return float(flat[0]) if predicted == 1 else -float(flat[0])
+    others = torch.cat([flat[:predicted], flat[predicted + 1 :]])
+    return float(flat[predicted] - others.max())
+
+
 class Stopwatch:
     """Seconds by stage, of one batch."""
 

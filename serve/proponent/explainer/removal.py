@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from proponent.attribution.groups import fewest_to_cross, first_order_shift, second_order_shift
+from proponent.attribution.groups import Population, fewest_to_cross, first_order_shift, second_order_shift
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer.answers import Answers
-from proponent.explainer.query import Choice, EmbeddedQuery, FollowedOutputs, QueryEmbedder, Stopwatch
+from proponent.explainer.query import Choice, EmbeddedQuery, FollowedOutputs, QueryEmbedder, Stopwatch, margin
 from proponent.explainer.retrieval import Retrieval
 from proponent.index.bundle import Manifest
 from proponent.results import FlipSet, Influence, Measure, Notice, NoticeCode, RemovalEstimate, Target, View
@@ -47,6 +48,11 @@ class Removals:
         self._manifest = manifest
         self._index = retrieval.index
         self._loss = embedder.classifier.loss
+
+    @cached_property
+    def _population(self) -> Population:
+        """One pass over the rows at the first call that needs it."""
+        return Population.of(self._index, self._index.scales.norms)
 
     def estimate(
         self, value: Tensor, target: Target, example_ids: Sequence[str], *, second_order: bool
@@ -94,7 +100,13 @@ class Removals:
         limit = min(max_size or int(DEFAULT_FLIP_SHARE * self._manifest.train_size), len(self._index) - 1)
         rivals = self._rivals(followed, query.prediction.class_id, limit)
         best = min(rivals, key=lambda rival: (rival.left >= 0, rival.needed if rival.left < 0 else rival.left))
-        size = _shortest(lambda count: self._flips(followed, best, count), best.needed, len(best.rows))
+        start = margin(followed.outputs, query.prediction.class_id)
+        size = _shortest(
+            lambda count: margin(self._after(followed, best, count), query.prediction.class_id),
+            start,
+            best.needed,
+            len(best.rows),
+        )
         notices = self._answers.notices(query, [Measure.INFLUENCE])
         if size is None:
             message = f"no set of at most {limit} examples is predicted to flip the prediction"
@@ -123,21 +135,19 @@ class Removals:
         """The margin of the predicted class over each other class that is followed, row by row."""
         alive = self._retrieval.alive()
         scales = self._index.scales.norms / self._manifest.train_size
+        margins = followed.margins(predicted)
+        gradients = torch.stack([gradient for _, _, gradient in margins])
+        norms = gradients.norm(dim=1)
+        directions = gradients / torch.where(norms > 0, norms, 1.0)[:, None]
+        products = self._index.products(directions.float(), precise=True).cpu().double()
         found = []
-        for class_id, margin, gradient in followed.margins(predicted):
-            norm = float(gradient.norm())
-            direction = (gradient / (norm or 1.0)).float()
-            products = self._index.products(direction[None], precise=True)[0].cpu().double()
-            changes = products * scales * norm
+        for number, (class_id, over, _) in enumerate(margins):
+            changes = products[number] * scales * norms[number]
             if alive is not None:
                 changes[~alive] = 0.0
-            rows, needed, left = fewest_to_cross(changes, margin, limit)
+            rows, needed, left = fewest_to_cross(changes, over, limit)
             found.append(Rival(class_id, rows, -changes[rows] * self._manifest.train_size, needed, left))
         return found
-
-    def _flips(self, followed: FollowedOutputs, rival: Rival, count: int) -> bool:
-        before = int(self._loss.predict(followed.outputs)[0])
-        return int(self._loss.predict(self._after(followed, rival, count))[0]) != before
 
     def _after(self, followed: FollowedOutputs, rival: Rival, count: int) -> Tensor:
         return followed.moved(self._shift(self._members(rival.rows[:count].tolist()), second_order=True))
@@ -145,7 +155,9 @@ class Removals:
     def _shift(self, members: Tensor, second_order: bool) -> Tensor:
         scales, train_size = self._index.scales, self._manifest.train_size
         if second_order:
-            return second_order_shift(self._index, scales.norms, scales.curvature, members, train_size)
+            return second_order_shift(
+                self._index, scales.norms, scales.curvature, members, train_size, self._population
+            )
         return first_order_shift(self._index, scales.norms, members, train_size)
 
     def _members(self, rows: Sequence[int]) -> Tensor:
@@ -175,13 +187,33 @@ class Removals:
         return float(self._loss.per_example(outputs, torch.tensor([class_id]))[0])
 
 
-def _shortest(flips: Callable[[int], bool], likely: int, limit: int) -> int | None:
-    """The smallest count in 1..limit that flips, taking larger counts to flip too; None where none does."""
-    high = next((count for count in dict.fromkeys((likely, limit)) if count and flips(count)), None)
-    if high is None:
+def _shortest(left: Callable[[int], float], start: float, likely: int, limit: int) -> int | None:
+    """The smallest count in 1..limit whose margin left is negative, or None; larger counts are taken to leave less.
+
+    Interpolates between the margins found, and halves the interval where that did not.
+
+    Args:
+        left: The margin after so many removals, which is dear to compute.
+        start: The margin before any.
+        likely: A count that may do.
+        limit: The largest count.
+    """
+    low, above, high, below = 0, start, 0, 0.0
+    for count in dict.fromkeys((likely, limit)):
+        if count > low and (found := left(count)) < 0:
+            high, below = count, found
+            break
+        elif count > low:
+            low, above = count, found
+    if not high:
         return None
-    low = likely if high == limit != likely else 0
+    halve = False
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if flips(middle) else (middle, high)
+        guess = (low + high) // 2 if halve else round(low + (high - low) * above / (above - below))
+        middle, width = min(max(guess, low + 1), high - 1), high - low
+        if (found := left(middle)) < 0:
+            high, below = middle, found
+        else:
+            low, above = middle, found
+        halve = high - low > width // 2
     return high

@@ -164,7 +164,7 @@ class InfluenceIndex:
         """Where the product is computed."""
         return self._codes.device
 
-    def unit_rows(self, rows: Sequence[int]) -> Tensor:
+    def unit_rows(self, rows: Sequence[int] | Tensor) -> Tensor:
         """Unit rows as stored, [n, K] float32."""
         chosen = torch.as_tensor(rows, dtype=torch.long, device=self.device)
         return self._codes[chosen, : self.size].float()
@@ -181,14 +181,6 @@ class InfluenceIndex:
         total = torch.zeros(self.size, dtype=torch.float64)
         for place, rows in self.blocks(weights):
             total += (weights[place].to(rows) @ rows).cpu()
-        return total
-
-    def weighted_product(self, weights: Tensor, vector: Tensor) -> Tensor:
-        """``sum_i w_i u_i (u_i . v)``, [K] float64, for weights [N] and v [K], in one pass."""
-        total = torch.zeros(self.size, dtype=torch.float64)
-        narrow = vector.to(self.device, torch.float32)
-        for place, rows in self.blocks(weights):
-            total += ((weights[place].to(rows) * (rows @ narrow)) @ rows).cpu()
         return total
 
     def products(self, directions: Tensor, *, precise: bool = False) -> Tensor:

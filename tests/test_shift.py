@@ -1,0 +1,106 @@
+"""The Newton step of a removal against a dense solve, and the search for the shortest prefix that flips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from proponent.attribution import groups
+from proponent.attribution.groups import Population, second_order_shift
+from proponent.explainer.removal import _shortest
+
+
+@dataclass(frozen=True)
+class Table:
+    """Unit rows in memory."""
+
+    units: Tensor
+
+    @property
+    def size(self) -> int:
+        return self.units.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def unit_rows(self, rows: Tensor) -> Tensor:
+        return self.units[rows].float()
+
+    def weighted_sum(self, weights: Tensor) -> Tensor:
+        return weights @ self.units.double()
+
+
+def table(count: int) -> tuple[Table, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    units = torch.nn.functional.normalize(torch.randn(count, 12, generator=generator, dtype=torch.float64), dim=1)
+    norms = torch.rand(count, generator=generator, dtype=torch.float64) * 4
+    return Table(units.float()), norms, norms.square() * torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+def dense(rows: Table, norms: Tensor, curvature: Tensor, members: Tensor) -> Tensor:
+    """The same by forming A, in float64."""
+    units, count = rows.units.double(), len(rows)
+    removed = members.double() - members.double().mean()
+    a = (1 - members.double().mean()) * torch.eye(12, dtype=torch.float64)
+    a -= units.T @ (removed[:, None] * curvature[:, None] * units) / count
+    return torch.linalg.solve(a, units.T @ (removed * norms) / count)
+
+
+@pytest.mark.parametrize("held", [1 << 27, 0])
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_the_newton_step_is_that_of_a_dense_solve(share: float, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "_HELD", held)
+    monkeypatch.setattr(groups, "_BLOCK", 37)
+    rows, norms, curvature = table(300)
+    members = torch.arange(300) % round(1 / share) == 0
+    found = second_order_shift(rows, norms, curvature, members, 300, Population.of(rows, norms))
+    torch.testing.assert_close(found, dense(rows, norms, curvature, members), rtol=1e-3, atol=1e-6)
+
+
+def test_a_sample_of_the_population_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "SAMPLE", 500)
+    rows, norms, curvature = table(4000)
+    members = torch.arange(4000) % 50 == 0
+    population = Population.of(rows, norms)
+    assert len(population.sample) == 500
+    found = second_order_shift(rows, norms, curvature, members, 4000, population)
+    expected = dense(rows, norms, curvature, members)
+    assert float((found - expected).norm() / expected.norm()) < 0.01
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    limit=st.integers(1, 5000),
+    crossing=st.floats(0.5, 6000),
+    bend=st.floats(0.3, 3),
+    likely=st.integers(0, 5000),
+)
+def test_the_shortest_prefix_is_found_with_few_evaluations(
+    limit: int, crossing: float, bend: float, likely: int
+) -> None:
+    asked = []
+
+    def left(count: int) -> float:
+        asked.append(count)
+        return 1 - (count / crossing) ** bend
+
+    found = _shortest(left, 1.0, min(likely, limit), limit)
+    expected = next((count for count in range(1, limit + 1) if 1 - (count / crossing) ** bend < 0), None)
+    assert found == expected
+    assert len(asked) == len(set(asked)) <= 2 + 2 * limit.bit_length()
+
+
+def test_a_good_guess_saves_evaluations() -> None:
+    asked = []
+
+    def margin(count: int) -> float:
+        return 2 - count / 400 - (count / 1500) ** 2
+
+    found = _shortest(lambda count: asked.append(count) or margin(count), 2.0, 800, 6000)
+    assert found == next(count for count in range(6000) if margin(count) < 0)
+    assert len(asked) <= 6
