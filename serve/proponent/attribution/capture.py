@@ -96,17 +96,15 @@ class LayerGradient:
         """Gradient ``d^T a`` of each example, ``[B, G, o, i]``; see `unflatten` for its order."""
         return self.deltas.mT @ self.inputs
 
-    def summed(self) -> Tensor:
-        """Sum of the gradients over the batch, ``[G, o, i]``."""
-        return sum_of_products(self.deltas, self.inputs)
-
-    def squared_norms(self) -> Tensor:
-        """Squared norm of each gradient, ``[B]`` float64."""
+    def sum_and_squares(self) -> tuple[Tensor, Tensor]:
+        """Sum of the gradients over the batch, ``[G, o, i]``, and the squared norm of each, ``[B]`` float64."""
         if self.positions == 1:
-            deltas, inputs = (rows.double().square().sum(dim=(2, 3)) for rows in (self.deltas, self.inputs))
-            return (deltas * inputs).sum(dim=1)
-        norms: Tensor = torch.linalg.vector_norm(self.dense().flatten(1), dim=1, dtype=torch.float64)
-        return norms.square()
+            deltas, inputs = self.deltas, self.inputs
+            left, right = (rows.double().square().sum(dim=(2, 3)) for rows in (deltas, inputs))
+            return sum_of_products(deltas, inputs), (left * right).sum(dim=1)
+        dense = self.dense()
+        norms: Tensor = torch.linalg.vector_norm(dense.flatten(1), dim=1, dtype=torch.float64)
+        return dense.sum(dim=0), norms.square()
 
     def project(self, left: Tensor, right: Tensor) -> Tensor:
         """``left^T (d^T a) right`` by the cheapest order that does not form the dense gradient.
@@ -151,9 +149,10 @@ def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
 def times(rows: Tensor, matrix: Tensor) -> Tensor:
     """Product of rows ``[B, G, T, i]`` with each group's matrix ``[G, i, s]``: ``[B, G, T, s]``.
 
-    Rows of a Linear become one large product: a batch of vectors times a matrix would read it once an example.
+    Few rows of each example become one large product, for which they are copied if need be: a batch of small
+    products would read the matrix once an example.
     """
-    if matrix.shape[0] > 1 or not rows.is_contiguous():
+    if matrix.shape[0] > 1 or (rows.shape[2] >= matrix.shape[2] and not rows.is_contiguous()):
         return rows @ matrix
     product: Tensor = rows.flatten(0, 2) @ matrix[0]
     return product.reshape(*rows.shape[:3], -1)

@@ -72,7 +72,7 @@ def _queries(built: Built) -> Queries:
     batch = data.batch(data.sample(max(1, min(QUERIES, fitting)), 4))
     scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
     phi = built.embedding.to(stages.classifier.device).embed(gradients).double()
-    inside = torch.stack([gradient.squared_norms() for gradient in gradients.values()]).sum(dim=0)
+    inside = torch.stack([gradient.sum_and_squares()[1] for gradient in gradients.values()]).sum(dim=0)
     whole = torch.stack(
         [_squared_norm(stages.classifier.model, x, d) for x, d in zip(batch.inputs, scaled.unit, strict=True)]
     )

@@ -77,8 +77,9 @@ def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Te
         gradients = session.backward(classifier.loss.output_gradient(outputs, batch.labels))
     sums, squares = [], []
     for gradient in gradients.values():
-        sums.append(gradient.summed().double().flatten())
-        squares.append(gradient.squared_norms())
+        total, norms = gradient.sum_and_squares()
+        sums.append(total.double().flatten())
+        squares.append(norms)
     return outputs, torch.cat(sums), torch.stack(squares).sum(dim=0)
 
 
