@@ -36,7 +36,7 @@ from proponent.attribution.layers import Layers, num_parameters, split_flat
 from proponent.attribution.losses import get_loss
 from proponent.attribution.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
-from proponent.attribution.whitening import DenseWhitened, make_whitening, squared_norms, whiten
+from proponent.attribution.whitening import DenseWhitened, make_whitening, whiten
 from proponent.errors import CurvatureError
 
 CROSS_ENTROPY = get_loss("cross_entropy")
@@ -348,7 +348,7 @@ def fit(case: cases.Case, kind: str, subspace_size: int, size: int) -> Fitted:
     moments.update(whitening, gradients, torch.arange(len(scaled.scale)))
     subspaces = fit_subspaces(moments, whitening, subspace_size)
     z = torch.cat([subspace.project(gradients[name]) for name, subspace in subspaces.items()], dim=1)
-    energy = squared_norms(whitening, gradients)
+    energy = sum(value.energies()[0] for _, value in whiten(whitening, gradients))
     basis = joint_basis(z, energy.sqrt(), scaled.scale, size, seed=2)
     y = z @ basis
     whitened = dict(whiten(whitening, gradients))

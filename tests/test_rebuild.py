@@ -200,6 +200,7 @@ SMALLER = {
         ({"dataset": "Tensors", "dataset_kwargs": {"short": 1}}, r"example '1' has shape \[1, 3, 6\], expected"),
         ({"dataset_kwargs": {"limit": 0}}, "expected a map-style dataset with at least one example"),
         ({"dataset_kwargs": {"lmiit": 1}}, "key 'dataset.kwargs' has value"),
+        ({"dataset": "Unlabelled"}, "key 'dataset': example 0 cannot be read .*TypeError"),
         ({"dataset_kwargs": {"broken": True}}, "key 'dataset': example 0 cannot be read .*OSError: no such picture"),
         ({"transform": SMALLER}, r"key 'model': it fails on inputs of shape \[40, 1, 5, 5\].*RuntimeError"),
         ({"class_names": ["a", "b", "c", "d"]}, "key 'class_names' has 4 names, but the model has 3 classes"),

@@ -51,7 +51,7 @@ def dense(rows: Table, norms: Tensor, curvature: Tensor, members: Tensor) -> Ten
     return torch.linalg.solve(a, units.T @ (removed * norms) / count)
 
 
-@pytest.mark.parametrize("held", [1 << 27, 0])
+@pytest.mark.parametrize("held", [1 << 28, 0])
 @pytest.mark.parametrize("share", [0.02, 0.3])
 def test_the_newton_step_is_that_of_a_dense_solve(share: float, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "_HELD", held)
@@ -71,6 +71,22 @@ def test_a_sample_of_the_population_changes_little(monkeypatch: pytest.MonkeyPat
     found = second_order_shift(rows, norms, curvature, members, 4000, population)
     expected = dense(rows, norms, curvature, members)
     assert float((found - expected).norm() / expected.norm()) < 0.01
+
+
+def test_a_heavy_row_that_the_sample_lacks_leaves_the_step_well_defined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A memorised example carries most of the curvature along its own direction."""
+    monkeypatch.setattr(groups, "SAMPLE", 400)
+    rows, norms, curvature = table(4000)
+    rows.units[:, 0] = 0
+    rows.units[1] = torch.eye(12)[0]
+    norms[1], curvature[1] = 40.0, 0.9 * 4000
+    curvature *= 0.2
+    population = Population.of(rows, norms)
+    assert 1 not in population.sample
+    members = torch.arange(4000) % 2 == 1
+    found = second_order_shift(rows, norms, curvature, members, 4000, population)
+    expected = dense(rows, norms, curvature, members)
+    assert float((found - expected).norm() / expected.norm()) < 0.02
 
 
 @settings(max_examples=200, deadline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import cases
 from proponent.attribution import tucker
@@ -13,7 +13,7 @@ from proponent.attribution.curvature.ekfac import fit_ekfac
 from proponent.attribution.joint import joint_basis, leading_eigenvectors
 from proponent.attribution.layers import find_layers
 from proponent.attribution.losses import get_loss
-from proponent.attribution.tucker import MomentAccumulator
+from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
 from proponent.attribution.uniforms import example_signs
 from proponent.attribution.whitening import DenseWhitened, Whitening, make_whitening, whiten
 
@@ -106,6 +106,34 @@ def test_norms_of_outer_products_are_those_of_the_dense_matrix(name: str) -> Non
         torch.testing.assert_close(value.select(out, inputs), dense.select(out, inputs))
 
 
+def test_a_layer_that_takes_no_part_is_fitted_like_any_other() -> None:
+    """No positions, no gradient, no energy: every pass over a rebuild's layers takes it."""
+
+    class WithIdle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle, self.grouped = nn.Linear(4, 3), nn.Linear(4, 3), nn.Conv2d(4, 4, 2, groups=2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.used(x)
+
+    torch.manual_seed(0)
+    case = cases.Case(WithIdle(), torch.randn(12, 4), torch.arange(12) % 3)
+    whitening, gradients = fitted(case)
+    values = dict(whiten(whitening, gradients))
+    moments = MomentAccumulator(whitening, seed=0)
+    moments.update(whitening, gradients, torch.arange(12))
+    for name in ("idle", "grouped"):
+        assert not values[name].dense().any() and not values[name].energies()[0].any()
+        assert not moments.rows[name].any() and not moments.columns[name].any()
+        assert not any(part.any() for part in gradients[name].sum_and_squares())
+    subspaces = fit_subspaces(moments, whitening, 20)
+    for name, subspace in subspaces.items():
+        projected = subspace.project(gradients[name])
+        torch.testing.assert_close(projected, subspace.compress(subspace.select(values[name])), rtol=1e-4, atol=1e-5)
+    assert subspaces["used"].project(gradients["used"]).any()
+
+
 def test_signs_depend_on_seed_and_id_only_and_look_random() -> None:
     ids = torch.tensor([5, -3, 2**40, 0])
     whole = example_signs(ids, seed=7, size=10_000)
@@ -130,6 +158,19 @@ def test_leading_eigenvectors_keep_what_the_best_ones_keep(size: int) -> None:
     torch.testing.assert_close(found.T @ found, torch.eye(size, dtype=torch.float64), rtol=0, atol=1e-10)
     kept = float((found.T @ matrix @ found).trace())
     assert kept >= 0.985 * float(values[:size].sum())
+
+
+@pytest.mark.parametrize(("rank", "size"), [(40, 20), (150, 100)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_leading_eigenvectors_of_low_rank_are_orthonormal(rank: int, size: int, dtype: torch.dtype) -> None:
+    """The Krylov space is wider than the matrix has directions."""
+    generator = torch.Generator().manual_seed(0)
+    factor = torch.randn(900, rank, generator=generator, dtype=torch.float64)
+    matrix = factor @ factor.T / 900
+    found = leading_eigenvectors(matrix.to(dtype), size, generator).double()
+    torch.testing.assert_close(found.T @ found, torch.eye(size, dtype=torch.float64), rtol=0, atol=1e-4)
+    best = torch.linalg.eigvalsh(matrix).flip(0)[:size].sum()
+    assert float((found.T @ matrix @ found).trace()) >= 0.995 * float(best)
 
 
 def test_joint_basis_keeps_raw_rows_of_very_different_sizes() -> None:

@@ -66,6 +66,11 @@ class Images:
         return f"data.safetensors#{position}"
 
 
+class Unlabelled(Images):
+    def __getitem__(self, position):
+        return super().__getitem__(position)[0], None
+
+
 class Tensors:
     def __init__(self, **changes):
         stored = load_file(HERE / "data.safetensors")

@@ -74,7 +74,7 @@ class LayerGradient:
     @property
     def positions(self) -> int:
         """T; with one position each gradient is an outer product."""
-        return int(self.deltas.shape[2])
+        return sum(output_rows(use.module, use.deltas).shape[2] for use in self.uses)
 
     @property
     def inputs(self) -> Tensor:
@@ -155,7 +155,7 @@ def times(rows: Tensor, matrix: Tensor) -> Tensor:
     if matrix.shape[0] > 1 or (rows.shape[2] >= matrix.shape[2] and not rows.is_contiguous()):
         return rows @ matrix
     product: Tensor = rows.flatten(0, 2) @ matrix[0]
-    return product.reshape(*rows.shape[:3], -1)
+    return product.reshape(*rows.shape[:3], matrix.shape[2])
 
 
 def flat_gradients(gradients: LayerGradients) -> Tensor:

@@ -37,10 +37,10 @@ from proponent.attribution.losses import BinaryCrossEntropy, CrossEntropy, Loss
 TOLERANCE = 1.0e-4
 MAX_ITERATIONS = 50
 SAMPLE = 8192
-"""Rows that the mean curvature is taken over: it only enters times the share removed, so a sample is enough."""
+"""Rows that the others' mean curvature is taken over: it only enters times the share removed."""
 _BLOCK = 2048
-_HELD = 1 << 27
-"""Numbers of gathered rows that are kept between iterations; more are gathered again each time."""
+_HELD = 256 << 20
+"""Bytes of gathered rows that are kept between iterations; more are gathered again each time."""
 
 
 class Rows(Protocol):
@@ -123,10 +123,12 @@ def second_order_shift(
         train_size: N.
         population: Of the same rows.
     """
-    group, sample = members.nonzero().flatten(), population.sample
-    weights = torch.cat([curvature[group], curvature[sample] * (-len(group) / len(sample))]) / train_size
-    gathered = _gathered(rows, torch.cat([group, sample]))
-    share = len(group) / train_size
+    group, others = members.nonzero().flatten(), population.sample[~members[population.sample]]
+    held, share = len(group) / len(members), len(group) / train_size
+    # The group as it is, and a sample of the others: one that lacked heavy rows of the group could make A indefinite.
+    own, rest = curvature[group], curvature[others] * (len(group) / max(len(others), 1))
+    weights = torch.cat([own, -rest]) * (1 - held) / train_size
+    gathered = _gathered(rows, torch.cat([group, others]))
 
     def product(vector: Tensor) -> Tensor:
         total, narrow, start = (1 - share) * vector, vector.float(), 0
@@ -143,7 +145,7 @@ def second_order_shift(
 def _gathered(rows: Rows, chosen: Tensor) -> Callable[[], Iterable[Tensor]]:
     """Chosen rows block by block, as often as asked for."""
     parts = torch.split(chosen, _BLOCK)
-    if len(chosen) * rows.size > _HELD:
+    if 4 * len(chosen) * rows.size > _HELD:
         return lambda: (rows.unit_rows(part) for part in parts)
     held = [rows.unit_rows(part) for part in parts]
     return lambda: held

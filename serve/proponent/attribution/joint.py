@@ -31,11 +31,12 @@ def leading_eigenvectors(matrix: Tensor, size: int, generator: torch.Generator) 
     block = torch.randn(n, width, generator=generator, dtype=matrix.dtype).to(matrix.device)
     space, image = matrix.new_empty(n, 0), matrix.new_empty(n, 0)
     for _ in range(_KRYLOV_STEPS):
+        # Twice, each time with its own QR: what rounding leaves of an exhausted space is orthogonal to nothing.
         for _ in range(2):
-            block = block - space @ (space.mT @ block)
-        basis = torch.linalg.qr(block)[0]
-        block = matrix @ basis
-        space, image = torch.cat([space, basis], dim=1), torch.cat([image, block], dim=1)
+            block = torch.linalg.qr(block - space @ (space.mT @ block))[0]
+        space = torch.cat([space, block], dim=1)
+        block = matrix @ block
+        image = torch.cat([image, block], dim=1)
     small = space.mT @ image
     vectors = torch.linalg.eigh((small + small.mT) / 2)[1].flip(1)[:, :size]
     found: Tensor = space @ vectors

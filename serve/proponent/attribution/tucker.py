@@ -135,7 +135,7 @@ def _share_out(rows: Mapping[str, _Side], columns: Mapping[str, _Side], size: in
 
 
 def _energy(rows: _Side, columns: _Side, r: int, c: int) -> float:
-    total = rows.kept[-1]
+    total = sqrt(rows.kept[-1] * columns.kept[-1])  # two estimates of one energy
     return rows.kept[r] * columns.kept[c] / total if total > 0 else 0.0
 
 

@@ -74,8 +74,11 @@ class DenseWhitened(Whitened):
 
     @override
     def energies(self) -> tuple[Tensor, Tensor]:
-        squares = self.value.square().flatten(1)
-        return squares.sum(dim=1).double(), (squares @ self.root.square().flatten()).double()
+        whole, damped = (
+            torch.linalg.vector_norm(w.flatten(1), dim=1, dtype=torch.float64).square()
+            for w in (self.value, self.value * self.root)
+        )
+        return whole, damped
 
     @override
     def select(self, out: Tensor, inputs: Tensor) -> Tensor:
@@ -164,8 +167,3 @@ def _whitened(gradient: LayerGradient, layer: LayerWhitening) -> Whitened:
         left, right = times(gradient.deltas, layer.q_out), times(gradient.inputs, layer.q_in)
         return OuterWhitened(left[:, :, 0], right[:, :, 0], layer.root)
     return DenseWhitened(gradient.project(layer.q_out, layer.q_in) * layer.root, layer.root)
-
-
-def squared_norms(whitening: Whitening, gradients: LayerGradients) -> Tensor:
-    """||w||^2 over all layers, [B] float64."""
-    return torch.stack([value.energies()[0] for _, value in whiten(whitening, gradients)]).sum(dim=0)

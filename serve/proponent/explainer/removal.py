@@ -139,10 +139,10 @@ class Removals:
         gradients = torch.stack([gradient for _, _, gradient in margins])
         norms = gradients.norm(dim=1)
         directions = gradients / torch.where(norms > 0, norms, 1.0)[:, None]
-        products = self._index.products(directions.float(), precise=True).cpu().double()
+        products = self._index.products(directions.float(), precise=True).cpu()
         found = []
         for number, (class_id, over, _) in enumerate(margins):
-            changes = products[number] * scales * norms[number]
+            changes = products[number].double() * scales * norms[number]
             if alive is not None:
                 changes[~alive] = 0.0
             rows, needed, left = fewest_to_cross(changes, over, limit)

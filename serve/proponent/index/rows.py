@@ -190,7 +190,7 @@ class InfluenceIndex:
         ``precise`` asks for single precision.
         """
         query = torch.nn.functional.pad(directions.to(self.device), (0, self._codes.shape[1] - self.size))
-        if precise or (len(query) > 1 and self.device.type != "cuda"):
+        if precise or not self._is_coarse(len(query)):
             return _blocked_product(self._codes, query.float())
         if len(query) == 1:
             return torch.mv(self._codes, query[0].half()).float()[None]
@@ -212,7 +212,10 @@ class InfluenceIndex:
 
     def product_error(self, count: int) -> float:
         """Bound on the error of ``products`` of so many queries."""
-        return HALF_ERROR if count == 1 or self.device.type == "cuda" else SINGLE_ERROR
+        return HALF_ERROR if self._is_coarse(count) else SINGLE_ERROR
+
+    def _is_coarse(self, count: int) -> bool:
+        return count == 1 or self.device.type == "cuda"
 
     def exact_products(self, direction: Tensor, rows: Tensor) -> Tensor:
         """Products of one query [K] with stored rows [n], [n] float64: the same whatever rows are beside them."""

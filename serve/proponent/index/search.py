@@ -18,8 +18,8 @@ from proponent.index.rows import HALF_ERROR, InfluenceIndex
 from proponent.index.selection import SIGNS, strongest_ends
 from proponent.results import Measure
 
-SPARE = {True: 22, False: 6}
-"""Candidates beyond k, so that a look past the end of a list is rarely needed: for coarse products, and others."""
+SPARE, COARSE_SPARE = 6, 22
+"""Candidates beyond k, so that a look past the end of a list is rarely needed; more where products are coarse."""
 
 End = tuple[Measure, float]
 
@@ -55,7 +55,8 @@ def search(
     """For each query and measure the proponents (scores > 0) and the opponents (scores < 0)."""
     products = index.products(torch.stack([query.direction for query in queries]))
     error = index.product_error(len(queries))
-    count = min(max(query.k for query in queries) + SPARE[error == HALF_ERROR], len(index))
+    spare = COARSE_SPARE if error >= HALF_ERROR else SPARE
+    count = min(max(query.k for query in queries) + spare, len(index))
     bounds, candidates = strongest_ends(
         products, index.scanned_scales(measures), error, count, _allowed(index, queries)
     )
@@ -113,7 +114,7 @@ def _ranked(
 def _first(query: Query, end: End, scores: list[float], rows: list[int], beyond: float) -> Hits | None:
     """The first k of a ranking, or None where a row outside it, of bound ``beyond``, may belong to them."""
     kept = [score for score in scores[: query.k] if score > 0]
-    weakest = kept[-1] if len(kept) == query.k else 0.0
+    weakest = kept[-1] if len(kept) == query.k > 0 else 0.0
     if beyond > 0 and query.norm > 0 and weakest / query.norm <= beyond:
         return None
     return Hits(rows[: len(kept)], [end[1] * score for score in kept])

@@ -89,26 +89,41 @@ def _basis(
     if not stages.workspace.has("basis"):
         settings = stages.classifier.spec.curvature
         count = _sample_size(stages, sum(subspace.size for subspace in subspaces.values()))
-        positions = stages.data.sample(count, settings.seed + 2)
-        steps = -(-len(positions) // stages.batch_size)
-        batches = stages.progress.track("joint sample", stages.data.batches(stages.batch_size, positions), steps)
-        sample = concatenated([_directions(stages, whitening, subspaces, batch) for batch in batches])
+        whole = count >= len(stages.data)
+        # By shards, so that rows of a sample of all are what a resumed pass over them computes, bit by bit.
+        chosen = (
+            list(shard_ranges(len(stages.data)).values()) if whole else [stages.data.sample(count, settings.seed + 2)]
+        )
+        batches = [batch for positions in chosen for batch in _batched(positions, stages.batch_size)]
+        parts = stages.progress.track("joint sample", batches, len(batches))
+        sample = concatenated(
+            [_directions(stages, whitening, subspaces, stages.data.batch(part), with_crossed=whole) for part in parts]
+        )
         size, norms = settings.embedding_size or DEFAULT_SIZE, sample["energy"].sqrt()
         for rows in stages.progress.track("joint basis", [sample["z"]], 1):
             basis = joint_basis(rows, norms, sample["scale"], size, settings.seed)
             stages.workspace.save("basis", {"basis": basis})
-        sample = sample if len(positions) == len(stages.data) else None
+        sample = sample if whole else None
     return stages.workspace.load("basis")["basis"].to(stages.classifier.device), sample
 
 
 def _sample_size(stages: Stages, width: int) -> int:
-    """How many rows the joint basis is fitted on: z twice and a copy, and their products a few times."""
+    """How many rows the joint basis is fitted on: z, a copy and as much again, and their products a few times."""
     by_width, by_count = stages.memory // 4 // (4 * 4 * width), isqrt(stages.memory // 4 // (3 * 8))
     return max(1, min(stages.classifier.spec.curvature.fit_examples, by_width, by_count))
 
 
+def _batched(positions: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [positions[start : start + size] for start in range(0, len(positions), size)]
+
+
 def _directions(
-    stages: Stages, whitening: Whitening, subspaces: Mapping[str, LayerSubspace], batch: Batch
+    stages: Stages,
+    whitening: Whitening,
+    subspaces: Mapping[str, LayerSubspace],
+    batch: Batch,
+    *,
+    with_crossed: bool = True,
 ) -> dict[str, Tensor]:
     """Z and R^T (Lambda + lambda)^-1 w C of all layers, ||w||^2 and w^T (Lambda + lambda)^-1 w of a batch."""
     scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
@@ -118,13 +133,13 @@ def _directions(
         subspace = subspaces[name]
         kept = subspace.select(value)
         z.append(subspace.compress(kept))
-        crossed.append(subspace.compress(kept * subspace.whitening.square()))
+        if with_crossed:
+            crossed.append(subspace.compress(kept * subspace.whitening.square()))
         whole, damped = value.energies()
         energy += whole
         damped_energy += damped
-    return {
+    return ({"crossed": torch.cat(crossed, dim=1)} if with_crossed else {}) | {
         "z": torch.cat(z, dim=1),
-        "crossed": torch.cat(crossed, dim=1),
         "energy": energy,
         "damped_energy": damped_energy,
         "scale": scaled.scale,
@@ -140,8 +155,10 @@ def _project_rows(stages: Stages, compression: Compression, sample: Mapping[str,
     for name in stages.progress.track("project", open_shards, len(shards), done):
         positions = shards[name]
         if sample is not None:
-            rows = {key: value[positions.start : positions.stop] for key, value in sample.items()}
-            parts = [_projected(rows, compression.basis)]
+            parts = [
+                _onto_basis({key: value[part[0] : part[-1] + 1] for key, value in sample.items()}, compression.basis)
+                for part in _batched(positions, stages.batch_size)
+            ]
         else:
             batches = stages.data.batches(stages.batch_size, positions)
             parts = [projected(stages, compression, batch) for batch in batches]
@@ -151,10 +168,10 @@ def _project_rows(stages: Stages, compression: Compression, sample: Mapping[str,
 
 def projected(stages: Stages, compression: Compression, batch: Batch) -> dict[str, Tensor]:
     """Y = V^T z of a batch, and what the norms need."""
-    return _projected(_directions(stages, compression.whitening, compression.subspaces, batch), compression.basis)
+    return _onto_basis(_directions(stages, compression.whitening, compression.subspaces, batch), compression.basis)
 
 
-def _projected(rows: Mapping[str, Tensor], basis: Tensor) -> dict[str, Tensor]:
+def _onto_basis(rows: Mapping[str, Tensor], basis: Tensor) -> dict[str, Tensor]:
     """Y = V^T z and V^T (Lambda + lambda)^-1 w in place of what they are projected from."""
     columns = {key: value for key, value in rows.items() if key != "z"}
     return columns | {"y": rows["z"] @ basis, "crossed": rows["crossed"] @ basis}

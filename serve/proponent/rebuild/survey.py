@@ -86,7 +86,7 @@ def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Te
 def _forward(session: CaptureSession, inputs: Tensor) -> Tensor:
     try:
         return session.forward(inputs)
-    except ProponentError:
+    except (ProponentError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the user's code may raise anything
         raise SpecError(

@@ -77,9 +77,8 @@ class TrainingSet:
             SpecError: The transform fails, the shape differs from the first example's, the tensor is not
                 finite, or the label is no class.
         """
-        raw, label = self._read(position)
+        raw, value = self._read(position)
         tensor = self._transformed(raw, position)
-        value = int(label)
         if not 0 <= value < len(self._classifier.class_names):
             raise SpecError(
                 f"example {self.example_id(position)!r} has label {value}, expected 0.."
@@ -88,18 +87,18 @@ class TrainingSet:
             )
         return raw, tensor, value
 
-    def _read(self, position: int) -> tuple[Any, Any]:
+    def _read(self, position: int) -> tuple[Any, int]:
         try:
             raw, label = self._dataset[position]
+            return raw, int(label)
         except ProponentError:
             raise
         except Exception as error:  # the user's code may raise anything
             raise SpecError(
-                f"key '{self._key}': example {position} cannot be read as (image or tensor, label): "
+                f"key '{self._key}': example {position} cannot be read as (image or tensor, class number): "
                 f"{type(error).__name__}: {error}",
                 field=self._key,
             ) from error
-        return raw, label
 
     def batches(self, size: int, positions: Sequence[int] | None = None) -> Iterator[Batch]:
         """Batches on the classifier's device, in the order of the positions (by default all)."""
@@ -155,10 +154,10 @@ class TrainingSet:
         return tensor
 
     def _apply(self, raw: Any, position: int) -> Tensor:
-        image = raw if isinstance(raw, Image.Image) else Image.fromarray(raw)
         try:
+            image = raw if isinstance(raw, Image.Image) else Image.fromarray(raw)
             return torch.as_tensor(self._classifier.transform(image))
-        except (RuntimeError, ValueError, TypeError) as error:
+        except Exception as error:  # the user's code may raise anything
             name = self.example_id(position)
             raise SpecError(f"key 'transform': it fails on example {name!r}: {error}", field="transform") from error
 
