@@ -30,7 +30,10 @@ class Found:
 
 
 class Retrieval:
-    """Searches the index under filters; forgotten examples take no part in anything."""
+    """Searches the index under filters; forgotten examples are in no list and in no group.
+
+    Until compaction they still count in sums over all rows, such as the mean of a removal's population.
+    """
 
     def __init__(self, index: InfluenceIndex, catalog: Catalog, tombstones: Tombstones) -> None:
         self.index = index
