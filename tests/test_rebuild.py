@@ -24,6 +24,7 @@ from proponent.index.bundle import read_manifest, verify_files
 from proponent.index.catalog import Catalog
 from proponent.index.rows import InfluenceIndex
 from proponent.index.store import Store
+from proponent.rebuild.compression import default_subspace
 from proponent.rebuild.pipeline import (
     NotStationaryWarning,
     RebuildOptions,
@@ -327,6 +328,7 @@ def test_the_batch_size_changes_nothing(tmp_path: Path, kind: str, batch_size: i
 
 
 def test_batches_fit_the_memory() -> None:
+    assert [default_subspace(count) for count in (650, 106_122, 200_000, 23_000_000)] == [16384, 16384, 25000, 32768]
     cpu, gpu = torch.device("cpu"), torch.device("meta")
     assert batch_size_for(8 << 30, 7850, 60_000, cpu) == 64
     assert batch_size_for(8 << 30, 7850, 60_000, gpu) == 512

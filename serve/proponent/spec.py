@@ -38,7 +38,7 @@ class Curvature(_Section):
     damping_relative: bool | None = None
     energy: Annotated[float, Field(gt=0, le=1)] = 1.0
     embedding_size: Annotated[int, Field(gt=0)] | None = None
-    subspace_size: Annotated[int, Field(gt=0)] = 16384
+    subspace_size: Annotated[int, Field(gt=0)] | None = None
     second_damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     fisher: Literal["true", "empirical", "ggn"] = "true"
     draws: Annotated[int, Field(gt=0)] = 1

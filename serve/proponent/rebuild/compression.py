@@ -22,6 +22,7 @@ from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import Batch
 
 DEFAULT_SIZE = 768
+LEAST_SUBSPACE, MOST_SUBSPACE = 1 << 14, 1 << 15
 MOMENT_EXAMPLES = 2048
 
 
@@ -75,10 +76,15 @@ def _subspaces(stages: Stages, whitening: Whitening) -> dict[str, LayerSubspace]
 
     stages.fold("directions", moments, positions, update)
     [fitted] = [
-        fit_subspaces(moments, whitening, settings.subspace_size)
+        fit_subspaces(moments, whitening, settings.subspace_size or default_subspace(num_parameters(stages.layers)))
         for _ in stages.progress.track("subspaces", [None], 1)
     ]
     return fitted
+
+
+def default_subspace(parameters: int) -> int:
+    """D for P covered parameters: an eighth of them within bounds; networks with more need more for RelatIF."""
+    return min(max(parameters // 8, LEAST_SUBSPACE), MOST_SUBSPACE)
 
 
 def _basis(
