@@ -13,6 +13,7 @@ from proponent.attribution.curvature.ekfac import fit_ekfac
 from proponent.attribution.joint import joint_basis, leading_eigenvectors
 from proponent.attribution.layers import find_layers
 from proponent.attribution.losses import get_loss
+from proponent.attribution.squares import squared_norms, summed_squares
 from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
 from proponent.attribution.uniforms import example_signs
 from proponent.attribution.whitening import DenseWhitened, Whitening, make_whitening, whiten
@@ -102,8 +103,11 @@ def test_norms_of_outer_products_are_those_of_the_dense_matrix(name: str) -> Non
         torch.testing.assert_close(value.mix_outputs(weights), dense.mix_outputs(weights), rtol=1e-4, atol=1e-5)
         weights = torch.randn(12, 3, whitening[layer].root.shape[2], generator=torch.Generator().manual_seed(1))
         torch.testing.assert_close(value.mix_inputs(weights), dense.mix_inputs(weights), rtol=1e-4, atol=1e-5)
-        out, inputs = torch.arange(whitening[layer].root.shape[1]).flip(0)[:2], torch.tensor([2, 0, 1])
-        torch.testing.assert_close(value.select(out, inputs), dense.select(out, inputs))
+        _, o, i = whitening[layer].root.shape
+        for out, inputs in ((torch.arange(o), torch.arange(1, i)), (torch.arange(o // 2, o), torch.arange(i))):
+            expected = value.dense()[:, :, out][..., inputs]
+            torch.testing.assert_close(value.select(out, inputs), expected)
+            torch.testing.assert_close(dense.select(out, inputs), expected)
 
 
 def test_a_layer_that_takes_no_part_is_fitted_like_any_other() -> None:
@@ -132,6 +136,17 @@ def test_a_layer_that_takes_no_part_is_fitted_like_any_other() -> None:
         projected = subspace.project(gradients[name])
         torch.testing.assert_close(projected, subspace.compress(subspace.select(values[name])), rtol=1e-4, atol=1e-5)
     assert subspaces["used"].project(gradients["used"]).any()
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-18, 1e15])
+def test_sums_of_squares_keep_small_numbers(size: float) -> None:
+    values = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0)) * size
+    exact = values.double().square()
+    torch.testing.assert_close(summed_squares(values), exact.sum(dim=0), rtol=1e-5, atol=0)
+    torch.testing.assert_close(squared_norms(values), exact.sum(dim=(1, 2)), rtol=1e-5, atol=0)
+    spread = torch.tensor([[1.0, 1e-12], [1e-3, 1e-15]])
+    torch.testing.assert_close(summed_squares(spread), spread.double().square().sum(dim=0), rtol=1e-5, atol=0)
+    assert not summed_squares(torch.zeros(2, 3)).any() and not squared_norms(torch.zeros(2, 3)).any()
 
 
 def test_signs_depend_on_seed_and_id_only_and_look_random() -> None:

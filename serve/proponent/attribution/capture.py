@@ -27,6 +27,7 @@ from proponent.attribution.layers import (
     unflatten,
 )
 from proponent.attribution.patches import input_rows, output_rows
+from proponent.attribution.squares import squared_norms
 from proponent.errors import SpecError
 
 __all__ = [
@@ -103,8 +104,7 @@ class LayerGradient:
             left, right = (rows.double().square().sum(dim=(2, 3)) for rows in (deltas, inputs))
             return sum_of_products(deltas, inputs), (left * right).sum(dim=1)
         dense = self.dense()
-        norms: Tensor = torch.linalg.vector_norm(dense.flatten(1), dim=1, dtype=torch.float64)
-        return dense.sum(dim=0), norms.square()
+        return dense.sum(dim=0), squared_norms(dense)
 
     def project(self, left: Tensor, right: Tensor) -> Tensor:
         """``left^T (d^T a) right`` by the cheapest order that does not form the dense gradient.

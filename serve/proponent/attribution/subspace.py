@@ -65,7 +65,10 @@ class LayerSubspace:
     def compress(self, whitened: Tensor) -> Tensor:
         """``R^T w C`` of [B, G, so, si], flattened to [B, r * c]."""
         flat = whitened.flatten(1, 2)
-        return (self.rows.mT @ flat @ self.columns).flatten(1)
+        (so, r), (si, c) = self.rows.shape, self.columns.shape
+        if r * si * (so + c) <= c * so * (si + r):
+            return (self.rows.mT @ flat @ self.columns).flatten(1)
+        return (self.rows.mT @ (flat @ self.columns)).flatten(1)
 
     def lift(self, coordinates: Tensor) -> Tensor:
         """Transpose of ``compress``: [K, r * c] to [K, G, so, si]."""

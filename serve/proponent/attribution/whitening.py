@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from proponent.attribution.capture import LayerGradient, LayerGradients, times
 from proponent.attribution.curvature.factors import LayerFactors, damping_per_layer
+from proponent.attribution.squares import squared_norms
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Whitened(ABC):
 
     @abstractmethod
     def select(self, out: Tensor, inputs: Tensor) -> Tensor:
-        """W in some eigenvectors only, by their indices [so] and [si]: [B, G, so, si]."""
+        """W in some eigenvectors only, by their ascending indices [so] and [si]: [B, G, so, si]."""
 
     @abstractmethod
     def mix_outputs(self, weights: Tensor) -> Tensor:
@@ -74,15 +75,12 @@ class DenseWhitened(Whitened):
 
     @override
     def energies(self) -> tuple[Tensor, Tensor]:
-        whole, damped = (
-            torch.linalg.vector_norm(w.flatten(1), dim=1, dtype=torch.float64).square()
-            for w in (self.value, self.value * self.root)
-        )
-        return whole, damped
+        return squared_norms(self.value), squared_norms(self.value * self.root)
 
     @override
     def select(self, out: Tensor, inputs: Tensor) -> Tensor:
-        return self.value[:, :, out][..., inputs]
+        some = self.value if len(out) == self.value.shape[2] else self.value.index_select(2, out)
+        return some if len(inputs) == self.value.shape[3] else some.index_select(3, inputs)
 
     @override
     def mix_outputs(self, weights: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from proponent.attribution.curvature.kfac import fit_kfac
 from proponent.attribution.functional import Batch
 from proponent.attribution.layers import Layers
 from proponent.attribution.losses import Loss
+from proponent.attribution.squares import summed_squares
 from proponent.errors import CurvatureError
 
 
@@ -71,12 +72,11 @@ class LambdaAccumulator:
 
 
 def _squares(gradient: LayerGradient, basis: LayerFactors) -> Tensor:
-    """Sum over examples of squared coordinates, [G, o, i] float64: squares of small float32 numbers underflow."""
+    """Sum over examples of squared coordinates, [G, o, i] float64."""
     if gradient.positions == 1:
         left, right = times(gradient.deltas, basis.q_out)[:, :, 0], times(gradient.inputs, basis.q_in)[:, :, 0]
         return left.double().square().permute(1, 2, 0) @ right.double().square().transpose(0, 1)
-    norms: Tensor = torch.linalg.vector_norm(gradient.project(basis.q_out, basis.q_in), dim=0, dtype=torch.float64)
-    return norms.square()
+    return summed_squares(gradient.project(basis.q_out, basis.q_in))
 
 
 def fit_ekfac(
