@@ -73,7 +73,7 @@ def run(stages: Stages, whitening: Whitening, subspaces: Mapping, queries: Mappi
         scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
         z, products, energy, damped = [], 0.0, 0.0, 0.0
         for name, value in whiten(whitening, gradients):
-            z.append(subspaces[name].compress(subspaces[name].select(value)))
+            z.append(subspaces[name].compress_all(value, whitening[name].root)[0])
             products = products + (queries[name].flatten(1) @ value.dense().flatten(1).mT).double()
             whole, weighted = value.energies()
             energy, damped = energy + whole, damped + weighted

@@ -352,8 +352,8 @@ def fit(case: cases.Case, kind: str, subspace_size: int, size: int) -> Fitted:
     basis = joint_basis(z, energy.sqrt(), scaled.scale, size, seed=2)
     y = z @ basis
     whitened = dict(whiten(whitening, gradients))
-    kept = {name: s.select(whitened[name]) * s.whitening.square() for name, s in subspaces.items()}
-    crossed = torch.cat([s.compress(kept[name]) for name, s in subspaces.items()], dim=1) @ basis
+    weighted = [s.compress_all(whitened[name], whitening[name].root)[1] for name, s in subspaces.items()]
+    crossed = torch.cat(weighted, dim=1) @ basis
     damped_energy = sum(value.energies()[1] for value in whitened.values())
     moment = (y.double() * scaled.scale[:, None]).T @ y.double() / len(y)
     outside = float(((energy - y.double().square().sum(1)) * scaled.scale).mean())
@@ -500,7 +500,7 @@ def test_numbers_are_shared_out_where_the_energy_is(rows: int, columns: int) -> 
     subspace = fit_subspaces(moments, whitening, rows * columns)[""]
     assert (subspace.rows.shape[1], subspace.columns.shape[1]) == (rows, columns)
     value = DenseWhitened(whitened[:, None], whitening[""].root)
-    kept = subspace.compress(subspace.select(value)).square().sum(1)
+    kept = subspace.compress_all(value, whitening[""].root)[0].square().sum(1)
     # A basis may lose half a hundredth of its leverage on each side with eigenvectors that it hardly uses.
     torch.testing.assert_close(kept, whitened.flatten(1).square().sum(1), rtol=1e-2, atol=0)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import cases
-from proponent.attribution import tucker
+from proponent.attribution import subspace, tucker
 from proponent.attribution.capture import capture
 from proponent.attribution.curvature.ekfac import fit_ekfac
 from proponent.attribution.joint import joint_basis, leading_eigenvectors
@@ -110,6 +110,26 @@ def test_norms_of_outer_products_are_those_of_the_dense_matrix(name: str) -> Non
             torch.testing.assert_close(dense.select(out, inputs), expected)
 
 
+@pytest.mark.parametrize("name", ["logistic", "cnn", "grouped", "twice_used"])
+def test_projections_do_not_depend_on_how_eigenvectors_are_left_out(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ways to leave eigenvectors out; both give what a query's projection gives."""
+    whitening, gradients = fitted(getattr(cases, name)(30, torch.float32))
+    moments = MomentAccumulator(whitening, seed=0)
+    moments.update(whitening, gradients, torch.arange(30))
+    subspaces = fit_subspaces(moments, whitening, 12)
+    for layer, value in whiten(whitening, gradients):
+        online = subspaces[layer].project(gradients[layer])
+        results = []
+        for narrow in (0, 10**9):
+            monkeypatch.setattr(subspace, "NARROW", narrow)
+            results.append(subspaces[layer].compress_all(value, whitening[layer].root))
+        for gathered, zeroed in zip(*results, strict=True):
+            torch.testing.assert_close(gathered, zeroed, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(results[0][0], online, rtol=1e-4, atol=1e-5)
+
+
 def test_a_layer_that_takes_no_part_is_fitted_like_any_other() -> None:
     """No positions, no gradient, no energy: every pass over a rebuild's layers takes it."""
 
@@ -132,9 +152,10 @@ def test_a_layer_that_takes_no_part_is_fitted_like_any_other() -> None:
         assert not moments.rows[name].any() and not moments.columns[name].any()
         assert not any(part.any() for part in gradients[name].sum_and_squares())
     subspaces = fit_subspaces(moments, whitening, 20)
-    for name, subspace in subspaces.items():
-        projected = subspace.project(gradients[name])
-        torch.testing.assert_close(projected, subspace.compress(subspace.select(values[name])), rtol=1e-4, atol=1e-5)
+    for name, of in subspaces.items():
+        projected = of.project(gradients[name])
+        expected, _ = of.compress_all(values[name], whitening[name].root)
+        torch.testing.assert_close(projected, expected, rtol=1e-4, atol=1e-5)
     assert subspaces["used"].project(gradients["used"]).any()
 
 

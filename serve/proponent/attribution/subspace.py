@@ -26,6 +26,9 @@ from proponent.attribution.embedding import InfluenceEmbedding
 from proponent.attribution.layers import Layers
 from proponent.attribution.whitening import Whitened
 
+NARROW = 16
+"""Where a projection keeps fewer than one of so many numbers, zeros in R and C cost less than to gather kept ones."""
+
 
 @dataclass(frozen=True)
 class LayerSubspace:
@@ -58,17 +61,28 @@ class LayerSubspace:
         """Z of a layer's gradients, [B, r * c]."""
         return self.compress(gradient.project(self.left, self.right) * self.whitening)
 
-    def select(self, whitened: Whitened) -> Tensor:
-        """The kept part of w, [B, G, so, si]."""
-        return whitened.select(self.kept_out, self.kept_in)
-
     def compress(self, whitened: Tensor) -> Tensor:
         """``R^T w C`` of [B, G, so, si], flattened to [B, r * c]."""
-        flat = whitened.flatten(1, 2)
-        (so, r), (si, c) = self.rows.shape, self.columns.shape
-        if r * si * (so + c) <= c * so * (si + r):
-            return (self.rows.mT @ flat @ self.columns).flatten(1)
-        return (self.rows.mT @ (flat @ self.columns)).flatten(1)
+        return _two_sided(self.rows, whitened, self.columns)
+
+    def compress_all(self, whitened: Whitened, root: Tensor) -> tuple[Tensor, Tensor]:
+        """``R^T w C`` and ``R^T (Lambda + lambda)^-1 w C`` of w over all eigenvectors, [B, r * c] each.
+
+        Args:
+            whitened: w.
+            root: (Lambda + lambda)^(-1/2) of all eigenvectors, [G, o, i].
+        """
+        if self.size * NARROW < self.whitening.numel():
+            groups, out, inputs = root.shape
+            rows = self.rows.new_zeros(groups, out, self.rows.shape[1])
+            rows[:, self.kept_out] = self.rows.reshape(groups, -1, self.rows.shape[1])
+            columns = self.columns.new_zeros(inputs, self.columns.shape[1]).index_copy(0, self.kept_in, self.columns)
+            value = whitened.dense()
+            weighted = value * root.square()
+            tall = rows.flatten(0, 1)
+            return _two_sided(tall, value, columns), _two_sided(tall, weighted, columns)
+        kept = whitened.select(self.kept_out, self.kept_in)
+        return self.compress(kept), self.compress(kept * self.whitening.square())
 
     def lift(self, coordinates: Tensor) -> Tensor:
         """Transpose of ``compress``: [K, r * c] to [K, G, so, si]."""
@@ -79,6 +93,15 @@ class LayerSubspace:
     def to(self, device: torch.device) -> LayerSubspace:
         """The same on another device."""
         return LayerSubspace(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+def _two_sided(rows: Tensor, matrices: Tensor, columns: Tensor) -> Tensor:
+    """``R^T w C`` in the cheaper order, [B, r * c]."""
+    flat = matrices.flatten(1, 2)
+    (out, r), (inputs, c) = rows.shape, columns.shape
+    if r * inputs * (out + c) <= c * out * (inputs + r):
+        return (rows.mT @ flat @ columns).flatten(1)
+    return (rows.mT @ (flat @ columns)).flatten(1)
 
 
 @dataclass(frozen=True)

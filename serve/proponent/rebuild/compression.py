@@ -102,9 +102,7 @@ def _basis(
         )
         batches = [batch for positions in chosen for batch in _batched(positions, stages.batch_size)]
         parts = stages.progress.track("joint sample", batches, len(batches))
-        sample = concatenated(
-            [_directions(stages, whitening, subspaces, stages.data.batch(part), with_crossed=whole) for part in parts]
-        )
+        sample = concatenated([_directions(stages, whitening, subspaces, stages.data.batch(part)) for part in parts])
         size, norms = settings.embedding_size or DEFAULT_SIZE, sample["energy"].sqrt()
         for rows in stages.progress.track("joint basis", [sample["z"]], 1):
             basis = joint_basis(rows, norms, sample["scale"], size, settings.seed)
@@ -128,24 +126,21 @@ def _directions(
     whitening: Whitening,
     subspaces: Mapping[str, LayerSubspace],
     batch: Batch,
-    *,
-    with_crossed: bool = True,
 ) -> dict[str, Tensor]:
     """Z and R^T (Lambda + lambda)^-1 w C of all layers, ||w||^2 and w^T (Lambda + lambda)^-1 w of a batch."""
     scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
     z, crossed = [], []
     energy, damped_energy = torch.zeros_like(scaled.scale), torch.zeros_like(scaled.scale)
     for name, value in whiten(whitening, gradients):
-        subspace = subspaces[name]
-        kept = subspace.select(value)
-        z.append(subspace.compress(kept))
-        if with_crossed:
-            crossed.append(subspace.compress(kept * subspace.whitening.square()))
+        inside, weighted = subspaces[name].compress_all(value, whitening[name].root)
+        z.append(inside)
+        crossed.append(weighted)
         whole, damped = value.energies()
         energy += whole
         damped_energy += damped
-    return ({"crossed": torch.cat(crossed, dim=1)} if with_crossed else {}) | {
+    return {
         "z": torch.cat(z, dim=1),
+        "crossed": torch.cat(crossed, dim=1),
         "energy": energy,
         "damped_energy": damped_energy,
         "scale": scaled.scale,
