@@ -9,9 +9,11 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from inputs import MODEL
@@ -69,7 +71,11 @@ def served(gateway: RunningGateway) -> str:
 
 
 def workers(gateway: RunningGateway) -> int:
-    return sum("model_service_worker" in " ".join(process.cmdline()) for process in gateway.descendants())
+    found = 0
+    for process in gateway.descendants():
+        with suppress(psutil.NoSuchProcess):  # it may end, or be a zombie, while it is looked at
+            found += "model_service_worker" in " ".join(process.cmdline())
+    return found
 
 
 def test_only_its_user_may_command_it(gateway: RunningGateway, store: Store) -> None:
