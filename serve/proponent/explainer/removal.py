@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor
@@ -100,28 +100,19 @@ class Removals:
         limit = min(max_size or int(DEFAULT_FLIP_SHARE * self._manifest.train_size), len(self._index) - 1)
         rivals = self._rivals(followed, query.prediction.class_id, limit)
         best = min(rivals, key=lambda rival: (rival.left >= 0, rival.needed if rival.left < 0 else rival.left))
-        start = margin(followed.outputs, query.prediction.class_id)
-        size = _shortest(
-            lambda count: margin(self._after(followed, best, count), query.prediction.class_id),
-            start,
-            best.needed,
-            len(best.rows),
-        )
+        predicted, after = query.prediction.class_id, cache(partial(self._after, followed, best))
+        start = margin(followed.outputs, predicted)
+        size = _shortest(lambda count: margin(after(count), predicted), start, best.needed, len(best.rows))
         notices = self._answers.notices(query, [Measure.INFLUENCE])
         if size is None:
             message = f"no set of at most {limit} examples is predicted to flip the prediction"
             notices.append(Notice(NoticeCode.NO_FLIP_FOUND, message, limit))
-        return self._flip_set(query, followed, best, size or 0, notices)
-
-    def _flip_set(
-        self, query: EmbeddedQuery, followed: FollowedOutputs, rival: Rival, size: int, notices: list[Notice]
-    ) -> FlipSet:
-        after = self._after(followed, rival, size) if size else followed.outputs
+        outputs = after(size) if size else followed.outputs
         return FlipSet(
             prediction=query.prediction,
-            members=self._influences(rival, size),
-            flipped_class_id=int(self._loss.predict(after)[0]),
-            probabilities_after=self._loss.probabilities(after)[0].tolist(),
+            members=self._influences(best, size or 0),
+            flipped_class_id=int(self._loss.predict(outputs)[0]),
+            probabilities_after=self._loss.probabilities(outputs)[0].tolist(),
             bundle_digest=self._manifest.digest,
             notices=notices,
         )
