@@ -114,7 +114,7 @@ def main() -> None:
             {
                 "plain forward + backward": lambda: plain(of, batch),
                 "query embedding": lambda: query(of, embedding, batch),
-                "rebuild's embedding pass": lambda: passes.projected(stages, fitted, batch),
+                "rebuild's embedding pass": lambda: passes.project_batch(stages, fitted, batch),
             },
             options.batch,
             options.repeats,

@@ -162,12 +162,12 @@ def _project_rows(stages: Stages, compression: Compression, sample: Mapping[str,
             ]
         else:
             batches = stages.data.batches(stages.batch_size, positions)
-            parts = [projected(stages, compression, batch) for batch in batches]
+            parts = [project_batch(stages, compression, batch) for batch in batches]
         stages.workspace.save(name, concatenated(parts))
     return list(shards)
 
 
-def projected(stages: Stages, compression: Compression, batch: Batch) -> dict[str, Tensor]:
+def project_batch(stages: Stages, compression: Compression, batch: Batch) -> dict[str, Tensor]:
     """Y = V^T z of a batch, and what the norms need."""
     return _onto_basis(_directions(stages, compression.whitening, compression.subspaces, batch), compression.basis)
 
