@@ -33,6 +33,7 @@ from proponent.audit.datamodel import GroundTruth, ground_truth
 from proponent.audit.tuning import SECOND_DAMPINGS
 from proponent.classifier import Classifier, load_classifier
 from proponent.rebuild import compression as passes
+from proponent.rebuild.batching import Batching
 from proponent.rebuild.ekfac import fit_factors
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
@@ -67,9 +68,7 @@ def predicted(classifier: Classifier, batch: Batch) -> Batch:
 def run(stages: Stages, whitening: Whitening, subspaces: Mapping, queries: Mapping[str, Tensor]) -> Pass:
     """Everything that the comparison needs, streaming the rows."""
     parts = []
-    for batch in stages.progress.track(
-        "rows", stages.data.batches(stages.batch_size), -(-len(stages.data) // stages.batch_size)
-    ):
+    for batch in stages.progress.track("rows", stages.batches(), stages.batching.count(len(stages.data))):
         scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
         z, products, energy, damped = [], 0.0, 0.0, 0.0
         for name, value in whiten(whitening, gradients):
@@ -125,7 +124,9 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         progress=progress,
     )
     with tempfile.TemporaryDirectory() as work, progress:
-        stages = Stages(classifier, data, layers, Workspace(Path(work) / "f", "k"), options.batch, 8 << 30, progress)
+        stages = Stages(
+            classifier, data, layers, Workspace(Path(work) / "f", "k"), Batching.of(options.batch), 8 << 30, progress
+        )
         factors = fit_factors(stages)
         batch = predicted(classifier, held_out.batch(held_out.sample(options.queries, 1)))
         _, asked = scaled_gradients(classifier, layers, batch)

@@ -18,6 +18,7 @@ from proponent.attribution.layers import find_layers
 from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
 from proponent.classifier import Classifier, load_classifier
 from proponent.presets import train_preset
+from proponent.rebuild.batching import Batching
 from proponent.rebuild.compression import compress
 from proponent.rebuild.ekfac import fit_factors
 from proponent.rebuild.progress import StageProgress
@@ -99,7 +100,13 @@ def _own(
 ) -> Iterator[tuple[Setting, Tensor]]:
     """Every pair of dampings, as a bundle's rows would score."""
     stages = Stages(
-        of, data, find_layers(of.model), Workspace(work / "own", "factors"), BATCH, 8 << 30, StageProgress(quiet=True)
+        of,
+        data,
+        find_layers(of.model),
+        Workspace(work / "own", "factors"),
+        Batching.of(BATCH),
+        8 << 30,
+        StageProgress(quiet=True),
     )
     factors = fit_factors(stages)
     scaled, gradients = scaled_gradients(of, stages.layers, held_out.batch(queries))

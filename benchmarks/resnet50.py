@@ -29,6 +29,7 @@ from proponent.attribution.subspace import SubspaceEmbedding
 from proponent.classifier import Classifier, weights_digest
 from proponent.models.resnet50 import resnet50
 from proponent.rebuild import compression as passes
+from proponent.rebuild.batching import Batching
 from proponent.rebuild.ekfac import DEFAULT_DAMPING, fit_factors
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.stages import Stages
@@ -105,7 +106,9 @@ def main() -> None:
     layers = find_layers(of.model)
     data = TrainingSet(RandomImages(max(options.fit, options.batch)), of)
     with tempfile.TemporaryDirectory() as work:
-        stages = Stages(of, data, layers, Workspace(Path(work) / "w", "k"), options.batch, 8 << 30, StageProgress())
+        stages = Stages(
+            of, data, layers, Workspace(Path(work) / "w", "k"), Batching.of(options.batch), 8 << 30, StageProgress()
+        )
         with stages.progress:
             fitted, _ = passes.compress(stages, fit_factors(stages), DEFAULT_DAMPING)
         embedding = SubspaceEmbedding(layers, fitted.subspaces, fitted.basis)

@@ -63,7 +63,9 @@ def rebuild(
     spec: Annotated[Path, typer.Argument(help="explain.yaml, or a directory that holds one.")],
     store: StoreOption = DEFAULT_STORE,
     memory: Annotated[str, typer.Option(help="Memory budget, e.g. 8GiB.")] = "8GiB",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples at a time; default: by memory.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Examples read at a time; the result does not depend on it.")
+    ] = None,
     publish: Annotated[bool, typer.Option(help="Make the new bundle current.")] = True,
     damping: Annotated[str | None, typer.Option(help="A number, or auto: sweep and choose by retraining.")] = None,
     subsets: Annotated[int, typer.Option(min=2, help="Half-subsets to retrain on for --damping auto.")] = 16,

@@ -122,7 +122,7 @@ def _dense(built: Built, queries: Queries, positions: list[int]) -> Tensor:
     vectors = spectrum["eigenvectors"]
     left = flat_gradients(queries.gradients).double().cpu() @ vectors / damped
     parts = []
-    for batch in built.stages.data.batches(built.stages.batch_size, positions):
+    for batch in built.stages.batches(positions):
         scaled, gradients = scaled_gradients(built.stages.classifier, built.stages.layers, batch)
         right = flat_gradients(gradients).double().cpu() @ vectors
         parts.append(left @ (right * scaled.scale.cpu()[:, None]).mT)
@@ -136,7 +136,7 @@ def _full_dimension(
     left = {name: value.dense() for name, value in whiten(compression.whitening, queries.gradients)}
     y = compression.coordinates(queries.gradients).double()
     whole, before = [], []
-    for batch in built.stages.data.batches(built.stages.batch_size, positions):
+    for batch in built.stages.batches(positions):
         scale, products, coordinates = _products(built, compression, left, batch)
         whole.append(products * scale)
         before.append((y @ coordinates.double().mT) * scale)

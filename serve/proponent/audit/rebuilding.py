@@ -37,7 +37,7 @@ def _tuned(spec: ModelSpec, store: Store, options: RebuildOptions, subsets: int,
             directory,
             subsets=subsets,
             jobs=jobs,
-            batch_size=options.batch_size or 128,
+            batch_size=options.batch_size,
             memory=options.memory,
             progress=progress,
         )

@@ -21,6 +21,7 @@ from proponent.attribution.layers import find_layers
 from proponent.audit.datamodel import GroundTruth, ground_truth
 from proponent.classifier import load_classifier
 from proponent.errors import SpecError
+from proponent.rebuild.batching import batching_for
 from proponent.rebuild.compression import DEFAULT_SIZE, Compression, compress
 from proponent.rebuild.ekfac import fit_factors
 from proponent.rebuild.progress import StageProgress
@@ -68,7 +69,7 @@ def tune(
     subsets: int = 16,
     queries: int = 100,
     jobs: int = 1,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     memory: int = 8 << 30,
     progress: StageProgress,
 ) -> Tuning:
@@ -91,7 +92,8 @@ def tune(
     key = workspace_key({"spec": spec.model_dump(mode="json"), "weights": classifier.weights_sha256})
     layers = find_layers(classifier.model, spec.curvature.layers)
     workspace = Workspace(directory / "tuning" / "factors", key)
-    stages = Stages(classifier, data, layers, workspace, batch_size, memory, progress)
+    batching = batching_for(classifier, layers, len(data), memory, batch_size)
+    stages = Stages(classifier, data, layers, workspace, batching, memory, progress)
     trials = tuple(itertools.chain.from_iterable(_sweep(stages, held_out, truth)))
     return _choose(spec, trials)
 
@@ -112,7 +114,7 @@ def _coordinates(
     """Y of the training rows [N, K] for unit output gradients, their scales [N], and y of the queries [Q, K]."""
     shards = [stages.workspace.load_some(name, ["y", "scale"]) for name in projected]
     queries = []
-    for batch in held_out.batches(stages.batch_size, truth.positions):
+    for batch in stages.batching.blocks(held_out, truth.positions):
         scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
         queries.append(compression.coordinates(gradients).double() * scaled.scale[:, None])
     y = torch.cat([shard["y"] for shard in shards]).double()

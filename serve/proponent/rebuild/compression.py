@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
@@ -100,9 +101,9 @@ def _basis(
         chosen = (
             list(shard_ranges(len(stages.data)).values()) if whole else [stages.data.sample(count, settings.seed + 2)]
         )
-        batches = [batch for positions in chosen for batch in _batched(positions, stages.batch_size)]
-        parts = stages.progress.track("joint sample", batches, len(batches))
-        sample = concatenated([_directions(stages, whitening, subspaces, stages.data.batch(part)) for part in parts])
+        batches = itertools.chain.from_iterable(stages.batches(positions) for positions in chosen)
+        parts = stages.progress.track("joint sample", batches, sum(stages.batching.count(len(c)) for c in chosen))
+        sample = concatenated([_directions(stages, whitening, subspaces, batch) for batch in parts])
         size, norms = settings.embedding_size or DEFAULT_SIZE, sample["energy"].sqrt()
         for rows in stages.progress.track("joint basis", [sample["z"]], 1):
             basis = joint_basis(rows, norms, sample["scale"], size, settings.seed)
@@ -117,7 +118,7 @@ def _sample_size(stages: Stages, width: int) -> int:
     return max(1, min(stages.classifier.spec.curvature.fit_examples, by_width, by_count))
 
 
-def _batched(positions: Sequence[int], size: int) -> list[Sequence[int]]:
+def _blocks(positions: Sequence[int], size: int) -> list[Sequence[int]]:
     return [positions[start : start + size] for start in range(0, len(positions), size)]
 
 
@@ -158,11 +159,10 @@ def _project_rows(stages: Stages, compression: Compression, sample: Mapping[str,
         if sample is not None:
             parts = [
                 _onto_basis({key: value[part[0] : part[-1] + 1] for key, value in sample.items()}, compression.basis)
-                for part in _batched(positions, stages.batch_size)
+                for part in _blocks(positions, stages.batching.block)
             ]
         else:
-            batches = stages.data.batches(stages.batch_size, positions)
-            parts = [project_batch(stages, compression, batch) for batch in batches]
+            parts = [project_batch(stages, compression, batch) for batch in stages.batches(positions)]
         stages.workspace.save(name, concatenated(parts))
     return list(shards)
 

@@ -41,11 +41,11 @@ def _spectrum(stages: Stages) -> tuple[Tensor, Tensor]:
 
 def _hessian(stages: Stages) -> Tensor:
     if not stages.workspace.has("hessian"):
-        batches = ((batch.inputs, batch.labels, batch.keys) for batch in stages.data.batches(stages.batch_size))
+        batches = ((batch.inputs, batch.labels, batch.keys) for batch in stages.batches())
         hessian = exact_hessian(
             stages.classifier.model,
             stages.classifier.loss,
-            stages.progress.track("hessian", batches, -(-len(stages.data) // stages.batch_size)),
+            stages.progress.track("hessian", batches, stages.batching.count(len(stages.data))),
             num_examples=len(stages.data),
             weight_decay=stages.classifier.spec.weight_decay,
             layers=stages.layers,
@@ -74,9 +74,9 @@ def _energy(stages: Stages, factors: ExactFactors) -> Tensor:
     """Mean energy of each coordinate over (at most ``fit_examples``) training rows, [P] float64."""
     count = min(len(stages.data), stages.classifier.spec.curvature.fit_examples)
     total = torch.zeros_like(factors.damped)
-    steps = -(-count // stages.batch_size)
+    steps = stages.batching.count(count)
     positions = stages.data.sample(count, stages.classifier.spec.curvature.seed)
-    for batch in stages.progress.track("energy", stages.data.batches(stages.batch_size, positions), steps):
+    for batch in stages.progress.track("energy", stages.batches(positions), steps):
         scaled, gradients = scaled_gradients(stages.classifier, factors.layers, batch)
         rows = factors.rows(gradients, len(total)).phi.double() * scaled.scale[:, None]
         total += rows.square().sum(dim=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from proponent.attribution.layers import Layers, find_layers, num_parameters, uncovered
+from proponent.attribution.layers import Layers, find_layers, uncovered
 from proponent.classifier import Classifier, load_classifier
 from proponent.errors import SpecError
 from proponent.index.bundle import seal
@@ -17,6 +17,7 @@ from proponent.index.lifecycle import WORK
 from proponent.index.lock import changing
 from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
+from proponent.rebuild.batching import batching_for
 from proponent.rebuild.built import Built, manifest_of, versions, write_files
 from proponent.rebuild.ekfac import damping_of, rebuild_ekfac
 from proponent.rebuild.exact import rebuild_exact
@@ -29,8 +30,6 @@ from proponent.rebuild.workspace import Workspace, workspace_key
 from proponent.spec import ModelSpec
 
 GIB = 1 << 30
-MOST_ON_CPU, MOST = 64, 512
-"""Largest batches chosen; above 64, batches were measured up to 1.4 times slower per example on a processor."""
 
 
 class NotStationaryWarning(UserWarning):
@@ -47,7 +46,8 @@ class RebuildOptions:
 
     Attributes:
         memory: Bytes that batches and matrices may take.
-        batch_size: Examples at a time; None chooses by memory.
+        batch_size: Examples read at a time, rounded up to whole blocks; None reads one block. The rows do not
+            depend on it (see `proponent.rebuild.batching`).
         publish: Make the bundle current when it is done.
     """
 
@@ -105,13 +105,11 @@ def _run(
 ) -> tuple[Workspace, Path]:
     spec = classifier.spec
     [dataset_sha256] = [data.fingerprint() for _ in progress.track("read data", [None], 1)]
-    batch_size = options.batch_size or batch_size_for(
-        options.memory, _widest(classifier, layers), len(data), classifier.device
-    )
     key = {"spec": spec.model_dump(mode="json"), "weights": classifier.weights_sha256, "data": dataset_sha256}
     workspace = Workspace(store.directory(spec.name) / WORK, workspace_key(key | {"versions": versions()}))
-    found = _survey(classifier, data, layers, workspace, batch_size, progress)
-    stages = Stages(classifier, data, layers, workspace, batch_size, options.memory, progress)
+    batching = batching_for(classifier, layers, len(data), options.memory, options.batch_size)
+    stages = Stages(classifier, data, layers, workspace, batching, options.memory, progress)
+    found = _survey(stages)
     built = _build(stages)
     figures = [audit(built) for _ in progress.track("audit", [None], 1)]
     manifest = manifest_of(built, found, figures[0], dataset_sha256, workspace.started)
@@ -131,19 +129,6 @@ def _build(stages: Stages) -> Built:
     return Built(stages, deep, compression, shards, scales, kept, damping_of(stages.classifier))
 
 
-def batch_size_for(memory: int, numbers: int, examples: int, device: torch.device) -> int:
-    """Examples of which each takes ``numbers`` floats, in a few copies, within an eighth of the memory."""
-    most = MOST_ON_CPU if device.type == "cpu" else MOST
-    return max(1, min(most, examples, memory // 8 // (numbers * 4 * 6)))
-
-
-def _widest(classifier: Classifier, layers: Layers) -> int:
-    """Numbers of one example that are held at once: all P for exact curvature, else those of one layer."""
-    if classifier.spec.curvature.kind == "exact":
-        return num_parameters(layers)
-    return max(layer.numel for layer in layers.values())
-
-
 def _layers(classifier: Classifier) -> Layers:
     layers = find_layers(classifier.model, classifier.spec.curvature.layers)
     if not layers:
@@ -158,16 +143,10 @@ def _layers(classifier: Classifier) -> Layers:
     return layers
 
 
-def _survey(
-    classifier: Classifier,
-    data: TrainingSet,
-    layers: Layers,
-    workspace: Workspace,
-    batch_size: int,
-    progress: StageProgress,
-) -> Survey:
+def _survey(stages: Stages) -> Survey:
+    workspace = stages.workspace
     if not workspace.has("survey"):
-        found = survey(classifier, data, layers, batch_size, progress)
+        found = survey(stages)
         numbers = torch.tensor([found.accuracy, found.gradient_norm_ratio], dtype=torch.float64)
         workspace.save("survey", {"predictions": found.predictions, "labels": found.labels, "numbers": numbers})
     stored = workspace.load("survey")

@@ -43,7 +43,7 @@ def embed_rows(stages: Stages, embed: Embed) -> list[str]:
     open_shards = [name for name in shards if not stages.workspace.has(name)]
     for name in stages.progress.track("embed", open_shards, len(shards), len(shards) - len(open_shards)):
         parts = []
-        for batch in stages.data.batches(stages.batch_size, shards[name]):
+        for batch in stages.batches(shards[name]):
             scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
             own = own_curvature(loss, scaled.scale)
             parts.append(finished_rows(embed(gradients), scaled.scale, scaled.directed, own))

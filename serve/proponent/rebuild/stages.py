@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from proponent.attribution.layers import Layers
 from proponent.classifier import Classifier
+from proponent.rebuild.batching import Batching
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import Batch, TrainingSet
 from proponent.rebuild.workspace import Workspace
@@ -35,9 +36,13 @@ class Stages:
     data: TrainingSet
     layers: Layers
     workspace: Workspace
-    batch_size: int
+    batching: Batching
     memory: int
     progress: StageProgress
+
+    def batches(self, positions: Sequence[int] | None = None) -> Iterator[Batch]:
+        """Blocks of the training set, in the order of the positions (by default all)."""
+        return self.batching.blocks(self.data, positions)
 
     def fold(self, stage: str, accumulator: Resumable, positions: list[int], update: Callable[[Batch], None]) -> None:
         """Feeds an accumulator, storing its sums now and then; resumes from what is stored."""
@@ -46,6 +51,6 @@ class Stages:
         if done:
             accumulator.load(self.workspace.load(f"{stage}-{done - 1:05d}"))
         for number in self.progress.track(stage, range(done, len(chunks)), len(chunks), done):
-            for batch in self.data.batches(self.batch_size, chunks[number]):
+            for batch in self.batches(chunks[number]):
                 update(batch)
             self.workspace.save(f"{stage}-{number:05d}", accumulator.state())

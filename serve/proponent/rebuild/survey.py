@@ -16,8 +16,8 @@ from proponent.attribution.capture import CaptureSession
 from proponent.attribution.layers import Layers, flatten_parameters, num_parameters
 from proponent.classifier import Classifier
 from proponent.errors import ProponentError, SpecError, TrainingMismatchError
-from proponent.rebuild.progress import StageProgress
-from proponent.rebuild.training_set import Batch, TrainingSet
+from proponent.rebuild.stages import Stages
+from proponent.rebuild.training_set import Batch
 
 STATIONARY = 0.05
 """Ratio of the objective's gradient norm to the mean example's above which a rebuild warns."""
@@ -40,20 +40,18 @@ class Survey:
     gradient_norm_ratio: float
 
 
-def survey(
-    classifier: Classifier, data: TrainingSet, layers: Layers, batch_size: int, progress: StageProgress
-) -> Survey:
+def survey(stages: Stages) -> Survey:
     """Runs the pass.
 
     Raises:
         TrainingMismatchError: Accuracy below ``expected_accuracy``.
         SpecError: Outputs do not fit the classes.
     """
+    classifier, layers, count = stages.classifier, stages.layers, len(stages.data)
     predictions, labels = [], []
     total = torch.zeros(num_parameters(layers), dtype=torch.float64, device=classifier.device)
     norms = 0.0
-    steps = -(-len(data) // batch_size)
-    for batch in progress.track("survey", data.batches(batch_size), steps):
+    for batch in stages.progress.track("survey", stages.batches(), stages.batching.count(count)):
         outputs, summed, squares = _gradients(classifier, layers, batch)
         predictions.append(classifier.loss.predict(outputs).cpu())
         labels.append(batch.labels.cpu())
@@ -63,7 +61,7 @@ def survey(
         predictions=torch.cat(predictions),
         labels=torch.cat(labels),
         accuracy=float((torch.cat(predictions) == torch.cat(labels)).double().mean()),
-        gradient_norm_ratio=_ratio(classifier, layers, total / len(data), norms / len(data)),
+        gradient_norm_ratio=_ratio(classifier, layers, total / count, norms / count),
     )
     _check_accuracy(classifier, result.accuracy)
     return result

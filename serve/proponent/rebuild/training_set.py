@@ -29,6 +29,12 @@ class Batch:
     labels: Tensor
     keys: Tensor
 
+    def split(self, size: int) -> Iterator[Batch]:
+        """Parts of at most ``size`` examples, each in memory of its own: its alignment steers how sums are formed."""
+        for start in range(0, len(self.labels), size):
+            part = slice(start, start + size)
+            yield Batch(self.inputs[part].clone(), self.labels[part].clone(), self.keys[part].clone())
+
 
 class TrainingSet:
     """A map-style dataset of (image or tensor, label) and the classifier's transform.
