@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 import cases
 import oracle
-from proponent.attribution.capture import (
-    CaptureSession,
-    LayerGradients,
-    capture,
+from proponent.attribution.capture import CaptureSession, capture
+from proponent.attribution.layer_gradients import LayerGradients, flat_gradients
+from proponent.attribution.layers import (
     find_layers,
-    flat_gradients,
+    flatten,
+    flatten_parameters,
     num_parameters,
+    split_flat,
     uncovered,
     unflatten,
+    unflatten_parameters,
 )
-from proponent.attribution.layers import flatten, flatten_parameters, split_flat, unflatten_parameters
 from proponent.attribution.losses import get_loss
 from proponent.errors import ProponentError
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import cases
 import oracle
-from proponent.attribution.capture import CaptureSession, LayerGradients, find_layers
+from proponent.attribution.capture import CaptureSession
 from proponent.attribution.curvature.ekfac import fit_ekfac
 from proponent.attribution.curvature.exact import eigendecompose, exact_hessian
 from proponent.attribution.curvature.factors import LayerFactors
@@ -32,7 +32,8 @@ from proponent.attribution.gradients import (
     scaled_output_gradient,
 )
 from proponent.attribution.joint import SecondStage, damped_gram, joint_basis, second_stage
-from proponent.attribution.layers import Layers, num_parameters, split_flat
+from proponent.attribution.layer_gradients import LayerGradients
+from proponent.attribution.layers import Layers, find_layers, num_parameters, split_flat
 from proponent.attribution.losses import get_loss
 from proponent.attribution.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.tucker import MomentAccumulator, fit_subspaces

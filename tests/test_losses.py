@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.func import grad, jacrev, vmap
 from torch.nn import functional as F
 
-from proponent.attribution.losses import CallableLoss, Loss, example_uniforms, get_loss
+from proponent.attribution.losses import CallableLoss, Loss, get_loss
+from proponent.attribution.uniforms import example_uniforms
 from proponent.errors import ProponentError
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import cases
-from proponent.attribution.capture import find_layers
 from proponent.attribution.curvature.exact import dense_ggn, exact_hessian
+from proponent.attribution.layers import find_layers
 from proponent.attribution.losses import get_loss
 from proponent.attribution.solvers import arnoldi, cg, ggn_matvec, hessian_matvec, lissa
 from proponent.errors import CurvatureError

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from proponent.attribution.capture import LayerGradients, flat_gradients
+from proponent.attribution.layer_gradients import LayerGradients, flat_gradients
 from proponent.attribution.layers import Layers
 from proponent.errors import CurvatureError
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from proponent.attribution.capture import LayerGradient, LayerGradients
 from proponent.attribution.embedding import InfluenceEmbedding
+from proponent.attribution.layer_gradients import LayerGradient, LayerGradients
 from proponent.attribution.layers import Layers
 from proponent.attribution.whitening import Whitened
 

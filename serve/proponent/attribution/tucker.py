@@ -14,7 +14,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from proponent.attribution.capture import LayerGradients
+from proponent.attribution.layer_gradients import LayerGradients
 from proponent.attribution.subspace import LayerSubspace
 from proponent.attribution.uniforms import example_signs
 from proponent.attribution.whitening import LayerWhitening, Whitening, whiten

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from proponent.attribution.capture import LayerGradient, LayerGradients, times
 from proponent.attribution.curvature.factors import LayerFactors, damping_per_layer
+from proponent.attribution.layer_gradients import LayerGradient, LayerGradients, times
 from proponent.attribution.squares import squared_norms
 
 

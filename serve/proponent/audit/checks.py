@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from proponent.attribution.agreement import linear_datamodeling, pearson, roc_auc, spearman, top_overlap
-from proponent.attribution.capture import flat_gradients
+from proponent.attribution.layer_gradients import flat_gradients
 from proponent.attribution.layers import Layers, find_layers
 from proponent.attribution.solvers import cg, ggn_matvec, hessian_matvec
 from proponent.audit.datamodel import ground_truth, recipe_digest

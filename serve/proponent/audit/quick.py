@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from proponent.attribution.agreement import spearman, top_overlap
-from proponent.attribution.capture import LayerGradients, flat_gradients
+from proponent.attribution.layer_gradients import LayerGradients, flat_gradients
 from proponent.attribution.layers import num_parameters
 from proponent.attribution.whitening import Whitening, whiten
 from proponent.rebuild.built import Built

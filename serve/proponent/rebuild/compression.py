@@ -10,10 +10,10 @@ from math import isqrt
 import torch
 from torch import Tensor
 
-from proponent.attribution.capture import LayerGradients
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.groups import own_curvature
 from proponent.attribution.joint import SecondStage, damped_gram, joint_basis, second_stage
+from proponent.attribution.layer_gradients import LayerGradients
 from proponent.attribution.layers import num_parameters
 from proponent.attribution.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.tucker import MomentAccumulator, fit_subspaces

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from proponent.attribution.capture import CaptureSession, LayerGradients
+from proponent.attribution.capture import CaptureSession
 from proponent.attribution.embedding import EmbeddedRows
 from proponent.attribution.gradients import ScaledGradient, scaled_output_gradient
 from proponent.attribution.groups import own_curvature
+from proponent.attribution.layer_gradients import LayerGradients
 from proponent.attribution.layers import Layers
 from proponent.classifier import Classifier
 from proponent.index.rows import RowScales

@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from proponent.attribution.capture import LayerGradient, LayerGradients, times
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.fisher import FisherKind, accumulate
 from proponent.attribution.curvature.kfac import fit_kfac
 from proponent.attribution.functional import Batch
+from proponent.attribution.layer_gradients import LayerGradient, LayerGradients, times
 from proponent.attribution.layers import Layers
 from proponent.attribution.losses import Loss
 from proponent.attribution.squares import summed_squares

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, vjp, vmap
 
-from proponent.attribution.capture import CaptureSession, flat_gradients
+from proponent.attribution.capture import CaptureSession
 from proponent.attribution.curvature.fisher import fisher_gradients
 from proponent.attribution.functional import Batch, current_parameters, outputs_function, summed_loss
+from proponent.attribution.layer_gradients import flat_gradients
 from proponent.attribution.layers import Layers, num_parameters
 from proponent.attribution.losses import Loss
 from proponent.errors import CurvatureError

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from proponent.attribution.capture import LayerGradient, LayerGradients, sum_of_products
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.fisher import FisherKind, accumulate
 from proponent.attribution.functional import Batch
+from proponent.attribution.layer_gradients import LayerGradient, LayerGradients, sum_of_products
 from proponent.attribution.layers import Layers
 from proponent.attribution.losses import Loss
 from proponent.errors import CurvatureError
