@@ -8,7 +8,9 @@ and mark the place in the autograd graph where d appears. The backward is that o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -51,6 +53,7 @@ class CaptureSession:
         self._modules = {name: _module(model, shape) for name, shape in self._layers.items()}
         self._handles: list[Any] = []
         self._calls: dict[str, list[_Call]] = {}
+        self._recording = False
         self._outputs: Tensor | None = None
 
     def __enter__(self) -> Self:
@@ -80,13 +83,22 @@ class CaptureSession:
             SpecError: If the model returns anything but one tensor.
         """
         self._calls = {name: [] for name in self._layers}
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), eager(), self._recorded():
             outputs = self._model(inputs.clone() if inputs.is_inference() else inputs)
         if not isinstance(outputs, Tensor):
             kind = type(outputs).__name__
             raise SpecError(f"The model must return one tensor of outputs, got {kind}.", field="model")
         self._outputs = outputs
         return outputs.detach()
+
+    @contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Calls count only here: a checkpointed part of the model runs again in the backward."""
+        self._recording = True
+        try:
+            yield
+        finally:
+            self._recording = False
 
     def backward(self, output_gradient: Tensor) -> LayerGradients:
         """Per-example gradients of the function whose gradient at the outputs is given.
@@ -109,7 +121,7 @@ class CaptureSession:
         return {
             name: LayerGradient(
                 shape,
-                tuple(LayerUse(self._modules[name], c.inputs, next(deltas)) for c in self._calls[name]),
+                tuple(_use(self._modules[name], call, next(deltas)) for call in self._calls[name]),
                 anchor,
             )
             for name, shape in self._layers.items()
@@ -142,6 +154,8 @@ class CaptureSession:
 
     def _hook(self, name: str) -> Callable[..., Tensor | None]:
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
+            if output.is_inference():
+                return None  # no gradient comes from there
             inputs = (args[0] if args else kwargs["input"]).detach()
             starts_graph = not output.requires_grad
             if starts_graph:
@@ -149,10 +163,22 @@ class CaptureSession:
             # The edge, not the tensor: an in-place activation gives the tensor a new place in the graph.
             # Where that would be refused (a leaf) or cut the edge off (a view), the activation gets a copy.
             edge = get_gradient_edge(output)
-            self._calls[name].append(_Call(inputs, inputs._version, edge, output.shape))
+            if self._recording:
+                self._calls[name].append(_Call(inputs, inputs._version, edge, output.shape))
             return output.clone() if starts_graph or output._is_view() else None
 
         return record
+
+
+def _use(module: nn.Linear | nn.Conv2d, call: _Call, deltas: Tensor) -> LayerUse:
+    """In the dtype of the weights: under autocast inputs and outputs have others."""
+    return LayerUse(module, call.inputs.to(module.weight.dtype), deltas.to(module.weight.dtype))
+
+
+def eager() -> AbstractContextManager[object]:
+    """Runs compiled models as written: a compiled forward may have been made without the hooks."""
+    # Without the module, which takes seconds to import, nothing is compiled.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def capture(

@@ -68,6 +68,11 @@ class LayerGradient:
         """Gradient ``d^T a`` of each example, ``[B, G, o, i]``; see `unflatten` for its order."""
         return self.deltas.mT @ self.inputs
 
+    def examples(self, some: slice) -> LayerGradient:
+        """The gradients of some of the examples."""
+        uses = tuple(LayerUse(use.module, use.inputs[some], use.deltas[some]) for use in self.uses)
+        return LayerGradient(self.shape, uses, self.anchor[some])
+
     def sum_and_squares(self) -> tuple[Tensor, Tensor]:
         """Sum of the gradients over the batch, ``[G, o, i]``, and the squared norm of each, ``[B]`` float64."""
         if self.positions == 1:

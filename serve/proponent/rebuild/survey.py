@@ -7,13 +7,17 @@ so that influence as a prediction of retraining holds only roughly.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from proponent.attribution.capture import CaptureSession
+from proponent.attribution.gradients import scaled_output_gradient
 from proponent.attribution.layers import Layers, flatten_parameters, num_parameters
+from proponent.attribution.soundness import check_gradients
 from proponent.classifier import Classifier
 from proponent.errors import ProponentError, SpecError, TrainingMismatchError
 from proponent.rebuild.stages import Stages
@@ -48,11 +52,14 @@ def survey(stages: Stages) -> Survey:
         SpecError: Outputs do not fit the classes.
     """
     classifier, layers, count = stages.classifier, stages.layers, len(stages.data)
-    predictions, labels = [], []
+    predictions: list[Tensor] = []
+    labels: list[Tensor] = []
     total = torch.zeros(num_parameters(layers), dtype=torch.float64, device=classifier.device)
     norms = 0.0
     for batch in stages.progress.track("survey", stages.batches(), stages.batching.count(count)):
         outputs, summed, squares = _gradients(classifier, layers, batch)
+        if not predictions:
+            _check_gradients(classifier, layers, batch, outputs)
         predictions.append(classifier.loss.predict(outputs).cpu())
         labels.append(batch.labels.cpu())
         total += summed
@@ -70,9 +77,12 @@ def survey(stages: Stages) -> Survey:
 def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, the summed gradient [P] and each example's squared norm [B], one layer after the other."""
     with CaptureSession(classifier.model, layers) as session:
-        outputs = _forward(session, batch.inputs)
+        with _users_model(batch.inputs):
+            outputs = session.forward(batch.inputs)
         check_outputs(classifier, outputs)
-        gradients = session.backward(classifier.loss.output_gradient(outputs, batch.labels))
+        output_gradient = classifier.loss.output_gradient(outputs, batch.labels)
+        with _users_model(batch.inputs):
+            gradients = session.backward(output_gradient)
     sums, squares = [], []
     for gradient in gradients.values():
         total, norms = gradient.sum_and_squares()
@@ -81,9 +91,18 @@ def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Te
     return outputs, torch.cat(sums), torch.stack(squares).sum(dim=0)
 
 
-def _forward(session: CaptureSession, inputs: Tensor) -> Tensor:
+def _check_gradients(classifier: Classifier, layers: Layers, batch: Batch, outputs: Tensor) -> None:
+    if bool(outputs.isfinite().all()):
+        unit = scaled_output_gradient(classifier.loss, outputs, batch.labels).unit
+        with _users_model(batch.inputs):
+            check_gradients(classifier.model, layers, batch.inputs, unit)
+
+
+@contextmanager
+def _users_model(inputs: Tensor) -> Iterator[None]:
+    """Names the model where the user's code fails."""
     try:
-        return session.forward(inputs)
+        yield
     except (ProponentError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the user's code may raise anything

@@ -207,9 +207,10 @@ def _affine_features(model: nn.Module, layers: Layers, inputs: Tensor) -> Tensor
     calls: list[tuple[Tensor, Tensor, int]] = []
 
     def record(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], outputs: Tensor) -> None:
+        # Before the user's own hooks, which may replace the outputs.
         calls.append((args[0] if args else kwargs["input"], outputs, outputs._version))
 
-    handle = module.register_forward_hook(record, with_kwargs=True)
+    handle = module.register_forward_hook(record, prepend=True, with_kwargs=True)
     try:
         with torch.inference_mode(False), torch.no_grad():
             outputs = model(inputs)

@@ -27,9 +27,12 @@ class CallableLoss(Loss):
         """What the callable returns.
 
         Raises:
-            SpecError: If that is not one number per example.
+            SpecError: If that is not one number per example, or it fails.
         """
-        values = self.function(outputs, labels)
+        try:
+            values = self.function(outputs, labels)
+        except Exception as error:  # the user's code may raise anything
+            raise SpecError(f"The loss raised {type(error).__name__}: {error}", field="loss") from error
         if values.shape != labels.shape:
             expected, got = tuple(labels.shape), tuple(values.shape)
             message = f"The loss must return one value per example: expected shape {expected}, got {got}."

@@ -1,0 +1,208 @@
+"""Models whose gradients hooks would get wrong are refused, and models that only look like it are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+import oracle
+from proponent.attribution.capture import CaptureSession
+from proponent.attribution.curvature.exact import exact_hessian
+from proponent.attribution.layer_gradients import flat_gradients
+from proponent.attribution.layers import find_layers
+from proponent.attribution.losses import CrossEntropy
+from proponent.attribution.soundness import check_gradients
+from proponent.errors import SpecError
+
+LOSS = CrossEntropy()
+SIZE = 5
+
+
+class Model(nn.Module):
+    """Two layers between which a function of the model and the first's outputs is applied."""
+
+    def __init__(self, between: Callable[[Model, Tensor], Tensor], width: int = SIZE) -> None:
+        super().__init__()
+        self.between = between
+        self.first, self.last = nn.Linear(width, SIZE), nn.Linear(SIZE, 3)
+        self.moving = nn.BatchNorm1d(SIZE)
+        self.momentary = nn.BatchNorm1d(SIZE, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.last(self.between(self, self.first(x)))
+        return result
+
+
+def check(model: nn.Module, inputs: Tensor) -> None:
+    model.eval()
+    labels = torch.arange(len(inputs)) % 3
+    with torch.no_grad():
+        unit = LOSS.output_gradient(model(inputs), labels)
+    check_gradients(model, find_layers(model), inputs, unit)
+
+
+def shuffled(_: Model, h: Tensor) -> Tensor:
+    return h.flip(0).relu()
+
+
+class Unshuffled(Model):
+    """Gives outputs in the right order again, so that they do not tell."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).flip(0)
+
+
+class Tokens(nn.Module):
+    """Puts the tokens first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = nn.Linear(SIZE, SIZE), nn.Linear(SIZE, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.last(self.inner(x.transpose(0, 1)).relu().mean(dim=0))
+        return result
+
+
+RIGHT: dict[str, Callable[[Model, Tensor], Tensor]] = {
+    "plain": lambda model, h: h.relu(),
+    "in place": lambda model, h: h.relu_(),
+    "running statistics": lambda model, h: model.moving(h),
+    "normalised by example": lambda model, h: F.layer_norm(h, (SIZE,)),
+    "called twice": lambda model, h: model.first(h.relu()),
+    "checkpoint": lambda model, h: checkpoint(lambda x: model.first(x).relu(), h, use_reentrant=False),
+    "not used": lambda model, h: h.detach(),
+}
+WRONG: dict[str, tuple[Callable[[Model, Tensor], Tensor], str]] = {
+    "tied": (lambda model, h: F.linear(h, model.first.weight.T), "layer 'first'.*used outside"),
+    "called as a method": (lambda model, h: model.first.forward(h), "layer 'first'.*used outside"),
+    "batch statistics": (
+        lambda model, h: model.momentary(h[:, :, None].expand(-1, -1, 2)).mean(dim=2),
+        "model's outputs.*change by",
+    ),
+    "random": (lambda model, h: F.dropout(h, 0.5, training=True), "used outside|change by"),
+    "other rows": (shuffled, "model's outputs.*change by"),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_models_of_every_kind_pass(name: str) -> None:
+    torch.manual_seed(1)
+    check(Model(RIGHT[name]), torch.randn(6, SIZE))
+    check(Model(RIGHT[name]), torch.randn(1, SIZE))
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_hooks_get_wrong_is_refused(name: str) -> None:
+    torch.manual_seed(2)
+    between, message = WRONG[name]
+    with pytest.raises(SpecError, match=message):
+        check(Model(between), torch.randn(6, SIZE))
+
+
+def test_rows_that_change_places_inside_are_refused() -> None:
+    with pytest.raises(SpecError, match="layer 'last': the gradient of an example changes"):
+        check(Unshuffled(shuffled), torch.randn(6, SIZE))
+
+
+def test_tokens_that_pass_for_the_batch_are_refused() -> None:
+    with pytest.raises(SpecError, match="batch of 1 first"):
+        check(Tokens(), torch.randn(4, 4, SIZE))
+
+
+def test_autocast_is_within_its_own_rounding() -> None:
+    class Half(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return super().forward(x).float()
+
+    torch.manual_seed(3)
+    model = Half(RIGHT["plain"])
+    check(model, torch.randn(6, SIZE))
+    with CaptureSession(model, find_layers(model)) as session:
+        gradients = session.backward(session.forward(torch.randn(6, SIZE)))
+    assert flat_gradients(gradients).dtype == torch.float32
+
+
+# What capture does about them -------------------------------------------------------------------------------
+
+
+def hooked(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    with CaptureSession(model, find_layers(model)) as session:
+        outputs = session.forward(inputs)
+        return flat_gradients(session.backward(LOSS.output_gradient(outputs, labels)))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_checkpointed_layers_have_their_gradients(reentrant: bool, frozen: bool) -> None:
+    def between(model: Model, h: Tensor) -> Tensor:
+        return checkpoint(lambda x: model.first(x.relu()), h, use_reentrant=reentrant)  # type: ignore[no-any-return]
+
+    torch.manual_seed(4)
+    model, inputs, labels = Model(between).double().eval(), torch.randn(4, SIZE).double(), torch.tensor([0, 1, 2, 0])
+    twin = Model(lambda m, h: m.first(h.relu())).double().eval()
+    twin.load_state_dict(model.state_dict())
+    model.requires_grad_(not frozen)
+    if reentrant:
+        with pytest.raises(RuntimeError, match="use_reentrant=False"):
+            hooked(model, inputs, labels)
+    else:
+        torch.testing.assert_close(hooked(model, inputs, labels), hooked(twin, inputs, labels), rtol=1e-12, atol=0)
+
+
+def test_a_compiled_model_that_ran_before_is_captured_all_the_same() -> None:
+    torch.manual_seed(5)
+    plain = Model(RIGHT["plain"]).double().eval()
+    inputs, labels = torch.randn(4, SIZE).double(), torch.tensor([0, 1, 2, 0])
+    expected = hooked(plain, inputs, labels)
+    assert bool(expected.any())
+    compiled = torch.compile(plain, backend="eager")
+    compiled(inputs).sum().backward()
+    torch.testing.assert_close(hooked(compiled, inputs, labels), expected, rtol=0, atol=0)
+    plain.compile(backend="eager")
+    plain(inputs).sum().backward()
+    torch.testing.assert_close(hooked(plain, inputs, labels), expected, rtol=0, atol=0)
+
+
+def test_a_backbone_in_inference_mode_has_no_gradient() -> None:
+    class Backbone(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.inference_mode():
+                h = self.first(x).relu()
+            result: Tensor = self.last(h.clone())
+            return result
+
+    torch.manual_seed(6)
+    model, inputs, labels = Backbone(RIGHT["plain"]), torch.randn(4, SIZE), torch.tensor([0, 1, 2, 0])
+    found = hooked(model, inputs, labels)
+    covered = model.first.weight.numel() + model.first.bias.numel()
+    assert not found[:, :covered].any() and bool(found[:, covered:].any(dim=1).all())
+
+
+def test_the_hessian_of_a_linear_model_counts_what_a_users_hook_does() -> None:
+    torch.manual_seed(7)
+    model = nn.Sequential(nn.Linear(4, 3)).double()
+    handle = model[0].register_forward_hook(lambda module, args, output: output * 3)
+    inputs, labels = torch.randn(8, 4).double(), torch.arange(8) % 3
+    layers = find_layers(model)
+    found = exact_hessian(model, LOSS, [(inputs, labels, labels)], layers)
+
+    class Tripled(nn.Module):
+        def __init__(self, inner: Any) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 3 * self.inner(x)  # type: ignore[no-any-return]
+
+    handle.remove()
+    entries = oracle.order(Tripled(model), {"inner.0": 1})
+    expected = oracle.objective_hessian(Tripled(model), LOSS.per_example, inputs, labels, entries)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
