@@ -34,7 +34,7 @@ from proponent.spec import load_spec
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning"),
-    pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.UncoveredWarning"),
+    pytest.mark.filterwarnings("ignore::proponent.rebuild.coverage.UncoveredWarning"),
 ]
 QUIET = RebuildOptions(quiet=True)
 TRAINING = {"factory": "proponent.training:fit", "kwargs": {"optimizer": "lbfgs"}}

@@ -28,10 +28,11 @@ from proponent.index.store import Store
 from proponent.rebuild import batching
 from proponent.rebuild.batching import Batching, block_size
 from proponent.rebuild.compression import default_subspace
+from proponent.rebuild.coverage import UncoveredWarning
 from proponent.rebuild.pipeline import (
     NotStationaryWarning,
+    OmittedWarning,
     RebuildOptions,
-    UncoveredWarning,
     rebuild,
 )
 from proponent.rebuild.training_set import TrainingSet
@@ -180,7 +181,7 @@ SMALLER = {
         ({"dataset_kwargs": {"lmiit": 1}}, "key 'dataset.kwargs' has value"),
         ({"dataset": "Unlabelled"}, "key 'dataset': example 0 cannot be read .*TypeError"),
         ({"dataset_kwargs": {"broken": True}}, "key 'dataset': example 0 cannot be read .*OSError: no such picture"),
-        ({"transform": SMALLER}, r"key 'model': it fails on inputs of shape \[40, 1, 5, 5\].*RuntimeError"),
+        ({"transform": SMALLER}, r"key 'model': it fails on inputs of shape \[8, 1, 5, 5\].*RuntimeError"),
         ({"class_names": ["a", "b", "c", "d"]}, "key 'class_names' has 4 names, but the model has 3 classes"),
         ({"transform": {"factory": "builtins:bytes"}}, "key 'transform': it fails on example 'toy/0'"),
         ({"curvature": {"layers": ["head"]}}, "No layer 'head'.*known layers are 1"),
@@ -233,6 +234,23 @@ def shuffled(path: Path) -> dict[str, Any]:
     """The dataset with one wrong label."""
     module = load_spec(path).model.factory.partition(":")[0]
     return {"factory": f"{module}:Tensors", "kwargs": {"label": 2}}
+
+
+def test_a_layer_whose_weights_are_used_elsewhere_is_left_out_and_named(tmp_path: Path) -> None:
+    path = tiny.project(
+        tmp_path, model="tied", expected_accuracy=0.5, curvature={"kind": "ekfac", "layers": ["encoder"]}
+    )
+    refused(path, SpecError, "layer 'encoder' cannot be covered")
+    tiny.change(path, curvature={"kind": "ekfac"})
+    with pytest.warns(UncoveredWarning, match=r"take no part.*encoder\.weight"):
+        bundle = build(path)
+    assert set(read_manifest(bundle).uncovered) == {"encoder.weight", "encoder.bias"}
+    [answer] = Explainer.load(bundle).explain(tiny.inputs(1), [ExplainOptions()])
+    assert isinstance(answer, Explanation) and answer.results[0].proponents
+    assert NoticeCode.LAYERS_UNCOVERED in [notice.code for notice in answer.notices]
+    refused(
+        tiny.change(path, curvature={"kind": "ekfac", "layers": ["encoder"]}), SpecError, "'encoder' cannot be cov"
+    )
 
 
 # Resuming ---------------------------------------------------------------------------------------------------
@@ -352,7 +370,7 @@ def test_hinge_loss_with_every_margin_kept_has_no_influence_and_no_neighbours(tm
 
 def test_hinge_loss_with_broken_margins_explains_by_those_alone(tmp_path: Path) -> None:
     path = tiny.project(tmp_path, loss="hinge", trained_loss="cross_entropy", weight_decay=0.1, expected_accuracy=0)
-    with pytest.warns(NotStationaryWarning):
+    with pytest.warns(NotStationaryWarning), pytest.warns(OmittedWarning, match="of 40 training examples"):
         bundle = build(path)
     rows = Rows.of(bundle)
     active = int((rows.norms > 0).sum())
@@ -364,6 +382,34 @@ def test_hinge_loss_with_broken_margins_explains_by_those_alone(tmp_path: Path) 
         shown = [*result.proponents, *result.opponents]
         assert 0 < len(shown) <= active
         assert all(float(rows.norms[int(i.example_id.removeprefix("toy/"))]) > 0 for i in shown)
+
+
+def test_curvature_of_nothing_is_refused_where_there_are_gradients(tmp_path: Path) -> None:
+    curvature = {"kind": "ekfac", "fisher": "ggn"}
+    path = tiny.project(
+        tmp_path,
+        loss="hinge",
+        trained_loss="cross_entropy",
+        weight_decay=0.1,
+        expected_accuracy=0,
+        curvature=curvature,
+    )
+    with pytest.warns(NotStationaryWarning):
+        refused(path, CurvatureError, "curvature of every layer is zero .*'hinge'.*'ggn'")
+
+
+@pytest.mark.parametrize("kind", ["ekfac", "kfac"])
+def test_a_model_that_is_sure_of_everything_keeps_its_directions(tmp_path: Path, kind: str) -> None:
+    """Its curvature is far below what single precision holds."""
+    path = tiny.project(tmp_path, curvature={"kind": kind})
+    sure = {key: value * 8 for key, value in load_file(tmp_path / "weights.safetensors").items()}
+    save_file(sure, tmp_path / "weights.safetensors")
+    with pytest.warns(NotStationaryWarning):
+        bundle = build(path)
+    rows = Rows.of(bundle)
+    assert float(rows.scales["norms"].median()) < 1e-6
+    assert read_manifest(bundle).omitted_rows == 0 and read_manifest(bundle).kept_energy > 0.5
+    assert all(bool((value > 0).all()) for name, value in rows.scales.items() if name != "directed")
 
 
 def test_the_energy_of_nothing_is_refused(tmp_path: Path) -> None:

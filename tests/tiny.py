@@ -26,6 +26,7 @@ from pathlib import Path
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn import functional
 
 HERE = Path(__file__).parent
 
@@ -42,6 +43,19 @@ def grouped():
 
 def normed():
     return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.head = nn.Linear(36, 4), nn.Linear(36, 3)
+
+    def forward(self, x):
+        return self.head(functional.linear(self.encoder(x.flatten(1)).tanh(), self.encoder.weight.T))
+
+
+def tied():
+    return Tied()
 
 
 class Images:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,21 @@ def build_model(spec: ModelSpec) -> nn.Module:
             field="model.factory",
         )
     return model
+
+
+@contextmanager
+def users_model(inputs: Tensor) -> Iterator[None]:
+    """Names the model where the user's code fails on a batch."""
+    try:
+        yield
+    except (ProponentError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise SpecError(
+            f"key 'model': it fails on inputs of shape {list(inputs.shape)} as 'dataset' and 'transform' give them: "
+            f"{type(error).__name__}: {error}",
+            field="model",
+        ) from error
 
 
 def load_loss(spec: ModelSpec) -> Loss:

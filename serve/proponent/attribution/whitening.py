@@ -14,6 +14,9 @@ from proponent.attribution.curvature.factors import LayerFactors, damping_per_la
 from proponent.attribution.layer_gradients import LayerGradient, LayerGradients, times
 from proponent.attribution.squares import squared_norms
 
+FLOOR = 1e-12
+"""Of a layer's largest damped eigenvalue: what single precision cannot tell from nothing."""
+
 
 @dataclass(frozen=True)
 class LayerWhitening:
@@ -22,7 +25,7 @@ class LayerWhitening:
     Attributes:
         q_out: [G, o, o].
         q_in: [G, i, i].
-        root: (Lambda + lambda)^(-1/2), [G, o, i].
+        root: (Lambda + lambda)^(-1/2) in some unit that all layers share, [G, o, i].
     """
 
     q_out: Tensor
@@ -137,21 +140,27 @@ class OuterWhitened(Whitened):
 def make_whitening(
     factors: Mapping[str, LayerFactors], damping: float, *, relative: bool, device: torch.device
 ) -> dict[str, LayerWhitening]:
-    """Whitening at one damping; the factors stay free of it."""
+    """Whitening at one damping, in units of the curvature of all layers; the factors stay free of both.
+
+    The second stage undoes the unit: phi and the norms are the same in any. Without it the curvature of a model
+    that is sure of everything, far below 1e-20, would take the powers of ``root`` out of float32's range.
+    """
     added = damping_per_layer(factors, damping, relative=relative)
+    damped = {name: layer.eigenvalues + added[name] for name, layer in factors.items()}
+    unit = max((float(values.mean()) for values in damped.values()), default=0.0) or 1.0
     return {
         name: LayerWhitening(
             layer.q_out.float().to(device),
             layer.q_in.float().to(device),
-            _alive(layer.eigenvalues + added[name]).rsqrt().float().to(device),
+            _alive(damped[name] / unit).rsqrt().float().to(device),
         )
         for name, layer in factors.items()
     }
 
 
 def _alive(damped: Tensor) -> Tensor:
-    """A direction without curvature and damping never sees a gradient: it is shut off, not blown up."""
-    return torch.where(damped > 0, damped, torch.full_like(damped, torch.inf))
+    """A direction without curvature and damping is shut off, not blown up: its gradients are rounding."""
+    return torch.where(damped > FLOOR * damped.amax(), damped, torch.inf)
 
 
 def whiten(whitening: Whitening, gradients: LayerGradients) -> Iterator[tuple[str, Whitened]]:

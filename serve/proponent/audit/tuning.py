@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.agreement import linear_datamodeling
-from proponent.attribution.layers import find_layers
 from proponent.audit.datamodel import GroundTruth, ground_truth
 from proponent.classifier import load_classifier
 from proponent.errors import SpecError
 from proponent.rebuild.batching import batching_for
 from proponent.rebuild.compression import DEFAULT_SIZE, Compression, compress
+from proponent.rebuild.coverage import covered
 from proponent.rebuild.ekfac import fit_factors
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
@@ -90,7 +90,7 @@ def tune(
         spec, directory / "retrained", sizes, subsets=subsets, queries=queries, seeds=1, jobs=jobs, progress=progress
     )
     key = workspace_key({"spec": spec.model_dump(mode="json"), "weights": classifier.weights_sha256})
-    layers = find_layers(classifier.model, spec.curvature.layers)
+    classifier, layers = covered(classifier, data)
     workspace = Workspace(directory / "tuning" / "factors", key)
     batching = batching_for(classifier, layers, len(data), memory, batch_size)
     stages = Stages(classifier, data, layers, workspace, batching, memory, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from proponent.attribution.curvature.fisher import Accumulator, fisher_gradients
 from proponent.attribution.curvature.kfac import CovarianceAccumulator, eigenbases
 from proponent.attribution.subspace import SubspaceEmbedding
 from proponent.classifier import Classifier
+from proponent.errors import CurvatureError
 from proponent.rebuild.compression import (
     Compression,
     compress,
@@ -20,6 +21,7 @@ from proponent.rebuild.compression import (
     fit_second_stage,
 )
 from proponent.rebuild.stages import Stages
+from proponent.rebuild.survey import stored_survey
 from proponent.rebuild.training_set import Batch
 
 DEFAULT_DAMPING = 100.0
@@ -29,12 +31,28 @@ DEFAULT_DAMPING = 100.0
 def rebuild_ekfac(stages: Stages) -> tuple[SubspaceEmbedding, Compression, list[str]]:
     """Runs all stages; returns the embedding, what it is made of, and the names of the row shards."""
     settings = stages.classifier.spec.curvature
-    compression, projected = compress(stages, fit_factors(stages), damping_of(stages.classifier))
+    factors = fit_factors(stages)
+    _check_curvature(stages, factors)
+    compression, projected = compress(stages, factors, damping_of(stages.classifier))
     for names in stages.progress.track("second stage", [projected], 1):
         stage = fit_second_stage(stages, compression, names, settings.second_damping)
     joint = (compression.basis.double() @ stage.root).float()
     embedding = SubspaceEmbedding(stages.layers, compression.subspaces, joint, settings.kind)
     return embedding, compression, finish_rows(stages, stage, projected)
+
+
+def _check_curvature(stages: Stages, factors: Mapping[str, LayerFactors]) -> None:
+    """Refuses curvature of nothing where there are gradients: their products would all be zero."""
+    settings = stages.classifier.spec.curvature
+    absolute = 0.0 if settings.relative else damping_of(stages.classifier)
+    some = absolute > 0 or any(bool((layer.eigenvalues > 0).any()) for layer in factors.values())
+    if not some and not stored_survey(stages.workspace).without_gradients:
+        raise CurvatureError(
+            f"the curvature of every layer is zero (loss {stages.classifier.spec.loss!r}, fisher "
+            f"{settings.fisher!r}), though there are gradients: set curvature.fisher to true or empirical, or an "
+            "absolute damping",
+            field="curvature.fisher",
+        )
 
 
 def damping_of(classifier: Classifier) -> float:

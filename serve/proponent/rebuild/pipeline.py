@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from proponent.attribution.layers import Layers, find_layers, uncovered
+from proponent.attribution.layers import Layers
 from proponent.classifier import Classifier, load_classifier
 from proponent.errors import SpecError
 from proponent.index.bundle import seal
@@ -19,25 +17,28 @@ from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
 from proponent.rebuild.batching import batching_for
 from proponent.rebuild.built import Built, manifest_of, versions, write_files
+from proponent.rebuild.coverage import covered
 from proponent.rebuild.ekfac import damping_of, rebuild_ekfac
 from proponent.rebuild.exact import rebuild_exact
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import read_scales
 from proponent.rebuild.stages import Stages
-from proponent.rebuild.survey import STATIONARY, Survey, survey
+from proponent.rebuild.survey import STAGE, STATIONARY, Survey, store_survey, stored_survey, survey
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace, workspace_key
 from proponent.spec import ModelSpec
 
 GIB = 1 << 30
+OMITTED = 0.5
+"""Share of training examples without a direction above which a rebuild warns."""
 
 
 class NotStationaryWarning(UserWarning):
     """The model is far from a minimum of its training objective."""
 
 
-class UncoveredWarning(UserWarning):
-    """Some parameters take no part in the explanation."""
+class OmittedWarning(UserWarning):
+    """Most training examples have no direction."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
         raise SpecError("damping 'auto' must be resolved first, see audit.rebuilding", field="curvature.damping")
     with changing(store, spec.name):
         classifier = load_classifier(spec)
-        layers = _layers(classifier)
         data = TrainingSet.open(classifier, spec.dataset, forgotten=Tombstones.open(store, spec.name).ids())
+        classifier, layers = covered(classifier, data)
         with StageProgress(quiet=options.quiet) as progress:
             workspace, path = _run(classifier, layers, data, store, options, audit, progress)
         if options.publish:
@@ -111,6 +112,7 @@ def _run(
     stages = Stages(classifier, data, layers, workspace, batching, options.memory, progress)
     found = _survey(stages)
     built = _build(stages)
+    _warn_of_omitted(built, found)
     figures = [audit(built) for _ in progress.track("audit", [None], 1)]
     manifest = manifest_of(built, found, figures[0], dataset_sha256, workspace.started)
     directory = workspace.directory / "bundle"
@@ -129,28 +131,22 @@ def _build(stages: Stages) -> Built:
     return Built(stages, deep, compression, shards, scales, kept, damping_of(stages.classifier))
 
 
-def _layers(classifier: Classifier) -> Layers:
-    layers = find_layers(classifier.model, classifier.spec.curvature.layers)
-    if not layers:
-        raise SpecError("the model has no Linear or Conv2d layer to explain", field="model")
-    left_out = uncovered(classifier.model, layers)
-    if left_out:
-        share = sum(left_out.values()) / sum(p.numel() for p in classifier.model.parameters())
-        names = ", ".join(list(left_out)[:5]) + (", ..." if len(left_out) > 5 else "")
+def _warn_of_omitted(built: Built, found: Survey) -> None:
+    omitted = int((~built.scales.directed).sum())
+    if omitted > OMITTED * len(built.scales.directed) and not found.without_gradients:
         warnings.warn(
-            f"{share:.1%} of the parameters take no part in the explanation: {names}", UncoveredWarning, stacklevel=2
+            f"{omitted} of {len(built.scales.directed)} training examples have no direction and are left out of both "
+            "RelatIF measures: their gradients, or the curvature along them, are zero",
+            OmittedWarning,
+            stacklevel=2,
         )
-    return layers
 
 
 def _survey(stages: Stages) -> Survey:
-    workspace = stages.workspace
-    if not workspace.has("survey"):
-        found = survey(stages)
-        numbers = torch.tensor([found.accuracy, found.gradient_norm_ratio], dtype=torch.float64)
-        workspace.save("survey", {"predictions": found.predictions, "labels": found.labels, "numbers": numbers})
-    stored = workspace.load("survey")
-    accuracy, ratio = stored["numbers"].tolist()
+    if not stages.workspace.has(STAGE):
+        store_survey(stages.workspace, survey(stages))
+    found = stored_survey(stages.workspace)
+    ratio = found.gradient_norm_ratio
     if ratio > STATIONARY:
         warnings.warn(
             f"the objective's gradient norm is {ratio:.3g} of the mean example's (a minimum has less than "
@@ -158,4 +154,4 @@ def _survey(stages: Stages) -> Survey:
             NotStationaryWarning,
             stacklevel=2,
         )
-    return Survey(stored["predictions"], stored["labels"], accuracy, ratio)
+    return found

@@ -7,22 +7,20 @@ so that influence as a prediction of retraining holds only roughly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from proponent.attribution.capture import CaptureSession
-from proponent.attribution.gradients import scaled_output_gradient
 from proponent.attribution.layers import Layers, flatten_parameters, num_parameters
-from proponent.attribution.soundness import check_gradients
-from proponent.classifier import Classifier
-from proponent.errors import ProponentError, SpecError, TrainingMismatchError
+from proponent.classifier import Classifier, users_model
+from proponent.errors import SpecError, TrainingMismatchError
 from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import Batch
+from proponent.rebuild.workspace import Workspace
 
+STAGE = "survey"
 STATIONARY = 0.05
 """Ratio of the objective's gradient norm to the mean example's above which a rebuild warns."""
 
@@ -43,6 +41,24 @@ class Survey:
     accuracy: float
     gradient_norm_ratio: float
 
+    @property
+    def without_gradients(self) -> bool:
+        """Whether the gradient of every training example is zero."""
+        return self.gradient_norm_ratio == 0
+
+
+def store_survey(workspace: Workspace, found: Survey) -> None:
+    """Finishes the stage."""
+    numbers = torch.tensor([found.accuracy, found.gradient_norm_ratio], dtype=torch.float64)
+    workspace.save(STAGE, {"predictions": found.predictions, "labels": found.labels, "numbers": numbers})
+
+
+def stored_survey(workspace: Workspace) -> Survey:
+    """What the first pass found."""
+    stored = workspace.load(STAGE)
+    accuracy, ratio = stored["numbers"].tolist()
+    return Survey(stored["predictions"], stored["labels"], accuracy, ratio)
+
 
 def survey(stages: Stages) -> Survey:
     """Runs the pass.
@@ -56,10 +72,8 @@ def survey(stages: Stages) -> Survey:
     labels: list[Tensor] = []
     total = torch.zeros(num_parameters(layers), dtype=torch.float64, device=classifier.device)
     norms = 0.0
-    for batch in stages.progress.track("survey", stages.batches(), stages.batching.count(count)):
+    for batch in stages.progress.track(STAGE, stages.batches(), stages.batching.count(count)):
         outputs, summed, squares = _gradients(classifier, layers, batch)
-        if not predictions:
-            _check_gradients(classifier, layers, batch, outputs)
         predictions.append(classifier.loss.predict(outputs).cpu())
         labels.append(batch.labels.cpu())
         total += summed
@@ -77,11 +91,11 @@ def survey(stages: Stages) -> Survey:
 def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, the summed gradient [P] and each example's squared norm [B], one layer after the other."""
     with CaptureSession(classifier.model, layers) as session:
-        with _users_model(batch.inputs):
+        with users_model(batch.inputs):
             outputs = session.forward(batch.inputs)
         check_outputs(classifier, outputs)
         output_gradient = classifier.loss.output_gradient(outputs, batch.labels)
-        with _users_model(batch.inputs):
+        with users_model(batch.inputs):
             gradients = session.backward(output_gradient)
     sums, squares = [], []
     for gradient in gradients.values():
@@ -89,28 +103,6 @@ def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Te
         sums.append(total.double().flatten())
         squares.append(norms)
     return outputs, torch.cat(sums), torch.stack(squares).sum(dim=0)
-
-
-def _check_gradients(classifier: Classifier, layers: Layers, batch: Batch, outputs: Tensor) -> None:
-    if bool(outputs.isfinite().all()):
-        unit = scaled_output_gradient(classifier.loss, outputs, batch.labels).unit
-        with _users_model(batch.inputs):
-            check_gradients(classifier.model, layers, batch.inputs, unit)
-
-
-@contextmanager
-def _users_model(inputs: Tensor) -> Iterator[None]:
-    """Names the model where the user's code fails."""
-    try:
-        yield
-    except (ProponentError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise SpecError(
-            f"key 'model': it fails on inputs of shape {list(inputs.shape)} as 'dataset' and 'transform' give them: "
-            f"{type(error).__name__}: {error}",
-            field="model",
-        ) from error
 
 
 def check_outputs(classifier: Classifier, outputs: Tensor) -> None:

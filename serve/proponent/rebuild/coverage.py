@@ -1,0 +1,78 @@
+"""Which layers a rebuild covers: those whose gradients hooks get right."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.layers import Layers, find_layers, uncovered
+from proponent.attribution.soundness import check_examples, misused_layers
+from proponent.classifier import Classifier, users_model
+from proponent.errors import SpecError
+from proponent.rebuild.training_set import TrainingSet
+
+PROBED = 8
+"""Examples that the hooks are tried on."""
+
+
+class UncoveredWarning(UserWarning):
+    """Some parameters take no part in the explanation."""
+
+
+def covered(classifier: Classifier, data: TrainingSet) -> tuple[Classifier, Layers]:
+    """The layers to explain with, and the classifier with a spec that names them where some had to be left out.
+
+    Raises:
+        SpecError: There is no such layer, a layer that the spec names cannot be covered, or the examples of a
+            batch depend on each other.
+    """
+    layers = find_layers(classifier.model, classifier.spec.curvature.layers)
+    if not layers:
+        raise SpecError("the model has no Linear or Conv2d layer to explain", field="model")
+    inputs = data.batch(data.sample(PROBED, seed=0)).inputs
+    with users_model(inputs):
+        sound = _sound(classifier, layers, inputs)
+    _warn_of_uncovered(classifier, sound)
+    return (classifier if len(sound) == len(layers) else _naming(classifier, sound)), sound
+
+
+def _sound(classifier: Classifier, layers: Layers, inputs: Tensor) -> Layers:
+    """The layers without those that hooks get wrong."""
+    model = classifier.model
+    with torch.no_grad():
+        outputs = model(inputs)
+    if not isinstance(outputs, Tensor) or not bool(outputs.isfinite().all()):
+        return layers  # the survey refuses that, and says more about it
+    gradient = _any_gradient(outputs)
+    check_examples(model, layers, inputs, gradient)
+    misused = misused_layers(model, layers, inputs, gradient)
+    sound = {name: shape for name, shape in layers.items() if name not in misused}
+    if misused and (classifier.spec.curvature.layers is not None or not sound):
+        raise SpecError(
+            f"layer {misused[0]!r} cannot be covered: its weights are also used outside of the layer's own call",
+            field="curvature.layers",
+        )
+    return sound
+
+
+def _any_gradient(outputs: Tensor) -> Tensor:
+    """A seeded one: that of the loss may be flat at these examples."""
+    return torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+
+
+def _naming(classifier: Classifier, layers: Layers) -> Classifier:
+    curvature = classifier.spec.curvature.model_copy(update={"layers": list(layers)})
+    return replace(classifier, spec=classifier.spec.model_copy(update={"curvature": curvature}))
+
+
+def _warn_of_uncovered(classifier: Classifier, layers: Layers) -> None:
+    left_out = uncovered(classifier.model, layers)
+    if left_out:
+        share = sum(left_out.values()) / sum(p.numel() for p in classifier.model.parameters())
+        names = ", ".join(list(left_out)[:5]) + (", ..." if len(left_out) > 5 else "")
+        warnings.warn(
+            f"{share:.1%} of the parameters take no part in the explanation: {names}", UncoveredWarning, stacklevel=2
+        )
