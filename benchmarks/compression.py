@@ -112,11 +112,11 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     data = TrainingSet.open(classifier, spec.dataset)
     held_out = TrainingSet.open(classifier, spec.held_out, "held_out")
     progress = StageProgress(quiet=True)
-    sizes = (len(data), len(held_out))
     truth = ground_truth(
         spec,
         options.truth,
-        sizes,
+        data,
+        held_out,
         subsets=options.subsets,
         queries=200,
         seeds=1,

@@ -12,6 +12,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
 
@@ -22,7 +23,7 @@ from proponent.audit import retraining
 from proponent.audit.checks import AuditOptions, full_audit
 from proponent.audit.rebuilding import AUDITS, audited_rebuild
 from proponent.audit.scoring import influence_matrix, open_bundle
-from proponent.audit.tuning import DAMPINGS, SECOND_DAMPINGS, SIZES, TOLERANCE
+from proponent.audit.tuning import DAMPINGS, SECOND_DAMPINGS, SIZES, TOLERANCE, Trial, choose
 from proponent.errors import SpecError
 from proponent.explainer import Explainer
 from proponent.index.bundle import read_manifest
@@ -239,3 +240,45 @@ def test_the_command_prints_and_keeps_the_figures(convex: Store) -> None:
     digest = convex.current(stores.MODEL).name
     kept = json.loads((convex.directory(stores.MODEL) / AUDITS / f"{digest}.json").read_text())
     assert figures == kept and figures["distinct_in_top_10"]["influence"] >= 10
+
+
+def test_other_data_is_retrained_on_anew(tmp_path: Path) -> None:
+    """Tensors without ids, whose file changes under the same factory."""
+    path = project(tmp_path / "project", count=60, weight_decay=0.05, dataset="Tensors")
+    store = Store(tmp_path / "store")
+    audited_rebuild(load_spec(path), store, QUIET)
+    first = audit(store, queries=20, lds_subsets=6, leave_one_out=4)
+    data = load_file(path.parent / "data.safetensors")
+    save_file({**data, "labels": data["labels"].flip(0)}, path.parent / "data.safetensors")
+    audited_rebuild(load_spec(path), store, QUIET)
+    second = audit(store, queries=20, lds_subsets=6, leave_one_out=4)
+    shutil.rmtree(store.directory(stores.MODEL) / AUDITS)
+    assert second != first
+    assert audit(store, queries=20, lds_subsets=6, leave_one_out=4) == second
+
+
+def test_fewer_examples_than_a_list_holds_are_audited(tmp_path: Path) -> None:
+    path = project(tmp_path / "project", count=6, weight_decay=0.05)
+    store = Store(tmp_path / "store")
+    audited_rebuild(load_spec(path), store, QUIET)
+    found = audit(store, queries=20, solver_queries=20)
+    assert found["distinct_in_top_10"]["influence"] == 6
+    assert found["solver"]["proponents_overlap_at_10"] == 1.0
+
+
+@pytest.mark.parametrize("scores", [(-0.1, -0.05), (float("nan"), -0.05), (-0.05, float("nan"))])
+def test_the_best_of_poor_scores_is_chosen(tmp_path: Path, scores: tuple[float, float]) -> None:
+    spec = load_spec(project(tmp_path, count=6, curvature={"kind": "ekfac"}))
+    trials = [Trial(damping, 1.0, 8, lds) for damping, lds in zip((1.0, 10.0), scores, strict=True)]
+    assert choose(spec, trials).chosen.lds == -0.05
+    with pytest.raises(SpecError, match="no setting has a score"):
+        choose(spec, [Trial(1.0, 1.0, 8, float("nan"))])
+
+
+def test_a_check_that_retrains_names_the_key_it_needs(tmp_path: Path) -> None:
+    path = project(tmp_path / "project", count=20, weight_decay=0.05)
+    store = Store(tmp_path / "store")
+    audited_rebuild(load_spec(tiny.change(path, training=None)), store, QUIET)
+    for options in ({"lds_subsets": 2}, {"leave_one_out": 2}, {"label_noise": 0.2}):
+        with pytest.raises(SpecError, match="'training' is missing"):
+            audit(store, queries=5, **options)

@@ -47,11 +47,16 @@ def load_classifier(
     spec: ModelSpec, *, weights: Path | None = None, device: torch.device | None = None
 ) -> Classifier:
     """Builds the model of a spec and loads its weights (``weights`` overrides the spec's file)."""
-    target = device or pick_device(spec.device)
     model = build_model(spec)
-    state = read_weights(weights or spec.weights_path)
-    _load_state(model, state, weights or spec.weights_path)
-    model = model.to(target).eval()
+    path = weights or spec.weights_path
+    _load_state(model, read_weights(path), path)
+    return classifier_of(spec, model, device=device)
+
+
+def classifier_of(spec: ModelSpec, model: nn.Module, *, device: torch.device | None = None) -> Classifier:
+    """A spec with a model that has its weights already; it is moved, and converted to single precision."""
+    target = device or pick_device(spec.device)
+    model = model.to(target).float().eval()
     return Classifier(
         spec=spec,
         model=model,

@@ -74,7 +74,8 @@ def full_audit(opened: Opened, options: AuditOptions, progress: StageProgress) -
 def distinct(opened: Opened, queries: int) -> dict[str, int]:
     """How many different examples fill the top ten proponents of the queries, by measure."""
     positions = list(range(min(queries, len(opened.held_out))))
-    found = {m.value: influence_matrix(opened, positions, m).topk(TOP, dim=1).indices for m in Measure}
+    top = min(TOP, len(opened.data))
+    found = {m.value: influence_matrix(opened, positions, m).topk(top, dim=1).indices for m in Measure}
     return {name: len(set(indices.flatten().tolist())) for name, indices in found.items()}
 
 
@@ -83,7 +84,8 @@ def lds(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[
     truth = ground_truth(
         opened.explainer.classifier.spec,
         options.directory / "retrained",
-        (len(opened.data), len(opened.held_out)),
+        opened.data,
+        opened.held_out,
         subsets=options.lds_subsets,
         queries=options.queries,
         seeds=options.seeds,
@@ -115,7 +117,8 @@ def leave_one_out(opened: Opened, options: AuditOptions, progress: StageProgress
     removed = _mixed(scores, options.leave_one_out)
     masks = torch.ones(len(removed) + 1, len(opened.data), dtype=torch.bool)
     masks[torch.arange(1, len(masks)), removed] = False
-    directory = options.directory / "leave-one-out" / recipe_digest(spec, [*positions, -1, *removed.tolist()])
+    digest = recipe_digest(spec, opened.data, opened.held_out, [*positions, -1, *removed.tolist()])
+    directory = options.directory / "leave-one-out" / digest
     losses = retrained_losses(Retraining(spec, 0, tuple(positions), directory), masks, progress, options.jobs)
     real, predicted = (losses[1:] - losses[0]).flatten(), (scores[:, removed].mT / len(opened.data)).flatten()
     slope = float((real * predicted).sum() / predicted.square().sum())
@@ -160,7 +163,8 @@ def solver(opened: Opened, options: AuditOptions, progress: StageProgress) -> di
     product = (hessian_matvec if exact else ggn_matvec)(
         classifier.model, classifier.loss, batches, layers, weight_decay=classifier.spec.weight_decay
     )
-    positions = list(range(options.solver_queries))
+    positions = list(range(min(options.solver_queries, len(opened.held_out))))
+    top = min(TOP, len(opened.data))
     scaled, gradients = scaled_gradients(classifier, layers, opened.held_out.batch(positions))
     right = flat_gradients(gradients).double().mT.to(next(classifier.model.parameters()))
     for side in progress.track("solve", [right], 1):
@@ -172,8 +176,8 @@ def solver(opened: Opened, options: AuditOptions, progress: StageProgress) -> di
         "iterations": report.iterations,
         "converged": bool(report.converged),
         "spearman": float(spearman(ours, reference).mean()),
-        "proponents_overlap_at_10": float(top_overlap(ours, reference, TOP).mean()),
-        "opponents_overlap_at_10": float(top_overlap(-ours, -reference, TOP).mean()),
+        "proponents_overlap_at_10": float(top_overlap(ours, reference, top).mean()),
+        "opponents_overlap_at_10": float(top_overlap(-ours, -reference, top).mean()),
     }
 
 

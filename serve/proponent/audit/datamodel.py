@@ -13,6 +13,7 @@ from torch import Tensor
 from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
 from proponent.errors import SpecError
 from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.training_set import TrainingSet
 from proponent.spec import ModelSpec
 
 
@@ -34,7 +35,8 @@ class GroundTruth:
 def ground_truth(
     spec: ModelSpec,
     directory: Path,
-    sizes: tuple[int, int],
+    data: TrainingSet,
+    held_out: TrainingSet,
     *,
     subsets: int,
     queries: int,
@@ -47,7 +49,8 @@ def ground_truth(
     Args:
         spec: What is retrained.
         directory: Where finished models' losses are kept.
-        sizes: Number of training and of held-out examples.
+        data: The training set.
+        held_out: The held-out set.
         subsets: Number of halves.
         queries: Number of held-out examples whose losses are recorded.
         seeds: Trainings of each half; their losses are averaged.
@@ -56,13 +59,13 @@ def ground_truth(
     """
     if subsets < 2:
         raise SpecError(f"the number of subsets is {subsets}, expected at least 2", field="subsets")
-    train_size, held_out_size = sizes
     generator = torch.Generator().manual_seed(5)
-    positions = torch.randperm(held_out_size, generator=generator)[:queries].sort().values.tolist()
-    masks = half_subsets(train_size, subsets, seed=6)
+    positions = torch.randperm(len(held_out), generator=generator)[:queries].sort().values.tolist()
+    masks = half_subsets(len(data), subsets, seed=6)
+    digest = recipe_digest(spec, data, held_out, positions)
     runs = [
         retrained_losses(
-            Retraining(spec, seed, tuple(positions), directory / f"{recipe_digest(spec, positions)}-{seed}"),
+            Retraining(spec, seed, tuple(positions), directory / f"{digest}-{seed}"),
             masks,
             progress,
             jobs,
@@ -72,7 +75,8 @@ def ground_truth(
     return GroundTruth(positions, masks, torch.stack(runs).mean(dim=0))
 
 
-def recipe_digest(spec: ModelSpec, positions: list[int]) -> str:
-    """What retrained models depend on, and nothing else: neither the weights served nor the curvature."""
-    parts = spec.model_dump(mode="json", exclude={"curvature", "weights", "expected_accuracy", "device", "name"})
-    return hashlib.sha256(json.dumps([parts, positions], sort_keys=True).encode()).hexdigest()[:16]
+def recipe_digest(spec: ModelSpec, data: TrainingSet, held_out: TrainingSet, positions: list[int]) -> str:
+    """What retrained models' losses depend on, and nothing else: neither the weights served nor the curvature."""
+    recipe = spec.model_dump(mode="json", exclude={"curvature", "weights", "expected_accuracy", "device", "name"})
+    parts = [recipe, data.fingerprint(), held_out.fingerprint(), positions]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -12,16 +12,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from proponent.classifier import build_model, load_loss, load_transform, pick_device, resolve
-from proponent.datasets import materialise
+from proponent.classifier import Classifier, build_model, classifier_of, load_loss, pick_device, resolve
 from proponent.errors import SpecError
 from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.training_set import Batch, TrainingSet
 from proponent.spec import ModelSpec, parse_spec
 from proponent.training import seeded
 
@@ -93,25 +92,27 @@ def _retrain_to_file(content: dict[str, object], job: Retraining, number: int, m
 def retrain(spec: ModelSpec, positions: Sequence[int], seed: int, queries: Sequence[int]) -> Tensor:
     """Trains from scratch on some training examples; held-out losses [Q] float64 at the true labels."""
     model = trained_model(spec, positions, seed)
-    device = pick_device(spec.device)
-    wanted, truth = materialise(_dataset(spec, "held_out"), load_transform(spec), queries)
+    wanted = _read(classifier_of(spec, model), "held_out", queries)
     with torch.no_grad():
-        outputs = model(wanted.to(device)).double()
-        return load_loss(spec).per_example(outputs, truth.to(device)).cpu()
+        outputs = model(wanted.inputs).double()
+        return load_loss(spec).per_example(outputs, wanted.labels).cpu()
 
 
 def trained_model(spec: ModelSpec, positions: Sequence[int] | None, seed: int) -> nn.Module:
     """A model of the spec trained from scratch on some (or all) training examples, in eval mode."""
-    assert spec.training is not None
-    inputs, labels = materialise(_dataset(spec, "dataset"), load_transform(spec), positions)
+    if spec.training is None:
+        raise SpecError("key 'training' is missing: retraining needs it", field="training")
     with seeded(seed):
         model = build_model(spec)
+    examples = _read(classifier_of(spec, build_model(spec)), "dataset", positions)
     train = resolve(spec, spec.training.factory, "training.factory")
     settings = {**spec.training.kwargs, "seed": seed, "device": str(pick_device(spec.device))}
+    inputs, labels = examples.inputs.cpu(), examples.labels.cpu()
     train(model, inputs, labels, load_loss(spec).per_example, weight_decay=spec.weight_decay, **settings)
     return model.eval()
 
 
-def _dataset(spec: ModelSpec, key: str) -> Any:
-    factory = getattr(spec, key)
-    return resolve(spec, factory.factory, f"{key}.factory")(**factory.kwargs)
+def _read(classifier: Classifier, key: str, positions: Sequence[int] | None) -> Batch:
+    """Some (or all) examples as a rebuild reads them."""
+    data = TrainingSet.open(classifier, getattr(classifier.spec, key), key)
+    return data.batch(range(len(data)) if positions is None else positions)

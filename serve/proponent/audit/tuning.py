@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from proponent.audit.datamodel import GroundTruth, ground_truth
 from proponent.classifier import load_classifier
 from proponent.errors import SpecError
 from proponent.rebuild.batching import batching_for
+from proponent.rebuild.built import rebuild_key
 from proponent.rebuild.compression import DEFAULT_SIZE, Compression, compress
 from proponent.rebuild.coverage import covered
 from proponent.rebuild.ekfac import fit_factors
@@ -28,7 +30,7 @@ from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import TrainingSet
-from proponent.rebuild.workspace import Workspace, workspace_key
+from proponent.rebuild.workspace import Workspace
 from proponent.spec import ModelSpec
 
 DAMPINGS = (1.0, 10.0, 100.0, 1000.0)
@@ -85,17 +87,23 @@ def tune(
     classifier = load_classifier(spec)
     data = TrainingSet.open(classifier, spec.dataset)
     held_out = TrainingSet.open(classifier, spec.held_out, "held_out")
-    sizes = (len(data), len(held_out))
     truth = ground_truth(
-        spec, directory / "retrained", sizes, subsets=subsets, queries=queries, seeds=1, jobs=jobs, progress=progress
+        spec,
+        directory / "retrained",
+        data,
+        held_out,
+        subsets=subsets,
+        queries=queries,
+        seeds=1,
+        jobs=jobs,
+        progress=progress,
     )
-    key = workspace_key({"spec": spec.model_dump(mode="json"), "weights": classifier.weights_sha256})
     classifier, layers = covered(classifier, data)
-    workspace = Workspace(directory / "tuning" / "factors", key)
+    workspace = Workspace(directory / "tuning" / "factors", rebuild_key(classifier, data.fingerprint()))
     batching = batching_for(classifier, layers, len(data), memory, batch_size)
     stages = Stages(classifier, data, layers, workspace, batching, memory, progress)
     trials = tuple(itertools.chain.from_iterable(_sweep(stages, held_out, truth)))
-    return _choose(spec, trials)
+    return choose(spec, trials)
 
 
 def _sweep(stages: Stages, held_out: TrainingSet, truth: GroundTruth) -> Iterator[list[Trial]]:
@@ -136,9 +144,17 @@ def _trials(damping: float, y: Tensor, scale: Tensor, queries: Tensor, truth: Gr
     return found
 
 
-def _choose(spec: ModelSpec, trials: Sequence[Trial]) -> Tuning:
+def choose(spec: ModelSpec, trials: Sequence[Trial]) -> Tuning:
+    """The smallest K whose score is near the best of all that are numbers.
+
+    Raises:
+        SpecError: None is.
+    """
+    trials = [trial for trial in trials if isfinite(trial.lds)]
+    if not trials:
+        raise SpecError("no setting has a score: the retrained models' losses are all the same", field="training")
     best = max(trials, key=lambda trial: trial.lds)
-    enough = [t for t in trials if t.lds >= TOLERANCE * best.lds]
+    enough = [t for t in trials if t.lds >= best.lds - (1 - TOLERANCE) * abs(best.lds)]
     chosen = min(enough, key=lambda trial: (trial.embedding_size, -trial.lds))
     reason = (
         f"damping {chosen.damping:g}, second damping {chosen.second_damping:g}, K {chosen.embedding_size}: "

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from proponent.attribution.embedding import InfluenceEmbedding
 from proponent.attribution.layers import uncovered
+from proponent.classifier import Classifier
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
 from proponent.index.catalog import CatalogEntry, write_catalog
@@ -25,9 +26,17 @@ from proponent.rebuild.rows_stage import unit_rows
 from proponent.rebuild.stages import Stages
 from proponent.rebuild.survey import Survey
 from proponent.rebuild.training_set import TrainingSet, thumbnail
+from proponent.rebuild.workspace import workspace_key
 from proponent.spec import dump_spec
 
 LIBRARIES = ("proponent", "torch", "torchvision", "faiss-gpu", "faiss-cpu", "numpy", "safetensors")
+
+
+def rebuild_key(classifier: Classifier, dataset_sha256: str) -> str:
+    """What every stage of a rebuild depends on."""
+    spec = classifier.spec.model_dump(mode="json")
+    parts = {"spec": spec, "weights": classifier.weights_sha256, "data": dataset_sha256, "versions": versions()}
+    return workspace_key(parts)
 
 
 @dataclass(frozen=True)

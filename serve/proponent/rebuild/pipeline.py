@@ -16,7 +16,7 @@ from proponent.index.lock import changing
 from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
 from proponent.rebuild.batching import batching_for
-from proponent.rebuild.built import Built, manifest_of, versions, write_files
+from proponent.rebuild.built import Built, manifest_of, rebuild_key, write_files
 from proponent.rebuild.coverage import covered
 from proponent.rebuild.ekfac import damping_of, rebuild_ekfac
 from proponent.rebuild.exact import rebuild_exact
@@ -25,7 +25,7 @@ from proponent.rebuild.rows_stage import read_scales
 from proponent.rebuild.stages import Stages
 from proponent.rebuild.survey import STAGE, STATIONARY, Survey, store_survey, stored_survey, survey
 from proponent.rebuild.training_set import TrainingSet
-from proponent.rebuild.workspace import Workspace, workspace_key
+from proponent.rebuild.workspace import Workspace
 from proponent.spec import ModelSpec
 
 GIB = 1 << 30
@@ -106,8 +106,7 @@ def _run(
 ) -> tuple[Workspace, Path]:
     spec = classifier.spec
     [dataset_sha256] = [data.fingerprint() for _ in progress.track("read data", [None], 1)]
-    key = {"spec": spec.model_dump(mode="json"), "weights": classifier.weights_sha256, "data": dataset_sha256}
-    workspace = Workspace(store.directory(spec.name) / WORK, workspace_key(key | {"versions": versions()}))
+    workspace = Workspace(store.directory(spec.name) / WORK, rebuild_key(classifier, dataset_sha256))
     batching = batching_for(classifier, layers, len(data), options.memory, options.batch_size)
     stages = Stages(classifier, data, layers, workspace, batching, options.memory, progress)
     found = _survey(stages)

@@ -47,6 +47,7 @@ class TrainingSet:
         self._dataset = dataset
         self._classifier = classifier
         self._key = key
+        self._fingerprint: str | None = None
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or len(dataset) == 0:
             raise SpecError(
                 f"key '{key}.factory': it returned {type(dataset).__name__}, expected a map-style dataset "
@@ -96,7 +97,10 @@ class TrainingSet:
     def _read(self, position: int) -> tuple[Any, int]:
         try:
             raw, label = self._dataset[position]
-            return raw, int(label)
+            number = int(label)
+            if number != label:
+                raise ValueError(f"label {label!r} is no class number")
+            return raw, number
         except ProponentError:
             raise
         except Exception as error:  # the user's code may raise anything
@@ -129,11 +133,16 @@ class TrainingSet:
         return torch.randperm(len(self), generator=generator)[:count].sort().values.tolist()
 
     def fingerprint(self) -> str:
-        """SHA-256 of ids, labels and transformed inputs, in order.
+        """SHA-256 of ids, labels and transformed inputs, in order; read once.
 
         Raises:
             SpecError: Two examples share an id, or an example is unusable.
         """
+        if self._fingerprint is None:
+            self._fingerprint = self._digest()
+        return self._fingerprint
+
+    def _digest(self) -> str:
         digest, ids = hashlib.sha256(), set[str]()
         for position in range(len(self)):
             name = self.example_id(position)
