@@ -178,3 +178,40 @@ def test_everything_runs_on_meta(name: str) -> None:
     assert all(method(outputs, labels).shape[0] == 20 for method in methods)
     uniforms = example_uniforms(labels, 0, 0)
     assert loss.sample_labels(outputs, uniforms).shape == loss.predict(outputs).shape == (20,)
+
+
+def test_a_users_loss_may_hold_constants_in_single_precision() -> None:
+    weights = torch.tensor([0.5, 2.0, 1.0])
+    loss = get_loss(lambda outputs, labels: F.cross_entropy(outputs, labels, weight=weights, reduction="none"))
+    outputs, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).double(), torch.arange(5) % 3
+    plain, factors = get_loss("cross_entropy"), weights.double()[labels]
+    gradient = loss.output_gradient(outputs, labels)
+    assert gradient.dtype == torch.float64
+    expected = plain.output_gradient(outputs, labels) * factors[:, None]
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
+    hessian = plain.output_hessian(outputs, labels) * factors[:, None, None]
+    torch.testing.assert_close(loss.output_hessian(outputs, labels), hessian, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "message"),
+    [
+        ("cross_entropy", torch.zeros(4, 1), r"one output for each class, got outputs of shape \[4, 1\]"),
+        ("cross_entropy", torch.zeros(4), r"one output for each class, got outputs of shape \[4\]"),
+        ("nll", torch.randn(4, 3), "log-probabilities"),
+        ("bce", torch.zeros(4, 3), "one output per example"),
+    ],
+)
+def test_outputs_that_do_not_fit_the_loss_are_refused(name: str, outputs: Tensor, message: str) -> None:
+    with pytest.raises(ProponentError, match=message):
+        get_loss(name).check_outputs(outputs)
+    get_loss("nll").check_outputs(torch.randn(4, 3).log_softmax(1))
+    get_loss("hinge").check_outputs(torch.zeros(4))
+
+
+def test_a_users_loss_that_fails_is_named() -> None:
+    def broken(outputs: Tensor, labels: Tensor) -> Tensor:
+        raise KeyError("weights")
+
+    with pytest.raises(ProponentError, match="The loss raised KeyError: 'weights'"):
+        get_loss(broken).output_gradient(torch.zeros(2, 3).double(), torch.tensor([0, 1]))

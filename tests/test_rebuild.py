@@ -29,6 +29,7 @@ from proponent.rebuild import batching
 from proponent.rebuild.batching import Batching, block_size
 from proponent.rebuild.compression import default_subspace
 from proponent.rebuild.coverage import UncoveredWarning
+from proponent.rebuild.ekfac import SmallDampingWarning
 from proponent.rebuild.pipeline import (
     NotStationaryWarning,
     OmittedWarning,
@@ -379,6 +380,12 @@ def test_hinge_loss_with_broken_margins_explains_by_those_alone(tmp_path: Path) 
         shown = [*result.proponents, *result.opponents]
         assert 0 < len(shown) <= active
         assert all(float(rows.norms[int(i.example_id.removeprefix("toy/"))]) > 0 for i in shown)
+
+
+def test_damping_below_what_single_precision_resolves_is_warned_of(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path, curvature={"kind": "ekfac", "damping": 1e-8})
+    with pytest.warns(SmallDampingWarning, match="damping 1e-08"):
+        build(path)
 
 
 def test_curvature_of_nothing_is_refused_where_there_are_gradients(tmp_path: Path) -> None:

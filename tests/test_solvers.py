@@ -111,8 +111,9 @@ def test_lissa_over_batches_estimates_the_inverse_of_the_mean_not_the_mean_of_in
 
 
 def test_lissa_that_diverges_says_so() -> None:
-    with pytest.raises(CurvatureError, match="larger scale"):
-        lissa([lambda v: 100 * v], torch.ones(3), scale=1.0, depth=400)
+    for depth in (1, 30, 400):
+        with pytest.raises(CurvatureError, match="larger scale"):
+            lissa([lambda v: 100 * v], torch.ones(3), scale=1.0, depth=depth)
 
 
 def test_arnoldi_with_full_rank_is_the_dense_inverse() -> None:

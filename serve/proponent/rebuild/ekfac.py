@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
@@ -26,11 +27,18 @@ from proponent.rebuild.training_set import Batch
 
 DEFAULT_DAMPING = 100.0
 """In units of each layer's mean eigenvalue; measured best with the second stage (docs/performance.md)."""
+LEAST_DAMPING = 1e-6
+"""In the same units: less is lost in the rounding of single precision."""
+
+
+class SmallDampingWarning(UserWarning):
+    """The damping is too small for the precision of the computation."""
 
 
 def rebuild_ekfac(stages: Stages) -> tuple[SubspaceEmbedding, Compression, list[str]]:
     """Runs all stages; returns the embedding, what it is made of, and the names of the row shards."""
     settings = stages.classifier.spec.curvature
+    _warn_of_damping(stages.classifier)
     factors = fit_factors(stages)
     _check_curvature(stages, factors)
     compression, projected = compress(stages, factors, damping_of(stages.classifier))
@@ -52,6 +60,17 @@ def _check_curvature(stages: Stages, factors: Mapping[str, LayerFactors]) -> Non
             f"{settings.fisher!r}), though there are gradients: set curvature.fisher to true or empirical, or an "
             "absolute damping",
             field="curvature.fisher",
+        )
+
+
+def _warn_of_damping(classifier: Classifier) -> None:
+    damping = damping_of(classifier)
+    if classifier.spec.curvature.relative and damping < LEAST_DAMPING:
+        warnings.warn(
+            f"damping {damping:g} of each layer's mean eigenvalue is less than single precision resolves: below "
+            f"{LEAST_DAMPING:g} theta-RelatIF may be off by tens of percent, and at 0 every measure",
+            SmallDampingWarning,
+            stacklevel=2,
         )
 
 

@@ -106,7 +106,8 @@ def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Te
 
 
 def check_outputs(classifier: Classifier, outputs: Tensor) -> None:
-    """Raises SpecError where the model's outputs do not fit the spec's class names."""
+    """Raises SpecError where the model's outputs do not fit the loss or the spec's class names."""
+    classifier.loss.check_outputs(outputs)
     classes = classifier.loss.num_classes(outputs)
     if classes != len(classifier.class_names):
         raise SpecError(

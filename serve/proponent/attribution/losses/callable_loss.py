@@ -29,15 +29,21 @@ class CallableLoss(Loss):
         Raises:
             SpecError: If that is not one number per example, or it fails.
         """
-        try:
-            values = self.function(outputs, labels)
-        except Exception as error:  # the user's code may raise anything
-            raise SpecError(f"The loss raised {type(error).__name__}: {error}", field="loss") from error
+        values = self._called(outputs, labels)
         if values.shape != labels.shape:
             expected, got = tuple(labels.shape), tuple(values.shape)
             message = f"The loss must return one value per example: expected shape {expected}, got {got}."
             raise SpecError(message, field="loss")
         return values
+
+    def _called(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """In double precision where the user's code can do that: constants of its own may be single."""
+        try:
+            return self.function(outputs, labels)
+        except Exception as error:  # the user's code may raise anything
+            if outputs.dtype != torch.float64:
+                raise SpecError(f"The loss raised {type(error).__name__}: {error}", field="loss") from error
+        return self._called(outputs.float(), labels).double()
 
     def output_gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """By autograd of the summed loss."""

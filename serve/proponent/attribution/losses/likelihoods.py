@@ -12,12 +12,22 @@ from proponent.attribution.losses.loss import Loss
 from proponent.attribution.losses.outputs import binary_probabilities, is_single, one_hot, sign
 from proponent.errors import SpecError
 
+_NOT_NORMALISED = 0.05
+
 
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
     """Softmax cross-entropy of C logits."""
 
     name: str = "cross_entropy"
+
+    def check_outputs(self, outputs: Tensor) -> None:
+        """Two outputs or more."""
+        if is_single(outputs):
+            raise SpecError(
+                f"Loss {self.name} needs one output for each class, got outputs of shape {list(outputs.shape)}.",
+                field="loss",
+            )
 
     def per_example(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """``logsumexp(z) - z_y``."""
@@ -64,6 +74,17 @@ class NegativeLogLikelihood(CrossEntropy):
 
     name: str = "nll"
 
+    def check_outputs(self, outputs: Tensor) -> None:
+        """Log-probabilities: their exponentials sum to one."""
+        super().check_outputs(outputs)
+        error = float(outputs.double().logsumexp(1).abs().max())
+        if error > _NOT_NORMALISED:
+            raise SpecError(
+                f"Loss nll needs log-probabilities as outputs (log-softmax), got outputs whose exponentials sum to "
+                f"something else than 1 (log of the sum {error:.3g}).",
+                field="loss",
+            )
+
     def per_example(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """``-v_y``."""
         return F.nll_loss(outputs, labels, reduction="none")
@@ -74,6 +95,10 @@ class BinaryCrossEntropy(Loss):
     """Logistic loss of one logit, ``[B]`` or ``[B, 1]``, labels 0 and 1."""
 
     name: str = "bce"
+
+    def check_outputs(self, outputs: Tensor) -> None:
+        """One output."""
+        _single(outputs)
 
     def per_example(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """``log(1 + exp(-s z))`` with s = +1 for label 1 and -1 for label 0."""

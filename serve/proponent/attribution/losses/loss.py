@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.losses.outputs import is_single
+from proponent.errors import SpecError
 
 
 class Loss(ABC):
@@ -18,6 +19,11 @@ class Loss(ABC):
     """
 
     name: str
+
+    def check_outputs(self, outputs: Tensor) -> None:
+        """Raises SpecError where the loss is for other outputs than a model's ``outputs``."""
+        if outputs.ndim == 0:
+            raise SpecError("The model must return outputs for each example, got a single number.", field="model")
 
     @abstractmethod
     def per_example(self, outputs: Tensor, labels: Tensor) -> Tensor:
