@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from proponent.attribution.agreement import spearman, top_overlap
+from proponent.attribution.capture import eager
 from proponent.attribution.layer_gradients import LayerGradients, flat_gradients
 from proponent.attribution.layers import num_parameters
 from proponent.attribution.whitening import Whitening, whiten
@@ -69,7 +70,7 @@ def _queries(built: Built) -> Queries:
     factory, key = (spec.held_out, "held_out") if spec.held_out else (spec.dataset, "dataset")
     data = TrainingSet.open(stages.classifier, factory, key)
     fitting = stages.memory // 8 // (4 * num_parameters(stages.layers))
-    batch = data.batch(data.sample(max(1, min(QUERIES, fitting)), 4))
+    batch = data.batch(data.sample(max(1, min(QUERIES, fitting, stages.batching.block)), 4))
     scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
     phi = built.embedding.to(stages.classifier.device).embed(gradients).double()
     inside = torch.stack([gradient.sum_and_squares()[1] for gradient in gradients.values()]).sum(dim=0)
@@ -83,7 +84,7 @@ def _queries(built: Built) -> Queries:
 def _squared_norm(model: nn.Module, value: Tensor, output_gradient: Tensor) -> Tensor:
     """Of the gradient over all parameters of one input, given the gradient at its outputs; float64."""
     parameters = {name: parameter.detach().requires_grad_() for name, parameter in model.named_parameters()}
-    with torch.enable_grad():
+    with torch.enable_grad(), eager():
         outputs = functional_call(model, parameters, value[None])
     found = torch.autograd.grad(outputs, list(parameters.values()), output_gradient[None], allow_unused=True)
     norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in found if gradient is not None]

@@ -100,7 +100,7 @@ def tune(
     )
     classifier, layers = covered(classifier, data)
     workspace = Workspace(directory / "tuning" / "factors", rebuild_key(classifier, data.fingerprint()))
-    batching = batching_for(classifier, layers, len(data), memory, batch_size)
+    batching = batching_for(classifier, layers, data, memory, batch_size)
     stages = Stages(classifier, data, layers, workspace, batching, memory, progress)
     trials = tuple(itertools.chain.from_iterable(_sweep(stages, held_out, truth)))
     return choose(spec, trials)

@@ -11,14 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
-from proponent.attribution.layers import Layers, num_parameters
+from proponent.attribution.layers import Layers
 from proponent.classifier import Classifier
+from proponent.rebuild.memory import block_size, check_budget, example_bytes, matrix_bytes
 from proponent.rebuild.training_set import Batch, TrainingSet
-
-MOST_ON_CPU, MOST = 64, 512
-"""Largest blocks; above 64, blocks were measured up to 1.4 times slower per example on a processor."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +45,14 @@ class Batching:
 
 
 def batching_for(
-    classifier: Classifier, layers: Layers, examples: int, memory: int, batch_size: int | None
+    classifier: Classifier, layers: Layers, data: TrainingSet, memory: int, batch_size: int | None
 ) -> Batching:
-    """Blocks that the memory holds; see `Batching.of` for the batch size."""
-    return Batching.of(block_size(memory, _widest(classifier, layers), examples, classifier.device), batch_size)
+    """Blocks that the memory holds beside the curvature's matrices; see `Batching.of` for the batch size.
 
-
-def _widest(classifier: Classifier, layers: Layers) -> int:
-    """Numbers of one example that are held at once: all P for exact curvature, else those of one layer."""
-    if classifier.spec.curvature.kind == "exact":
-        return num_parameters(layers)
-    return max(layer.numel for layer in layers.values())
-
-
-def block_size(memory: int, numbers: int, examples: int, device: torch.device) -> int:
-    """Examples of which each takes ``numbers`` floats, in a few copies, within an eighth of the memory."""
-    most = MOST_ON_CPU if device.type == "cpu" else MOST
-    return max(1, min(most, examples, memory // 8 // (numbers * 4 * 6)))
+    Raises:
+        SpecError: The matrices alone do not fit.
+    """
+    check_budget(classifier, layers, memory)
+    rest = memory - matrix_bytes(classifier.spec.curvature.kind, layers)
+    example = example_bytes(classifier, layers, data.batch([0]).inputs)
+    return Batching.of(block_size(rest, example, len(data), classifier.device), batch_size)

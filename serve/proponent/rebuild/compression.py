@@ -18,6 +18,7 @@ from proponent.attribution.layers import num_parameters
 from proponent.attribution.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
 from proponent.attribution.whitening import Whitening, make_whitening, whiten
+from proponent.rebuild.memory import too_small
 from proponent.rebuild.rows_stage import concatenated, finished_rows, scaled_gradients, shard_ranges
 from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import Batch
@@ -113,9 +114,19 @@ def _basis(
 
 
 def _sample_size(stages: Stages, width: int) -> int:
-    """How many rows the joint basis is fitted on: z, a copy and as much again, and their products a few times."""
+    """How many rows the joint basis is fitted on: z, a copy and as much again, and their products a few times.
+
+    Raises:
+        SpecError: The memory holds fewer rows than the basis is to have directions.
+    """
     by_width, by_count = stages.memory // 4 // (4 * 4 * width), isqrt(stages.memory // 4 // (3 * 8))
-    return max(1, min(stages.classifier.spec.curvature.fit_examples, by_width, by_count))
+    settings = stages.classifier.spec.curvature
+    count = min(settings.fit_examples, by_width, by_count)
+    wanted = min(settings.embedding_size or DEFAULT_SIZE, settings.fit_examples, len(stages.data), width)
+    if count < wanted:
+        needed = 4 * wanted * max(4 * 4 * width, 3 * 8 * wanted)
+        raise too_small(stages.memory, needed, f"a joint basis of {wanted} out of {width:,} directions")
+    return count
 
 
 def _blocks(positions: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -20,6 +20,7 @@ from proponent.rebuild.built import Built, manifest_of, rebuild_key, write_files
 from proponent.rebuild.coverage import covered
 from proponent.rebuild.ekfac import damping_of, rebuild_ekfac
 from proponent.rebuild.exact import rebuild_exact
+from proponent.rebuild.memory import GIB
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import read_scales
 from proponent.rebuild.stages import Stages
@@ -28,7 +29,6 @@ from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.spec import ModelSpec
 
-GIB = 1 << 30
 OMITTED = 0.5
 """Share of training examples without a direction above which a rebuild warns."""
 
@@ -107,7 +107,7 @@ def _run(
     spec = classifier.spec
     [dataset_sha256] = [data.fingerprint() for _ in progress.track("read data", [None], 1)]
     workspace = Workspace(store.directory(spec.name) / WORK, rebuild_key(classifier, dataset_sha256))
-    batching = batching_for(classifier, layers, len(data), options.memory, options.batch_size)
+    batching = batching_for(classifier, layers, data, options.memory, options.batch_size)
     stages = Stages(classifier, data, layers, workspace, batching, options.memory, progress)
     found = _survey(stages)
     built = _build(stages)
