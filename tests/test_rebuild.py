@@ -369,7 +369,7 @@ def test_hinge_loss_with_every_margin_kept_has_no_influence_and_no_neighbours(tm
 
 def test_hinge_loss_with_broken_margins_explains_by_those_alone(tmp_path: Path) -> None:
     path = tiny.project(tmp_path, loss="hinge", trained_loss="cross_entropy", weight_decay=0.1, expected_accuracy=0)
-    with pytest.warns(NotStationaryWarning), pytest.warns(OmittedWarning, match="of 40 training examples"):
+    with pytest.warns(NotStationaryWarning):
         bundle = build(path)
     rows = Rows.of(bundle)
     active = int((rows.norms > 0).sum())
@@ -381,6 +381,18 @@ def test_hinge_loss_with_broken_margins_explains_by_those_alone(tmp_path: Path) 
         shown = [*result.proponents, *result.opponents]
         assert 0 < len(shown) <= active
         assert all(float(rows.norms[int(i.example_id.removeprefix("toy/"))]) > 0 for i in shown)
+
+
+def test_rows_that_all_lack_a_direction_are_warned_of(tmp_path: Path) -> None:
+    """Gradients that are left, but smaller than any curvature can tell."""
+    path = tiny.project(tmp_path, curvature={"kind": "ekfac"})
+    sure = {key: value * 85 for key, value in load_file(tmp_path / "weights.safetensors").items()}
+    save_file(sure, tmp_path / "weights.safetensors")
+    with (
+        pytest.warns(NotStationaryWarning),
+        pytest.warns(OmittedWarning, match="no training example has a direction"),
+    ):
+        assert read_manifest(build(path)).omitted_rows == 40
 
 
 def test_damping_below_what_single_precision_resolves_is_warned_of(tmp_path: Path) -> None:

@@ -29,16 +29,13 @@ from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.spec import ModelSpec
 
-OMITTED = 0.5
-"""Share of training examples without a direction above which a rebuild warns."""
-
 
 class NotStationaryWarning(UserWarning):
     """The model is far from a minimum of its training objective."""
 
 
 class OmittedWarning(UserWarning):
-    """Most training examples have no direction."""
+    """No training example has a direction."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +128,10 @@ def _build(stages: Stages) -> Built:
 
 
 def _warn_of_omitted(built: Built, found: Survey) -> None:
-    omitted = int((~built.scales.directed).sum())
-    if omitted > OMITTED * len(built.scales.directed) and not found.without_gradients:
+    if not bool(built.scales.directed.any()) and not found.without_gradients:
         warnings.warn(
-            f"{omitted} of {len(built.scales.directed)} training examples have no direction and are left out of both "
-            "RelatIF measures: their gradients, or the curvature along them, are zero",
+            "no training example has a direction, though some have gradients: both RelatIF measures stay empty; see "
+            "curvature.fisher and damping",
             OmittedWarning,
             stacklevel=2,
         )
