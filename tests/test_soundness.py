@@ -123,6 +123,13 @@ def test_tokens_that_pass_for_the_batch_are_refused() -> None:
         tried(Tokens(), torch.randn(4, 4, SIZE))
 
 
+def test_a_gradient_that_is_not_finite_is_named() -> None:
+    torch.manual_seed(8)
+    model = Model(lambda model, h: (h.relu() * 0).sqrt())
+    with pytest.raises(SpecError, match="layer 'first': the gradient of an example is not finite"):
+        tried(model, torch.randn(6, SIZE))
+
+
 def test_autocast_is_within_its_own_rounding() -> None:
     class Half(Model):
         def forward(self, x: Tensor) -> Tensor:

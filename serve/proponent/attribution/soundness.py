@@ -89,6 +89,9 @@ def _check_alone(outputs: Tensor, found: LayerGradients, expected_outputs: Tenso
         )
     squares = {name: gradient.sum_and_squares()[1] for name, gradient in expected.items()}
     whole = float(torch.stack(list(squares.values())).sum().sqrt())
+    for name, square in squares.items():
+        if not bool(square.isfinite().all()):
+            raise SpecError(f"layer {name!r}: the gradient of an example is not finite", field="model")
     for name, gradient in found.items():
         error = float((gradient.dense() - expected[name].dense()).norm())
         if not error <= TOLERANCE * whole:
