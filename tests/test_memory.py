@@ -16,11 +16,10 @@ from proponent.attribution.layers import find_layers
 from proponent.classifier import load_classifier
 from proponent.errors import SpecError
 from proponent.index.store import Store
-from proponent.rebuild.memory import GIB, matrix_bytes
+from proponent.rebuild.memory import GIB, MIB, matrix_bytes
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
 
-MIB = 1 << 20
 BUDGET = 384 * MIB
 MODULE = """
 import torch
@@ -93,7 +92,7 @@ def test_matrices_that_do_not_fit_are_refused(tmp_path: Path, kind: str) -> None
     spec = load_spec(tiny.project(tmp_path, curvature={"kind": kind}))
     classifier = load_classifier(spec)
     needed = matrix_bytes(kind, find_layers(classifier.model))
-    with pytest.raises(SpecError, match=r"memory of .* GiB \(--memory\) is too small: the curvature of these 111"):
+    with pytest.raises(SpecError, match=r"memory of .* MiB \(--memory\) is too small: the curvature of these 111"):
         rebuild(spec, Store(tmp_path / "store"), RebuildOptions(memory=needed - 1, quiet=True))
     assert Store(tmp_path / "store").models() == []
 
@@ -102,5 +101,5 @@ def test_a_basis_that_does_not_fit_is_refused_and_not_cut(tmp_path: Path) -> Non
     spec = load_spec(tiny.project(tmp_path, count=60, curvature={"kind": "ekfac", "embedding_size": 50}))
     layers = find_layers(load_classifier(spec).model)
     memory = matrix_bytes("ekfac", layers) + 1
-    with pytest.raises(SpecError, match="a joint basis of 50 out of 111 directions"):
+    with pytest.raises(SpecError, match=r"a joint basis of 50 out of 111 directions takes about 0\.\d+ MiB"):
         rebuild(spec, Store(tmp_path / "store"), RebuildOptions(memory=min(memory, GIB), quiet=True))

@@ -113,6 +113,17 @@ def test_examples_that_depend_on_their_batch_are_refused(name: str) -> None:
         tried(Model(MIXED[name]), torch.randn(6, SIZE))
 
 
+def test_one_output_that_depends_on_the_batch_is_enough() -> None:
+    class Centred(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            outputs = super().forward(x)
+            return torch.cat([outputs[:, :2], outputs[:, 2:] - outputs[:, 2:].mean(dim=0)], dim=1)
+
+    torch.manual_seed(9)
+    with pytest.raises(SpecError, match="the model's outputs for an example change by"):
+        tried(Centred(RIGHT["plain"]), torch.randn(6, SIZE))
+
+
 def test_rows_that_change_places_inside_are_refused() -> None:
     with pytest.raises(SpecError, match="layer 'last': the gradient of an example changes"):
         tried(Unshuffled(shuffled), torch.randn(6, SIZE))

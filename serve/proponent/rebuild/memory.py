@@ -14,7 +14,7 @@ from proponent.attribution.layers import Layers, LayerShape, num_parameters
 from proponent.classifier import Classifier, users_model
 from proponent.errors import SpecError
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 FLOAT, DOUBLE = 4, 8
 MOST_ON_CPU, MOST = 64, 512
 """Largest blocks; above 64, blocks were measured up to 1.4 times slower per example on a processor."""
@@ -32,9 +32,13 @@ def check_budget(classifier: Classifier, layers: Layers, memory: int) -> None:
 def too_small(memory: int, needed: int, what: str) -> SpecError:
     """The error of a budget that something does not fit."""
     return SpecError(
-        f"the memory of {memory / GIB:.3g} GiB (--memory) is too small: {what} takes about {needed / GIB:.3g} GiB",
+        f"the memory of {_readable(memory)} (--memory) is too small: {what} takes about {_readable(needed)}",
         field="memory",
     )
+
+
+def _readable(size: int) -> str:
+    return f"{size / GIB:.3g} GiB" if size >= GIB else f"{size / MIB:.3g} MiB"
 
 
 def matrix_bytes(kind: str, layers: Layers) -> int:
