@@ -124,6 +124,12 @@ def test_one_output_that_depends_on_the_batch_is_enough() -> None:
         tried(Centred(RIGHT["plain"]), torch.randn(6, SIZE))
 
 
+def test_a_model_that_needs_a_batch_is_refused_in_these_words() -> None:
+    torch.manual_seed(10)
+    with pytest.raises(SpecError, match=r"fails on one example alone, of shape \[1, 5\].*ValueError: Expected more"):
+        tried(Model(lambda model, h: model.momentary(h)), torch.randn(6, SIZE))
+
+
 def test_rows_that_change_places_inside_are_refused() -> None:
     with pytest.raises(SpecError, match="layer 'last': the gradient of an example changes"):
         tried(Unshuffled(shuffled), torch.randn(6, SIZE))

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from proponent.attribution.capture import CaptureSession, eager
 from proponent.attribution.layer_gradients import LayerGradient, LayerGradients
 from proponent.attribution.layers import Layers, flatten
-from proponent.errors import SpecError
+from proponent.errors import ProponentError, SpecError
 
 TOLERANCE = 1e-2
 """Relative; rounding stays far below it, also in half precision."""
@@ -48,9 +48,22 @@ def check_examples(model: nn.Module, layers: Layers, inputs: Tensor, output_grad
     outputs, together = _captured(model, layers, inputs, output_gradient)
     for position in sorted({0, len(inputs) // 2, len(inputs) - 1}) if len(inputs) > 1 else ():
         here = slice(position, position + 1)
-        alone = _captured(model, layers, inputs[here], output_gradient[here])
+        alone = _alone(model, layers, inputs[here], output_gradient[here])
         expected = {name: gradient.examples(here) for name, gradient in together.items()}
         _check_alone(*alone, outputs[here], expected)
+
+
+def _alone(model: nn.Module, layers: Layers, value: Tensor, output_gradient: Tensor) -> tuple[Tensor, LayerGradients]:
+    try:
+        return _captured(model, layers, value, output_gradient)
+    except (ProponentError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise SpecError(
+            f"the model fails on one example alone, of shape {list(value.shape)}, though not on a batch: normalisation "
+            f"over the batch? {type(error).__name__}: {error}",
+            field="model",
+        ) from error
 
 
 def _captured(
