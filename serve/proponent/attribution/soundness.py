@@ -60,8 +60,8 @@ def _alone(model: nn.Module, layers: Layers, value: Tensor, output_gradient: Ten
         raise
     except Exception as error:  # the user's code may raise anything
         raise SpecError(
-            f"the model fails on one example alone, of shape {list(value.shape)}, though not on a batch: normalisation "
-            f"over the batch? {type(error).__name__}: {error}",
+            f"the model fails on one example alone, of shape {list(value.shape)}, though not on a batch: "
+            f"normalisation over the batch? {type(error).__name__}: {error}",
             field="model",
         ) from error
 
