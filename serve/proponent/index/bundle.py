@@ -37,6 +37,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "list": list,
     "dict": dict,
 }
+# Keys that bundles of this schema version may lack: each has a default that says nothing.
+_ADDED: frozenset[str] = frozenset()
 FILES = (ROWS, SCALES, FACTORS, CATALOG, SPEC, WEIGHTS)
 
 
@@ -96,8 +98,7 @@ def read_manifest(bundle: Path) -> Manifest:
         values = json.loads(content)
     except (OSError, ValueError) as error:
         raise CorruptBundleError(f"manifest cannot be read: {path}: {error}", field=MANIFEST) from error
-    names = {entry.name for entry in fields(Manifest)} - {"digest"}
-    if not isinstance(values, dict) or set(values) != names or values["schema_version"] != SCHEMA_VERSION:
+    if not isinstance(values, dict) or not _holds_the_keys(values):
         raise CorruptBundleError(
             f"manifest does not hold the keys of schema version {SCHEMA_VERSION}: {path}", field=MANIFEST
         )
@@ -106,6 +107,12 @@ def read_manifest(bundle: Path) -> Manifest:
     digest = hashlib.sha256(content).hexdigest()
     _check_name(path, digest)
     return Manifest(**values, digest=digest)
+
+
+def _holds_the_keys(values: Mapping[str, Any]) -> bool:
+    """Every key is known; those of ``_ADDED`` may be missing, as in bundles written before they existed."""
+    known = {entry.name for entry in fields(Manifest)} - {"digest"}
+    return known - _ADDED <= set(values) <= known and values["schema_version"] == SCHEMA_VERSION
 
 
 def _check_type(path: Path, key: str, annotation: str, values: Mapping[str, Any]) -> None:
