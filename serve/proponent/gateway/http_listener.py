@@ -33,9 +33,11 @@ def listen(address: str) -> socket.socket:
     host, port = split_address(address, "http_address")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        created = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise SpecError(f"cannot listen on http_address {address!r}: {error}", field="http_address") from None
+    # asyncio turns Nagle's algorithm off only where the protocol is named, which create_server leaves at 0.
+    return socket.socket(created.family, created.type, socket.IPPROTO_TCP, created.detach())
 
 
 def http_server(app: FastAPI, settings: Settings) -> HttpServer:

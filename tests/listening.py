@@ -1,0 +1,68 @@
+"""Both doors of a gateway over fakes, listening on the loopback inside the test's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+
+from gateway_fakes import Service
+from proponent.gateway.auth import Authenticator
+from proponent.gateway.grpc_server import GrpcServer
+from proponent.gateway.http_listener import HttpServer, http_server, listen
+from proponent.gateway.http_server import create_app
+from proponent.gateway.readiness import Readiness
+from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where the doors are, and what stands behind them."""
+
+    service: Service
+    http: HttpServer
+    grpc_address: str
+    http_address: tuple[str, int]
+
+    @property
+    def url(self) -> str:
+        return "http://{}:{}".format(*self.http_address)
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=20)
+
+    def stub(self, channel: grpc.aio.Channel) -> Any:
+        return ExplanationServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+@asynccontextmanager
+async def opened(
+    directory: Path, authenticator: Authenticator | None = None, **settings: Any
+) -> AsyncIterator[Listening]:
+    anywhere = {"grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
+    service = Service(directory, authenticator, **anywhere, **settings)
+    app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings.limits)
+    rpc, http = GrpcServer(service.calls, service.metrics, service.settings), http_server(app, service.settings)
+    with listen(service.settings.http_address) as listener:
+        await rpc.start()
+        serving = asyncio.create_task(http.serve(sockets=[listener]))
+        try:
+            yield Listening(service, http, f"127.0.0.1:{rpc.port}", listener.getsockname())
+        finally:
+            http.should_exit = True
+            await asyncio.gather(serving, rpc.stop(1))
+            service.close()
+
+
+def run(directory: Path, ask: Callable[[Listening], Awaitable[None]], **settings: Any) -> None:
+    async def inside() -> None:
+        async with opened(directory, **settings) as listening:
+            await ask(listening)
+
+    asyncio.run(inside())
