@@ -66,3 +66,9 @@ def run(directory: Path, ask: Callable[[Listening], Awaitable[None]], **settings
             await ask(listening)
 
     asyncio.run(inside())
+
+
+async def until(condition: object) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.01)

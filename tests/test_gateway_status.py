@@ -70,4 +70,4 @@ def test_only_what_passes_is_worth_a_retry() -> None:
 
 
 def test_a_defect_discloses_nothing() -> None:
-    assert "secret" not in as_proponent_error(ValueError("secret")).message
+    assert "secret" not in as_proponent_error(ValueError("secret"), "id").message

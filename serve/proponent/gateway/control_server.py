@@ -19,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from proponent.errors import BusyError, InvalidInputError, ProponentError, UnavailableError
+from proponent.errors import BusyError, InvalidInputError, UnavailableError
 from proponent.gateway.control import LONGEST_LINE, SOCKET, short_path
 from proponent.gateway.rollout import Rollout
 from proponent.gateway.status import as_proponent_error
@@ -91,8 +91,6 @@ async def _reply(rollout: Rollout, line: bytes) -> dict[str, Any]:
     try:
         return {"result": await _run(rollout, _command(line))}
     except Exception as error:
-        if not isinstance(error, ProponentError):
-            _log.exception("defect", method="control")
         known = as_proponent_error(error)
         _log.warning("command failed", reason=known.reason, detail=known.message)
         return {

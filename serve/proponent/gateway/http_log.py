@@ -6,6 +6,7 @@ import time
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proponent.gateway.http_problem import problem_response
@@ -14,6 +15,7 @@ from proponent.gateway.request_id import REQUEST_ID, accept_request_id
 from proponent.gateway.status import as_proponent_error
 
 _METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
+CLIENT_CLOSED = 499  # as nginx counts a caller who left before the answer
 _PROBES = ("/healthz", "/readyz", "/metrics")
 
 _log = structlog.get_logger("proponent.http")
@@ -45,10 +47,12 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, noted)
+        except ClientDisconnect:
+            status = status or CLIENT_CLOSED
         except Exception as error:
-            _log.exception("defect", path=scope["path"], request_id=request_id)
+            known = as_proponent_error(error, request_id)
             if not status:
-                await problem_response(as_proponent_error(error))(scope, receive, noted)
+                await problem_response(known)(scope, receive, noted)
         finally:
             self._note(scope, status, time.perf_counter() - started, request_id)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,12 +14,14 @@ from starlette.responses import JSONResponse, Response
 from proponent.errors import InvalidInputError, NotFoundError, ProponentError
 from proponent.gateway.auth import Scope
 from proponent.gateway.http_body import Instance, RawImage, read_instances, read_json
+from proponent.gateway.http_disconnect import while_connected
 from proponent.gateway.http_docs import docs_response
 from proponent.gateway.http_json import image_key, parse_message, parse_query, to_json
 from proponent.gateway.http_log import RequestLog
 from proponent.gateway.http_openapi import EXPLAIN_BODY, PREDICT_BODY, PROBLEMS, QUERY_BODY
 from proponent.gateway.http_problem import answer_error, problem_response
 from proponent.gateway.metrics import Metrics
+from proponent.gateway.parts import Placed, answer_parts
 from proponent.gateway.readiness import Readiness
 from proponent.gateway.service import Call, ExplanationCalls
 from proponent.gateway.settings import Limits
@@ -70,7 +72,9 @@ class HttpDoors:
         found = {"predictions": _predictions(answers), "explanations": answers}
         return JSONResponse({**found, "bundle_digest": digest})
 
-    async def query(self, request: Request, model: str, message: Any, run: Callable[..., Awaitable[Any]]) -> Response:
+    async def query(
+        self, request: Request, model: str, message: Any, run: Callable[..., Coroutine[Any, Any, Any]]
+    ) -> Response:
         """A call about one input and a group of examples: the input's fields stand below ``query``."""
         body = await read_json(request, self.limits.body_bytes)
         query = body.pop("query", None)
@@ -78,7 +82,8 @@ class HttpDoors:
             raise InvalidInputError("field 'query' is missing, expected an object with the input", field="query")
         parse_message(body, message)
         parse_query(query, message.query, model, "query.")
-        return JSONResponse(to_json(await run(message, _call_of(request))))
+        work = run(message, self.calls.timed(_call_of(request)))
+        return JSONResponse(to_json(await while_connected(request, work)))
 
     async def _answers(
         self, request: Request, model: str, scope: Scope, ask: Ask
@@ -92,24 +97,31 @@ class HttpDoors:
         self.calls.ready(model)
         instances = await read_instances(request, self.limits.body_bytes, self.limits.instances)
         deployment = self.calls.ready(model)
+        call = replace(self.calls.timed(call), deployment=deployment)
         with deployment.in_use():
-            results = await self._ask_all(instances, ask, replace(call, deployment=deployment))
+            results = await while_connected(request, self._ask_all(instances, ask, call))
         if len(results) == 1 and isinstance(results[0], ProponentError):
             raise results[0]
         answers = [{"error": problem(r)} if isinstance(r, ProponentError) else to_json(r) for r in results]
         return answers, deployment.manifest.digest
 
     async def _ask_all(self, instances: Sequence[One], ask: Ask, call: Call) -> list[Any]:
-        slots = asyncio.Semaphore(self.limits.stream_in_flight)
+        """One answer or error for each instance, in order; one that is alone does not wait for its slot."""
 
-        async def one(instance: One) -> Any:
-            async with slots:
-                try:
-                    return await ask(instance, call)
-                except Exception as error:
-                    return _located(as_proponent_error(error), instance)
+        async def one(position: int, placed: Placed) -> tuple[int, Any]:
+            part = replace(call, placed=placed if len(instances) > 1 else None)
+            try:
+                return position, await ask(instances[position], part)
+            except Exception as error:
+                return position, _located(as_proponent_error(error, call.request_id), instances[position])
 
-        return list(await asyncio.gather(*map(one, instances)))
+        answers = answer_parts(_each(range(len(instances))), one, self.limits.stream_in_flight)
+        return [answer for _, answer in sorted([pair async for pair in answers], key=itemgetter(0))]
+
+
+async def _each(positions: Iterable[int]) -> AsyncIterator[int]:
+    for position in positions:
+        yield position
 
 
 def _add_model_routes(app: FastAPI, doors: HttpDoors) -> None:

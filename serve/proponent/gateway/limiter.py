@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import asyncio
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 
-from proponent.errors import OverloadedError
+from proponent.errors import DeadlineError, OverloadedError
 from proponent.gateway.metrics import Metrics
 
 
 class Limiter:
-    """Counts calls in flight; a call over its method's limit is refused at once."""
+    """Counts calls in flight.
+
+    A call over its method's limit is refused at once. A part of a larger call (an item of a stream, an instance of
+    a batch) waits in line instead; parts together take at most half of the slots, so that single calls find room
+    beside any number of streams.
+    """
 
     def __init__(self, limits: Mapping[str, int], metrics: Metrics) -> None:
         self._limits = dict(limits)
         self._counts: Counter[str] = Counter()
+        self._parts: Counter[str] = Counter()
+        self._line: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
         self._metrics = metrics
 
     @contextmanager
@@ -33,6 +41,49 @@ class Limiter:
             yield
         finally:
             self._change(method, -1)
+            self._call_next(method)
+
+    @asynccontextmanager
+    async def turn(self, method: str, wait_s: float) -> AsyncIterator[None]:
+        """Waits in line, then holds one of the slots that parts of larger calls may take.
+
+        Raises:
+            DeadlineError: It did not come within ``wait_s`` seconds.
+        """
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._wait(method)
+        except TimeoutError:
+            raise DeadlineError(f"no {method} slot became free within {wait_s:.3g} s") from None
+        try:
+            yield
+        finally:
+            self._leave(method)
+
+    async def _wait(self, method: str) -> None:
+        called = asyncio.get_running_loop().create_future()
+        self._line[method].append(called)
+        self._call_next(method)
+        try:
+            await called
+        except asyncio.CancelledError:
+            if called.cancelled():
+                self._line[method].remove(called)
+            else:
+                self._leave(method)
+            raise
+
+    def _call_next(self, method: str) -> None:
+        line, limit = self._line[method], self._limits[method]
+        while line and self._counts[method] < limit and self._parts[method] < max(1, limit // 2):
+            self._parts[method] += 1
+            self._change(method, 1)
+            line.popleft().set_result(None)
+
+    def _leave(self, method: str) -> None:
+        self._parts[method] -= 1
+        self._change(method, -1)
+        self._call_next(method)
 
     def _change(self, method: str, by: int) -> None:
         self._counts[method] += by

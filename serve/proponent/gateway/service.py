@@ -5,8 +5,10 @@ Both doors translate to these calls and from their errors; neither knows anythin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from google.protobuf.struct_pb2 import Struct
@@ -38,13 +40,26 @@ class Asks(Protocol):
 class Call:
     """What a transport knows of a call beside its message.
 
-    ``deployment`` makes one bundle answer every part of a call; else each part goes where requests go by then.
+    Attributes:
+        request_id: Follows the call through logs and replies.
+        authorization: Value of the header of that name.
+        timeout_s: Time that the caller gives it, from ``started``; None where there is no deadline.
+        deployment: Makes one bundle answer every part of a call; else each part goes where requests go by then.
+        placed: Of a part of a larger call, which waits for its slot instead of being refused: called when it has it.
+        started: When the call began, by the monotonic clock.
     """
 
     request_id: str = ""
     authorization: str = ""
     timeout_s: float | None = None
     deployment: Deployment | None = None
+    placed: Callable[[], None] | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def remaining_s(self, longest: float) -> float:
+        """Seconds left until the deadline, at most ``longest``."""
+        left = longest if self.timeout_s is None else self.started + self.timeout_s - time.monotonic()
+        return min(left, longest)
 
 
 class ExplanationCalls:
@@ -66,7 +81,7 @@ class ExplanationCalls:
         self._auth = authenticator
         names = ("Explain", "ScoreExamples", "EstimateRemoval", "FindFlipSet")
         limits = {"Predict": self._limits.predict, **dict.fromkeys(names, self._limits.explain)}
-        self._limiter = Limiter(limits, metrics)
+        self._limiter = Limiter({**limits, "StreamExplain": self._limits.streams}, metrics)
 
     async def predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
         """Predicts the class of one input."""
@@ -142,6 +157,14 @@ class ExplanationCalls:
         """Checks a permission before a call of many parts; scope None asks for any known token."""
         self._auth.require(call.authorization, scope)
 
+    def stream_slot(self) -> AbstractContextManager[None]:
+        """Holds a place among the open streams; raises OverloadedError."""
+        return self._limiter.slot("StreamExplain")
+
+    def timed(self, call: Call) -> Call:
+        """A call without a deadline of its own, which begins now and may last as long as any."""
+        return replace(call, timeout_s=self._settings.request_timeout_s, started=time.monotonic())
+
     def ready(self, name: str, field: str = "model") -> Deployment:
         """Where a model's requests go, which can answer now."""
         model = self._model(name, field)
@@ -178,12 +201,23 @@ class ExplanationCalls:
             )
 
     async def _ask(self, method: str, deployment: Deployment, request: WorkerRequest, call: Call) -> WorkerReply:
-        longest = self._settings.request_timeout_s
-        timeout_s = longest if call.timeout_s is None else min(call.timeout_s, longest)
+        timeout_s = call.remaining_s(self._settings.request_timeout_s)
         if timeout_s <= 0:
             raise DeadlineError("the deadline had passed before the request was read")
-        with self._limiter.slot(method), deployment.in_use():
-            return await self._worker.ask(deployment, request, timeout_s)
+        started = time.monotonic()
+        async with self._slot(method, call, timeout_s):
+            with deployment.in_use():
+                return await self._worker.ask(deployment, request, started + timeout_s - time.monotonic())
+
+    @asynccontextmanager
+    async def _slot(self, method: str, call: Call, wait_s: float) -> AsyncIterator[None]:
+        if call.placed is None:
+            with self._limiter.slot(method):
+                yield
+            return
+        async with self._limiter.turn(method, wait_s):
+            call.placed()
+            yield
 
     def _observe_search(self, model: str, reply: pb.ExplainResponse) -> None:
         for timing in reply.timings:

@@ -26,6 +26,11 @@ class Limits:
         suspects: Most rows of one page of suspects.
         predict: Predictions in flight.
         explain: Explanations in flight, exact scores, removals and flip sets counted apart by the same number.
+        streams: Streams open at the same time.
+        bodies_bytes: Request bodies held at the same time, all callers and both doors together.
+        connections: Connections of one door; fewer where the process may not open so many files.
+        idle_timeout_s: Longest time without a byte while the headers or the body of an HTTP request come in.
+        transfer_timeout_s: Longest time for one body or message to come in, and for a reply to be taken.
     """
 
     image_bytes: int = 10 * MEBIBYTE
@@ -38,6 +43,11 @@ class Limits:
     suspects: int = 10_000
     predict: int = 128
     explain: int = 64
+    streams: int = 32
+    bodies_bytes: int = 256 * MEBIBYTE
+    connections: int = 1024
+    idle_timeout_s: float = 10.0
+    transfer_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -48,6 +58,11 @@ class Limits:
     def message_bytes(self) -> int:
         """Largest gRPC request: room for an image just over its cap, so that the answer can name the field."""
         return max(self.image_bytes, self.tensor_bytes) + 8 * MEBIBYTE
+
+    @property
+    def messages(self) -> int:
+        """Messages of gRPC that come in at the same time: each may turn out to be of the largest size."""
+        return max(1, self.bodies_bytes // self.message_bytes)
 
     @property
     def reply_bytes(self) -> int:

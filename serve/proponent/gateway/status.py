@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -31,7 +32,10 @@ BODY_TOO_LARGE = "BODY_TOO_LARGE"
 UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
 METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
 RETRY_SECONDS = {"OVERLOADED": 1, "QUEUE_FULL": 1}
+DEFECT = "the service failed; its log has the details under this request's id"
 _RETRY_DEFAULT = 2
+
+_log = structlog.get_logger("proponent.gateway")
 
 # First match wins, so a kind stands before the kinds that it specialises.
 _KINDS: tuple[tuple[type[ProponentError], int, int], ...] = (
@@ -137,11 +141,12 @@ def from_item_error(item: ItemError) -> ProponentError:
     return kind(item.message, field=item.field, reason=item.reason)
 
 
-def as_proponent_error(error: Exception) -> ProponentError:
-    """The error itself, or for a defect an InternalError that discloses nothing."""
+def as_proponent_error(error: Exception, request_id: str = "") -> ProponentError:
+    """The error itself; a defect is logged with its traceback and becomes an InternalError that discloses nothing."""
     if isinstance(error, ProponentError):
         return error
-    return InternalError("the service failed; its log has the details under this request's id")
+    _log.error("defect", request_id=request_id, exc_info=error)
+    return InternalError(DEFECT)
 
 
 def _packed(message: Message) -> AnyMessage:

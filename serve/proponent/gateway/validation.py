@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import protovalidate
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from proponent.errors import InvalidInputError
 from proponent.gateway.settings import Limits
@@ -24,7 +24,22 @@ _REASONS = {
 }
 _DEFAULT_TOP_K = 10
 _LISTS = 2
+M = TypeVar("M", bound=Message)
 _validator = protovalidate.Validator()
+
+
+def parse(kind: type[M], data: bytes) -> M:
+    """A message of some kind.
+
+    Raises:
+        InvalidInputError: The bytes are no such message.
+    """
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise InvalidInputError(
+            f"{len(data)} bytes are not a serialized {kind.DESCRIPTOR.full_name}", reason="MESSAGE_MALFORMED"
+        ) from None
 
 
 def check_rules(request: Message) -> None:

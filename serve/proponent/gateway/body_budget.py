@@ -1,0 +1,64 @@
+"""Memory for request bodies: one account for all callers, so that many uploads together cannot fill the machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from proponent.errors import OverloadedError
+
+
+class Share:
+    """What one call holds of the budget; given back when its block ends."""
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self._budget = budget
+        self.size = 0
+
+    def add(self, size: int) -> None:
+        """Takes more.
+
+        Raises:
+            OverloadedError: So much is not left.
+        """
+        self._budget.take(size)
+        self.size += size
+
+
+class BodyBudget:
+    """Bytes that bodies may take together; a body counts from its first byte until its call is answered."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._freed = asyncio.Event()
+
+    @contextmanager
+    def share(self) -> Iterator[Share]:
+        """An account for one call."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self.give(share.size)
+
+    def take(self, size: int) -> None:
+        """Takes some of what is left; raises OverloadedError."""
+        if self._held + size > self._limit:
+            raise OverloadedError(
+                f"request bodies take {self._held} of {self._limit} bytes already; try again", reason="BODIES_FULL"
+            )
+        self._held += size
+
+    async def wait(self, size: int) -> None:
+        """Takes as soon as so much is left; at once where nothing else is held, so that no size waits for ever."""
+        while self._held and self._held + size > self._limit:
+            self._freed.clear()
+            await self._freed.wait()
+        self._held += size
+
+    def give(self, size: int) -> None:
+        """Gives back."""
+        self._held -= size
+        self._freed.set()

@@ -1,0 +1,151 @@
+"""Streams and batches push back instead of failing, and leave room for single calls."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import pytest
+
+from listening import Listening, run, until
+from proponent.errors import DeadlineError, OverloadedError
+from proponent.gateway.limiter import Limiter
+from proponent.gateway.metrics import Metrics
+from proponent.gateway.settings import Limits
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerReply
+
+SMALL = {"limits": Limits(explain=8, predict=8, stream_in_flight=4)}
+IMAGE = base64.b64encode(b"png").decode()
+
+
+def slow(doors: Listening) -> None:
+    """A worker that takes a moment and is overrun, as TorchServe's queue, by more than the limits allow."""
+    worker, at_once, most = doors.service.worker, 0, []
+
+    async def ask(deployment: object, request: object, timeout_s: float) -> WorkerReply:
+        nonlocal at_once
+        at_once += 1
+        most.append(at_once)
+        await asyncio.sleep(0.002)
+        at_once -= 1
+        assert at_once < 8
+        return worker.answer(request)  # type: ignore[arg-type]
+
+    worker.ask = ask  # type: ignore[method-assign]
+
+
+def items(count: int) -> Iterator[pb.StreamExplainRequest]:
+    for number in range(count):
+        request = pb.ExplainRequest(model="toy", encoded_image=b"png", request_id=str(number))
+        yield pb.StreamExplainRequest(request=request)
+
+
+async def outcomes(doors: Listening, channel: grpc.aio.Channel, count: int) -> list[str]:
+    return [answer.WhichOneof("outcome") async for answer in doors.stub(channel).StreamExplain(items(count))]
+
+
+def test_no_item_of_many_streams_is_refused(tmp_path: Path) -> None:
+    async def ask(doors: Listening) -> None:
+        slow(doors)
+        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+            found = await asyncio.gather(*(outcomes(doors, channel, 40) for _ in range(8)))
+        assert [set(each) for each in found] == [{"response"}] * 8 and sum(map(len, found)) == 320
+
+    run(tmp_path, ask, **SMALL)
+
+
+def test_no_instance_of_many_batches_is_refused(tmp_path: Path) -> None:
+    async def ask(doors: Listening) -> None:
+        slow(doors)
+        async with doors.client() as client:
+            body = {"instances": [{"image": IMAGE, "request_id": str(n)} for n in range(32)]}
+            replies = await asyncio.gather(*(client.post("/v1/models/toy:explain", json=body) for _ in range(8)))
+        for reply in replies:
+            assert [each["request_id"] for each in reply.json()["explanations"]] == [str(n) for n in range(32)]
+
+    run(tmp_path, ask, **SMALL)
+
+
+def test_single_calls_find_room_beside_streams_and_are_refused_beside_each_other(tmp_path: Path) -> None:
+    single = pb.ExplainRequest(model="toy", encoded_image=b"png")
+
+    async def ask(doors: Listening) -> None:
+        doors.service.worker.hold = held = asyncio.Event()
+        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+            streams = [asyncio.ensure_future(outcomes(doors, channel, 10)) for _ in range(5)]
+            await until(lambda: len(doors.service.worker.asked) == 4)
+            singles = [asyncio.ensure_future(doors.stub(channel).Explain(single)) for _ in range(4)]
+            await until(lambda: len(doors.service.worker.asked) == 8)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await doors.stub(channel).Explain(single)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            held.set()
+            assert len(await asyncio.gather(*singles)) == 4
+            assert [set(each) for each in await asyncio.gather(*streams)] == [{"response"}] * 5
+
+    run(tmp_path, ask, **SMALL)
+
+
+def test_waiting_ends_with_the_deadline(tmp_path: Path) -> None:
+    async def ask(doors: Listening) -> None:
+        doors.service.worker.hold = asyncio.Event()
+        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                [answer async for answer in doors.stub(channel).StreamExplain(items(10), timeout=0.3)]
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: b'proponent_requests_in_flight{method="Explain"} 0' in doors.service.metrics.text())
+        assert len(doors.service.worker.asked) == 4
+
+    run(tmp_path, ask, **SMALL)
+
+
+def test_a_stream_over_the_number_of_streams_is_refused(tmp_path: Path) -> None:
+    async def ask(doors: Listening) -> None:
+        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+            first = doors.stub(channel).StreamExplain()
+            await first.write(next(items(1)))
+            assert (await first.read()).WhichOneof("outcome") == "response"
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await outcomes(doors, channel, 1)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            await first.done_writing()
+            await first.read()
+            assert await outcomes(doors, channel, 1) == ["response"]
+
+    run(tmp_path, ask, limits=Limits(streams=1))
+
+
+def test_the_line_keeps_its_order_and_loses_nobody() -> None:
+    async def inside() -> list[int]:
+        limiter, order = Limiter({"Explain": 4}, Metrics()), []
+
+        async def part(number: int) -> None:
+            async with limiter.turn("Explain", 5):
+                order.append(number)
+                await asyncio.sleep(0)
+
+        async def impatient() -> None:
+            with suppress(DeadlineError):
+                async with limiter.turn("Explain", 0.01):
+                    raise AssertionError
+
+        with limiter.slot("Explain"), limiter.slot("Explain"), limiter.slot("Explain"), limiter.slot("Explain"):
+            waiting = [asyncio.create_task(part(n)) for n in range(3)]
+            await impatient()
+            leaving = asyncio.create_task(part(3))
+            waiting += [leaving, asyncio.create_task(part(4))]
+            await asyncio.sleep(0)
+            leaving.cancel()
+            with pytest.raises(OverloadedError), limiter.slot("Explain"):
+                pass
+        await asyncio.gather(*waiting, return_exceptions=True)
+        with limiter.slot("Explain"), limiter.slot("Explain"), limiter.slot("Explain"), limiter.slot("Explain"):
+            pass
+        return order
+
+    assert asyncio.run(inside()) == [0, 1, 2, 4]

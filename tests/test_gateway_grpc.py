@@ -1,0 +1,147 @@
+"""The gRPC door with callers who send nonsense, send nothing, leave, or take nothing: each is told and counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from listening import Listening, run, until
+from proponent.gateway.auth import Authenticator
+from proponent.gateway.settings import Limits
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+
+SERVICE = "/proponent.v1.ExplanationService/"
+CODE = grpc.StatusCode
+PREDICT = pb.PredictRequest(model="toy", encoded_image=b"png")
+
+
+def raw(channel: grpc.aio.Channel, method: str) -> Any:
+    return channel.stream_stream(SERVICE + method)
+
+
+def counted(doors: Listening, method: str, code: str) -> Callable[[], bool]:
+    line = f'duration_seconds_count{{code="{code}",method="proponent.v1.ExplanationService/{method}"}} 1.0'
+    return lambda: line in doors.service.metrics.text().decode()
+
+
+async def refusal(call: Any, *messages: bytes) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        for message in messages:
+            await call.write(message)
+        await call.done_writing()
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    return caught.value
+
+
+@pytest.mark.parametrize("method", ["Predict", "Explain", "GetModel", "ListSuspects", "EstimateRemoval"])
+def test_a_message_that_is_no_protobuf_is_bad_input(tmp_path: Path, method: str) -> None:
+    async def ask(doors: Listening) -> None:
+        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+            call = raw(channel, method)(metadata=(("x-request-id", "trace-1"),))
+            error = await refusal(call, b"\xff\xff no message")
+            info = error_details_pb2.ErrorInfo()
+            details = dict(error.trailing_metadata())
+            assert error.code() is CODE.INVALID_ARGUMENT and details["x-request-id"] == "trace-1"
+            status = status_pb2.Status.FromString(details["grpc-status-details-bin"])
+            assert status.details[0].Unpack(info) and info.reason == "MESSAGE_MALFORMED"
+            assert counted(doors, method, "INVALID_ARGUMENT")()
+            assert (await refusal(raw(channel, method)())).code() is CODE.INVALID_ARGUMENT
+
+    run(tmp_path, ask)
+
+
+def test_a_message_that_is_no_protobuf_fails_alone_in_a_stream(tmp_path: Path) -> None:
+    async def ask(doors: Listening) -> None:
+        good = pb.StreamExplainRequest(request=pb.ExplainRequest(model="toy", encoded_image=b"x", request_id="r"))
+        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+            call = raw(channel, "StreamExplain")()
+            for message in (b"\xff\xff", good.SerializeToString()):
+                await call.write(message)
+            await call.done_writing()
+            answers = [pb.StreamExplainResponse.FromString(await call.read()) for _ in range(2)]
+        assert {(a.request_id, a.WhichOneof("outcome")) for a in answers} == {("", "error"), ("r", "response")}
+
+    run(tmp_path, ask)
+
+
+def test_a_passed_deadline_and_a_caller_who_leaves_are_told_apart(tmp_path: Path) -> None:
+    async def ask(doors: Listening) -> None:
+        doors.service.worker.hold = asyncio.Event()
+        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await doors.stub(channel).Predict(PREDICT, timeout=0.5)
+            assert caught.value.code() is CODE.DEADLINE_EXCEEDED
+            await until(counted(doors, "Predict", "DEADLINE_EXCEEDED"))
+            leaving = doors.stub(channel).Predict(PREDICT, timeout=20)
+            await until(lambda: len(doors.service.worker.asked) == 2)
+            leaving.cancel()
+            await until(counted(doors, "Predict", "CANCELLED"))
+
+    run(tmp_path, ask)
+
+
+def test_a_stalled_upload_is_left_and_a_stranger_is_refused_before_it(tmp_path: Path) -> None:
+    async def ask(doors: Listening) -> None:
+        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+            call = raw(channel, "Predict")(metadata=(("authorization", "Bearer key"),))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call.read()
+            assert caught.value.code() is CODE.DEADLINE_EXCEEDED
+            assert counted(doors, "Predict", "DEADLINE_EXCEEDED")()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await raw(channel, "Predict")().read()
+            assert caught.value.code() is CODE.UNAUTHENTICATED
+            reply = await doors.stub(channel).Predict(PREDICT, metadata=(("authorization", "Bearer key"),))
+            assert reply.prediction.class_id == 1
+
+    (tmp_path / "tokens").write_text("key predict")
+    authenticator = Authenticator.from_file(tmp_path / "tokens")
+    run(tmp_path, ask, authenticator=authenticator, limits=Limits(transfer_timeout_s=0.3))
+
+
+def test_a_reply_that_is_not_taken_ends_the_call(tmp_path: Path) -> None:
+    async def ask(doors: Listening) -> None:
+        def large(request: WorkerRequest) -> WorkerReply:
+            return WorkerReply(predict=pb.PredictResponse(request_id="x" * (64 << 20)))
+
+        doors.service.worker.answer = large
+        reader, writer = await asyncio.open_connection(*doors.grpc_address.split(":"))
+        body = PREDICT.SerializeToString()
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4) + frame(1, HEADERS, flags=4))
+        writer.write(frame(0, b"\0" + len(body).to_bytes(4, "big") + body, flags=1))
+        await until(counted(doors, "Predict", "DEADLINE_EXCEEDED"))
+        writer.close()
+        await reader.read()
+
+    run(tmp_path, ask, limits=Limits(transfer_timeout_s=0.3))
+
+
+def literal(name: str, value: str) -> bytes:
+    return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
+
+
+HEADERS = b"".join(
+    literal(*pair)
+    for pair in (
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", SERVICE + "Predict"),
+        (":authority", "x"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    )
+)
+
+
+def frame(kind: int, payload: bytes = b"", flags: int = 0) -> bytes:
+    """A frame of HTTP/2, of stream 1 unless it is of settings."""
+    head = len(payload).to_bytes(3, "big") + bytes([kind, flags])
+    return head + (0 if kind == 4 else 1).to_bytes(4, "big") + payload
