@@ -105,7 +105,9 @@ def serve(
     model: Annotated[list[str] | None, typer.Option("--model", help="Models to serve; default: all.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Deployed weights, instead of the bundle's copy.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="TorchServe workers for each model.")] = 1,
-    allow_examples: Annotated[bool, typer.Option(help="Let clients read training examples (GetExample).")] = False,
+    allow_examples: Annotated[
+        bool, typer.Option(help="Let clients look up training examples and see their sources.")
+    ] = False,
     allow_thumbnails: Annotated[bool, typer.Option(help="Let clients ask for thumbnails.")] = False,
     reflection: Annotated[bool, typer.Option(help="gRPC server reflection.")] = True,
     tokens_file: Annotated[Path | None, typer.Option(help="Bearer tokens: 'TOKEN scope,scope' a line.")] = None,

@@ -83,8 +83,9 @@ def test_disclosure_is_off_by_default(damaged: RunningGateway) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         damaged.rpc.GetExample(pb.GetExampleRequest(model="sound", example_id="digits-0001"))
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
-    asked = pb.ExplainRequest(model="sound", encoded_image=GOOD, view=pb.VIEW_THUMBNAIL)
-    assert _reason(damaged, asked) == "THUMBNAILS_DISABLED"
+    for view, reason in ((pb.VIEW_THUMBNAIL, "THUMBNAILS_DISABLED"), (pb.VIEW_METADATA, "EXAMPLES_DISABLED")):
+        asked = pb.ExplainRequest(model="sound", encoded_image=GOOD, view=view)
+        assert _reason(damaged, asked) == reason
 
 
 def test_other_weights_are_refused_and_a_killed_gateway_leaves_nothing(digits: Path, tmp_path: Path) -> None:

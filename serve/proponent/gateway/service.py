@@ -13,16 +13,17 @@ from typing import Protocol
 
 from google.protobuf.struct_pb2 import Struct
 
-from proponent.errors import DeadlineError, NotFoundError, PermissionDeniedError
+from proponent.errors import DeadlineError, NotFoundError
 from proponent.gateway.auth import Authenticator, Scope
 from proponent.gateway.deployment import Deployment
+from proponent.gateway.disclosure import Disclosure
 from proponent.gateway.limiter import Limiter
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.settings import Settings
 from proponent.gateway.validation import check_explanation, check_group_size, check_input, check_rules
 from proponent.index.bundle import Manifest
-from proponent.index.catalog import CatalogEntry, Suspect
+from proponent.index.catalog import Suspect
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
@@ -79,6 +80,7 @@ class ExplanationCalls:
         self._limits = settings.limits
         self._metrics = metrics
         self._auth = authenticator
+        self._disclosure = Disclosure(settings.allow_examples, settings.allow_thumbnails)
         names = ("Explain", "ScoreExamples", "EstimateRemoval", "FindFlipSet")
         limits = {"Predict": self._limits.predict, **dict.fromkeys(names, self._limits.explain)}
         self._limiter = Limiter({**limits, "StreamExplain": self._limits.streams}, metrics)
@@ -100,6 +102,7 @@ class ExplanationCalls:
         self._allow_view(request.view, call)
         reply = (await self._ask("Explain", deployment, WorkerRequest(explain=request), call)).explain
         self._observe_search(request.model, reply)
+        self._disclosure.clear_sources(i for r in reply.results for i in (*r.proponents, *r.opponents))
         return reply
 
     async def score_examples(self, request: pb.ScoreExamplesRequest, call: Call) -> pb.ScoreExamplesResponse:
@@ -107,7 +110,9 @@ class ExplanationCalls:
         deployment = self._query(request, call)
         self._allow_view(request.query.view, call)
         check_group_size(len(request.example_ids), self._limits.influences, "example_ids")
-        return (await self._ask("ScoreExamples", deployment, WorkerRequest(score=request), call)).score
+        reply = (await self._ask("ScoreExamples", deployment, WorkerRequest(score=request), call)).score
+        self._disclosure.clear_sources(influence for result in reply.results for influence in result.scores)
+        return reply
 
     async def estimate_removal(self, request: pb.EstimateRemovalRequest, call: Call) -> pb.EstimateRemovalResponse:
         """Predicts what the removal of a group would change."""
@@ -118,13 +123,14 @@ class ExplanationCalls:
         """Looks for a group whose removal flips the prediction."""
         deployment = self._query(request, call)
         self._allow_view(request.query.view, call)
-        return (await self._ask("FindFlipSet", deployment, WorkerRequest(flip=request), call)).flip
+        reply = (await self._ask("FindFlipSet", deployment, WorkerRequest(flip=request), call)).flip
+        self._disclosure.clear_sources(reply.members)
+        return reply
 
     async def get_example(self, request: pb.GetExampleRequest, call: Call) -> pb.GetExampleResponse:
         """Looks up one training example."""
         self._auth.require(call.authorization, Scope.EXAMPLES)
-        if not self._settings.allow_examples:
-            raise PermissionDeniedError("this server does not disclose training examples", reason="EXAMPLES_DISABLED")
+        self._disclosure.require_examples()
         check_rules(request)
         contents = self._model(request.model).deployment.contents
         entry = contents.catalog.get(request.example_id)
@@ -134,7 +140,7 @@ class ExplanationCalls:
                 field="example_id",
                 reason="EXAMPLE_UNKNOWN",
             )
-        return pb.GetExampleResponse(example=_example(entry, contents.manifest))
+        return pb.GetExampleResponse(example=self._disclosure.example(entry, contents.manifest))
 
     async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         """Describes a model and its bundle."""
@@ -195,10 +201,7 @@ class ExplanationCalls:
         if view in (pb.VIEW_UNSPECIFIED, pb.VIEW_ID_ONLY):
             return
         self._auth.require(call.authorization, Scope.EXAMPLES)
-        if view == pb.VIEW_THUMBNAIL and not self._settings.allow_thumbnails:
-            raise PermissionDeniedError(
-                "this server does not disclose thumbnails", field="view", reason="THUMBNAILS_DISABLED"
-            )
+        self._disclosure.require_view(view)
 
     async def _ask(self, method: str, deployment: Deployment, request: WorkerRequest, call: Call) -> WorkerReply:
         timeout_s = call.remaining_s(self._settings.request_timeout_s)
@@ -248,18 +251,6 @@ def describe(manifest: Manifest) -> pb.GetModelResponse:
         uncovered=sorted(manifest.uncovered),
         image_size=manifest.image_size,
         image_mode=manifest.image_mode,
-    )
-
-
-def _example(entry: CatalogEntry, manifest: Manifest) -> pb.Example:
-    return pb.Example(
-        example_id=entry.example_id,
-        class_id=entry.class_id,
-        label=manifest.class_names[entry.class_id],
-        predicted_class_id=entry.predicted_class_id,
-        self_influence=entry.self_influence,
-        source=entry.source,
-        thumbnail=entry.thumbnail,
     )
 
 

@@ -115,8 +115,8 @@ class Settings:
         worker_timeout_s: A worker that takes longer for one batch is replaced.
         start_timeout_s: Longest time until a worker is ready, before TorchServe is started again.
         drain_timeout_s: Longest time that calls in flight get to finish at the end.
-        allow_examples: Whether GetExample may disclose training examples.
-        allow_thumbnails: Whether explanations may carry thumbnails.
+        allow_examples: Whether callers may look up training examples (GetExample) and be told their sources.
+        allow_thumbnails: Whether replies may carry thumbnails.
         reflection: Whether gRPC clients may ask for the schema.
     """
 

@@ -110,7 +110,8 @@ class ExplanationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetExample(self, request, context):
-        """Returns what the catalogue knows of one training example. Needs the operator's permission.
+        """Returns what the catalogue knows of one training example. PERMISSION_DENIED unless the operator serves with
+        --allow-examples and the caller's token, where tokens are asked for, has the scope "examples".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
