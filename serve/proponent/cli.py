@@ -35,7 +35,9 @@ app.command()(audit)
 @app.command()
 def train(
     preset: Annotated[str, typer.Argument(help="Name of a preset; 'list' shows them.")],
-    out: Annotated[Path, typer.Option("--out", help="Directory for weights, log and explain.yaml.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Directory for weights, log and explain.yaml; default: runs/PRESET.")
+    ] = None,
     data_root: Annotated[
         Path | None, typer.Option("--data-root", help="Folder of the data sets; default: PROPONENT_DATA.")
     ] = None,
@@ -53,6 +55,7 @@ def train(
     if preset == "list":
         typer.echo("\n".join(PRESETS))
         return
+    out = out or Path("runs") / preset
     result = train_preset(preset, out, data_root=data_root, seed=seed, epochs=epochs, limit=limit, device=device)
     typer.echo(f"training accuracy {result.accuracy:.4f}, held-out accuracy {result.held_out_accuracy:.4f}")
     typer.echo(f"spec: {out / 'explain.yaml'}")
