@@ -1,14 +1,17 @@
-"""DIVINE: the greedy choice is what exhaustive search of every step gives, and gamma = 0 is plain top-k."""
+"""DIVINE: greedy steps are those of exhaustive search, gamma = 0 is plain top-k, and 1 means the same everywhere."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -16,19 +19,25 @@ from torch.nn.functional import normalize
 import stores
 import tiny
 from proponent.attribution.divine import (
-    PoolDomain,
-    StreamedDomain,
-    facility_location,
-    mean_discrepancy,
+    FacilityLocation,
+    MeanDiscrepancy,
+    Pool,
+    Selection,
+    SumRedundancy,
+    greedy,
     median_bandwidth,
     rbf,
-    sum_redundancy,
 )
-from proponent.explainer import Explainer
+from proponent.explainer import EmbeddedQuery, Explainer, Stopwatch
+from proponent.explainer.diversity import diversify
+from proponent.index.rows import InfluenceIndex, RowScales
+from proponent.index.search import Query, search
 from proponent.index.store import Store
+from proponent.messages import options_from
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
-from proponent.results import Diversity, ExplainOptions, Explanation, Measure, NoticeCode, Redundancy
+from proponent.results import Diversity, ExplainOptions, Explanation, Measure, NoticeCode, Redundancy, Target
 from proponent.spec import load_spec
+from proponent.v1 import explanation_pb2 as pb
 
 SIGMA = 0.8
 Objective = Callable[[list[int]], float]
@@ -66,15 +75,22 @@ def objective(redundancy: Redundancy, influences: Tensor, rows: Tensor, domain: 
     return value
 
 
+TERMS = {
+    Redundancy.SUM: SumRedundancy,
+    Redundancy.FACILITY_LOCATION: FacilityLocation,
+    Redundancy.MMD: MeanDiscrepancy,
+}
+
+
+def candidates(influences: Tensor, rows: Tensor, domain: Tensor | None = None) -> Pool:
+    return Pool(influences, rows, SIGMA, None if domain is None else lambda: domain.split(7))
+
+
 def select(
     redundancy: Redundancy, influences: Tensor, rows: Tensor, domain: Tensor | None, k: int, gamma: float
 ) -> list[int]:
-    if redundancy is Redundancy.SUM:
-        return sum_redundancy(influences, rows, k, gamma, SIGMA)
-    found = PoolDomain(rows, SIGMA) if domain is None else StreamedDomain(rows, SIGMA, lambda: domain.split(7))
-    if redundancy is Redundancy.FACILITY_LOCATION:
-        return facility_location(influences, k, gamma, found)
-    return mean_discrepancy(influences, rows, k, gamma, SIGMA, found)
+    found = candidates(influences, rows, domain)
+    return greedy(found, TERMS[redundancy](found), k, gamma)
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -99,8 +115,8 @@ def test_facility_location_keeps_its_bound(gamma: float) -> None:
         influences, rows = pool(10, seed=seed)
         value = objective(Redundancy.FACILITY_LOCATION, influences, rows, rows, gamma)
         best = max(value(list(chosen)) for chosen in itertools.combinations(range(10), 3))
-        greedy = value(facility_location(influences, 3, gamma, PoolDomain(rows, SIGMA)))
-        assert (1 - 1 / math.e) * best <= greedy <= best + 1e-5
+        found = value(select(Redundancy.FACILITY_LOCATION, influences, rows, None, 3, gamma))
+        assert (1 - 1 / math.e) * best <= found <= best + 1e-5
 
 
 @pytest.mark.parametrize(("redundancy", "submodular"), [(Redundancy.SUM, True), (Redundancy.FACILITY_LOCATION, True)])
@@ -117,19 +133,104 @@ def test_terms_called_submodular_are(redundancy: Redundancy, submodular: bool) -
 
 def test_lazy_choice_computes_few_gains() -> None:
     influences, rows = pool(2000, 16)
+    lazy = FacilityLocation(candidates(influences, rows))
+    chosen = greedy(lazy.pool, lazy, 10, 0.1)
+    assert lazy.computed < 10 * 2000 / 2
+    value = objective(Redundancy.FACILITY_LOCATION, influences, rows, rows, 0.1)
+    gains = [value([*chosen[:9], other]) for other in range(2000) if other not in chosen[:9]]
+    assert value(chosen) == pytest.approx(max(gains), abs=1e-3)
 
-    class Counting(PoolDomain):
-        asked = 0
 
-        def columns(self, chosen: Tensor) -> Tensor:
-            Counting.asked += len(chosen)
-            return super().columns(chosen)
+@pytest.mark.parametrize("redundancy", [Redundancy.FACILITY_LOCATION, Redundancy.MMD])
+def test_the_data_set_is_read_once_however_many_choices_are_tried(redundancy: Redundancy) -> None:
+    influences, rows = pool(40, 8)
+    read = []
 
-    domain = Counting(rows, SIGMA)
-    assert facility_location(influences, 10, 0.1, domain) == facility_location(
-        influences, 10, 0.1, PoolDomain(rows, SIGMA)
-    )
-    assert Counting.asked < 10 * 2000 / 2
+    def domain() -> list[Tensor]:
+        read.append(1)
+        return list(pool(300, 8, seed=5)[1].split(64))
+
+    selection = Selection(Pool(influences, rows, SIGMA, domain), TERMS[redundancy], 12)
+    selection.at(1.0)
+    selection.within(0.2)
+    assert len(read) == 1
+
+
+POOLS = st.builds(
+    lambda count, size, seed, spread: (pool(count, size, seed)[0] ** spread, pool(count, size, seed)[1]),
+    st.integers(1, 24),
+    st.integers(2, 6),
+    st.integers(0, 2**20),
+    st.floats(0, 6),
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(POOLS, st.sampled_from(Redundancy), st.integers(1, 8), st.floats(0, 1), st.booleans())
+def test_no_more_influence_is_lost_than_allowed(
+    drawn: tuple[Tensor, Tensor], redundancy: Redundancy, k: int, loss: float, whole: bool
+) -> None:
+    influences, rows = drawn
+    domain = pool(30, rows.shape[1], seed=5)[1] if whole else None
+    selection = Selection(candidates(influences, rows, domain), TERMS[redundancy], k)
+    choice = selection.within(loss)
+    kept = float(influences[list(choice.members)].sum() / influences[:k].sum())
+    assert kept >= 1 - loss - 1e-12
+    assert selection.kept(choice) == pytest.approx(kept)
+    value = objective(redundancy, torch.zeros_like(influences), rows, rows if domain is None else domain, 1.0)
+    assert value(list(choice.members)) >= value(list(range(min(k, len(rows))))) - 1e-4
+    assert selection.gained(choice) >= 0
+    assert selection.within(1.0).diversity >= selection.alone.diversity
+
+
+@settings(max_examples=120, deadline=None)
+@given(POOLS, st.sampled_from(Redundancy), st.integers(1, 8), st.floats(0, 100), st.booleans())
+def test_a_choice_is_worth_as_much_as_either_end(
+    drawn: tuple[Tensor, Tensor], redundancy: Redundancy, k: int, gamma: float, unscaled: bool
+) -> None:
+    """Diversity is never paid for and not had; as the paper writes it, eq. 13 is what is compared."""
+    influences, rows = drawn
+    selection = Selection(candidates(influences, rows), TERMS[redundancy], k, unscaled=unscaled)
+    choice = selection.at(gamma)
+    assert len(choice.members) == len(set(choice.members)) == min(k, len(rows))
+    assert 0 <= selection.kept(choice) <= 1 + 1e-12
+    assert selection.gained(choice) >= -1e-9
+    if unscaled:
+        value = objective(redundancy, influences, rows, rows, gamma)
+        assert value(list(choice.members)) >= value(list(selection.plain.members)) - 1e-4 * (1 + gamma)
+
+
+def test_at_one_both_ends_are_worth_the_same() -> None:
+    """Gamma in its own unit: just below 1 plain top-k is worth more than diversity alone, just above less."""
+    influences, rows = pool(30)
+    for redundancy, term in TERMS.items():
+        selection = Selection(candidates(influences, rows), term, 6)
+        plain, alone = selection.plain, selection.alone
+        unit = (plain.influence - alone.influence) / (alone.diversity - plain.diversity)
+        for gamma, sign in ((0.99, 1), (1.01, -1)):
+            value = objective(redundancy, influences, rows, rows, gamma * unit)
+            assert sign * (value(list(plain.members)) - value(list(alone.members))) > 0
+            paper = Selection(candidates(influences, rows), term, 6, unscaled=True).at(gamma * unit)
+            assert selection.at(gamma).members == paper.members
+
+
+@pytest.mark.parametrize("redundancy", [Redundancy.FACILITY_LOCATION, Redundancy.MMD])
+def test_gamma_does_not_depend_on_the_size_of_the_data_set(redundancy: Redundancy) -> None:
+    influences, rows = pool(30)
+    domain = pool(40, seed=5)[1]
+    once = Selection(candidates(influences, rows, domain), TERMS[redundancy], 6)
+    often = Selection(candidates(influences, rows, domain.repeat(25, 1)), TERMS[redundancy], 6)
+    for gamma in (0.3, 1.0, 3.0):
+        assert once.at(gamma).members == often.at(gamma).members
+        assert once.gained(once.at(1.0)) > 0
+
+
+def test_equal_influences_leave_the_choice_to_diversity() -> None:
+    row, other = torch.eye(2)
+    found = candidates(torch.ones(11, dtype=torch.float64), torch.stack([*[row] * 10, other]))
+    for term in (SumRedundancy, FacilityLocation):
+        assert Selection(found, term, 2).at(0.5).members == (0, 10)
+        assert Selection(found, term, 2).within(0.0).members == (0, 10)
 
 
 def test_duplicates_are_not_chosen_twice() -> None:
@@ -178,7 +279,74 @@ def ask(explainer: Explainer, options: ExplainOptions) -> Explanation:
 def test_gamma_zero_is_plain_top_k(explainer: Explainer, redundancy: Redundancy) -> None:
     plain = ask(explainer, ExplainOptions(top_k=5))
     diverse = ask(explainer, ExplainOptions(top_k=5, diversity=Diversity(redundancy, gamma=0.0)))
-    assert diverse.results == plain.results
+    for result, expected in zip(diverse.results, plain.results, strict=True):
+        assert (result.proponents, result.opponents) == (expected.proponents, expected.opponents)
+        for outcome in (result.proponents_diversity, result.opponents_diversity):
+            assert outcome is not None
+            assert (outcome.influence_kept, outcome.redundancy_gained) == (1.0, 0.0)
+            assert outcome.mean_similarity == outcome.plain_similarity
+
+
+def test_a_gamma_of_one_has_an_effect_of_the_same_order_with_every_term(explainer: Explainer) -> None:
+    """What it costs, over both domains; as the paper writes them the terms keep all of the influence or little."""
+    kept = {False: [], True: []}  # type: dict[bool, list[float]]
+    for unscaled, shares in kept.items():
+        for redundancy, whole in itertools.product(Redundancy, (False, True)):
+            asked = Diversity(redundancy, whole_dataset=whole, unscaled=unscaled)
+            answer = ask(explainer, ExplainOptions((Measure.INFLUENCE,), top_k=5, diversity=asked))
+            outcome = answer.results[0].proponents_diversity
+            assert outcome is not None
+            shares.append(outcome.influence_kept)
+    assert max(kept[False]) < 0.99 and min(kept[False]) > 0.3
+    assert max(kept[True]) == 1.0
+    assert max(kept[False]) - min(kept[False]) < max(kept[True]) - min(kept[True])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("redundancy", list(Redundancy))
+def test_a_reply_says_what_diversity_cost_and_gave(explainer: Explainer, redundancy: Redundancy, whole: bool) -> None:
+    asked = Diversity(redundancy, max_influence_loss=0.1, whole_dataset=whole)
+    answer = ask(explainer, ExplainOptions(top_k=5, diversity=asked))
+    plain = ask(explainer, ExplainOptions(top_k=5))
+    for result, expected in zip(answer.results, plain.results, strict=True):
+        ends = (
+            (result.proponents, expected.proponents, result.proponents_diversity),
+            (result.opponents, expected.opponents, result.opponents_diversity),
+        )
+        for found, strongest, outcome in ends:
+            assert outcome is not None
+            kept = sum(i.score for i in found) / sum(i.score for i in strongest)
+            assert outcome.influence_kept == pytest.approx(kept) and kept >= 0.9 - 1e-9
+            assert len(found) == 5
+            assert 0 <= outcome.mean_similarity <= 1
+            assert outcome.redundancy_gained >= 0
+            if redundancy is Redundancy.SUM:
+                assert outcome.mean_similarity <= outcome.plain_similarity
+
+
+def test_rows_without_a_direction_are_not_covered(store: Store) -> None:
+    """Two bundles that differ by rows without a direction choose alike over the whole data set."""
+    whole = Explainer.load(store.current(stores.MODEL))
+    scales = whole.index.scales
+    asked = [
+        ExplainOptions(top_k=5, diversity=Diversity(redundancy, whole_dataset=True, candidates=20))
+        for redundancy in (Redundancy.FACILITY_LOCATION, Redundancy.MMD)
+    ]
+    before = [ask(whole, options).results for options in asked]
+    rows = len(whole.index)
+    blank = torch.zeros(200, whole.index._codes.shape[1], dtype=torch.float16)
+    more = {name: torch.cat([value, torch.zeros(200, dtype=value.dtype)]) for name, value in vars(scales).items()}
+    padded = InfluenceIndex(None, torch.cat([whole.index._codes, blank]), RowScales(**more), whole.index.size)
+    assert len(padded) == rows + 200
+    [query] = whole.embed(tiny.inputs(1), [Target()], Stopwatch())
+    assert isinstance(query, EmbeddedQuery)
+    [ends] = search(padded, [Query(query.direction, query.norm, 20)], tuple(Measure))
+    for options, results in zip(asked, before, strict=True):
+        assert options.diversity is not None
+        for result in results:
+            chosen, outcome = diversify(ends[result.measure][0], options.diversity, 5, padded, None)
+            assert chosen.scores == [i.score for i in result.proponents]
+            assert outcome == result.proponents_diversity
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -215,8 +383,28 @@ def test_the_command_line_asks_for_diversity(store: Store, tmp_path: Path) -> No
     ask_for = ("explain", tmp_path / "x.png", "--top-k", "4", "--measure", "influence")
     plain = stores.output(*ask_for, store=store)["results"]
     zero = stores.output(*ask_for, "--diverse", "mmd", "--gamma", "0", store=store)["results"]
-    assert zero == plain
-    diverse = stores.output(*ask_for, "--diverse", "sum-redundancy", "--gamma", "5", store=store)["results"]
-    assert diverse != plain
-    refused = stores.run(*ask_for, "--diverse", "nonsense", store=store)
-    assert (refused.returncode, "facility-location" in refused.stderr) == (2, True)
+    assert zero[0]["proponents"] == plain[0]["proponents"] and zero[0]["opponents"] == plain[0]["opponents"]
+    left_out = stores.output(*ask_for, "--diverse", "mmd", store=store)["results"]
+    assert left_out == stores.output(*ask_for, "--diverse", "mmd", "--gamma", "1", store=store)["results"]
+    assert left_out[0]["proponents"] != plain[0]["proponents"]
+    assert 0 < left_out[0]["proponents_diversity"]["influence_kept"] < 1
+    lossless = stores.output(*ask_for, "--diverse", "mmd", "--max-influence-loss", "0.05", store=store)["results"]
+    assert lossless[0]["proponents_diversity"]["influence_kept"] >= 0.95
+    assert lossless[0]["opponents_diversity"]["influence_kept"] >= 0.95
+    paper = stores.output(*ask_for, "--diverse", "facility-location", "--unscaled", store=store)["results"]
+    assert paper != stores.output(*ask_for, "--diverse", "facility-location", store=store)["results"]
+    for wrong, expected in (
+        (("--diverse", "nonsense"), "facility-location"),
+        (("--diverse", "mmd", "--gamma", "1", "--max-influence-loss", "0.1"), "expected one of them"),
+    ):
+        refused = stores.run(*ask_for, *wrong, store=store)
+        assert (refused.returncode, expected in refused.stderr) == (2, True)
+
+
+def test_gamma_left_out_is_one_and_zero_is_zero() -> None:
+    """Clients of before the field had presence send nothing for 0, and get the default."""
+    options = [options_from(pb.ExplainRequest(diversity=d)) for d in (pb.Diversity(), pb.Diversity(gamma=0.0))]
+    assert [o.diversity.gamma for o in options if o.diversity] == [1.0, 0.0]
+    both = pb.Diversity.FromString(pb.Diversity(gamma=0.5).SerializeToString() + b"\x31" + struct.pack("<d", 0.2))
+    assert both.WhichOneof("strength") == "max_influence_loss"
+    assert pb.Diversity(gamma=0.5).SerializeToString() == b"\x11" + struct.pack("<d", 0.5)

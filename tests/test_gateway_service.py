@@ -64,6 +64,7 @@ REFUSED = [
     ({"filter": pb.Filter(allow_class_ids=[-1])}, "filter.allow_class_ids", "CLASS_UNKNOWN"),
     ({"filter": pb.Filter(exclude_example_ids=["a", ""])}, "filter.exclude_example_ids[1]", "INVALID_INPUT"),
     ({"diversity": pb.Diversity(gamma=float("nan"))}, "diversity.gamma", "INVALID_INPUT"),
+    ({"diversity": pb.Diversity(max_influence_loss=1.1)}, "diversity.max_influence_loss", "INVALID_INPUT"),
     ({"diversity": pb.Diversity(redundancy=7)}, "diversity.redundancy", "INVALID_INPUT"),
     ({"request_id": "x" * 257}, "request_id", "INVALID_INPUT"),
 ]

@@ -56,11 +56,13 @@ OPTIONS = st.builds(
     | st.builds(
         Diversity,
         redundancy=st.sampled_from(Redundancy),
-        gamma=st.floats(0, 1e300),
+        gamma=st.just(1.0) | st.floats(0, 1e300),
         candidates=st.integers(1, 2**32 - 1),
         bandwidth=st.none() | st.floats(1e-300, 1e300),
         whole_dataset=st.booleans(),
-    ),
+        unscaled=st.booleans(),
+    )
+    | st.builds(Diversity, max_influence_loss=st.floats(0, 1)),
     view=st.sampled_from(View),
 )
 
@@ -85,7 +87,11 @@ def request_of(options: ExplainOptions) -> pb.ExplainRequest:
         request.target.class_id = target.class_id
     if diversity is not None:
         request.diversity.redundancy = REDUNDANCIES[diversity.redundancy]
-        request.diversity.gamma = diversity.gamma
+        if diversity.max_influence_loss is not None:
+            request.diversity.max_influence_loss = diversity.max_influence_loss
+        elif diversity.gamma != 1:  # what is left out is 1
+            request.diversity.gamma = diversity.gamma
+        request.diversity.unscaled = diversity.unscaled
         request.diversity.candidates = diversity.candidates
         request.diversity.bandwidth = diversity.bandwidth or 0
         request.diversity.whole_dataset = diversity.whole_dataset
@@ -105,7 +111,7 @@ def test_what_is_left_out_has_its_default() -> None:
     )
     assert not options_from(pb.ExplainRequest()).filter.active
     assert options_from(pb.ExplainRequest(diversity=pb.Diversity())).diversity == Diversity(
-        Redundancy.SUM, 0.0, 1000, None, False
+        Redundancy.SUM, 1.0, None, 1000, None, False, False
     )
     assert options_from(pb.ExplainRequest(measures=[pb.MEASURE_UNSPECIFIED])).measures == tuple(Measure)
 
@@ -126,6 +132,7 @@ def test_class_zero_is_not_taken_for_no_class() -> None:
         ({"diversity": {"redundancy": 42}}, "diversity.redundancy", "INVALID_INPUT"),
         ({"diversity": {"gamma": -1.0}}, "diversity.gamma", "INVALID_INPUT"),
         ({"diversity": {"gamma": float("nan")}}, "diversity.gamma", "INVALID_INPUT"),
+        ({"diversity": {"max_influence_loss": 1.5}}, "diversity.max_influence_loss", "INVALID_INPUT"),
         ({"diversity": {"bandwidth": float("inf")}}, "diversity.bandwidth", "INVALID_INPUT"),
     ],
 )

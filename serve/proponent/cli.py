@@ -159,7 +159,13 @@ def explain(
     diverse: Annotated[
         str | None, typer.Option(help="DIVINE selection by sum-redundancy, facility-location or mmd.")
     ] = None,
-    gamma: Annotated[float, typer.Option(min=0, help="Weight of --diverse; 0 gives plain top-k.")] = 1.0,
+    gamma: Annotated[
+        float | None, typer.Option(min=0, help="Weight of --diverse; 0 gives plain top-k; default: 1.")
+    ] = None,
+    max_influence_loss: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Instead of --gamma: share of the influence to lose at most.")
+    ] = None,
+    unscaled: Annotated[bool, typer.Option(help="--gamma weighs the term as the paper writes it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Explain one image with the current bundle, without a service.
@@ -181,6 +187,8 @@ def explain(
         against=against,
         diverse=diverse,
         gamma=gamma,
+        max_influence_loss=max_influence_loss,
+        unscaled=unscaled,
     )
     if as_json:
         typer.echo(MessageToJson(reply, preserving_proto_field_name=True))

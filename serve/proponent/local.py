@@ -23,7 +23,9 @@ def explain_file(
     class_id: int | None = None,
     against: int | None = None,
     diverse: str | None = None,
-    gamma: float = 1.0,
+    gamma: float | None = None,
+    max_influence_loss: float | None = None,
+    unscaled: bool = False,
 ) -> pb.ExplainResponse:
     """Explains an image file with a bundle, thumbnails included.
 
@@ -35,8 +37,19 @@ def explain_file(
     request.top_k = top_k
     request.view = pb.VIEW_THUMBNAIL
     if diverse is not None:
-        request.diversity.CopyFrom(pb.Diversity(redundancy=redundancy_number(diverse), gamma=gamma))  # type: ignore[arg-type]
+        request.diversity.CopyFrom(_diversity(diverse, gamma, max_influence_loss, unscaled))
     return answer(bundle, WorkerRequest(explain=request)).explain
+
+
+def _diversity(term: str, gamma: float | None, max_influence_loss: float | None, unscaled: bool) -> pb.Diversity:
+    if gamma is not None and max_influence_loss is not None:
+        raise InvalidInputError(
+            f"gamma {gamma:g} and max_influence_loss {max_influence_loss:g} were both given, expected one of them",
+            field="diversity.strength",
+        )
+    strength = {"gamma": gamma, "max_influence_loss": max_influence_loss}
+    given = {name: value for name, value in strength.items() if value is not None}
+    return pb.Diversity(redundancy=redundancy_number(term), unscaled=unscaled, **given)  # type: ignore[arg-type]
 
 
 def query_message(

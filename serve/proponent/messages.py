@@ -22,6 +22,7 @@ from proponent.errors import (
 )
 from proponent.results import (
     Diversity,
+    DiversityOutcome,
     ExplainOptions,
     Explanation,
     Filter,
@@ -39,7 +40,8 @@ from proponent.results import (
 from proponent.v1 import explanation_pb2 as pb
 
 DEFAULT_TOP_K = 10
-DEFAULT_CANDIDATES = 1000
+DEFAULT_CANDIDATES = Diversity().candidates
+DEFAULT_GAMMA = Diversity().gamma
 
 MEASURES: Mapping[int, Measure] = {
     pb.MEASURE_INFLUENCE: Measure.INFLUENCE,
@@ -111,20 +113,23 @@ def _diversity(diversity: pb.Diversity) -> Diversity:
         raise InvalidInputError(f"redundancy {diversity.redundancy} is unknown", field="diversity.redundancy")
     _check_weight(diversity.gamma, "gamma")
     _check_weight(diversity.bandwidth, "bandwidth")
+    _check_weight(diversity.max_influence_loss, "max_influence_loss", most=1.0)
+    strength = diversity.WhichOneof("strength")
     return Diversity(
         redundancy=REDUNDANCIES[diversity.redundancy],
-        gamma=diversity.gamma,
+        gamma=diversity.gamma if strength == "gamma" else DEFAULT_GAMMA,
+        max_influence_loss=diversity.max_influence_loss if strength == "max_influence_loss" else None,
         candidates=diversity.candidates or DEFAULT_CANDIDATES,
         bandwidth=diversity.bandwidth or None,
         whole_dataset=diversity.whole_dataset,
+        unscaled=diversity.unscaled,
     )
 
 
-def _check_weight(value: float, name: str) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise InvalidInputError(
-            f"diversity.{name} is {value}, expected a finite number >= 0", field=f"diversity.{name}"
-        )
+def _check_weight(value: float, name: str, most: float = math.inf) -> None:
+    if not (math.isfinite(value) and 0 <= value <= most):
+        expected = "a finite number >= 0" if most == math.inf else f"0 to {most:g}"
+        raise InvalidInputError(f"diversity.{name} is {value}, expected {expected}", field=f"diversity.{name}")
 
 
 def _view(number: int) -> View:
@@ -154,6 +159,8 @@ def explain_response(explanation: Explanation, request_id: str) -> pb.ExplainRes
                 measure=_MEASURE_NUMBERS[result.measure],  # type: ignore[arg-type]
                 proponents=[influence_message(influence) for influence in result.proponents],
                 opponents=[influence_message(influence) for influence in result.opponents],
+                proponents_diversity=_outcome_message(result.proponents_diversity),
+                opponents_diversity=_outcome_message(result.opponents_diversity),
             )
             for result in explanation.results
         ],
@@ -217,6 +224,10 @@ def flip_response(found: FlipSet) -> pb.FindFlipSetResponse:
 def influence_message(influence: Influence) -> pb.Influence:
     """One training example of an answer as a message."""
     return pb.Influence(**vars(influence))
+
+
+def _outcome_message(outcome: DiversityOutcome | None) -> pb.DiversityOutcome | None:
+    return None if outcome is None else pb.DiversityOutcome(**vars(outcome))
 
 
 def notice_message(notice: Notice) -> pb.Notice:

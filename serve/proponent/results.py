@@ -65,12 +65,34 @@ class Influence:
 
 
 @dataclass(frozen=True)
+class DiversityOutcome:
+    """What a diverse list costs and gives, beside plain top-k of the same candidates.
+
+    Attributes:
+        influence_kept: Sum of the list's scores over that of plain top-k, 0..1.
+        redundancy_gained: What the redundancy term gains, 0 for plain top-k, 1 for what is chosen for the term alone.
+        mean_similarity: Mean RBF kernel of the list's pairs, 0..1.
+        plain_similarity: The same of plain top-k.
+    """
+
+    influence_kept: float
+    redundancy_gained: float
+    mean_similarity: float
+    plain_similarity: float
+
+
+@dataclass(frozen=True)
 class MeasureResult:
-    """Both ends of one measure: proponents from the highest score, opponents from the lowest."""
+    """Both ends of one measure: proponents from the highest score, opponents from the lowest.
+
+    The outcomes are those of a diverse selection; None where none was asked for, or the end is empty.
+    """
 
     measure: Measure
     proponents: Sequence[Influence]
     opponents: Sequence[Influence]
+    proponents_diversity: DiversityOutcome | None = None
+    opponents_diversity: DiversityOutcome | None = None
 
 
 @dataclass(frozen=True)
@@ -186,13 +208,25 @@ class Filter:
 
 @dataclass(frozen=True)
 class Diversity:
-    """A DIVINE selection: weight ``gamma`` >= 0, ``candidates`` from each end, RBF ``bandwidth`` (None: median)."""
+    """A DIVINE selection.
+
+    Attributes:
+        redundancy: The term.
+        gamma: Its weight >= 0: 0 is plain top-k, and at 1 plain top-k is worth as much as diversity alone.
+        max_influence_loss: Share of plain top-k's influence that may be lost, 0..1; takes gamma's place.
+        candidates: Size of the pool taken from each end.
+        bandwidth: Of the RBF kernel; None for the median rule.
+        whole_dataset: Whether sums run over all training examples instead of the pool.
+        unscaled: Whether gamma multiplies the term as the paper writes it.
+    """
 
     redundancy: Redundancy = Redundancy.SUM
     gamma: float = 1.0
+    max_influence_loss: float | None = None
     candidates: int = 1000
     bandwidth: float | None = None
     whole_dataset: bool = False
+    unscaled: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from proponent.index.bundle import Manifest
 from proponent.index.catalog import Catalog, CatalogEntry
 from proponent.index.search import Hits
 from proponent.results import (
+    DiversityOutcome,
     ExplainOptions,
     Influence,
     Measure,
@@ -17,6 +18,9 @@ from proponent.results import (
     NoticeCode,
     View,
 )
+
+Outcomes = Mapping[Measure, tuple[DiversityOutcome | None, DiversityOutcome | None]]
+"""What diverse proponents and opponents cost and give, by measure."""
 
 NOTHING = (Hits([], []), Hits([], []))
 INERT = Notice(
@@ -44,14 +48,21 @@ class Answers:
         self._omitted = omitted
         self._inert = inert
 
-    def results(self, found: Mapping[Measure, tuple[Hits, Hits]], option: ExplainOptions) -> list[MeasureResult]:
+    def results(
+        self, found: Mapping[Measure, tuple[Hits, Hits]], outcomes: Outcomes, option: ExplainOptions
+    ) -> list[MeasureResult]:
         """Both ends of each measure asked for, in the order of ``Measure``."""
         hits = {measure: found.get(measure, NOTHING) for measure in Measure if measure in option.measures}
         rows = [row for ends in hits.values() for end in ends for row in end.rows]
         entries = self._catalog.by_rows(rows, thumbnails=option.view >= View.THUMBNAIL)
         return [
-            MeasureResult(measure, *(self.influences(end.rows, end.scores, entries, option.view) for end in ends))
-            for measure, ends in hits.items()
+            MeasureResult(
+                measure,
+                self.influences(proponents.rows, proponents.scores, entries, option.view),
+                self.influences(opponents.rows, opponents.scores, entries, option.view),
+                *outcomes.get(measure, ()),
+            )
+            for measure, (proponents, opponents) in hits.items()
         ]
 
     def influences(

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from proponent.attribution.divine import (
-    Domain,
-    PoolDomain,
-    StreamedDomain,
-    facility_location,
-    mean_discrepancy,
+    FacilityLocation,
+    MeanDiscrepancy,
+    Pool,
+    Selection,
+    SumRedundancy,
+    Term,
     median_bandwidth,
-    sum_redundancy,
 )
 from proponent.index.rows import InfluenceIndex
 from proponent.index.search import Hits
-from proponent.results import Diversity, Notice, NoticeCode, Redundancy
+from proponent.results import Diversity, DiversityOutcome, Notice, NoticeCode, Redundancy
 
+DiverseHits = tuple[Hits, DiversityOutcome | None]
+"""A list, and what its diversity cost and gave; None where it is empty."""
+TERMS: Mapping[Redundancy, type[Term]] = {
+    Redundancy.SUM: SumRedundancy,
+    Redundancy.FACILITY_LOCATION: FacilityLocation,
+    Redundancy.MMD: MeanDiscrepancy,
+}
 MAX_CANDIDATES = 5000
 """Largest pool: its kernel matrix takes 100 MB and half a second."""
 
@@ -29,8 +36,8 @@ def pool_size(diversity: Diversity | None, top_k: int) -> int:
     return top_k if diversity is None else max(top_k, min(diversity.candidates, MAX_CANDIDATES))
 
 
-def diversify(hits: Hits, diversity: Diversity, k: int, index: InfluenceIndex, alive: Tensor | None) -> Hits:
-    """The DIVINE choice of k from one end, strongest first; with gamma = 0 the first k as they are.
+def diversify(hits: Hits, diversity: Diversity, k: int, index: InfluenceIndex, alive: Tensor | None) -> DiverseHits:
+    """The DIVINE choice of k from one end, strongest first, and its outcome; with gamma = 0 the first k as they are.
 
     Args:
         hits: The pool, strongest first.
@@ -39,32 +46,33 @@ def diversify(hits: Hits, diversity: Diversity, k: int, index: InfluenceIndex, a
         index: Where the unit rows are.
         alive: [N] bool, the rows that count as D where all of it is asked for; None for all.
     """
-    if diversity.gamma == 0 or not hits.rows:
-        return Hits(hits.rows[:k], hits.scores[:k])
-    candidates = index.unit_rows(hits.rows)
+    if not hits.rows:
+        return hits, None
+    pool = _pool(hits, diversity, index, alive)
+    selection = Selection(pool, TERMS[diversity.redundancy], k, unscaled=diversity.unscaled)
+    loss = diversity.max_influence_loss
+    choice = selection.at(diversity.gamma) if loss is None else selection.within(loss)
+    outcome = DiversityOutcome(
+        selection.kept(choice),
+        selection.gained(choice),
+        pool.mean_similarity(choice.members),
+        pool.mean_similarity(selection.plain.members),
+    )
+    return Hits([hits.rows[c] for c in choice.members], [hits.scores[c] for c in choice.members]), outcome
+
+
+def _pool(hits: Hits, diversity: Diversity, index: InfluenceIndex, alive: Tensor | None) -> Pool:
+    rows = index.unit_rows(hits.rows)
     strengths = torch.tensor(hits.scores, dtype=torch.float64).abs()
-    influences = (strengths / strengths.max()).to(candidates.device)
-    chosen = sorted(_select(influences, candidates, diversity, k, index, alive))
-    return Hits([hits.rows[c] for c in chosen], [hits.scores[c] for c in chosen])
+    bandwidth = diversity.bandwidth or median_bandwidth(rows)
+    counted = index.scales.directed if alive is None else index.scales.directed & alive
 
+    def domain() -> Iterable[Tensor]:
+        for place, block in index.blocks():
+            yield block[counted[place].to(block.device)]
 
-def _select(
-    influences: Tensor, candidates: Tensor, diversity: Diversity, k: int, index: InfluenceIndex, alive: Tensor | None
-) -> list[int]:
-    bandwidth = diversity.bandwidth or median_bandwidth(candidates)
-    if diversity.redundancy is Redundancy.SUM:
-        return sum_redundancy(influences, candidates, k, diversity.gamma, bandwidth)
-
-    def all_rows() -> Iterable[Tensor]:
-        for place, rows in index.blocks():
-            yield rows if alive is None else rows[alive[place].to(rows.device)]
-
-    domain: Domain = PoolDomain(candidates, bandwidth)
-    if diversity.whole_dataset:
-        domain = StreamedDomain(candidates, bandwidth, all_rows)
-    if diversity.redundancy is Redundancy.FACILITY_LOCATION:
-        return facility_location(influences, k, diversity.gamma, domain)
-    return mean_discrepancy(influences, candidates, k, diversity.gamma, bandwidth, domain)
+    influences = (strengths / strengths.max()).to(rows.device)
+    return Pool(influences, rows, bandwidth, domain if diversity.whole_dataset else None)
 
 
 def candidates_notice(diversity: Diversity, used: int) -> list[Notice]:

@@ -167,7 +167,7 @@ class Explainer:
     ) -> Explanation:
         return Explanation(
             prediction=query.prediction,
-            results=self._answers.results(found.ends, option),
+            results=self._answers.results(found.ends, found.outcomes, option),
             target_class_id=query.target,
             bundle_digest=self.manifest.digest,
             quality=Quality(self.manifest.curvature, self.manifest.kept_energy, self.manifest.audit),

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from proponent.errors import NotFoundError, ProponentError
-from proponent.explainer.diversity import candidates_notice, diversify, pool_size
+from proponent.explainer.answers import Outcomes
+from proponent.explainer.diversity import DiverseHits, candidates_notice, diversify, pool_size
 from proponent.explainer.query import EmbeddedQuery
 from proponent.index.catalog import Catalog
 from proponent.index.rows import InfluenceIndex
@@ -27,6 +28,7 @@ class Found:
 
     ends: Ends = field(default_factory=dict)
     notices: Sequence[Notice] = ()
+    outcomes: Outcomes = field(default_factory=dict)
 
 
 class Retrieval:
@@ -91,14 +93,13 @@ class Retrieval:
         asked = {measure: ends[measure] for measure in option.measures}
         smallest = min(len(hits.rows) for pair in asked.values() for hits in pair)
         notices += candidates_notice(option.diversity, smallest)
-        return Found({m: self._diverse(pair, option.diversity, option.top_k) for m, pair in asked.items()}, notices)
+        chosen = {m: self._diverse(pair, option.diversity, option.top_k) for m, pair in asked.items()}
+        lists = {m: (proponents[0], opponents[0]) for m, (proponents, opponents) in chosen.items()}
+        return Found(lists, notices, {m: (pros[1], cons[1]) for m, (pros, cons) in chosen.items()})
 
-    def _diverse(self, ends: tuple[Hits, Hits], diversity: Diversity, k: int) -> tuple[Hits, Hits]:
-        proponents, opponents = ends
-        return (
-            diversify(proponents, diversity, k, self.index, self.alive()),
-            diversify(opponents, diversity, k, self.index, self.alive()),
-        )
+    def _diverse(self, ends: tuple[Hits, Hits], diversity: Diversity, k: int) -> tuple[DiverseHits, DiverseHits]:
+        proponents, opponents = (diversify(hits, diversity, k, self.index, self.alive()) for hits in ends)
+        return proponents, opponents
 
     def _eligible(self, chosen: Filter) -> Tensor | None:
         """Rows that may appear, [N] bool, or None for all."""

@@ -48,10 +48,12 @@ _OPTIONS: dict[str, Any] = {
         "type": "object",
         "properties": {
             "redundancy": {"type": "string", "enum": ["sum", "facility-location", "mmd"]},
-            "gamma": {"type": "number", "minimum": 0},
+            "gamma": {"type": "number", "minimum": 0, "default": 1},
+            "max_influence_loss": {"type": "number", "minimum": 0, "maximum": 1},
             "candidates": {"type": "integer"},
             "bandwidth": {"type": "number", "minimum": 0},
             "whole_dataset": {"type": "boolean"},
+            "unscaled": {"type": "boolean"},
         },
     },
     "view": {"type": "string", "enum": ["id-only", "metadata", "thumbnail"], "default": "id-only"},

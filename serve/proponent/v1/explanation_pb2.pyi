@@ -114,18 +114,22 @@ class Filter(_message.Message):
     def __init__(self, allow_class_ids: _Optional[_Iterable[int]] = ..., deny_class_ids: _Optional[_Iterable[int]] = ..., exclude_example_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Diversity(_message.Message):
-    __slots__ = ("redundancy", "gamma", "candidates", "bandwidth", "whole_dataset")
+    __slots__ = ("redundancy", "gamma", "max_influence_loss", "candidates", "bandwidth", "whole_dataset", "unscaled")
     REDUNDANCY_FIELD_NUMBER: _ClassVar[int]
     GAMMA_FIELD_NUMBER: _ClassVar[int]
+    MAX_INFLUENCE_LOSS_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     BANDWIDTH_FIELD_NUMBER: _ClassVar[int]
     WHOLE_DATASET_FIELD_NUMBER: _ClassVar[int]
+    UNSCALED_FIELD_NUMBER: _ClassVar[int]
     redundancy: Redundancy
     gamma: float
+    max_influence_loss: float
     candidates: int
     bandwidth: float
     whole_dataset: bool
-    def __init__(self, redundancy: _Optional[_Union[Redundancy, str]] = ..., gamma: _Optional[float] = ..., candidates: _Optional[int] = ..., bandwidth: _Optional[float] = ..., whole_dataset: _Optional[bool] = ...) -> None: ...
+    unscaled: bool
+    def __init__(self, redundancy: _Optional[_Union[Redundancy, str]] = ..., gamma: _Optional[float] = ..., max_influence_loss: _Optional[float] = ..., candidates: _Optional[int] = ..., bandwidth: _Optional[float] = ..., whole_dataset: _Optional[bool] = ..., unscaled: _Optional[bool] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("model", "encoded_image", "tensor", "measures", "top_k", "target", "filter", "diversity", "view", "request_id")
@@ -173,15 +177,31 @@ class Influence(_message.Message):
     thumbnail: bytes
     def __init__(self, example_id: _Optional[str] = ..., score: _Optional[float] = ..., rank: _Optional[int] = ..., class_id: _Optional[int] = ..., label: _Optional[str] = ..., predicted_class_id: _Optional[int] = ..., self_influence: _Optional[float] = ..., source: _Optional[str] = ..., thumbnail: _Optional[bytes] = ...) -> None: ...
 
+class DiversityOutcome(_message.Message):
+    __slots__ = ("influence_kept", "redundancy_gained", "mean_similarity", "plain_similarity")
+    INFLUENCE_KEPT_FIELD_NUMBER: _ClassVar[int]
+    REDUNDANCY_GAINED_FIELD_NUMBER: _ClassVar[int]
+    MEAN_SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    PLAIN_SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    influence_kept: float
+    redundancy_gained: float
+    mean_similarity: float
+    plain_similarity: float
+    def __init__(self, influence_kept: _Optional[float] = ..., redundancy_gained: _Optional[float] = ..., mean_similarity: _Optional[float] = ..., plain_similarity: _Optional[float] = ...) -> None: ...
+
 class MeasureResult(_message.Message):
-    __slots__ = ("measure", "proponents", "opponents")
+    __slots__ = ("measure", "proponents", "opponents", "proponents_diversity", "opponents_diversity")
     MEASURE_FIELD_NUMBER: _ClassVar[int]
     PROPONENTS_FIELD_NUMBER: _ClassVar[int]
     OPPONENTS_FIELD_NUMBER: _ClassVar[int]
+    PROPONENTS_DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    OPPONENTS_DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     measure: Measure
     proponents: _containers.RepeatedCompositeFieldContainer[Influence]
     opponents: _containers.RepeatedCompositeFieldContainer[Influence]
-    def __init__(self, measure: _Optional[_Union[Measure, str]] = ..., proponents: _Optional[_Iterable[_Union[Influence, _Mapping]]] = ..., opponents: _Optional[_Iterable[_Union[Influence, _Mapping]]] = ...) -> None: ...
+    proponents_diversity: DiversityOutcome
+    opponents_diversity: DiversityOutcome
+    def __init__(self, measure: _Optional[_Union[Measure, str]] = ..., proponents: _Optional[_Iterable[_Union[Influence, _Mapping]]] = ..., opponents: _Optional[_Iterable[_Union[Influence, _Mapping]]] = ..., proponents_diversity: _Optional[_Union[DiversityOutcome, _Mapping]] = ..., opponents_diversity: _Optional[_Union[DiversityOutcome, _Mapping]] = ...) -> None: ...
 
 class Notice(_message.Message):
     __slots__ = ("code", "message", "count")
