@@ -49,7 +49,7 @@ async def opened(
     service = Service(directory, authenticator, **anywhere, **settings)
     app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings.limits)
     rpc, http = GrpcServer(service.calls, service.metrics, service.settings), http_server(app, service.settings)
-    with listen(service.settings.http_address) as listener:
+    with listen(service.settings.http_address, service.settings.limits.connections) as listener:
         await rpc.start()
         serving = asyncio.create_task(http.serve(sockets=[listener]))
         try:

@@ -16,7 +16,7 @@ import pytest
 from gateway_fakes import Service, echo
 from proponent.errors import MismatchError, UnavailableError
 from proponent.gateway.http_docs import docs_page
-from proponent.gateway.http_json import to_json
+from proponent.gateway.http_reply import to_json
 from proponent.gateway.http_server import create_app
 from proponent.gateway.readiness import Readiness
 from proponent.v1 import explanation_pb2 as pb

@@ -7,6 +7,22 @@ can branch on it. The kind decides the status code (see ``gateway.status``).
 from __future__ import annotations
 
 
+def printable(text: str, keep: str = "\n\t") -> str:
+    r"""Text of a stranger with what cannot be seen as escapes: control characters, surrogates, marks of direction.
+
+    Args:
+        text: Any text.
+        keep: Characters that stay as they are.
+
+    Example:
+        >>> printable("a\x1b[2Jb")
+        'a\\x1b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
 class ProponentError(Exception):
     """Base of all errors with a message meant for the user.
 
@@ -19,9 +35,9 @@ class ProponentError(Exception):
     default_reason = "INTERNAL"
 
     def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.field = field
+        super().__init__(printable(message))
+        self.message = printable(message)
+        self.field = printable(field)
         self.reason = reason or self.default_reason
 
 

@@ -27,11 +27,15 @@ class Share:
 
 
 class BodyBudget:
-    """Bytes that bodies may take together; a body counts from its first byte until its call is answered."""
+    """Bytes that bodies may take together; a body counts from its first byte until its call is answered.
+
+    Attributes:
+        held: Bytes held now.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held = 0
+        self.held = 0
         self._freed = asyncio.Event()
 
     @contextmanager
@@ -45,20 +49,20 @@ class BodyBudget:
 
     def take(self, size: int) -> None:
         """Takes some of what is left; raises OverloadedError."""
-        if self._held + size > self._limit:
+        if self.held + size > self._limit:
             raise OverloadedError(
-                f"request bodies take {self._held} of {self._limit} bytes already; try again", reason="BODIES_FULL"
+                f"request bodies take {self.held} of {self._limit} bytes already; try again", reason="BODIES_FULL"
             )
-        self._held += size
+        self.held += size
 
     async def wait(self, size: int) -> None:
         """Takes as soon as so much is left; at once where nothing else is held, so that no size waits for ever."""
-        while self._held and self._held + size > self._limit:
+        while self.held and self.held + size > self._limit:
             self._freed.clear()
             await self._freed.wait()
-        self._held += size
+        self.held += size
 
     def give(self, size: int) -> None:
         """Gives back."""
-        self._held -= size
+        self.held -= size
         self._freed.set()

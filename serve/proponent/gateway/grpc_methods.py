@@ -21,7 +21,6 @@ from grpc_status import rpc_status
 
 from proponent.errors import DeadlineError, InvalidInputError, ProponentError
 from proponent.gateway.auth import Scope
-from proponent.gateway.body_budget import BodyBudget
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.request_id import REQUEST_ID, accept_request_id
 from proponent.gateway.service import Call, ExplanationCalls
@@ -70,7 +69,7 @@ class ExplanationMethods:
         self._calls = calls
         self._metrics = metrics
         self._limits = limits
-        self._bodies = BodyBudget(limits.bodies_bytes)
+        self._bodies = calls.bodies
         self._reading = asyncio.Semaphore(limits.messages)
 
     def handlers(self) -> grpc.GenericRpcHandler:

@@ -10,9 +10,15 @@ from grpc_reflection.v1alpha import reflection
 
 from proponent.errors import SpecError
 from proponent.gateway.grpc_methods import SERVICE, ExplanationMethods
+from proponent.gateway.listener import connection_limit
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Security, Settings
+
+# Calls of one connection; a client keeps those over it back by itself.
+_STREAMS = 256
+# A connection without a call is closed after this; clients open another one unseen.
+_IDLE_MS = 300_000
 
 
 class GrpcServer:
@@ -49,7 +55,16 @@ class GrpcServer:
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
+    limits = settings.limits
+    idle_ms, transfer_ms = (round(1000 * s) for s in (limits.idle_timeout_s, limits.transfer_timeout_s))
     return [
+        ("grpc.max_allowed_incoming_connections", connection_limit(limits.connections)),
+        ("grpc.max_concurrent_streams", _STREAMS),
+        ("grpc.server_handshake_timeout_ms", idle_ms),
+        ("grpc.http2.settings_timeout", idle_ms),
+        ("grpc.max_connection_idle_ms", _IDLE_MS),
+        ("grpc.keepalive_time_ms", transfer_ms),
+        ("grpc.keepalive_timeout_ms", idle_ms),
         ("grpc.max_receive_message_length", settings.limits.message_bytes),
         ("grpc.max_send_message_length", settings.limits.reply_bytes),
         ("grpc.so_reuseport", 0),

@@ -1,9 +1,8 @@
-"""Between JSON and the proto's messages.
+"""From JSON to the proto's messages.
 
 Field names are the proto's, in snake_case or camelCase; enum values may leave out their prefix
 (``"influence"``, ``"theta-relatif"``, ``"thumbnail"``). An input is an image in base64 (``image``,
-``image_b64`` or ``encoded_image``) or a tensor (nested lists, or the proto's own form). Replies are written
-with every field, in snake_case; 64-bit integers are JSON numbers.
+``image_b64`` or ``encoded_image``) or a tensor (nested lists, or the proto's own form).
 """
 
 from __future__ import annotations
@@ -12,30 +11,18 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf import json_format
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from proponent.errors import InvalidInputError
 from proponent.v1 import explanation_pb2 as pb
 
 IMAGE_KEYS = ("image", "image_b64", "encoded_image")
-_INT64 = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 _FIELD_IN_MESSAGE = (re.compile(r'no field named "([^"]+)"'), re.compile(r"Failed to parse (\w+) field"))
 M = TypeVar("M", bound=Message)
-
-
-def to_json(message: Message) -> dict[str, Any]:
-    """A message as a JSON object."""
-    values = json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    _restore_integers(values, message.DESCRIPTOR)
-    return values
 
 
 def parse_query(values: Mapping[str, Any], request: M, model: str, path: str = "") -> M:
@@ -134,27 +121,6 @@ def _enum(value: Any, kind: Any, prefix: str, path: str) -> Any:
         known = ", ".join(key.removeprefix(prefix).lower() for key in kind.keys()[1:])
         raise _bad(f"value {value!r} is unknown, expected one of {known}", path, f"{prefix}UNKNOWN")
     return name
-
-
-def _restore_integers(values: dict[str, Any], descriptor: Any) -> None:
-    """ProtoJSON writes 64-bit integers as text; every reader of it takes numbers too."""
-    for field in descriptor.fields:
-        if field.name not in values or not _holds_int64(field):
-            continue
-        value = values[field.name]
-        if field.message_type is None:
-            values[field.name] = [int(each) for each in value] if isinstance(value, list) else int(value)
-            continue
-        for each in value if isinstance(value, list) else [value]:
-            _restore_integers(each, field.message_type)
-
-
-@cache
-def _holds_int64(field: FieldDescriptor) -> bool:
-    kind = field.message_type
-    if kind is None:
-        return field.cpp_type in _INT64
-    return not kind.full_name.startswith("google.") and any(_holds_int64(inner) for inner in kind.fields)
 
 
 def _snake(key: str) -> str:

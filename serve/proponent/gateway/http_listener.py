@@ -5,11 +5,15 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from proponent.errors import SpecError
+from proponent.gateway.http_connection import BoundedConnection
+from proponent.gateway.listener import Listener, connection_limit
 from proponent.gateway.settings import Settings, split_address
 
 _BACKLOG = 1024
@@ -24,8 +28,8 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-def listen(address: str) -> socket.socket:
-    """A listening socket.
+def listen(address: str, connections: int) -> Listener:
+    """A listening socket that takes so many connections at most.
 
     Raises:
         SpecError: The address cannot be listened on.
@@ -36,8 +40,7 @@ def listen(address: str) -> socket.socket:
         created = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise SpecError(f"cannot listen on http_address {address!r}: {error}", field="http_address") from None
-    # asyncio turns Nagle's algorithm off only where the protocol is named, which create_server leaves at 0.
-    return socket.socket(created.family, created.type, socket.IPPROTO_TCP, created.detach())
+    return Listener(created, connection_limit(connections))
 
 
 def http_server(app: FastAPI, settings: Settings) -> HttpServer:
@@ -46,6 +49,7 @@ def http_server(app: FastAPI, settings: Settings) -> HttpServer:
     client_ca = security.tls_client_ca
     config = uvicorn.Config(
         app,
+        http=cast(Any, partial(BoundedConnection, limits=settings.limits)),
         log_config=None,
         access_log=False,
         lifespan="off",

@@ -13,13 +13,15 @@ from starlette.responses import JSONResponse, Response
 
 from proponent.errors import InvalidInputError, NotFoundError, ProponentError
 from proponent.gateway.auth import Scope
-from proponent.gateway.http_body import Instance, RawImage, read_instances, read_json
+from proponent.gateway.http_body import BodyReader
 from proponent.gateway.http_disconnect import while_connected
 from proponent.gateway.http_docs import docs_response
-from proponent.gateway.http_json import image_key, parse_message, parse_query, to_json
+from proponent.gateway.http_json import parse_message
 from proponent.gateway.http_log import RequestLog
 from proponent.gateway.http_openapi import EXPLAIN_BODY, PREDICT_BODY, PROBLEMS, QUERY_BODY
 from proponent.gateway.http_problem import answer_error, problem_response
+from proponent.gateway.http_queries import Asked, Query
+from proponent.gateway.http_reply import json_response, to_json
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.parts import Placed, answer_parts
 from proponent.gateway.readiness import Readiness
@@ -28,8 +30,7 @@ from proponent.gateway.settings import Limits
 from proponent.gateway.status import as_proponent_error, problem
 from proponent.v1 import explanation_pb2 as pb
 
-One = Instance | RawImage
-Ask = Callable[[One, Call], Awaitable[Any]]
+Ask = Callable[[Query, Call], Awaitable[Any]]
 
 
 def create_app(calls: ExplanationCalls, metrics: Metrics, readiness: Readiness, limits: Limits) -> FastAPI:
@@ -39,7 +40,7 @@ def create_app(calls: ExplanationCalls, metrics: Metrics, readiness: Readiness, 
     app.add_exception_handler(ProponentError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)
     app.add_middleware(RequestLog, metrics=metrics)
-    doors = HttpDoors(calls, limits)
+    doors = HttpDoors(calls, limits, BodyReader(limits))
     _add_model_routes(app, doors)
     _add_example_routes(app, doors)
     _add_operation_routes(app, metrics, readiness)
@@ -52,70 +53,68 @@ class HttpDoors:
 
     calls: ExplanationCalls
     limits: Limits
+    bodies: BodyReader
 
     async def predict(self, request: Request, model: str) -> Response:
         """Predictions for one or several instances."""
 
-        async def ask(one: One, call: Call) -> Any:
-            return await self.calls.predict(one.fill(pb.PredictRequest(), model), call)
+        async def ask(query: Query, call: Call) -> Any:
+            return await self.calls.predict(query.read(pb.PredictRequest()), call)
 
-        answers, digest = await self._answers(request, model, Scope.PREDICT, ask)
-        return JSONResponse({"predictions": _predictions(answers), "bundle_digest": digest})
+        answers, digest = await self._answers(request, Asked("PredictRequest", model), Scope.PREDICT, ask)
+        return json_response({"predictions": _predictions(answers), "bundle_digest": digest})
 
     async def explain(self, request: Request, model: str) -> Response:
         """Predictions and explanations for one or several instances."""
 
-        async def ask(one: One, call: Call) -> Any:
-            return await self.calls.explain(one.fill(pb.ExplainRequest(), model), call)
+        async def ask(query: Query, call: Call) -> Any:
+            return await self.calls.explain(query.read(pb.ExplainRequest()), call)
 
-        answers, digest = await self._answers(request, model, Scope.EXPLAIN, ask)
+        answers, digest = await self._answers(request, Asked("ExplainRequest", model), Scope.EXPLAIN, ask)
         found = {"predictions": _predictions(answers), "explanations": answers}
-        return JSONResponse({**found, "bundle_digest": digest})
+        return json_response({**found, "bundle_digest": digest})
 
     async def query(
         self, request: Request, model: str, message: Any, run: Callable[..., Coroutine[Any, Any, Any]]
     ) -> Response:
         """A call about one input and a group of examples: the input's fields stand below ``query``."""
-        body = await read_json(request, self.limits.body_bytes)
-        query = body.pop("query", None)
-        if not isinstance(query, dict):
-            raise InvalidInputError("field 'query' is missing, expected an object with the input", field="query")
-        parse_message(body, message)
-        parse_query(query, message.query, model, "query.")
-        work = run(message, self.calls.timed(_call_of(request)))
-        return JSONResponse(to_json(await while_connected(request, work)))
+        call = _call_of(request)
+        self.calls.allow(Scope.EXPLAIN, call)
+        with self.calls.bodies.share() as share:
+            message.MergeFromString(await self.bodies.message(request, share, Asked(type(message).__name__, model)))
+            return json_response(await while_connected(request, run(message, self.calls.timed(call))))
 
-    async def _answers(
-        self, request: Request, model: str, scope: Scope, ask: Ask
-    ) -> tuple[list[dict[str, Any]], str]:
-        """One JSON object for each instance, all of the bundle whose digest is returned.
+    async def _answers(self, request: Request, asked: Asked, scope: Scope, ask: Ask) -> tuple[list[Any], str]:
+        """A message, or the problem of an error, for each instance, all of the bundle whose digest is returned.
 
         A bad instance fails only itself, unless it is the only one.
         """
         call = _call_of(request)
         self.calls.allow(scope, call)
-        self.calls.ready(model)
-        instances = await read_instances(request, self.limits.body_bytes, self.limits.instances)
-        deployment = self.calls.ready(model)
-        call = replace(self.calls.timed(call), deployment=deployment)
-        with deployment.in_use():
-            results = await while_connected(request, self._ask_all(instances, ask, call))
+        self.calls.ready(asked.model)
+        with self.calls.bodies.share() as share:
+            queries = await self.bodies.queries(request, share, asked)
+            deployment = self.calls.ready(asked.model)
+            call = replace(self.calls.timed(call), deployment=deployment)
+            with deployment.in_use():
+                results = await while_connected(request, self._ask_all(queries, ask, call))
         if len(results) == 1 and isinstance(results[0], ProponentError):
             raise results[0]
-        answers = [{"error": problem(r)} if isinstance(r, ProponentError) else to_json(r) for r in results]
-        return answers, deployment.manifest.digest
+        return [
+            {"error": problem(r)} if isinstance(r, ProponentError) else r for r in results
+        ], deployment.manifest.digest
 
-    async def _ask_all(self, instances: Sequence[One], ask: Ask, call: Call) -> list[Any]:
-        """One answer or error for each instance, in order; one that is alone does not wait for its slot."""
+    async def _ask_all(self, queries: Sequence[Query], ask: Ask, call: Call) -> list[Any]:
+        """One answer or error for each query, in order; one that is alone does not wait for its slot."""
 
         async def one(position: int, placed: Placed) -> tuple[int, Any]:
-            part = replace(call, placed=placed if len(instances) > 1 else None)
+            part = replace(call, placed=placed if len(queries) > 1 else None)
             try:
-                return position, await ask(instances[position], part)
+                return position, await ask(queries[position], part)
             except Exception as error:
-                return position, _located(as_proponent_error(error, call.request_id), instances[position])
+                return position, queries[position].located(as_proponent_error(error, call.request_id))
 
-        answers = answer_parts(_each(range(len(instances))), one, self.limits.stream_in_flight)
+        answers = answer_parts(_each(range(len(queries))), one, self.limits.stream_in_flight)
         return [answer for _, answer in sorted([pair async for pair in answers], key=itemgetter(0))]
 
 
@@ -173,7 +172,7 @@ def _add_example_routes(app: FastAPI, doors: HttpDoors) -> None:
     async def list_suspects(request: Request, model: str) -> Response:
         """Rank training examples by self-influence (query: limit, offset)."""
         message = parse_message({**request.query_params, "model": model}, pb.ListSuspectsRequest())
-        return JSONResponse(to_json(await calls.list_suspects(message, _call_of(request))))
+        return json_response(await calls.list_suspects(message, _call_of(request)))
 
     @app.get("/v1/models/{model}/examples/{example_id:path}", responses=PROBLEMS, tags=["models"])
     async def get_model_example(request: Request, model: str, example_id: str) -> Response:
@@ -213,17 +212,8 @@ def _call_of(request: Request) -> Call:
     return Call(request.state.request_id, request.headers.get("authorization", ""))
 
 
-def _predictions(answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [answer if "error" in answer else answer["prediction"] for answer in answers]
-
-
-def _located(error: ProponentError, instance: One) -> ProponentError:
-    """The error with its field named as the caller wrote it."""
-    field = error.field
-    if isinstance(error, InvalidInputError) and not field.startswith(instance.path or "\0"):
-        named = image_key(instance.values) if field == "encoded_image" else field
-        error.field = f"{instance.path}{named}"
-    return error
+def _predictions(answers: Sequence[Any]) -> list[Any]:
+    return [answer if isinstance(answer, dict) else answer.prediction for answer in answers]
 
 
 def _only_model(calls: ExplanationCalls) -> str:
@@ -239,4 +229,4 @@ async def _example(calls: ExplanationCalls, request: Request, model: str, exampl
         raise NotFoundError("no example id in the path", field="example_id", reason="EXAMPLE_UNKNOWN")
     message = pb.GetExampleRequest(model=model, example_id=example_id)
     reply = await calls.get_example(message, _call_of(request))
-    return JSONResponse(to_json(reply.example))
+    return json_response(reply.example)

@@ -1,30 +1,111 @@
-"""Logs on standard error: for people on a terminal, else one logfmt line for each event."""
+"""Logs on standard error: for people on a terminal, else one logfmt line for each event.
+
+Callers can neither forge lines nor flood the log: what cannot be seen is escaped, and the same event is written so
+many times a second and then counted.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from proponent.errors import printable
+
+# Records of calls are what a log is for; the same warning or defect over and over is not.
+CALLS_PER_SECOND = 1000
+WARNINGS_PER_SECOND = 20
+# Written by this side, over several lines.
+_TEXTS = ("exception", "worker", "torchserve", "java")
+
+
+class Throttle:
+    """Lets the same event through so many times a second; counts the rest."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[Hashable, tuple[float, int]] = {}
+
+    def admit(self, event: Hashable, most: int) -> int | None:
+        """None where the event is one too many; else how many were left out since the last one that was not."""
+        now = self._clock()
+        since, count = self._seen.get(event, (now, 0))
+        left_out = 0
+        if now - since >= 1:
+            left_out, since, count = max(0, count - most), now, 0
+        self._seen[event] = (since, count + 1)
+        return left_out if count < most else None
+
+
+class _Limited:
+    """A structlog processor that throttles."""
+
+    def __init__(self) -> None:
+        self._throttle = Throttle()
+
+    def __call__(self, _: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        most = CALLS_PER_SECOND if method in ("debug", "info") else WARNINGS_PER_SECOND
+        left_out = self._throttle.admit((method, event["event"]), most)
+        if left_out is None:
+            raise structlog.DropEvent
+        return {**event, "left_out": left_out} if left_out else event
+
+
+class _LimitedLibrary(logging.Filter):
+    """The same for what libraries log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._throttle = Throttle()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        left_out = self._throttle.admit((record.name, record.msg), WARNINGS_PER_SECOND)
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} (and {left_out} more)", ()
+        return left_out is not None
+
+
+class _SafeFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message, keep="")
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return printable(super().formatException(ei))
+
+
+def escaped(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """A structlog processor that escapes what cannot be seen."""
+    return {
+        key: printable(value, keep="\n\t" if key in _TEXTS else "") if isinstance(value, str) else value
+        for key, value in event.items()
+    }
 
 
 def configure_logs() -> None:
     """Sets up structlog and what the libraries log as warnings."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    renderer: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_SafeFormatter("%(levelname)s %(name)s %(message)s"))
+    handler.addFilter(_LimitedLibrary())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if sys.stderr.isatty()
-        else [
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=("timestamp", "level", "event"), bool_as_flag=False),
-        ]
+        else structlog.processors.LogfmtRenderer(key_order=("timestamp", "level", "event"), bool_as_flag=False)
     )
     structlog.configure(
         processors=[
+            _Limited(),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *renderer,
+            structlog.processors.format_exc_info,
+            escaped,
+            renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),

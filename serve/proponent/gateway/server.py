@@ -15,6 +15,7 @@ from proponent.gateway.control_server import controlled
 from proponent.gateway.grpc_server import GrpcServer
 from proponent.gateway.http_listener import HttpServer, http_server, listen
 from proponent.gateway.http_server import create_app
+from proponent.gateway.listener import raise_file_limit
 from proponent.gateway.log import configure_logs
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.readiness import Readiness
@@ -53,7 +54,7 @@ class Gateway:
         """Serves until SIGINT or SIGTERM, then drains and stops all that it started."""
         signals = StopSignals()
         app = create_app(self._calls, self._metrics, self._readiness, self._settings.limits)
-        with closing(listen(self._settings.http_address)) as listener:
+        with closing(listen(self._settings.http_address, self._settings.limits.connections)) as listener:
             http = http_server(app, self._settings)
             grpc = GrpcServer(self._calls, self._metrics, self._settings)
             await grpc.start()
@@ -116,6 +117,7 @@ async def serve(settings: Settings) -> None:
 def run(settings: Settings) -> int:
     """Runs ``serve`` with logs on standard error; returns the exit status."""
     configure_logs()
+    raise_file_limit()
     asyncio.run(serve(settings))
     return 0
 

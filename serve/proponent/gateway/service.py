@@ -15,6 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from proponent.errors import DeadlineError, NotFoundError
 from proponent.gateway.auth import Authenticator, Scope
+from proponent.gateway.body_budget import BodyBudget
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.disclosure import Disclosure
 from proponent.gateway.limiter import Limiter
@@ -64,7 +65,12 @@ class Call:
 
 
 class ExplanationCalls:
-    """The public calls, one method each; all raise ProponentError and nothing else on bad input."""
+    """The public calls, one method each; all raise ProponentError and nothing else on bad input.
+
+    Attributes:
+        models: What is served, by name.
+        bodies: The memory for request bodies, which both doors share.
+    """
 
     def __init__(
         self,
@@ -81,6 +87,7 @@ class ExplanationCalls:
         self._metrics = metrics
         self._auth = authenticator
         self._disclosure = Disclosure(settings.allow_examples, settings.allow_thumbnails)
+        self.bodies = BodyBudget(self._limits.bodies_bytes)
         names = ("Explain", "ScoreExamples", "EstimateRemoval", "FindFlipSet")
         limits = {"Predict": self._limits.predict, **dict.fromkeys(names, self._limits.explain)}
         self._limiter = Limiter({**limits, "StreamExplain": self._limits.streams}, metrics)

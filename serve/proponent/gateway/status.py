@@ -29,9 +29,10 @@ DOMAIN = "proponent"
 PROBLEM_TYPE = "application/problem+json"
 UNAUTHENTICATED = "UNAUTHENTICATED"
 BODY_TOO_LARGE = "BODY_TOO_LARGE"
+BODY_TIMEOUT = "BODY_TIMEOUT"
 UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
 METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
-RETRY_SECONDS = {"OVERLOADED": 1, "QUEUE_FULL": 1}
+RETRY_SECONDS = {"OVERLOADED": 1, "QUEUE_FULL": 1, "BODIES_FULL": 1}
 DEFECT = "the service failed; its log has the details under this request's id"
 _RETRY_DEFAULT = 2
 
@@ -51,6 +52,7 @@ _KINDS: tuple[tuple[type[ProponentError], int, int], ...] = (
 _REASONS: dict[str, tuple[int, int]] = {
     UNAUTHENTICATED: (code_pb2.UNAUTHENTICATED, 401),
     BODY_TOO_LARGE: (code_pb2.RESOURCE_EXHAUSTED, 413),
+    BODY_TIMEOUT: (code_pb2.DEADLINE_EXCEEDED, 408),
     UNSUPPORTED_MEDIA_TYPE: (code_pb2.INVALID_ARGUMENT, 415),
     METHOD_NOT_ALLOWED: (code_pb2.UNIMPLEMENTED, 405),
 }
@@ -61,6 +63,7 @@ _TITLES = {
     403: "Not permitted",
     404: "Not found",
     405: "Method not allowed",
+    408: "Request timed out",
     409: "Model and bundle do not match",
     413: "Request too large",
     415: "Unsupported content type",

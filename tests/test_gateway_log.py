@@ -1,0 +1,78 @@
+"""Nobody forges lines of the log, drives a terminal through it, or fills a disk with it."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proponent.errors import InvalidInputError, printable
+from proponent.gateway.log import CALLS_PER_SECOND, WARNINGS_PER_SECOND, Throttle
+
+EVIL = "a\x1b[2J\x00\r\nlevel=error event=forged\u2028\u202e\ud800"
+
+
+@given(st.text())
+def test_what_is_left_can_be_seen_and_sent(text: str) -> None:
+    shown = printable(text, keep="")
+    assert shown.isprintable() and shown.encode().decode() == shown
+    assert printable(shown, keep="") == shown
+
+
+def test_an_error_holds_no_control_characters() -> None:
+    error = InvalidInputError(f"no key {EVIL}", field=EVIL)
+    assert error.message.replace("\n", "").isprintable() and str(error) == error.message
+    assert "\\ud800" in error.field and "\\x1b" in error.field
+
+
+def logged(code: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", "from proponent.gateway.log import *; configure_logs()\n" + code],
+        capture_output=True,
+        check=True,
+    )
+    assert not done.stdout
+    return done.stderr.decode().splitlines()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "structlog.get_logger().info('http', path=EVIL)",
+        "structlog.get_logger().warning(EVIL)",
+        "logging.getLogger('asyncio').warning(EVIL)",
+    ],
+)
+def test_an_event_is_one_line_without_control_characters(write: str) -> None:
+    (line,) = logged(f"EVIL = {EVIL!r}\n{write}")
+    assert line.isprintable() and "\\x1b[2J" in line and "forged" in line
+
+
+def test_a_traceback_is_kept_and_escaped() -> None:
+    code = "try: raise ValueError('\\x1b[2J')\nexcept ValueError as error: {}.error('defect', exc_info=error)"
+    (line,) = logged(code.format("structlog.get_logger()"))
+    assert "Traceback" in line and "ValueError" in line and line.isprintable()
+    lines = logged(code.format("logging.getLogger('asyncio')"))
+    assert lines[1].startswith("Traceback") and all(each.isprintable() for each in lines)
+
+
+def test_the_same_event_is_counted_and_not_repeated() -> None:
+    code = "for n in range(5000): {}.warning('accept failed'{})\ntime.sleep(1)\n{}.warning('accept failed')"
+    for logger in ("structlog.get_logger()", "logging.getLogger('asyncio')"):
+        lines = logged(code.format(logger, ", n=n" if "struct" in logger else "", logger))
+        assert WARNINGS_PER_SECOND < len(lines) < 10 * WARNINGS_PER_SECOND
+        assert "more)" in lines[-1] or "left_out=" in lines[-1]
+
+
+def test_calls_have_room_and_other_events_are_not_held_up() -> None:
+    now = 0.0
+    throttle = Throttle(lambda: now)
+    assert [throttle.admit("a", 2) for _ in range(5)] == [0, 0, None, None, None]
+    assert throttle.admit("b", 2) == 0
+    now = 1.0
+    assert [throttle.admit("a", 2) for _ in range(3)] == [3, 0, None]
+    assert CALLS_PER_SECOND > WARNINGS_PER_SECOND and logging.root.level <= logging.WARNING
