@@ -260,3 +260,70 @@ def test_one_bundle_answers_all_instances_of_a_call(door: Door) -> None:
     assert door("POST", EXPLAIN, json={"instances": [{"image": IMAGE}]}).json()["bundle_digest"] == "e" * 64
     assert asked[-1] is new
     asyncio.run(asyncio.wait_for(old.idle(), 1))
+
+
+def test_a_damaged_file_is_named_without_its_directory(door: Door) -> None:
+    catalogue = door.service.model.deployment.contents.path / "catalog.sqlite"
+    catalogue.write_bytes(b"\0" * catalogue.stat().st_size)
+    for path in ("/v1/examples/toy/3", "/v1/models/toy/suspects"):
+        reply = door("GET", path)
+        assert (reply.status_code, reply.json()["reason"]) == (503, "BUNDLE_CORRUPT")
+        assert "catalog.sqlite" in reply.text and str(catalogue.parent) not in reply.text
+    door.service.model.error = UnavailableError(f"{catalogue.parent}/rows.faiss is damaged")
+    assert door("GET", "/readyz").json()["detail"] == "rows.faiss is damaged"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"instances": [{"\\ud800": 1}]}',
+        '{"\\ud800": 1, "instances": [[]]}',
+        '{"instances": [{"image": "\\ud800"}]}',
+        '{"instances": [{"image": "AAAA", "request_id": "\\ud800"}]}',
+        '{"instances": [{"image": "AAAA", "filter": {"exclude_example_ids": ["\\udfff"]}}]}',
+        '{"instances": [{"image": "AAAA", "view": "\\ud800"}]}',
+        '{"instances": ["\\ud800\\u0000"]}',
+        '{"instances": [{"image": "AAAA", "top_k": 1e400}]}',
+        '{"instances": [{"image": "AAAA", "top_k": 1' + "0" * 5000 + "}]}",
+        '{"instances": [{"image": "AAAA", "top_k": 9223372036854775808}]}',
+        '{"instances": [{"image": "AAAA", "measures": {"a": 1}}]}',
+        '{"instances": [{"image": "AAAA", "measures": [null, [1]]}]}',
+        '{"instances": [{"image": "AAAA", "target": 5, "filter": [], "diversity": "x"}]}',
+        '{"instances": [{"image": "AAAA", "diversity": {"redundancy": [1]}}]}',
+        '{"instances": [{"tensor": {"data": 5}}]}',
+        '{"instances": [{"tensor": ' + "[" * 300 + "]" * 300 + "}]}",
+        '{"instances": {"0": 1}}',
+        "\ufeff{}",
+        '"\\ud800"',
+    ],
+)
+def test_odd_json_is_bad_input(door: Door, content: str) -> None:
+    headers = {"content-type": "application/json"}
+    reply = door("POST", EXPLAIN, content=content.encode(), headers=headers)
+    assert (reply.status_code, reply.json()["status"]) == (400, 400), reply.text
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=9223372036854775807",
+        "limit=-1",
+        "offset=-1",
+        "offset=9223372036854775808",
+        "limit=%ff",
+        "x=1",
+    ],
+)
+def test_odd_pages_are_bad_input(door: Door, query: str) -> None:
+    assert door("GET", f"/v1/models/toy/suspects?{query}").status_code == 400
+
+
+def test_odd_forms_are_bad_input(door: Door) -> None:
+    files = {"image": ("x.png", b"png", "image/png")}
+    for data in ({"target": "5", "class_id": "1"}, {"options": '{"filter": 1}', "allow_class_ids": "1"}):
+        assert door("POST", EXPLAIN, files=files, data=data).status_code == 400
+    for content in (b"--x\r\ncontent-disposition: form-data\r\n\r\n1\r\n--x--", b"--x\r\n: \r\n\r\n", b"\0" * 99):
+        headers = {"content-type": "multipart/form-data; boundary=x; charset=base64"}
+        assert door("POST", EXPLAIN, content=content, headers=headers).status_code == 400
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    assert door("POST", EXPLAIN, content=b"{}", headers=headers).status_code == 415

@@ -71,3 +71,23 @@ def test_only_what_passes_is_worth_a_retry() -> None:
 
 def test_a_defect_discloses_nothing() -> None:
     assert "secret" not in as_proponent_error(ValueError("secret"), "id").message
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("catalogue not found: /srv/models/toy/catalog.sqlite", "catalogue not found: catalog.sqlite"),
+        ("rows.faiss of /srv/store/toy/bundles/ab12 is damaged", "rows.faiss of ab12 is damaged"),
+        ("[Errno 13] Permission denied: '/home/me/w.safetensors'", "[Errno 13] Permission denied: 'w.safetensors'"),
+        ("list cannot be read: /srv/toy/forgotten.json: bad", "list cannot be read: forgotten.json: bad"),
+        (
+            "image of 3/4 pixels, expected http://a/b/c or toy/4",
+            "image of 3/4 pixels, expected http://a/b/c or toy/4",
+        ),
+    ],
+)
+def test_callers_see_no_directories(message: str, shown: str) -> None:
+    error = errors.CorruptBundleError(message, field="file")
+    for text in (problem(error)["detail"], rpc_status(error).message, to_item_error(error).message):
+        assert text == shown
+    assert error.message == message

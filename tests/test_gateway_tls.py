@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -16,12 +17,13 @@ import httpx
 import pytest
 
 from gateway_fakes import Service
+from proponent.errors import SpecError
 from proponent.gateway.auth import Authenticator
 from proponent.gateway.grpc_server import GrpcServer
 from proponent.gateway.http_listener import http_server, listen
 from proponent.gateway.http_server import create_app
 from proponent.gateway.readiness import Readiness
-from proponent.gateway.settings import Security
+from proponent.gateway.settings import Security, Settings
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
@@ -181,3 +183,34 @@ def test_clients_must_show_a_certificate_where_an_authority_is_named(
         assert await doors.code() is grpc.StatusCode.UNAVAILABLE
 
     run(tmp_path, certificates, certificates.security(client_ca=True, tokens=False), ask)
+
+
+def test_a_file_of_tls_that_cannot_be_used_is_named(certificates: Certificates, tmp_path: Path) -> None:
+    made = certificates
+    (tmp_path / "text").write_text("no certificate")
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "half").write_bytes(made.path("server.pem").read_bytes()[:300])
+    _openssl(made, "rsa", "-aes128", "-passout", "pass:secret", "-in", "server.key", "-out", "locked.key")
+    pair = {"tls_certificate": made.path("server.pem"), "tls_key": made.path("server.key")}
+    bad = [{**pair, "tls_certificate": tmp_path / name} for name in ("text", "empty", "half")]
+    bad += [
+        {**pair, "tls_key": path} for path in (tmp_path / "text", made.path("client.key"), made.path("locked.key"))
+    ]
+    bad += [{**pair, "tls_client_ca": tmp_path / name} for name in ("text", "empty")]
+    service = Service(tmp_path)
+    app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings.limits)
+    for files in bad:
+        (field,) = (name for name, path in files.items() if pair.get(name) != path)
+        settings = Settings(store=tmp_path, grpc_address="127.0.0.1:0", security=Security(**files))
+        for door in (
+            partial(http_server, app, settings),
+            partial(GrpcServer, service.calls, service.metrics, settings),
+        ):
+            with pytest.raises(SpecError, match=f"TLS file {files[field]} ") as caught:
+                asyncio.run(_opened(door))
+            assert caught.value.field == field
+    service.close()
+
+
+async def _opened(door: Callable[[], object]) -> object:
+    return door()

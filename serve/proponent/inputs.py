@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from proponent.errors import InvalidInputError
@@ -35,7 +35,7 @@ class InputSignature:
 
 
 def decode_image(data: bytes, mode: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decodes a PNG or JPEG file of the mode expected.
+    """Decodes a PNG or JPEG file of the mode expected, turned as its EXIF orientation says.
 
     Raises:
         InvalidInputError: Not such a file, truncated, too many pixels, or another mode.
@@ -57,7 +57,21 @@ def decode_image(data: bytes, mode: str, max_pixels: int = MAX_PIXELS) -> Image.
         image.load()
     except (OSError, ValueError, SyntaxError) as error:
         raise _unreadable(f"{image.format} image is truncated or damaged: {error}") from None
-    return image
+    return upright(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as viewers show it: cameras store how they were held beside pixels that lie on their side.
+
+    Datasets of image files do the same, so that a model is asked what it was trained on. A note that cannot be read
+    turns nothing.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of damaged notes, which say nothing of the pixels
+        try:
+            return ImageOps.exif_transpose(image)
+        except Exception:  # its readers of notes raise whatever a damaged one makes of them
+            return image
 
 
 def _unreadable(message: str) -> InvalidInputError:
@@ -92,9 +106,10 @@ def image_tensor(data: bytes, signature: InputSignature, transform: Callable[[Im
     image = decode_image(data, signature.mode)
     try:
         tensor = torch.as_tensor(transform(image), dtype=torch.float32)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except (RuntimeError, ValueError, TypeError, IndexError):
         raise InvalidInputError(
-            f"image of {image.width}x{image.height} pixels could not be transformed: {error}",
+            f"image of {image.width}x{image.height} pixels could not be transformed to shape "
+            f"{list(signature.shape)}{_size_hint(signature)}",
             field="encoded_image",
             reason="IMAGE_WRONG_SIZE",
         ) from None

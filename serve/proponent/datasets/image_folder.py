@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from proponent.errors import InvalidInputError, NotFoundError
+from proponent.inputs import upright
 
 _EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -51,7 +52,7 @@ class ImageFolder:
         return len(self._files)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """The decoded image and its label.
+        """The decoded image, turned as its EXIF orientation says, and its label.
 
         Raises:
             InvalidInputError: If the file cannot be decoded; the message names it.
@@ -60,7 +61,7 @@ class ImageFolder:
         try:
             with Image.open(path) as image:
                 image.load()
-                return image, label
+                return upright(image), label
         except (UnidentifiedImageError, OSError) as error:
             raise InvalidInputError(
                 f"Cannot decode {path}: {error}.", field=str(path), reason="IMAGE_UNREADABLE"

@@ -25,7 +25,7 @@ from proponent.gateway.metrics import Metrics
 from proponent.gateway.request_id import REQUEST_ID, accept_request_id
 from proponent.gateway.service import Call, ExplanationCalls
 from proponent.gateway.settings import Limits
-from proponent.gateway.status import as_proponent_error, grpc_code
+from proponent.gateway.status import as_proponent_error, grpc_code, note_hidden
 from proponent.gateway.status import rpc_status as status_of
 from proponent.gateway.stream import explain_stream
 from proponent.gateway.validation import parse
@@ -147,6 +147,7 @@ class ExplanationMethods:
         except Exception as error:
             known = as_proponent_error(error, call.request_id)
             record.fail(known)
+            note_hidden(known, call.request_id)
             raise known from error
         finally:
             seconds = time.perf_counter() - started

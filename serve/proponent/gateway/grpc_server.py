@@ -14,6 +14,7 @@ from proponent.gateway.listener import connection_limit
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Security, Settings
+from proponent.gateway.tls import server_context
 
 # Calls of one connection; a client keeps those over it back by itself.
 _STREAMS = 256
@@ -72,6 +73,7 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 
 
 def _listen(server: Any, address: str, security: Security) -> int:
+    server_context(security)
     try:
         if security.tls_certificate is None or security.tls_key is None:
             return int(server.add_insecure_port(address))

@@ -15,6 +15,7 @@ from proponent.errors import SpecError
 from proponent.gateway.http_connection import BoundedConnection
 from proponent.gateway.listener import Listener, connection_limit
 from proponent.gateway.settings import Settings, split_address
+from proponent.gateway.tls import server_context
 
 _BACKLOG = 1024
 
@@ -44,9 +45,12 @@ def listen(address: str, connections: int) -> Listener:
 
 
 def http_server(app: FastAPI, settings: Settings) -> HttpServer:
-    """The server of an application, with TLS where the settings name a certificate."""
-    security = settings.security
-    client_ca = security.tls_client_ca
+    """The server of an application, with TLS where the settings name a certificate.
+
+    Raises:
+        SpecError: A file of TLS cannot be used.
+    """
+    tls = server_context(settings.security)
     config = uvicorn.Config(
         app,
         http=cast(Any, partial(BoundedConnection, limits=settings.limits)),
@@ -55,9 +59,6 @@ def http_server(app: FastAPI, settings: Settings) -> HttpServer:
         lifespan="off",
         ws="none",
         timeout_graceful_shutdown=int(settings.drain_timeout_s),
-        ssl_certfile=security.tls_certificate,
-        ssl_keyfile=security.tls_key,
-        ssl_ca_certs=None if client_ca is None else str(client_ca),
-        ssl_cert_reqs=0 if client_ca is None else 2,
+        ssl_context_factory=None if tls is None else lambda *_: tls,
     )
     return HttpServer(config)

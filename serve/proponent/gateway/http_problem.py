@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from proponent.errors import InvalidInputError, NotFoundError, ProponentError
-from proponent.gateway.status import METHOD_NOT_ALLOWED, PROBLEM_TYPE, http_status, problem, retry_after
+from proponent.gateway.status import METHOD_NOT_ALLOWED, PROBLEM_TYPE, http_status, note_hidden, problem, retry_after
 
 
 def problem_response(error: ProponentError, status: int | None = None) -> Response:
@@ -23,11 +23,11 @@ def problem_response(error: ProponentError, status: int | None = None) -> Respon
 async def answer_error(request: Request, error: Exception) -> Response:
     """Exception handler of ProponentError and of the framework's own HTTPException."""
     if isinstance(error, ProponentError):
+        note_hidden(error, request.state.request_id)
         return problem_response(error)
-    path = request.url.path
     if isinstance(error, HTTPException) and error.status_code == 405:
-        message = f"{request.method} is not possible at {path}"
+        message = f"{request.method} is not possible at this path"
         response = problem_response(InvalidInputError(message, field="method", reason=METHOD_NOT_ALLOWED))
         response.headers.update(error.headers or {})
         return response
-    return problem_response(NotFoundError(f"no such path: {path}", field="path", reason="PATH_UNKNOWN"))
+    return problem_response(NotFoundError("no such path", field="path", reason="PATH_UNKNOWN"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import grpc
@@ -33,6 +34,8 @@ BODY_TIMEOUT = "BODY_TIMEOUT"
 UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
 METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
 RETRY_SECONDS = {"OVERLOADED": 1, "QUEUE_FULL": 1, "BODIES_FULL": 1}
+# Of an absolute path, all but the last name: /srv/models/toy/catalog.sqlite
+_DIRECTORIES = re.compile(r"(?<![\w.:/-])/(?:[^\s/:;,'\"]+/)+")
 DEFECT = "the service failed; its log has the details under this request's id"
 _RETRY_DEFAULT = 2
 
@@ -81,6 +84,17 @@ def _numbers(error: ProponentError) -> tuple[int, int]:
     return next((code, http) for kind, code, http in _KINDS if isinstance(error, kind))
 
 
+def public_text(message: str) -> str:
+    """A message for callers: files by their names, without the directories of this machine."""
+    return _DIRECTORIES.sub("", message)
+
+
+def note_hidden(error: ProponentError, request_id: str) -> None:
+    """Logs a message of which callers see less."""
+    if public_text(error.message) != error.message:
+        _log.warning("error", reason=error.reason, detail=error.message, request_id=request_id)
+
+
 def rpc_code(error: ProponentError) -> int:
     """Number of the google.rpc.Code."""
     return _numbers(error)[0]
@@ -107,12 +121,14 @@ def rpc_status(error: ProponentError) -> status_pb2.Status:
     """google.rpc.Status with ErrorInfo, and BadRequest or RetryInfo where they apply."""
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, InvalidInputError):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=public_text(error.message)
+        )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     seconds = retry_after(error)
     if seconds is not None:
         details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=seconds)))
-    status = status_pb2.Status(code=rpc_code(error), message=error.message)
+    status = status_pb2.Status(code=rpc_code(error), message=public_text(error.message))
     status.details.extend(_packed(detail) for detail in details)
     return status
 
@@ -124,7 +140,7 @@ def problem(error: ProponentError) -> dict[str, Any]:
         "type": f"urn:{DOMAIN}:error:{error.reason.lower()}",
         "title": _TITLES[status],
         "status": status,
-        "detail": error.message,
+        "detail": public_text(error.message),
         "reason": error.reason,
         "field": error.field,
     }
@@ -132,7 +148,7 @@ def problem(error: ProponentError) -> dict[str, Any]:
 
 def to_item_error(error: ProponentError) -> ItemError:
     """The error of one item of a stream."""
-    return ItemError(code=rpc_code(error), reason=error.reason, message=error.message, field=error.field)
+    return ItemError(code=rpc_code(error), reason=error.reason, message=public_text(error.message), field=error.field)
 
 
 def from_item_error(item: ItemError) -> ProponentError:
