@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import sqlite3
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -12,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proponent.errors import CorruptBundleError
-from proponent.index.catalog import Catalog, CatalogEntry, write_catalog
+from proponent.errors import CorruptBundleError, InvalidInputError
+from proponent.index.catalog import Catalog, CatalogEntry, Page, Place, write_catalog
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -65,7 +68,7 @@ def test_every_entry_comes_back_whatever_it_holds(entries: list[CatalogEntry], r
         assert catalog.by_rows([e.row for e in shuffled], thumbnails=True) == dict(enumerate(expected))
         assert catalog.by_rows([e.row for e in shuffled]) == dict(enumerate(map(bare, expected)))
         ranked = sorted(expected, key=lambda e: (-e.self_influence, e.row))
-        assert catalog.suspects(100) == list(map(bare, ranked))
+        assert [s.example_id for s in catalog.label_suspects(100).suspects] == [e.example_id for e in ranked]
 
 
 def test_more_keys_than_one_statement_takes_are_looked_up(tmp_path: Path) -> None:
@@ -83,11 +86,78 @@ def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
         assert catalog.rows_of(["id/3", "id/1", "' OR 1=1 --"]) == {"id/1": 1}
 
 
-def test_suspects_page_without_gaps_or_repeats(tmp_path: Path) -> None:
-    with opened(tmp_path, plain(23)) as catalog:
-        pages = [entry for offset in range(0, 30, 4) for entry in catalog.suspects(4, offset)]
-        assert pages == catalog.suspects(23)
-        assert [entry.row for entry in pages[:5]] == [4, 9, 14, 19, 3]
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.sampled_from([0.0, -1.5, 2.0, 1e300, float("inf"), float("-inf")]), max_size=20),
+    st.sets(st.integers(0, 19)),
+    st.integers(1, 7),
+)
+def test_pages_have_no_gaps_and_no_repeats(values: list[float], gone: set[int], limit: int) -> None:
+    """Ties, infinities and forgotten examples included; by token as by offset."""
+    entries = [CatalogEntry(row, f"id/{row}", 0, 1, value, "") for row, value in enumerate(values)]
+    forgotten = [f"id/{row}" for row in gone]
+    left = [entry for entry in entries if entry.row not in gone]
+    expected = [entry.example_id for entry in sorted(left, key=lambda e: (-e.self_influence, e.row))]
+    with tempfile.TemporaryDirectory() as directory, opened(Path(directory), entries) as catalog:
+        found, after, scores = [], None, []
+        while True:
+            page = catalog.label_suspects(limit, after=after, forgotten=forgotten)
+            by_offset = catalog.label_suspects(limit, offset=len(found), forgotten=forgotten)
+            assert by_offset == page and page.total == len(expected)
+            found += [suspect.example_id for suspect in page.suspects]
+            scores += [suspect.label_score for suspect in page.suspects]
+            if page.next is None:
+                break
+            after = Place.of_token(page.next.token("f" * 64), "f" * 64)
+    assert found == expected and scores == [place / len(expected) for place in range(len(expected))]
+
+
+def test_an_offset_beyond_the_end_is_an_empty_page(tmp_path: Path) -> None:
+    with opened(tmp_path, plain(3)) as catalog:
+        for offset in (3, 4, 2**63 - 1):
+            assert catalog.label_suspects(2, offset=offset) == Page([], 3, None)
+
+
+@pytest.mark.parametrize("token", ["x", "é", "AAAA", "=", "a" * 255, "\ud800", " "])
+def test_what_is_no_token_is_refused(token: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        Place.of_token(token, "f" * 64)
+    assert (caught.value.field, caught.value.reason) == ("page_token", "PAGE_TOKEN_INVALID")
+
+
+def test_a_token_belongs_to_one_bundle() -> None:
+    with pytest.raises(InvalidInputError, match="begin again") as caught:
+        Place.of_token(Place(0.5, 3, 4).token("e" * 64), "f" * 64)
+    assert caught.value.reason == "PAGE_TOKEN_STALE"
+
+
+@given(st.binary(max_size=60))
+def test_a_forged_token_is_a_place_or_refused(content: bytes) -> None:
+    token = base64.urlsafe_b64encode(b"f" * 16 + b" " + content).decode()
+    with contextlib.suppress(InvalidInputError):
+        place = Place.of_token(token, "f" * 64)
+        assert place.rank > 0 and place.row >= 0
+
+
+def test_a_page_is_found_by_its_key_and_an_offset_in_the_index_alone(tmp_path: Path) -> None:
+    """However far down the list: no other plan than these two."""
+    statements: list[str] = []
+    with opened(tmp_path, plain(50)) as catalog:
+        catalog._connection.set_trace_callback(statements.append)
+        catalog.label_suspects(5, offset=20)
+        plans = [catalog._query(f"EXPLAIN QUERY PLAN {each}") for each in statements]
+        searched = [step[3] for plan in plans for step in plan if " example" in step[3]]
+    assert searched == [
+        "SCAN example USING COVERING INDEX by_self_influence",
+        "SEARCH example USING INDEX by_self_influence (self_influence=? AND row>?)",
+        "SEARCH example USING INDEX by_self_influence (self_influence<?)",
+    ]
+
+
+def test_threads_take_turns(tmp_path: Path) -> None:
+    with opened(tmp_path, plain(2000)) as catalog, ThreadPoolExecutor(8) as pool:
+        pages = list(pool.map(lambda offset: catalog.label_suspects(50, offset=offset), range(0, 1900, 50)))
+    assert len({suspect.example_id for page in pages for suspect in page.suspects}) == 1900
 
 
 def test_two_examples_of_one_id_are_refused(tmp_path: Path) -> None:

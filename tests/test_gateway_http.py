@@ -327,3 +327,26 @@ def test_odd_forms_are_bad_input(door: Door) -> None:
         assert door("POST", EXPLAIN, content=content, headers=headers).status_code == 400
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
     assert door("POST", EXPLAIN, content=b"{}", headers=headers).status_code == 415
+
+
+def test_the_cap_on_examples_is_for_the_whole_reply(door: Door) -> None:
+    body = {"instances": [{"image": IMAGE}] * 20, "top_k": 900}
+    reply = door("POST", EXPLAIN, json=body)
+    assert (reply.status_code, reply.json()["reason"]) == (400, "REPLY_TOO_LARGE") and not door.service.worker.asked
+    assert "108000 examples" in reply.json()["detail"] and reply.json()["field"] == "instances"
+    assert door("POST", EXPLAIN, json={**body, "view": "thumbnail", "top_k": 17}).status_code == 400
+    assert door("POST", EXPLAIN, json={**body, "top_k": 800}).status_code == 200
+    assert len(door.service.worker.asked) == 20
+
+
+def test_pages_of_suspects_follow_each_other(door: Door) -> None:
+    path, found = "/v1/models/toy/suspects?limit=7", []
+    page = door("GET", path).json()
+    while page["next_page_token"]:
+        found += page["suspects"]
+        page = door("GET", f"{path}&page_token={page['next_page_token']}").json()
+    names = [suspect["example_id"] for suspect in found + page["suspects"]]
+    assert names == [f"toy/{row}" for row in range(19, -1, -1)]
+    assert door("GET", f"{path}&offset=9223372036854775807").json()["suspects"] == []
+    for bad in ("page_token=x", "offset=1&page_token=x", "page_token=" + "x" * 300):
+        assert door("GET", f"{path}&{bad}").status_code == 400

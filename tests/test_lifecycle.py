@@ -173,10 +173,12 @@ def test_rank_correlation() -> None:
 
 def test_suspects_are_ranked_by_self_influence(store: Store) -> None:
     with_catalog = Catalog.open(store.current(stores.MODEL) / CATALOG)
-    ranked, total = with_catalog.label_suspects(100)
-    page, _ = with_catalog.label_suspects(5, offset=3)
+    first = with_catalog.label_suspects(100)
+    ranked, total = first.suspects, first.total
+    page = with_catalog.label_suspects(5, offset=3).suspects
     forgotten = {ranked[0].example_id, ranked[4].example_id, "unknown"}
-    rest, left = with_catalog.label_suspects(5, offset=1, forgotten=forgotten)
+    second = with_catalog.label_suspects(5, offset=1, forgotten=forgotten)
+    rest, left = second.suspects, second.total
     with_catalog.close()
     assert (len(ranked), total, left) == (stores.COUNT, stores.COUNT, stores.COUNT - 2)
     influences = [suspect.self_influence for suspect in ranked]

@@ -193,6 +193,7 @@ def suspects(
     model: ModelOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of rows.")] = 20,
     offset: Annotated[int, typer.Option(min=0, help="Rows to skip.")] = 0,
+    page_token: Annotated[str | None, typer.Option(help="next_page_token of the page before.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on standard output.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -204,20 +205,23 @@ def suspects(
     Example: `proponent suspects --store model_store --limit 100 --csv`
     """
     from proponent.index.bundle import CATALOG, read_manifest
-    from proponent.index.catalog import Catalog
+    from proponent.index.catalog import Catalog, Place
     from proponent.index.tombstones import Tombstones
 
     opened, name = _opened(store, model)
     bundle = opened.current(name)
     catalog = Catalog.open(bundle / CATALOG)
     try:
-        ranked, total = catalog.label_suspects(limit, offset, Tombstones.open(opened, name).ids())
+        after = Place.of_token(page_token, bundle.name) if page_token else None
+        forgotten = Tombstones.open(opened, name).ids()
+        page = catalog.label_suspects(limit, after=after, offset=offset, forgotten=forgotten)
     finally:
         catalog.close()
     names = read_manifest(bundle).class_names
-    rows = [_suspect_row(asdict(suspect), names) for suspect in ranked]
+    rows = [_suspect_row(asdict(suspect), names) for suspect in page.suspects]
     if as_json:
-        _print_json({"bundle_digest": bundle.name, "total": total, "suspects": rows})
+        token = page.next.token(bundle.name) if page.next else ""
+        _print_json({"bundle_digest": bundle.name, "total": page.total, "suspects": rows, "next_page_token": token})
     elif as_csv:
         writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [])
         writer.writeheader()

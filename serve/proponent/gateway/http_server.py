@@ -28,8 +28,11 @@ from proponent.gateway.readiness import Readiness
 from proponent.gateway.service import Call, ExplanationCalls
 from proponent.gateway.settings import Limits
 from proponent.gateway.status import as_proponent_error, problem
+from proponent.gateway.validation import check_replies
+from proponent.index.bundle import Manifest
 from proponent.v1 import explanation_pb2 as pb
 
+Check = Callable[[Sequence[Query], Manifest], None]
 Ask = Callable[[Query, Call], Awaitable[Any]]
 
 
@@ -70,7 +73,8 @@ class HttpDoors:
         async def ask(query: Query, call: Call) -> Any:
             return await self.calls.explain(query.read(pb.ExplainRequest()), call)
 
-        answers, digest = await self._answers(request, Asked("ExplainRequest", model), Scope.EXPLAIN, ask)
+        asked = Asked("ExplainRequest", model)
+        answers, digest = await self._answers(request, asked, Scope.EXPLAIN, ask, self._check_replies)
         found = {"predictions": _predictions(answers), "explanations": answers}
         return json_response({**found, "bundle_digest": digest})
 
@@ -84,7 +88,13 @@ class HttpDoors:
             message.MergeFromString(await self.bodies.message(request, share, Asked(type(message).__name__, model)))
             return json_response(await while_connected(request, run(message, self.calls.timed(call))))
 
-    async def _answers(self, request: Request, asked: Asked, scope: Scope, ask: Ask) -> tuple[list[Any], str]:
+    def _check_replies(self, queries: Sequence[Query], manifest: Manifest) -> None:
+        read = [q.read(pb.ExplainRequest()) for q in queries if not isinstance(q.message, ProponentError)]
+        check_replies(read, manifest, self.limits)
+
+    async def _answers(
+        self, request: Request, asked: Asked, scope: Scope, ask: Ask, check: Check | None = None
+    ) -> tuple[list[Any], str]:
         """A message, or the problem of an error, for each instance, all of the bundle whose digest is returned.
 
         A bad instance fails only itself, unless it is the only one.
@@ -95,6 +105,8 @@ class HttpDoors:
         with self.calls.bodies.share() as share:
             queries = await self.bodies.queries(request, share, asked)
             deployment = self.calls.ready(asked.model)
+            if check is not None and len(queries) > 1:
+                check(queries, deployment.manifest)
             call = replace(self.calls.timed(call), deployment=deployment)
             with deployment.in_use():
                 results = await while_connected(request, self._ask_all(queries, ask, call))
@@ -170,7 +182,7 @@ def _add_example_routes(app: FastAPI, doors: HttpDoors) -> None:
 
     @app.get("/v1/models/{model}/suspects", responses=PROBLEMS, tags=["models"])
     async def list_suspects(request: Request, model: str) -> Response:
-        """Rank training examples by self-influence (query: limit, offset)."""
+        """Rank training examples by self-influence (query: limit, page_token)."""
         message = parse_message({**request.query_params, "model": model}, pb.ListSuspectsRequest())
         return json_response(await calls.list_suspects(message, _call_of(request)))
 

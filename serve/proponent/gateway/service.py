@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from google.protobuf.struct_pb2 import Struct
@@ -19,16 +20,14 @@ from proponent.gateway.body_budget import BodyBudget
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.disclosure import Disclosure
 from proponent.gateway.limiter import Limiter
+from proponent.gateway.lookups import find_example, in_thread, list_suspects
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.settings import Settings
 from proponent.gateway.validation import check_explanation, check_group_size, check_input, check_rules
 from proponent.index.bundle import Manifest
-from proponent.index.catalog import Suspect
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
-
-DEFAULT_SUSPECTS = 100
 
 
 class Asks(Protocol):
@@ -139,15 +138,9 @@ class ExplanationCalls:
         self._auth.require(call.authorization, Scope.EXAMPLES)
         self._disclosure.require_examples()
         check_rules(request)
-        contents = self._model(request.model).deployment.contents
-        entry = contents.catalog.get(request.example_id)
-        if entry is None or contents.tombstones.contains(request.example_id):
-            raise NotFoundError(
-                f"training example {request.example_id!r} is unknown to model {request.model!r}",
-                field="example_id",
-                reason="EXAMPLE_UNKNOWN",
-            )
-        return pb.GetExampleResponse(example=self._disclosure.example(entry, contents.manifest))
+        deployment = self._model(request.model).deployment
+        entry = await in_thread(deployment, partial(find_example, example_id=request.example_id))
+        return pb.GetExampleResponse(example=self._disclosure.example(entry, deployment.manifest))
 
     async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         """Describes a model and its bundle."""
@@ -160,11 +153,7 @@ class ExplanationCalls:
         self._auth.require(call.authorization, Scope.EXPLAIN)
         check_rules(request)
         check_group_size(request.limit, self._limits.suspects, "limit")
-        contents = self._model(request.model).deployment.contents
-        limit, forgotten = request.limit or DEFAULT_SUSPECTS, contents.tombstones.ids()
-        ranked, total = contents.catalog.label_suspects(limit, request.offset, forgotten)
-        suspects = [_suspect(suspect) for suspect in ranked]
-        return pb.ListSuspectsResponse(suspects=suspects, bundle_digest=contents.manifest.digest, total=total)
+        return await in_thread(self._model(request.model).deployment, partial(list_suspects, request=request))
 
     def allow(self, scope: Scope | None, call: Call) -> None:
         """Checks a permission before a call of many parts; scope None asks for any known token."""
@@ -258,15 +247,4 @@ def describe(manifest: Manifest) -> pb.GetModelResponse:
         uncovered=sorted(manifest.uncovered),
         image_size=manifest.image_size,
         image_mode=manifest.image_mode,
-    )
-
-
-def _suspect(suspect: Suspect) -> pb.Suspect:
-    return pb.Suspect(
-        example_id=suspect.example_id,
-        is_label_issue=suspect.is_label_issue,
-        label_score=suspect.label_score,
-        given_class_id=suspect.given_class_id,
-        predicted_class_id=suspect.predicted_class_id,
-        self_influence=suspect.self_influence,
     )

@@ -38,7 +38,7 @@ class Limits:
     body_bytes: int = 32 * MEBIBYTE
     instances: int = 256
     stream_in_flight: int = 16
-    influences: int = 200_000
+    influences: int = 100_000
     thumbnails: int = 2_000
     suspects: int = 10_000
     predict: int = 128

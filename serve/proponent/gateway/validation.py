@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -137,17 +137,35 @@ def _check_classes(class_ids: Iterable[int], classes: int, path: str) -> None:
             raise _bad(f"class id {class_id} is unknown, expected 0 to {classes - 1}", path, "CLASS_UNKNOWN")
 
 
+def check_replies(requests: Sequence[pb.ExplainRequest], manifest: Manifest, limits: Limits) -> None:
+    """Checks what the answers to several requests would hold, since they travel in one reply.
+
+    Raises:
+        InvalidInputError: More training examples than one reply may hold.
+    """
+    sizes = [_reply_size(request, manifest, limits) for request in requests]
+    if sum(asked / allowed for asked, allowed in sizes) > 1:
+        raise _bad(
+            f"{len(sizes)} instances would return {sum(asked for asked, _ in sizes)} examples in one reply, "
+            f"expected at most {limits.influences}, or {limits.thumbnails} with thumbnails",
+            "instances",
+            "REPLY_TOO_LARGE",
+        )
+
+
 def _check_reply_size(request: pb.ExplainRequest, manifest: Manifest, limits: Limits, path: str) -> None:
+    asked, allowed = _reply_size(request, manifest, limits)
+    if asked > allowed:
+        message = f"top_k {request.top_k} would return {asked} examples, expected at most {allowed}"
+        raise _bad(message, f"{path}top_k", "REPLY_TOO_LARGE")
+
+
+def _reply_size(request: pb.ExplainRequest, manifest: Manifest, limits: Limits) -> tuple[int, int]:
+    """Training examples that the answer may hold, and the most that a reply of its kind may."""
     length = min(request.top_k if request.HasField("top_k") else _DEFAULT_TOP_K, manifest.train_size)
     measures = len(set(request.measures)) or len(pb.Measure.values()) - 1
     allowed = limits.thumbnails if request.view == pb.VIEW_THUMBNAIL else limits.influences
-    if length * measures * _LISTS > allowed:
-        raise _bad(
-            f"top_k {request.top_k} with {measures} measures would return {length * measures * _LISTS} examples, "
-            f"expected at most {allowed}",
-            f"{path}top_k",
-            "REPLY_TOO_LARGE",
-        )
+    return max(0, length) * measures * _LISTS, allowed
 
 
 def _violated(violation: Any) -> InvalidInputError:

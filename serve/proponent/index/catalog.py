@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import math
 import sqlite3
+import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from proponent.errors import CorruptBundleError
+from proponent.errors import CorruptBundleError, InvalidInputError
 
 _SCHEMA = """
 CREATE TABLE example (
@@ -25,6 +29,8 @@ CREATE INDEX by_self_influence ON example (self_influence DESC, row);
 """
 _COLUMNS = "row, example_id, class_id, predicted_class_id, self_influence, source"
 _BATCH = 500
+_DIGEST = 16
+_LONGEST = 1 << 62
 SUSPECT_SHARE = 0.1
 
 
@@ -39,6 +45,61 @@ class CatalogEntry:
     self_influence: float
     source: str
     thumbnail: bytes = b""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a page of suspects begins: behind an example of this self-influence and row.
+
+    Attributes:
+        self_influence: Of the last example before the page.
+        row: Its row.
+        rank: How many examples come before the page.
+    """
+
+    self_influence: float
+    row: int
+    rank: int
+
+    def token(self, digest: str) -> str:
+        """The place in the list of one bundle, as text for callers."""
+        text = f"{digest[:_DIGEST]} {self.rank} {self.row} {self.self_influence.hex()}"
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    @classmethod
+    def of_token(cls, token: str, digest: str) -> Self:
+        """Reads a token.
+
+        Raises:
+            InvalidInputError: It is none, or belongs to another bundle.
+        """
+        try:
+            padded = token.encode() + b"=" * (-len(token) % 4)
+            whose, rank, row, value = base64.b64decode(padded, b"-_", validate=True).decode().split(" ")
+            place = cls(float.fromhex(value), int(row), int(rank))
+        except (ValueError, OverflowError):
+            raise _bad_token("is not a token of a page", "PAGE_TOKEN_INVALID") from None
+        if whose != digest[:_DIGEST]:
+            raise _bad_token("belongs to another bundle: begin again", "PAGE_TOKEN_STALE")
+        if not (0 < place.rank < _LONGEST and 0 <= place.row < _LONGEST) or math.isnan(place.self_influence):
+            raise _bad_token("is not a token of a page", "PAGE_TOKEN_INVALID")
+        return place
+
+
+_TOP = Place(math.inf, -1, 0)
+
+
+def _bad_token(message: str, reason: str) -> InvalidInputError:
+    return InvalidInputError(f"field 'page_token' {message}", field="page_token", reason=reason)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some suspects, how many examples are ranked, and where the next page begins; None after the last one."""
+
+    suspects: list[Suspect]
+    total: int
+    next: Place | None
 
 
 @dataclass(frozen=True)
@@ -84,11 +145,13 @@ def write_catalog(path: Path, entries: Iterable[CatalogEntry]) -> None:
 
 
 class Catalog:
-    """Read-only access to a catalogue file; may be used from several threads, one at a time."""
+    """Read-only access to a catalogue file; may be used from several threads, which take turns."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
+        self._lock = threading.Lock()
+        self._size = int(self._query("SELECT count(*) FROM example")[0][0])
 
     @classmethod
     def open(cls, path: Path) -> Catalog:
@@ -101,13 +164,11 @@ class Catalog:
             raise CorruptBundleError(f"catalogue not found: {path}", field=path.name)
         uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-        catalog = cls(connection, path)
         try:
-            catalog.count()
+            return cls(connection, path)
         except BaseException:
             connection.close()
             raise
-        return catalog
 
     def close(self) -> None:
         """Closes the file."""
@@ -115,7 +176,7 @@ class Catalog:
 
     def count(self) -> int:
         """Number of examples."""
-        return int(self._query("SELECT count(*) FROM example")[0][0])
+        return self._size
 
     def get(self, example_id: str) -> CatalogEntry | None:
         """The example with its thumbnail, or None."""
@@ -139,25 +200,42 @@ class Catalog:
         """Training label of every row, in row order."""
         return [label for (label,) in self._query("SELECT class_id FROM example ORDER BY row")]
 
-    def suspects(self, limit: int, offset: int = 0) -> list[CatalogEntry]:
-        """Examples by descending self-influence."""
-        found = self._query(
-            f"SELECT {_COLUMNS} FROM example ORDER BY self_influence DESC, row LIMIT ? OFFSET ?",
-            (limit, offset),
-        )
-        return [CatalogEntry(*entry) for entry in found]
-
     def label_suspects(
-        self, limit: int, offset: int = 0, forgotten: Collection[str] = ()
-    ) -> tuple[list[Suspect], int]:
-        """Suspects from rank ``offset`` on, most suspicious first, and how many examples are ranked.
+        self, limit: int, *, after: Place | None = None, offset: int = 0, forgotten: Collection[str] = ()
+    ) -> Page:
+        """A page of suspects, most suspicious first: from ``after`` on, or from rank ``offset`` on.
 
         Forgotten examples take no part: neither in the list nor in any rank.
         """
-        total = self.count() - len(self.rows_of(sorted(forgotten)))
-        ranked = self.suspects(offset + limit + len(forgotten))
-        kept = [entry for entry in ranked if entry.example_id not in forgotten]
-        return [_suspect(e, place, total) for place, e in enumerate(kept[: offset + limit])][offset:], total
+        gone = list(self.rows_of(sorted(forgotten)).values())
+        total = self._size - len(gone)
+        begin = after or (self._place(offset, gone) if offset else _TOP)
+        if begin is None:
+            return Page([], total, None)
+        entries = self._ranked(limit, begin, gone)
+        suspects = [_suspect(entry, begin.rank + place, total) for place, entry in enumerate(entries)]
+        rank = begin.rank + len(entries)
+        more = rank < total and len(entries) == limit
+        return Page(suspects, total, Place(entries[-1].self_influence, entries[-1].row, rank) if more else None)
+
+    def _ranked(self, limit: int, after: Place, gone: Sequence[int]) -> list[CatalogEntry]:
+        """Examples by descending self-influence, then row, from behind a key: first those of the same value."""
+        select = f"SELECT {_COLUMNS} FROM example WHERE row NOT IN (SELECT value FROM json_each(?)) AND"
+        left_out, value = json.dumps(gone), after.self_influence
+        ties = f"{select} self_influence = ? AND row > ? ORDER BY row LIMIT ?"
+        found = self._query(ties, (left_out, value, after.row, limit))
+        rest = f"{select} self_influence < ? ORDER BY self_influence DESC, row LIMIT ?"
+        found += self._query(rest, (left_out, value, limit - len(found)))
+        return [CatalogEntry(*entry) for entry in found]
+
+    def _place(self, offset: int, gone: Sequence[int]) -> Place | None:
+        """The place behind so many examples, found in the index alone; None where there are fewer."""
+        found = self._query(
+            "SELECT self_influence, row FROM example WHERE row NOT IN (SELECT value FROM json_each(?)) "
+            "ORDER BY self_influence DESC, row LIMIT 1 OFFSET ?",
+            (json.dumps(gone), offset - 1),
+        )
+        return Place(found[0][0], found[0][1], offset) if found else None
 
     def __iter__(self) -> Iterator[CatalogEntry]:
         """All examples with thumbnails, by row."""
@@ -173,7 +251,8 @@ class Catalog:
 
     def _query(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         try:
-            return self._connection.execute(statement, values).fetchall()
+            with self._lock:
+                return self._connection.execute(statement, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise CorruptBundleError(
                 f"catalogue cannot be read: {self._path}: {error}", field=self._path.name

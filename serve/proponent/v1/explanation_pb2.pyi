@@ -462,14 +462,16 @@ class FindFlipSetResponse(_message.Message):
     def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., members: _Optional[_Iterable[_Union[Influence, _Mapping]]] = ..., flipped_class_id: _Optional[int] = ..., probabilities_after: _Optional[_Iterable[float]] = ..., bundle_digest: _Optional[str] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ...) -> None: ...
 
 class ListSuspectsRequest(_message.Message):
-    __slots__ = ("model", "limit", "offset")
+    __slots__ = ("model", "limit", "offset", "page_token")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     model: str
     limit: int
     offset: int
-    def __init__(self, model: _Optional[str] = ..., limit: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
+    page_token: str
+    def __init__(self, model: _Optional[str] = ..., limit: _Optional[int] = ..., offset: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class Suspect(_message.Message):
     __slots__ = ("example_id", "is_label_issue", "label_score", "given_class_id", "predicted_class_id", "self_influence")
@@ -488,11 +490,13 @@ class Suspect(_message.Message):
     def __init__(self, example_id: _Optional[str] = ..., is_label_issue: _Optional[bool] = ..., label_score: _Optional[float] = ..., given_class_id: _Optional[int] = ..., predicted_class_id: _Optional[int] = ..., self_influence: _Optional[float] = ...) -> None: ...
 
 class ListSuspectsResponse(_message.Message):
-    __slots__ = ("suspects", "bundle_digest", "total")
+    __slots__ = ("suspects", "bundle_digest", "total", "next_page_token")
     SUSPECTS_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     suspects: _containers.RepeatedCompositeFieldContainer[Suspect]
     bundle_digest: str
     total: int
-    def __init__(self, suspects: _Optional[_Iterable[_Union[Suspect, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., total: _Optional[int] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, suspects: _Optional[_Iterable[_Union[Suspect, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., total: _Optional[int] = ..., next_page_token: _Optional[str] = ...) -> None: ...

@@ -103,7 +103,10 @@ class ExplanationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamExplain(self, request_iterator, context):
-        """Explains many inputs over one call. Every answer carries its request's id; answers may come out of order.
+        """Explains many inputs over one call. Every answer carries its request's id; answers may come out of order. The next
+        item is read when the last one has its place among the explanations in flight, so that a stream is slowed down
+        and never refused for load; more streams than the server takes are refused (RESOURCE_EXHAUSTED). An item that
+        cannot be parsed is answered by an error without an id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,63 @@
+"""What is answered from a bundle's catalogue alone; read in a thread, since a query may take a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from proponent.errors import InvalidInputError, NotFoundError
+from proponent.gateway.deployment import Contents, Deployment
+from proponent.index.catalog import CatalogEntry, Place, Suspect
+from proponent.v1 import explanation_pb2 as pb
+
+DEFAULT_SUSPECTS = 100
+T = TypeVar("T")
+
+
+async def in_thread(deployment: Deployment, look: Callable[[Contents], T]) -> T:
+    """What a function finds in a bundle, which stays open meanwhile."""
+    with deployment.in_use():
+        return await asyncio.to_thread(look, deployment.contents)
+
+
+def find_example(contents: Contents, example_id: str) -> CatalogEntry:
+    """One training example; raises NotFoundError, for a forgotten one too."""
+    entry = contents.catalog.get(example_id)
+    if entry is None or contents.tombstones.contains(example_id):
+        raise NotFoundError(
+            f"training example {example_id!r} is unknown to model {contents.manifest.model!r}",
+            field="example_id",
+            reason="EXAMPLE_UNKNOWN",
+        )
+    return entry
+
+
+def list_suspects(contents: Contents, request: pb.ListSuspectsRequest) -> pb.ListSuspectsResponse:
+    """A page of suspects; raises InvalidInputError for a bad place to begin at."""
+    digest = contents.manifest.digest
+    if request.page_token and request.offset:
+        raise InvalidInputError("both a page_token and an offset, expected one of them", field="offset")
+    page = contents.catalog.label_suspects(
+        request.limit or DEFAULT_SUSPECTS,
+        after=Place.of_token(request.page_token, digest) if request.page_token else None,
+        offset=request.offset,
+        forgotten=contents.tombstones.ids(),
+    )
+    return pb.ListSuspectsResponse(
+        suspects=map(_suspect, page.suspects),
+        bundle_digest=digest,
+        total=page.total,
+        next_page_token=page.next.token(digest) if page.next else "",
+    )
+
+
+def _suspect(suspect: Suspect) -> pb.Suspect:
+    return pb.Suspect(
+        example_id=suspect.example_id,
+        is_label_issue=suspect.is_label_issue,
+        label_score=suspect.label_score,
+        given_class_id=suspect.given_class_id,
+        predicted_class_id=suspect.predicted_class_id,
+        self_influence=suspect.self_influence,
+    )
