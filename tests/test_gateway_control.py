@@ -6,7 +6,9 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from gateway_fakes import sealed_bundle
 from proponent.errors import CorruptBundleError, InternalError, InvalidInputError, NotFoundError, UnavailableError
+from proponent.gateway import control_server
 from proponent.gateway.control import NOT_SERVED, SOCKET, request
 from proponent.gateway.control_server import LOCK, controlled
 from proponent.gateway.rollout import Switched
@@ -31,6 +34,7 @@ class Commands:
         self.asked: list[tuple[str, str | None]] = []
         self.error: Exception | None = None
         self.delay_s = 0.0
+        self.caught_up = False
 
     async def publish(self, name: str, digest: str | None = None) -> Switched:
         await asyncio.sleep(self.delay_s)
@@ -41,6 +45,9 @@ class Commands:
 
     async def rollback(self, name: str) -> Switched:
         return await self.publish(name, "previous")
+
+    async def catch_up(self) -> None:
+        self.caught_up = True
 
     def status(self) -> dict[str, Any]:
         return {"toy": {"ready": True}}
@@ -121,6 +128,29 @@ def test_a_store_with_a_long_path_is_reached_too(tmp_path: Path, commands: Comma
 def test_a_second_gateway_leaves_the_socket_to_the_first(tmp_path: Path, commands: Commands) -> None:
     with exclusive(tmp_path / LOCK):
         assert asked(tmp_path, commands, lambda: request(tmp_path, STATUS)) is None
+    assert not commands.caught_up
+
+
+def test_a_second_gateway_succeeds_the_first(
+    tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_server, "_POLL_S", 0.01)
+    first = ExitStack()
+    first.enter_context(exclusive(tmp_path / LOCK))
+
+    def ask() -> Any:
+        assert request(tmp_path, STATUS) is None and not commands.caught_up
+        first.close()
+        for _ in range(500):
+            if (reply := request(tmp_path, STATUS)) is not None and commands.caught_up:
+                return reply
+            time.sleep(0.01)
+        return None
+
+    assert asked(tmp_path, commands, ask)["models"] == {"toy": {"ready": True}}
+    assert not (tmp_path / SOCKET).exists()
+    with exclusive(tmp_path / LOCK):
+        pass
 
 
 def test_a_command_outlives_its_caller(tmp_path: Path, commands: Commands) -> None:

@@ -1,28 +1,16 @@
-"""TorchServe's private files: sockets that fit, and archives that name their bundle."""
+"""TorchServe's private files: settings that close it, and archives that name their bundle."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
 
 from proponent.gateway.archive import WorkerOptions, write_archive
-from proponent.gateway.launch import Capacity, Layout, free_ports, private_directory, tail, write_config
-
-
-def test_a_long_tmpdir_is_left_for_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deep = tmp_path / ("d" * 80)
-    deep.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    root = private_directory()
-    try:
-        assert root.parent == Path("/tmp")
-        assert not list(deep.iterdir())
-    finally:
-        root.rmdir()
+from proponent.gateway.launch import Capacity, Layout, free_ports, tail, write_config
+from proponent.gateway.settings import Settings
 
 
 def test_everything_listens_on_the_loopback_and_urls_are_refused(tmp_path: Path) -> None:
@@ -44,6 +32,13 @@ def test_an_archive_holds_handler_options_and_bundle(tmp_path: Path) -> None:
     assert (archive.path / manifest["model"]["handler"]).is_file()
     assert config["proponent"] == {"bundle": "/store/b", "weights": None}
     assert (config["minWorkers"], config["batchSize"], config["responseTimeout"]) == (2, 4, 9)
+
+
+@pytest.mark.parametrize(("asked", "told"), [(0, 1), (1, 1), (7, 7)])
+def test_no_delay_is_not_torchserves_default_of_100_ms(tmp_path: Path, asked: int, told: int) -> None:
+    options = WorkerOptions.of(Settings(store=tmp_path, batch_delay_ms=asked))
+    archive = write_archive(tmp_path, "toy", "1.0", Path("/store/b"), None, options)
+    assert yaml.safe_load((archive.path / "model-config.yaml").read_text())["maxBatchDelay"] == told
 
 
 def test_the_tail_of_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:

@@ -112,6 +112,9 @@ def serve(
         bool, typer.Option(help="Let clients look up training examples and see their sources.")
     ] = False,
     allow_thumbnails: Annotated[bool, typer.Option(help="Let clients ask for thumbnails.")] = False,
+    drain_delay: Annotated[
+        float, typer.Option(min=0, help="Seconds that calls are still taken after SIGTERM, while /readyz says 503.")
+    ] = 5.0,
     reflection: Annotated[bool, typer.Option(help="gRPC server reflection.")] = True,
     tokens_file: Annotated[Path | None, typer.Option(help="Bearer tokens: 'TOKEN scope,scope' a line.")] = None,
     tls_certificate: Annotated[
@@ -125,7 +128,8 @@ def serve(
     """Serve the current bundles: typed gRPC and HTTP in front of a private TorchServe.
 
     Meanwhile rebuild, publish and rollback on the same store switch it to another bundle without a failed request.
-    The first Ctrl-C lets calls in flight finish; a second one drops them.
+    SIGTERM first tells balancers (/readyz, gRPC health), and goes on answering for --drain-delay; Ctrl-C does not
+    wait. Then calls in flight finish; a second signal drops them.
 
     Example: `proponent serve model_store --allow-thumbnails`
     """
@@ -140,6 +144,7 @@ def serve(
         workers=workers,
         allow_examples=allow_examples,
         allow_thumbnails=allow_thumbnails,
+        drain_delay_s=drain_delay,
         reflection=reflection,
         models=tuple(model or ()),
         security=Security(tokens_file, tls_certificate, tls_key, tls_client_ca),

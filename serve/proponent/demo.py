@@ -10,6 +10,7 @@ import argparse
 import base64
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -83,7 +84,7 @@ def serving(store: Path, console: Console, *, fixed_ports: bool) -> Iterator[Add
     try:
         yield ready_addresses(gateway)
     finally:
-        gateway.terminate()
+        gateway.send_signal(signal.SIGINT)
         gateway.wait(timeout=60)
 
 

@@ -33,6 +33,7 @@ from proponent.messages import (
 from proponent.results import ExplainOptions, Prediction
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+from proponent.warmup import warmed_up
 
 PROTOBUF = "application/x-protobuf"
 _IMAGE_KEYS = ("data", "body", "image")
@@ -65,7 +66,7 @@ class Worker:
     def load(cls, bundle: Path, weights: Path | None, device: torch.device | None) -> Worker:
         """Loads the bundle; a failure is kept and told to every caller instead of killing the process."""
         try:
-            return cls(Explainer.load(bundle, weights=weights, device=device))
+            return cls(warmed_up(Explainer.load(bundle, weights=weights, device=device)))
         except ProponentError as error:
             return cls(error)
 

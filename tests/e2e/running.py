@@ -34,7 +34,8 @@ class RunningGateway:
         self.log = log
         self.temporary = Path(tempfile.mkdtemp(prefix="gateway-"))
         command = [sys.executable, "-m", "proponent.cli", "serve", str(store), "--grpc-address", self.grpc_address]
-        command += ["--http-address", self.http_url.removeprefix("http://"), *options]
+        # No balancer is waited for where no test asks for it: the last of two options counts.
+        command += ["--http-address", self.http_url.removeprefix("http://"), "--drain-delay", "0", *options]
         with log.open("wb") as out:
             inherited = {**os.environ, "TMPDIR": str(self.temporary)}
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=inherited | environment)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from inputs import GOOD, MODEL
 
 from proponent.exit_codes import NOT_FOUND
 from proponent.gateway.archive import main as package
-from proponent.gateway.launch import Capacity, Layout, private_directory
+from proponent.gateway.launch import Capacity, Layout
+from proponent.gateway.private import private_layout
 from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve import TorchServe
 from proponent.gateway.watched import ready_pids
@@ -55,13 +55,9 @@ class Answers:
 
 @contextmanager
 def layout_of(digits: Path) -> Iterator[Layout]:
-    layout = Layout(private_directory())
-    try:
-        layout.create()
+    with private_layout() as layout:
         assert package([str(digits / "store"), MODEL, str(layout.model_store)]) == 0
         yield layout
-    finally:
-        shutil.rmtree(layout.root)
 
 
 @pytest.fixture(scope="module")

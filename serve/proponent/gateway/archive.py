@@ -114,7 +114,8 @@ def _worker_config(options: WorkerOptions) -> dict[str, object]:
         "minWorkers": options.workers,
         "maxWorkers": options.workers,
         "batchSize": options.batch_size,
-        "maxBatchDelay": options.batch_delay_ms,
+        # TorchServe takes 0 for no value at all, and then waits its default of 100 ms.
+        "maxBatchDelay": max(1, options.batch_delay_ms),
         "responseTimeout": options.response_timeout_s,
         "startupTimeout": options.start_timeout_s,
         "deviceType": "cpu",

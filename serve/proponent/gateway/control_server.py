@@ -1,7 +1,7 @@
 """The gateway's side of the control socket: only the user who runs the gateway can reach it.
 
 The first gateway of a store has the socket; whoever publishes asks that one. Another gateway on the same store
-says so in its log, and takes a new bundle at its next start.
+says so in its log. When the first ends, it takes over the socket, and serves what has become current meanwhile.
 """
 
 from __future__ import annotations
@@ -26,26 +26,48 @@ from proponent.gateway.status import as_proponent_error
 from proponent.index.lock import exclusive
 
 LOCK = ".gateway.lock"
+_POLL_S = 1.0
 
 _log = structlog.get_logger("proponent.gateway")
 
 
 @asynccontextmanager
 async def controlled(store: Path, rollout: Rollout) -> AsyncIterator[None]:
-    """A block in which commands are taken, if this gateway can have the socket; a warning says why it cannot."""
+    """A block in which commands are taken, from when no other gateway takes them; a warning says if not at once."""
     async with AsyncExitStack() as stack:
-        try:
-            stack.enter_context(exclusive(store / LOCK))
-            await stack.enter_async_context(_listening(store, rollout))
-        except BusyError:
+        if not await _is_decided(stack, store, rollout):
             _log.warning(
                 "another gateway serves this store and takes its commands; "
-                "this one takes a newly published bundle at its next start",
+                "this one takes newly published bundles when that one has ended",
                 store=str(store),
             )
-        except (OSError, UnavailableError) as error:
-            _log.warning("no control socket: a newly published bundle is taken at the next start", why=str(error))
+            successor = asyncio.create_task(_succeed(stack, store, rollout))
+            stack.push_async_callback(_cancelled, successor)
         yield
+
+
+async def _is_decided(stack: AsyncExitStack, store: Path, rollout: Rollout) -> bool:
+    """Whether this gateway has the socket now, or can never have it; False while another one has it."""
+    try:
+        stack.enter_context(exclusive(store / LOCK))
+        await stack.enter_async_context(_listening(store, rollout))
+    except BusyError:
+        return False
+    except (OSError, UnavailableError) as error:
+        _log.warning("no control socket: a newly published bundle is taken at the next start", why=str(error))
+    return True
+
+
+async def _succeed(stack: AsyncExitStack, store: Path, rollout: Rollout) -> None:
+    while not await _is_decided(stack, store, rollout):
+        await asyncio.sleep(_POLL_S)
+    _log.info("the other gateway has ended; this one takes the commands of its store", store=str(store))
+    await rollout.catch_up()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager

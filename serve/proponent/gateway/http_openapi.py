@@ -56,7 +56,12 @@ _OPTIONS: dict[str, Any] = {
             "unscaled": {"type": "boolean"},
         },
     },
-    "view": {"type": "string", "enum": ["id-only", "metadata", "thumbnail"], "default": "id-only"},
+    "view": {
+        "type": "string",
+        "enum": ["id-only", "metadata", "thumbnail"],
+        "default": "id-only",
+        "description": "metadata adds sources (needs --allow-examples), thumbnail a PNG (needs --allow-thumbnails)",
+    },
 }
 
 

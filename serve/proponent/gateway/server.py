@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import structlog
@@ -51,7 +51,7 @@ class Gateway:
                 metrics.bundle.labels(model.name, model.deployment.manifest.digest).set(1)
 
     async def run(self) -> None:
-        """Serves until SIGINT or SIGTERM, then drains and stops all that it started."""
+        """Serves until told to stop (see ``StopSignals``), then drains and stops all that it started."""
         signals = StopSignals()
         app = create_app(self._calls, self._metrics, self._readiness, self._settings.limits)
         with closing(listen(self._settings.http_address, self._settings.limits.connections)) as listener:
@@ -88,8 +88,10 @@ class Gateway:
         tasks: list[asyncio.Task[None]],
         signals: StopSignals,
     ) -> None:
-        _log.info("stopping", drain_s=self._settings.drain_timeout_s)
         self._readiness.draining = True
+        await grpc.set_serving(False)
+        await self._linger(signals)
+        _log.info("stopping", drain_s=self._settings.drain_timeout_s)
         http.should_exit = True
         hurrying = asyncio.create_task(_hurry(grpc, http, signals))
         await asyncio.gather(grpc.stop(self._settings.drain_timeout_s), serving, return_exceptions=True)
@@ -98,6 +100,16 @@ class Gateway:
         await asyncio.gather(*tasks, hurrying, return_exceptions=True)
         await self._worker.close()
         _log.info("stopped")
+
+    async def _linger(self, signals: StopSignals) -> None:
+        """Goes on answering for as long as a balancer may need to see that the gateway is not ready any more."""
+        delay = self._settings.drain_delay_s
+        if not signals.balanced or not delay:
+            return
+        _log.info("not ready any more; still answering", drain_delay_s=delay)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await signals.hurry.wait()
 
 
 async def serve(settings: Settings) -> None:

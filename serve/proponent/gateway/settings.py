@@ -110,10 +110,12 @@ class Settings:
         workers: Python processes for each model.
         cores: Cores shared by all workers; 0 means all of the machine.
         batch_size: Most requests in one batch.
-        batch_delay_ms: How long a batch waits to fill.
+        batch_delay_ms: How long a batch waits to fill; at least 1, which 0 counts as.
         request_timeout_s: Longest time for one call; a shorter deadline of the caller's wins.
         worker_timeout_s: A worker that takes longer for one batch is replaced.
         start_timeout_s: Longest time until a worker is ready, before TorchServe is started again.
+        drain_delay_s: How long calls are still taken after SIGTERM, while readiness and health say that the gateway
+            is going: at least as long as a balancer needs to see it.
         drain_timeout_s: Longest time that calls in flight get to finish at the end.
         allow_examples: Whether callers may look up training examples (GetExample) and be told their sources.
         allow_thumbnails: Whether replies may carry thumbnails.
@@ -132,6 +134,7 @@ class Settings:
     request_timeout_s: float = 30.0
     worker_timeout_s: int = 120
     start_timeout_s: float = 180.0
+    drain_delay_s: float = 5.0
     drain_timeout_s: float = 20.0
     allow_examples: bool = False
     allow_thumbnails: bool = False
@@ -143,6 +146,10 @@ class Settings:
         for name in ("workers", "batch_size", "request_timeout_s", "worker_timeout_s", "start_timeout_s"):
             if getattr(self, name) <= 0:
                 raise SpecError(f"setting {name!r} is {getattr(self, name)}, expected more than 0", field=name)
+        if self.drain_delay_s < 0:
+            raise SpecError(
+                f"setting 'drain_delay_s' is {self.drain_delay_s}, expected 0 or more", field="drain_delay_s"
+            )
         split_address(self.grpc_address, "grpc_address")
         split_address(self.http_address, "http_address")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,9 +11,10 @@ import structlog
 from proponent.errors import ProponentError, UnavailableError
 from proponent.gateway.archive import Archive, WorkerOptions, write_archive
 from proponent.gateway.deployment import Deployment
-from proponent.gateway.launch import Capacity, Layout, private_directory, tail
+from proponent.gateway.launch import Capacity, Layout, tail
 from proponent.gateway.management import Management, WorkerStatus
 from proponent.gateway.metrics import Metrics
+from proponent.gateway.private import private_layout
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve import TorchServe
@@ -59,16 +59,12 @@ class Supervisor:
 
     async def run(self) -> None:
         """Runs until cancelled; then TorchServe is stopped and its directory removed."""
-        root = private_directory()
-        try:
-            self._layout = Layout(root)
-            self._layout.create()
+        with private_layout() as layout:
+            self._layout = layout
             for model in self._models.values():
                 if model.readable:
                     self._watched[model.name] = Watched(model.deployment, self.write_archive(model.deployment))
-            await self._keep(self._layout)
-        finally:
-            shutil.rmtree(root, ignore_errors=True)
+            await self._keep(layout)
 
     @property
     def management(self) -> Management:

@@ -35,19 +35,17 @@ class TorchServe:
 
     @classmethod
     async def start(cls, layout: Layout, capacity: Capacity) -> Self:
-        """Starts it on free ports; it does not listen yet."""
+        """Starts it on free ports; it does not listen yet.
+
+        Raises:
+            UnavailableError: A file cannot be written, or no process be started.
+        """
         ports = free_ports()
-        write_config(layout, ports, capacity)
-        with layout.java_log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(Path(leash.__file__)), str(layout.root), *command(layout)),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                cwd=layout.root,
-                env=environment(layout, capacity.threads),
-                start_new_session=True,
-            )
+        try:
+            write_config(layout, ports, capacity)
+            process = await _leashed(layout, environment(layout, capacity.threads))
+        except OSError as error:
+            raise UnavailableError(f"TorchServe could not be started: {error}") from error
         return cls(process, await _group_of(process), ports)
 
     @property
@@ -102,6 +100,19 @@ class TorchServe:
         with contextlib.suppress(ConnectionError):
             stdin.write(letter)
             await stdin.drain()
+
+
+async def _leashed(layout: Layout, env: dict[str, str]) -> asyncio.subprocess.Process:
+    with layout.java_log.open("wb") as log:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", str(Path(leash.__file__)), str(layout.root), *command(layout)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            cwd=layout.root,
+            env=env,
+            start_new_session=True,
+        )
 
 
 async def _group_of(process: asyncio.subprocess.Process) -> int:

@@ -1,0 +1,113 @@
+"""How gateways begin and end beside balancers, beside each other and under violence; real processes throughout."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from inputs import GOOD, MODEL
+from running import RunningGateway, survivors
+
+from proponent.gateway.control import request
+from proponent.gateway.private import PREFIX
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
+
+pytestmark = pytest.mark.e2e
+Start = Callable[..., RunningGateway]
+
+
+@pytest.fixture
+def start(digits: Path, tmp_path: Path) -> Iterator[Start]:
+    """Starts gateways on one store; none outlives the test."""
+    started: list[RunningGateway] = []
+
+    def run(*options: str, **environment: str) -> RunningGateway:
+        log = tmp_path / f"gateway{len(started)}.log"
+        started.append(RunningGateway(digits / "store", log, *options, **environment))
+        return started[-1]
+
+    try:
+        yield run
+    finally:
+        for gateway in started:
+            gateway.close()
+
+
+@contextmanager
+def new_connections(gateway: RunningGateway) -> Iterator[tuple[httpx.Client, grpc.Channel]]:
+    with (
+        httpx.Client(base_url=gateway.http_url, timeout=30, trust_env=False) as http,
+        grpc.insecure_channel(gateway.grpc_address) as channel,
+    ):
+        yield http, channel
+
+
+def private_directory(gateway: RunningGateway) -> Path:
+    [root] = gateway.temporary.glob(f"{PREFIX}*")
+    return root
+
+
+def test_a_balancer_sees_the_end_coming_and_workers_are_warm(start: Start) -> None:
+    gateway = start("--drain-delay", "6")
+    gateway.wait_ready()
+    worker_log = private_directory(gateway) / "worker.log"
+    assert worker_log.read_text().count("warmed up") == 1
+    gateway.part("model_service_worker").kill()
+    gateway.wait_for(lambda: worker_log.read_text().count("warmed up") == 2)
+    gateway.wait_ready()
+    family = gateway.descendants()
+    gateway.process.send_signal(signal.SIGTERM)
+    gateway.wait_for(lambda: (reply := gateway.get("/readyz")) is not None and reply.status_code == 503, 3)
+    with new_connections(gateway) as (http, channel):
+        assert http.get("/readyz").json()["reason"] == "DRAINING"
+        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        asked = pb.ExplainRequest(model=MODEL, encoded_image=GOOD, top_k=1)
+        assert ExplanationServiceStub(channel).Explain(asked, timeout=30).prediction.class_id == 3
+        image = {"content": GOOD, "headers": {"content-type": "image/png"}}
+        assert http.post(f"/v1/models/{MODEL}:predict", **image).status_code == 200  # type: ignore[arg-type]
+    assert gateway.process.wait(timeout=60) == 0
+    gateway.assert_nothing_left(family)
+
+
+def test_killed_together_with_its_watchdog_it_leaves_only_files_which_the_next_one_removes(start: Start) -> None:
+    gateway = start()
+    gateway.wait_ready()
+    family = gateway.descendants()
+    [leash] = [process for process in family if any("leash.py" in word for word in process.cmdline())]
+    left = private_directory(gateway)
+    leash.suspend()
+    gateway.process.kill()
+    gateway.process.wait()
+    leash.kill()
+    assert len(family) >= 3 and not survivors(family)
+    assert left.is_dir()
+    successor = start(TMPDIR=str(gateway.temporary))
+    successor.wait_for(lambda: not left.exists(), 30)
+    successor.wait_ready()
+    successor.stop()
+    assert not list(gateway.temporary.iterdir())
+
+
+def test_the_second_gateway_of_a_store_succeeds_the_first(start: Start, digits: Path) -> None:
+    def commander() -> int | None:
+        reply = request(digits / "store", {"command": "status"})
+        return None if reply is None else int(reply["pid"])
+
+    first = start()
+    first.wait_for(lambda: commander() == first.process.pid)
+    second = start()
+    second.wait_for(lambda: "another gateway serves this store" in second.log.read_text())
+    second.wait_ready()
+    assert commander() == first.process.pid
+    first.stop()
+    second.wait_for(lambda: commander() == second.process.pid, 10)
+    second.stop()
+    assert commander() is None

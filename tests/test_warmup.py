@@ -1,0 +1,71 @@
+"""Before a worker is ready it has explained, and knows how many threads are fastest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from proponent.errors import InvalidInputError
+from proponent.inputs import InputSignature
+from proponent.warmup import warmed_up
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+class Timed:
+    """An explainer that takes as long as it is told, by the number of threads; ``error`` is raised instead."""
+
+    def __init__(self, *, one: float, two: float, device: str = "cpu", error: Exception | None = None) -> None:
+        self.signature = InputSignature((1, 2, 2), "L")
+        self.classifier = SimpleNamespace(device=torch.device(device))
+        self.calls = 0
+        self._seconds = {1: one, 2: two}
+        self._error = error
+
+    def explain(self, inputs: Any, options: Any) -> list[Any]:
+        assert [tuple(value.shape) for value in inputs] == [(1, 2, 2)] and len(options) == 1
+        self.calls += 1
+        time.sleep(self._seconds[torch.get_num_threads()])
+        if self._error is not None:
+            raise self._error
+        return []
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "chosen"),
+    [(0.005, 0.05, 1), (0.05, 0.005, 2), (0.05, 0.049, 1)],
+    ids=["small models", "large models", "no gain"],
+)
+def test_more_threads_are_taken_where_they_gain(one: float, two: float, chosen: int) -> None:
+    timed = Timed(one=one, two=two)
+    assert warmed_up(timed) is timed  # type: ignore[arg-type, comparison-overlap]
+    assert torch.get_num_threads() == chosen and timed.calls == 11
+
+
+def test_a_slow_model_is_asked_few_times() -> None:
+    timed = Timed(one=1.2, two=0.9)
+    warmed_up(timed)  # type: ignore[arg-type]
+    assert torch.get_num_threads() == 2 and timed.calls == 3
+
+
+def test_an_accelerator_needs_no_choice() -> None:
+    timed = Timed(one=0, two=0, device="meta")
+    warmed_up(timed)  # type: ignore[arg-type]
+    assert torch.get_num_threads() == 2 and timed.calls == 1
+
+
+def test_a_model_that_takes_no_neutral_input_is_served_all_the_same() -> None:
+    timed = Timed(one=0, two=0, error=InvalidInputError("no zeros"))
+    assert warmed_up(timed) is timed  # type: ignore[arg-type, comparison-overlap]
+    assert torch.get_num_threads() == 2
