@@ -12,7 +12,7 @@ from proponent.v1.worker_pb2 import WorkerReply
 from proponent.worker import PROTOBUF, Worker, encode_reply, read_item, speaks_json
 
 # HTTP status and phrase by google.rpc.Code.
-_STATUS = {3: (400, "Bad Request"), 13: (500, "Internal Server Error")}
+_STATUS = {3: (400, "Bad Request"), 4: (504, "Gateway Timeout"), 13: (500, "Internal Server Error")}
 _UNAVAILABLE = (503, "Service Unavailable")
 
 
@@ -26,8 +26,8 @@ class InfluenceHandler:
         """Loads the bundle onto the GPU that TorchServe gave this worker, or the CPU."""
         section = context.model_yaml_config["proponent"]
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-        weights = Path(section["weights"]) if section.get("weights") else None
-        self._worker = Worker.load(Path(section["bundle"]), weights, _device(context))
+        weights, lifeline = (Path(section[key]) if section.get(key) else None for key in ("weights", "lifeline"))
+        self._worker = Worker.load(Path(section["bundle"]), weights, _device(context), lifeline)
 
     def handle(self, rows: list[dict[str, Any]], context: Any) -> list[bytes]:
         """One reply for each row of a batch, whatever its mix of predictions and explanations."""

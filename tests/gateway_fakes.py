@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,22 @@ class FakeWorker:
         self.answer: Callable[[WorkerRequest], WorkerReply] = echo
         self.hold: asyncio.Event | None = None
 
-    async def ask(self, deployment: Deployment, request: WorkerRequest, timeout_s: float) -> WorkerReply:
-        self.asked.append((request, timeout_s))
-        self.deployments.append(deployment)
-        if self.hold is not None:
-            await self.hold.wait()
-        return self.answer(request)
+    async def ask(
+        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: AsyncExitStack | None = None
+    ) -> WorkerReply:
+        async with held or AsyncExitStack():
+            self.asked.append((request, timeout_s))
+            self.deployments.append(deployment)
+            if self.hold is not None:
+                await self.hold.wait()
+            return self.answer(request)
+
+    async def verdict(self, deployment: Deployment, timeout_s: float) -> ProponentError | None:
+        try:
+            await self.ask(deployment, WorkerRequest(), timeout_s)
+        except ProponentError as error:
+            return error
+        return None
 
 
 def echo(request: WorkerRequest) -> WorkerReply:

@@ -79,6 +79,7 @@ def test_attribution_knows_no_files_and_no_services() -> None:
     above = {found for n, p in MODULES.items() if below(n, "proponent.attribution") for found in imports(p)}
     assert {room(found) for found in above if below(found, "proponent")} == {
         "proponent.attribution",
+        "proponent.cancellation",
         "proponent.errors",
     }
 
@@ -99,6 +100,7 @@ GATEWAY_MAY = (
 # The keeping of bundles as files, which a rollout needs; none of it reads a row (the next test sees to that).
 GATEWAY_MAY_TOO = (
     "proponent.exit_codes",
+    "proponent.lifeline",
     "proponent.index.faults",
     "proponent.index.lifecycle",
     "proponent.index.lock",
@@ -130,7 +132,7 @@ def test_the_process_of_the_gateway_never_loads_torch_or_faiss(module: str) -> N
 
 
 def test_the_bottom_imports_nothing_of_ours() -> None:
-    for name in ("proponent.errors", "proponent.results"):
+    for name in ("proponent.errors", "proponent.lifeline", "proponent.results"):
         assert {found.partition(".")[0] for found in imports(MODULES[name])} <= sys.stdlib_module_names
 
 

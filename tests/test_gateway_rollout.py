@@ -15,6 +15,7 @@ from proponent.gateway.archive import Archive
 from proponent.gateway.deployment import Deployment, open_contents
 from proponent.gateway.management import WorkerStatus
 from proponent.gateway.metrics import Metrics
+from proponent.gateway.prober import Prober
 from proponent.gateway.rollout import Rollout
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.watched import Watched
@@ -25,6 +26,10 @@ from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 READY = [WorkerStatus("9000", 11, "READY")]
 
 
+async def never() -> None:
+    raise AssertionError("nothing is asked")
+
+
 class FakeTorchServe:
     """Supervisor and management in one; notes in ``log`` what is done, and by then which version is routed to."""
 
@@ -33,7 +38,7 @@ class FakeTorchServe:
         self.workers_seen: list[list[WorkerStatus]] = []
         self._directory = directory
         self._model = model
-        self._watched = Watched(model.deployment, self.write_archive(model.deployment))
+        self._watched = self._watch(model.deployment, self.write_archive(model.deployment))
 
     @property
     def management(self) -> FakeTorchServe:
@@ -45,8 +50,11 @@ class FakeTorchServe:
         return Archive("toy", deployment.version, path)
 
     def adopt(self, deployment: Deployment, archive: Archive) -> Watched:
-        before, self._watched = self._watched, Watched(deployment, archive)
+        before, self._watched = self._watched, self._watch(deployment, archive)
         return before
+
+    def _watch(self, deployment: Deployment, archive: Archive) -> Watched:
+        return Watched(deployment, archive, Prober("toy", never))
 
     async def register(self, directory: str) -> None:
         self._note("register", directory.removeprefix("toy-"))

@@ -219,10 +219,10 @@ def test_a_failure_in_the_middle_hits_only_the_item_that_causes_it(
     whole = explainer.explain
     poison = tiny.pictures(9, seed=5)[0][2].float()[None] / 255
 
-    def failing(inputs: Sequence[torch.Tensor], options: Any) -> Any:
+    def failing(inputs: Sequence[torch.Tensor], *options: Any) -> Any:
         if any(torch.equal(value, poison) for value in inputs):
             raise MemoryError("no more")
-        return whole(inputs, options)
+        return whole(inputs, *options)
 
     monkeypatch.setattr(explainer, "explain", failing)
     replies = Worker(explainer).answer([explain(tensor=tensor(number)) for number in (1, 2, 3)])

@@ -1,26 +1,30 @@
 """What a TorchServe worker does with a batch: each item is read, routed and answered by itself.
 
 Predictions of a batch share one forward, explanations one forward, one backward and one scan. An item that
-cannot be read or answered gets its own error; the others never notice.
+cannot be read or answered gets its own error; the others never notice. An item that nobody waits for any more is
+dropped before it costs anything, and what it costs stops when the last caller leaves.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import DecodeError, Message
 from torch import Tensor
 
+from proponent.cancellation import Token, always, any_of, checkpoint, scope, until
 from proponent.errors import InternalError, InvalidInputError, ProponentError
 from proponent.explainer import Explainer
 from proponent.inputs import image_tensor, raw_tensor
+from proponent.lifeline import Board, start_heartbeat
+from proponent.loading import LoadedBundle
 from proponent.messages import (
     error_message,
     explain_response,
@@ -44,61 +48,75 @@ _AS_FORM = (
     "--header 'Content-Type: application/octet-stream'"
 )
 Answer = Message | ProponentError
-R = TypeVar("R")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One request of a batch: what is asked, and whether the answer is JSON (a raw image came in)."""
+    """One request of a batch: what is asked, whether the answer is JSON (a raw image came in), and who waits."""
 
     request: WorkerRequest
     as_json: bool
+    token: Token = always
+
+
+Run = Callable[[Explainer, Sequence[Item]], list[Answer]]
 
 
 class Worker:
-    """An explainer behind messages; if it could not be loaded, every answer is that error."""
+    """An explainer behind messages; as long as it cannot be loaded, every answer is the reason.
 
-    def __init__(self, explainer: Explainer | ProponentError) -> None:
-        self._explainer = explainer
+    Args:
+        loaded: The bundle, or an explainer of it.
+        board: Where the gateway says who still waits; None where there is none.
+    """
+
+    def __init__(self, loaded: LoadedBundle | Explainer, board: Board | None = None) -> None:
+        self._loaded = loaded if isinstance(loaded, LoadedBundle) else LoadedBundle(lambda: loaded)
+        self._board = board
 
     @classmethod
-    def load(cls, bundle: Path, weights: Path | None, device: torch.device | None) -> Worker:
-        """Loads the bundle; a failure is kept and told to every caller instead of killing the process."""
-        try:
-            return cls(warmed_up(Explainer.load(bundle, weights=weights, device=device)))
-        except ProponentError as error:
-            return cls(error)
+    def load(
+        cls, bundle: Path, weights: Path | None, device: torch.device | None, lifeline: Path | None = None
+    ) -> Worker:
+        """Loads the bundle; a failure is kept and told to every caller instead of killing the process.
+
+        Args:
+            bundle: Its directory.
+            weights: Those deployed, if not the bundle's own.
+            device: Where the model runs; None takes what the spec says.
+            lifeline: Directory that the gateway reads heartbeats from; None without a gateway.
+        """
+        if lifeline is not None:
+            start_heartbeat(lifeline)
+        loaded = LoadedBundle(lambda: warmed_up(Explainer.load(bundle, weights=weights, device=device)))
+        return cls(loaded, Board.open(lifeline) if lifeline else None)
 
     def answer(self, items: Sequence[Item | ProponentError]) -> list[WorkerReply]:
         """One reply for each item, in order."""
+        items = [replace(item, token=self._token(item.request)) if isinstance(item, Item) else item for item in items]
         replies: list[WorkerReply] = [WorkerReply() for _ in items]
-        for call, run in self._calls().items():
+        for call, run in _CALLS.items():
             chosen = [b for b, item in enumerate(items) if isinstance(item, Item) and _call(item) == call]
             self._run(run, [items[b] for b in chosen], [replies[b] for b in chosen], call)  # type: ignore[misc]
         for item, reply in zip(items, replies, strict=True):
             if isinstance(item, ProponentError):
                 reply.error.CopyFrom(error_message(item))
-            elif item.request.WhichOneof("call") is None and isinstance(self._explainer, ProponentError):
-                reply.error.CopyFrom(error_message(self._explainer))
+            elif item.request.WhichOneof("call") is None and isinstance(
+                found := self._loaded.checked(), ProponentError
+            ):
+                reply.error.CopyFrom(error_message(found))
         return replies
 
-    def _calls(self) -> Mapping[str, Callable[[Explainer, Sequence[Item]], list[Answer]]]:
-        return {
-            "predict": _predict,
-            "explain": _explain,
-            "score": partial(_one_by_one, _score),
-            "removal": partial(_one_by_one, _removal),
-            "flip": partial(_one_by_one, _flip),
-        }
+    def _token(self, request: WorkerRequest) -> Token:
+        if not request.deadline_ns:
+            return always
+        if self._board is None:
+            return until(request.deadline_ns)
+        return until(request.deadline_ns, partial(self._board.holds, request.ticket))
 
-    def _run(
-        self,
-        run: Callable[[Explainer, Sequence[Item]], list[Answer]],
-        items: Sequence[Item],
-        replies: Sequence[WorkerReply],
-        call: str,
-    ) -> None:
+    def _run(self, run: Run, items: Sequence[Item], replies: Sequence[WorkerReply], call: str) -> None:
         if not items:
             return
         for reply, answer in zip(replies, self._answers(run, items), strict=True):
@@ -107,14 +125,14 @@ class Worker:
             else:
                 getattr(reply, call).CopyFrom(answer)
 
-    def _answers(
-        self, run: Callable[[Explainer, Sequence[Item]], list[Answer]], items: Sequence[Item]
-    ) -> list[Answer]:
+    def _answers(self, run: Run, items: Sequence[Item]) -> list[Answer]:
         """Answers of a batch; should it fail as a whole, each item is tried alone."""
-        if isinstance(self._explainer, ProponentError):
-            return [self._explainer] * len(items)
+        explainer = self._loaded.explainer
+        if isinstance(explainer, ProponentError):
+            return [explainer] * len(items)
         try:
-            return run(self._explainer, items)
+            with scope(any_of([item.token for item in items])):
+                return run(explainer, items)
         except Exception as error:
             if len(items) == 1:
                 known = isinstance(error, ProponentError)
@@ -128,12 +146,12 @@ def _call(item: Item) -> str:
 
 def _predict(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
     requests = [item.request.predict for item in items]
-    inputs = [_attempt(partial(_required, explainer), request) for request in requests]
-    good = [value for value in inputs if isinstance(value, Tensor)]
+    read = _still_wanted(items, [_attempt(_read_input, explainer, item, item.request.predict) for item in items])
+    good = [value for value in read if isinstance(value, Tensor)]
     predictions = iter(explainer.predict(good) if good else [])
     return [
         value if isinstance(value, ProponentError) else _predicted(explainer, next(predictions), request)
-        for value, request in zip(inputs, requests, strict=True)
+        for value, request in zip(read, requests, strict=True)
     ]
 
 
@@ -144,18 +162,34 @@ def _predicted(explainer: Explainer, prediction: Prediction | ProponentError, re
 
 
 def _explain(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
-    requests = [item.request.explain for item in items]
-
-    def read_one(request: pb.ExplainRequest) -> tuple[Tensor, ExplainOptions]:
-        return _required(explainer, request), options_from(request)
-
-    read = [_attempt(read_one, request) for request in requests]
-    good = [value for value in read if not isinstance(value, ProponentError)]
-    answers = iter(explainer.explain([v[0] for v in good], [v[1] for v in good]) if good else [])
+    read = _still_wanted(items, [_attempt(_read_explanation, explainer, item) for item in items])
+    good = [b for b, value in enumerate(read) if not isinstance(value, ProponentError)]
+    inputs, options = [read[b][0] for b in good], [read[b][1] for b in good]  # type: ignore[index]
+    answers = iter(explainer.explain(inputs, options, [items[b].token for b in good]) if good else [])
     return [
-        value if isinstance(value, ProponentError) else _explained(next(answers), request)
-        for value, request in zip(read, requests, strict=True)
+        value if isinstance(value, ProponentError) else _explained(next(answers), item.request.explain)
+        for value, item in zip(read, items, strict=True)
     ]
+
+
+def _read_explanation(explainer: Explainer, item: Item) -> tuple[Tensor, ExplainOptions]:
+    request = item.request.explain
+    return _read_input(explainer, item, request), options_from(request)
+
+
+def _read_input(explainer: Explainer, item: Item, request: pb.PredictRequest | pb.ExplainRequest) -> Tensor:
+    item.token()
+    return _required(explainer, request)
+
+
+def _still_wanted(items: Sequence[Item], read: Sequence[T | ProponentError]) -> list[T | ProponentError]:
+    """What was read, without what became late meanwhile: decoding a batch of large images takes seconds."""
+
+    def look(item: Item, value: T | ProponentError) -> T | ProponentError:
+        item.token()
+        return value
+
+    return [_attempt(look, item, value) for item, value in zip(items, read, strict=True)]
 
 
 def _explained(answer: Any, request: pb.ExplainRequest) -> Answer:
@@ -165,7 +199,13 @@ def _explained(answer: Any, request: pb.ExplainRequest) -> Answer:
 def _one_by_one(
     answer: Callable[[Explainer, WorkerRequest], Message], explainer: Explainer, items: Sequence[Item]
 ) -> list[Answer]:
-    return [_attempt(partial(answer, explainer), item.request) for item in items]
+    return [_attempt(_alone, answer, explainer, item) for item in items]
+
+
+def _alone(answer: Callable[[Explainer, WorkerRequest], Message], explainer: Explainer, item: Item) -> Message:
+    with scope(item.token):
+        checkpoint()
+        return answer(explainer, item.request)
 
 
 def _score(explainer: Explainer, request: WorkerRequest) -> Message:
@@ -186,9 +226,18 @@ def _flip(explainer: Explainer, request: WorkerRequest) -> Message:
     return flip_response(explainer.find_flip_set(_required(explainer, request.flip.query), request.flip.max_size))
 
 
-def _attempt(read: Callable[[R], T], request: R) -> T | ProponentError:
+_CALLS: Mapping[str, Run] = {
+    "predict": _predict,
+    "explain": _explain,
+    "score": partial(_one_by_one, _score),
+    "removal": partial(_one_by_one, _removal),
+    "flip": partial(_one_by_one, _flip),
+}
+
+
+def _attempt(read: Callable[P, T], *values: P.args, **named: P.kwargs) -> T | ProponentError:
     try:
-        return read(request)
+        return read(*values, **named)
     except ProponentError as error:
         return error
 

@@ -32,6 +32,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from proponent.cancellation import checkpoint
+
 MEDIAN_SAMPLE = 128
 _BLOCKS = 5
 _AT_ONCE = 128
@@ -211,6 +213,7 @@ class FacilityLocation(Term):
     @override
     def best(self, influences: Tensor, gamma: float, taken: Sequence[int]) -> int:
         while True:
+            checkpoint()
             bounds = influences + gamma * self._bounds
             best = _best(bounds, taken)
             if not self._stale[best]:
@@ -234,6 +237,7 @@ def greedy(pool: Pool, term: Term, k: int, gamma: float, influence_weight: float
     chosen: list[int] = []
     influences = influence_weight * pool.influences
     for _ in range(min(k, len(pool))):
+        checkpoint()
         chosen.append(term.best(influences, gamma, chosen))
         term.add(chosen[-1])
     return chosen
@@ -336,6 +340,7 @@ def _gram(rows: Tensor) -> Tensor:
     size = max(1, -(-len(rows) // _BLOCKS))
     gram = rows.new_empty(len(rows), len(rows))
     for start in range(0, len(rows), size):
+        checkpoint()
         stop = start + size
         torch.mm(rows[start:stop], rows[start:].mT, out=gram[start:stop, start:])
         gram[stop:, start:stop] = gram[start:stop, stop:].mT

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from proponent.cancellation import checkpoint
 
 TOLERANCE = 1.0e-4
 MAX_ITERATIONS = 50
@@ -105,6 +106,7 @@ def first_order_shift(rows: Rows, norms: Tensor, members: Tensor, train_size: in
     """
     group, total = members.nonzero().flatten(), torch.zeros(rows.size, dtype=torch.float64)
     for part in torch.split(group, _BLOCK):
+        checkpoint()
         block = rows.unit_rows(part)
         total += ((norms[part] / train_size).to(block) @ block).cpu()
     return total
@@ -133,6 +135,7 @@ def second_order_shift(
     def product(vector: Tensor) -> Tensor:
         total, narrow, start = (1 - share) * vector, vector.float(), 0
         for block in gathered():
+            checkpoint()
             some = weights[start : start + len(block)].to(block)
             start += len(block)
             total -= ((some * (block @ narrow.to(block.device))) @ block).cpu()
@@ -147,7 +150,10 @@ def _gathered(rows: Rows, chosen: Tensor) -> Callable[[], Iterable[Tensor]]:
     parts = torch.split(chosen, _BLOCK)
     if 4 * len(chosen) * rows.size > _HELD:
         return lambda: (rows.unit_rows(part) for part in parts)
-    held = [rows.unit_rows(part) for part in parts]
+    held = []
+    for part in parts:
+        checkpoint()
+        held.append(rows.unit_rows(part))
     return lambda: held
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from proponent.attribution.embedding import InfluenceEmbedding
 from proponent.attribution.layers import Layers, find_layers
+from proponent.cancellation import Token, always
 from proponent.classifier import Classifier, load_classifier
 from proponent.errors import ProponentError
 from proponent.explainer.answers import Answers
@@ -23,6 +24,7 @@ from proponent.index.catalog import Catalog
 from proponent.index.lock import Hold
 from proponent.index.rows import InfluenceIndex
 from proponent.index.search import Query, exact_scores
+from proponent.index.served_files import ServedFiles
 from proponent.index.tombstones import Tombstones
 from proponent.inputs import InputSignature
 from proponent.results import (
@@ -53,12 +55,14 @@ class Explainer:
         layers: Layers,
         tombstones: Tombstones | None = None,
         hold: Hold | None = None,
+        files: ServedFiles | None = None,
     ) -> None:
         self.classifier = classifier
         self.manifest = manifest
         self.index = index
         self.catalog = catalog
         self._hold = hold
+        self._files = files
         self._embedder = QueryEmbedder(classifier, embedding, layers)
         self._retrieval = Retrieval(index, catalog, tombstones or Tombstones(None))
         omitted = int((~index.scales.directed).sum())
@@ -76,6 +80,7 @@ class Explainer:
         """
         manifest = read_manifest(bundle)
         hold = Hold(bundle)
+        served = ServedFiles(bundle, manifest)
         verify_files(bundle, manifest)
         spec = read_spec(bundle)
         classifier = load_classifier(spec, weights=weights or bundle / files.WEIGHTS, device=device)
@@ -86,7 +91,21 @@ class Explainer:
             bundle / files.ROWS, bundle / files.SCALES, manifest.embedding_size, classifier.device
         )
         catalog = Catalog.open(bundle / files.CATALOG)
-        return cls(classifier, manifest, embedding, index, catalog, layers, Tombstones.beside(bundle), hold)
+        tombstones = Tombstones.beside(bundle)
+        loaded = cls(classifier, manifest, embedding, index, catalog, layers, tombstones, hold, served)
+        loaded.check()
+        return loaded
+
+    def check(self) -> None:
+        """Looks at what changes outside of this process and answers need; costs some system calls.
+
+        Raises:
+            CorruptBundleError: A file that is read while serving was damaged, or the list of forgotten examples
+                cannot be read.
+        """
+        self._retrieval.alive()
+        if self._files is not None:
+            self._files.check()
 
     @property
     def signature(self) -> InputSignature:
@@ -99,17 +118,23 @@ class Explainer:
         return self._embedder.predict(inputs)
 
     def explain(
-        self, inputs: Sequence[Tensor], options: Sequence[ExplainOptions]
+        self, inputs: Sequence[Tensor], options: Sequence[ExplainOptions], tokens: Sequence[Token] | None = None
     ) -> list[Explanation | ProponentError]:
-        """One answer or error for each input; one forward, one backward and one scan for all of them."""
+        """One answer or error for each input; one forward, one backward and one scan for all of them.
+
+        What concerns one input alone is done under its own token, where ``tokens`` are given.
+        """
         clock = Stopwatch()
         queries = self.embed(inputs, [option.target for option in options], clock)
         with clock.stage("search"):
-            searched = self._retrieval.search(queries, options)
+            searched = self._retrieval.search(queries, options, tokens or [always] * len(queries))
         answers: list[Explanation | ProponentError] = []
         for query, option, found in zip(queries, options, searched, strict=True):
             if isinstance(query, ProponentError):
                 answers.append(query)
+                continue
+            if isinstance(found, ProponentError):
+                answers.append(found)
                 continue
             with clock.stage("lookup"):
                 answers.append(self._explanation(query, option, found, clock.seconds))

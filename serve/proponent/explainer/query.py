@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from proponent.attribution.gradients import (
     scaled_output_gradient,
 )
 from proponent.attribution.layers import Layers
+from proponent.cancellation import checkpoint
 from proponent.classifier import Classifier
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.results import Prediction, Target
@@ -135,6 +137,7 @@ class QueryEmbedder:
             with clock.stage("forward"):
                 outputs = session.forward(self.stack(inputs))
                 predictions = self.predictions(outputs)
+            checkpoint()
             choices = [self.choice(p, t) for p, t in zip(predictions, targets, strict=True)]
             with clock.stage("backward"):
                 scaled = self._output_gradients(outputs, choices)
@@ -152,6 +155,7 @@ class QueryEmbedder:
             followed = sorted({*followed, *(c for c in classes if len(flat) > 1)})
             rows = []
             for position in followed:
+                checkpoint()
                 seed = torch.zeros_like(flat)
                 seed[position] = 1.0
                 rows.append(self.embedding.embed(session.backward(seed.view_as(outputs))).double().cpu())
@@ -219,6 +223,10 @@ def _embedded(
             found.append(prediction)
         elif isinstance(choice, ProponentError):
             found.append(choice)
+        elif not math.isfinite(sizes[b]):
+            found.append(
+                InvalidInputError("the gradient of the model's loss is not finite for this input", field="input")
+            )
         else:
             found.append(EmbeddedQuery(prediction, directions[b], sizes[b], scales[b], directed[b], choice[0]))
     return found

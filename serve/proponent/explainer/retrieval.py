@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from proponent.errors import NotFoundError, ProponentError
+from proponent.cancellation import Token, scope
+from proponent.errors import DeadlineError, NotFoundError, ProponentError
 from proponent.explainer.answers import Outcomes
 from proponent.explainer.diversity import DiverseHits, candidates_notice, diversify, pool_size
 from proponent.explainer.query import EmbeddedQuery
@@ -69,9 +70,15 @@ class Retrieval:
         return [found[name] for name in example_ids]
 
     def search(
-        self, queries: Sequence[EmbeddedQuery | ProponentError], options: Sequence[ExplainOptions]
-    ) -> list[Found]:
-        """Hits of every query in one pass over the rows; none where there is an error or no direction."""
+        self,
+        queries: Sequence[EmbeddedQuery | ProponentError],
+        options: Sequence[ExplainOptions],
+        tokens: Sequence[Token],
+    ) -> list[Found | ProponentError]:
+        """Hits of every query in one pass over the rows; none where there is an error or no direction.
+
+        A query's diverse selection is made under its own token: a DeadlineError takes its place.
+        """
         masks = [self._eligible(option.filter) for option in options]
         batch = {
             b: Query(query.direction, query.norm, self._pool(options[b]), masks[b])
@@ -80,7 +87,16 @@ class Retrieval:
         }
         searched = search(self.index, list(batch.values()), tuple(Measure)) if batch else []
         ends = dict(zip(batch, searched, strict=True))
-        return [self._found(ends.get(b, {}), options[b], masks[b]) for b in range(len(queries))]
+        return [self._wanted(ends.get(b, {}), options[b], masks[b], tokens[b]) for b in range(len(queries))]
+
+    def _wanted(
+        self, ends: Ends, option: ExplainOptions, mask: Tensor | None, token: Token
+    ) -> Found | ProponentError:
+        try:
+            with scope(token):
+                return self._found(ends, option, mask)
+        except DeadlineError as error:
+            return error
 
     def _pool(self, option: ExplainOptions) -> int:
         return min(pool_size(option.diversity, option.top_k), len(self.index))

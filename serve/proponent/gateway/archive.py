@@ -78,14 +78,18 @@ def write_archive(
     bundle: Path,
     weights: Path | None,
     options: WorkerOptions,
+    lifeline: Path | None = None,
     handler: Path | None = None,
 ) -> Archive:
-    """Writes the directory of one version of a model; ``weights`` None means the bundle's own."""
+    """Writes the directory of one version of a model.
+
+    ``weights`` None means the bundle's own, ``lifeline`` None that no gateway watches the workers.
+    """
     path = model_store / f"{model}-{version}"
     (path / "MAR-INF").mkdir(parents=True, exist_ok=True)
     manifest = _manifest(model, version)
     (path / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
-    config = {**_worker_config(options), "proponent": _bundle_config(bundle, weights)}
+    config = {**_worker_config(options), "proponent": _section(bundle, weights, lifeline)}
     (path / "model-config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     shutil.copyfile(handler or handler_source(), path / HANDLER)
     return Archive(model, version, path)
@@ -122,11 +126,9 @@ def _worker_config(options: WorkerOptions) -> dict[str, object]:
     }
 
 
-def _bundle_config(bundle: Path, weights: Path | None) -> dict[str, str | None]:
-    return {
-        "bundle": str(bundle.absolute()),
-        "weights": None if weights is None else str(weights.absolute()),
-    }
+def _section(bundle: Path, weights: Path | None, lifeline: Path | None) -> dict[str, str | None]:
+    paths = {"bundle": bundle, "weights": weights, "lifeline": lifeline}
+    return {name: None if path is None else str(path.absolute()) for name, path in paths.items()}
 
 
 def package(store: Store, model: str, out: Path) -> Archive:

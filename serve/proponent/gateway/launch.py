@@ -58,6 +58,11 @@ class Layout:
         return self.root / "t"
 
     @property
+    def lifeline(self) -> Path:
+        """Directory of the board and the heartbeats."""
+        return self.root / "lifeline"
+
+    @property
     def config(self) -> Path:
         """TorchServe's configuration."""
         return self.root / "config.properties"

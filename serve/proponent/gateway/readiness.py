@@ -1,4 +1,8 @@
-"""Whether the whole gateway may be sent traffic."""
+"""Whether the gateway may be sent traffic.
+
+It is ready once every model has been found able to answer or unable, and then as long as one is able: a damaged
+bundle takes down its own model alone, and a new replica takes no traffic before all its models have been tried.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from proponent.gateway.served_model import ServedModel
 
 
 class Readiness:
-    """Ready when every model has a healthy worker and the gateway is not stopping."""
+    """Of the whole gateway; each model's own is its ``error``."""
 
     def __init__(self, models: Mapping[str, ServedModel]) -> None:
         self._models = models
@@ -19,4 +23,7 @@ class Readiness:
         """Why the gateway is not ready; None when it is."""
         if self.draining:
             return UnavailableError("the server is stopping", reason="DRAINING")
-        return next((model.error for model in self._models.values() if model.error is not None), None)
+        models = self._models.values()
+        able = any(model.error is None for model in models) and not any(model.starting for model in models)
+        waiting = sorted((model for model in models if model.error is not None), key=lambda model: not model.starting)
+        return None if able else next((model.error for model in waiting), None)

@@ -13,6 +13,8 @@ from proponent.index.store import Store
 class ServedModel:
     """One model. ``error`` says why it cannot answer now; None means that a healthy worker is ready.
 
+    ``starting`` is true until it is known for the first time whether it can.
+
     Args:
         contents: The bundle, or why it cannot be read (then no worker is started until another is published).
         weights: Deployed weights instead of the bundle's copy.
@@ -24,6 +26,7 @@ class ServedModel:
         self._versions = 0
         starting = UnavailableError(f"model {name!r} is starting", reason="WORKER_STARTING")
         self.error: ProponentError | None = contents if isinstance(contents, ProponentError) else starting
+        self.starting = not isinstance(contents, ProponentError)
         self._deployment = contents if isinstance(contents, ProponentError) else self.prepare(contents)
 
     @property
@@ -39,7 +42,7 @@ class ServedModel:
             ProponentError: Why its bundle could not be read.
         """
         if isinstance(self._deployment, ProponentError):
-            raise self._deployment
+            raise self._deployment.with_traceback(None)
         return self._deployment
 
     def prepare(self, contents: Contents) -> Deployment:
@@ -58,7 +61,8 @@ class ServedModel:
     def require_ready(self) -> None:
         """Raises the reason when no healthy worker is ready."""
         if self.error is not None:
-            raise self.error
+            # Each raise would add to the traceback of the one error that all calls get.
+            raise self.error.with_traceback(None)
 
     def close(self) -> None:
         """Closes the catalogue."""

@@ -39,7 +39,7 @@ class Gateway:
         self._metrics = metrics = Metrics()
         self._readiness = Readiness(models)
         self._changed = asyncio.Event()
-        self._worker = worker = WorkerClient(settings.limits.reply_bytes)
+        self._worker = worker = WorkerClient(settings.limits.reply_bytes, settings.worker_timeout_s)
         authenticator = Authenticator.from_file(settings.security.tokens_file)
         self._calls = ExplanationCalls(models, worker, settings, metrics, authenticator)
         self._supervisor = Supervisor(models, worker, settings, metrics, self._changed.set)

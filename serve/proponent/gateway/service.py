@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -33,8 +33,10 @@ from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 class Asks(Protocol):
     """Anything that answers a WorkerRequest."""
 
-    async def ask(self, deployment: Deployment, request: WorkerRequest, timeout_s: float) -> WorkerReply:
-        """One request, one reply of the same kind; raises ProponentError."""
+    async def ask(
+        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: AsyncExitStack
+    ) -> WorkerReply:
+        """One request, one reply of the same kind; ``held`` is closed when that work is done."""
 
 
 @dataclass(frozen=True)
@@ -204,9 +206,11 @@ class ExplanationCalls:
         if timeout_s <= 0:
             raise DeadlineError("the deadline had passed before the request was read")
         started = time.monotonic()
-        async with self._slot(method, call, timeout_s):
-            with deployment.in_use():
-                return await self._worker.ask(deployment, request, started + timeout_s - time.monotonic())
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._slot(method, call, timeout_s))
+            held.enter_context(deployment.in_use())
+            until_done = held.pop_all()
+        return await self._worker.ask(deployment, request, started + timeout_s - time.monotonic(), until_done)
 
     @asynccontextmanager
     async def _slot(self, method: str, call: Call, wait_s: float) -> AsyncIterator[None]:

@@ -159,6 +159,11 @@ class Settings:
         return max(1, (self.cores or os.cpu_count() or 1) // self.workers)
 
     @property
+    def probe_timeout_s(self) -> float:
+        """How long a worker may take to say how it is: what it works on meanwhile stops at its callers' deadlines."""
+        return self.request_timeout_s + 5.0
+
+    @property
     def queue_size(self) -> int:
         """TorchServe's queue for a model: all calls in flight fit twice, since abandoned ones stay in it."""
         return 2 * (self.limits.predict + 4 * self.limits.explain)

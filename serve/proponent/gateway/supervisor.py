@@ -15,15 +15,17 @@ from proponent.gateway.launch import Capacity, Layout, tail
 from proponent.gateway.management import Management, WorkerStatus
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.private import private_layout
+from proponent.gateway.prober import Prober
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve import TorchServe
 from proponent.gateway.watched import Watched, ready_pids
 from proponent.gateway.worker_client import WorkerClient
-from proponent.v1.worker_pb2 import WorkerRequest
+from proponent.lifeline import TicketOffice, silence_s
 
 POLL_S = 0.25
-PROBE_TIMEOUT_S = 30.0
+SILENT_S = 10.0
+"""Longest time without a heartbeat; a worker writes one every second."""
 _STOP_GRACE_S = 8.0
 _FIRST_DELAY_S = 1.0
 _LONGEST_DELAY_S = 30.0
@@ -61,9 +63,11 @@ class Supervisor:
         """Runs until cancelled; then TorchServe is stopped and its directory removed."""
         with private_layout() as layout:
             self._layout = layout
+            self._tickets = TicketOffice.create(layout.lifeline, self._settings.queue_size)
             for model in self._models.values():
                 if model.readable:
-                    self._watched[model.name] = Watched(model.deployment, self.write_archive(model.deployment))
+                    archive = self.write_archive(model.deployment)
+                    self._watched[model.name] = self._watch_over(model.deployment, archive)
             await self._keep(layout)
 
     @property
@@ -87,14 +91,17 @@ class Supervisor:
             raise UnavailableError("the model server is being started", reason="WORKER_STARTING")
         weights = self._models[deployment.model].weights
         store, bundle = self._layout.model_store, deployment.contents.path
-        options = WorkerOptions.of(self._settings)
-        return write_archive(store, deployment.model, deployment.version, bundle, weights, options)
+        options, lifeline = WorkerOptions.of(self._settings), self._layout.lifeline
+        return write_archive(store, deployment.model, deployment.version, bundle, weights, options, lifeline)
 
     def adopt(self, deployment: Deployment, archive: Archive) -> Watched | None:
         """Watches a deployment, whose workers are known to be healthy, instead of its model's one before."""
         before = self._watched.get(deployment.model)
-        self._watched[deployment.model] = watched = Watched(deployment, archive)
-        self._set(watched, None)
+        self._watched[deployment.model] = watched = self._watch_over(deployment, archive)
+        watched.prober.trust()
+        self._set(watched, None, settled=True)
+        if before is not None:
+            before.prober.stop()
         return before
 
     async def _keep(self, layout: Layout) -> None:
@@ -117,7 +124,7 @@ class Supervisor:
         try:
             async with torchserve.management() as management:
                 await torchserve.listening(management, self._settings.start_timeout_s)
-                await self._worker.connect(torchserve.grpc_address)
+                await self._worker.connect(torchserve.grpc_address, self._tickets)
                 for watched in self._watched.values():
                     await management.register(watched.archive.path.name)
                     watched.reset()
@@ -142,67 +149,67 @@ class Supervisor:
                 raise
             return
         if self._is_current(watched):
-            await self._look(watched, workers, layout)
+            await self._look(watched, workers, management, layout)
 
-    async def _look(self, watched: Watched, workers: Sequence[WorkerStatus], layout: Layout) -> None:
-        """Acts on a change of a model's workers."""
+    async def _look(
+        self, watched: Watched, workers: Sequence[WorkerStatus], management: Management, layout: Layout
+    ) -> None:
+        """Acts on the state of a model's workers; a question to one of them goes on beside this."""
         ready = ready_pids(workers)
         if not ready:
-            self._note_absence(watched, workers, layout)
-        elif ready != watched.probed:
-            watched.start_clock()
-            healthy = await self._probe(watched)
-            watched.probed = ready if healthy else frozenset()
+            await self._note_absence(watched, workers, management, layout)
+            return
+        watched.found(ready)
+        watched.prober.poke()
+        self._set(watched, _silence(watched, layout) or watched.prober.error, settled=watched.prober.certain)
 
-    def _note_absence(self, watched: Watched, workers: Sequence[WorkerStatus], layout: Layout) -> None:
+    async def _note_absence(
+        self, watched: Watched, workers: Sequence[WorkerStatus], management: Management, layout: Layout
+    ) -> None:
         model = watched.deployment.model
-        if watched.probed:
-            watched.start_clock()
+        if watched.missed():
             self._report(f"worker of model {model!r} died", layout)
-        watched.probed = frozenset()
-        reason = "is starting"
-        if watched.replaced(workers):
+        reason, died = "is starting", watched.clock.replaced(workers)
+        if died:
             reason = "died while it started; the server's log has its last words"
             self._report(f"worker of model {model!r} died while it started", layout)
-        self._set(watched, UnavailableError(f"the worker of model {model!r} {reason}", reason="WORKER_STARTING"))
-        self._check_patience(watched, layout)
+        error = UnavailableError(f"the worker of model {model!r} {reason}", reason="WORKER_STARTING")
+        self._set(watched, error, settled=died)
+        await self._check_patience(watched, management, layout)
 
-    def _check_patience(self, watched: Watched, layout: Layout) -> None:
-        """Reports a slow start from time to time; raises once it has taken too long."""
-        model, waited = watched.deployment.model, watched.waited_s
-        if watched.is_slow():
+    async def _check_patience(self, watched: Watched, management: Management, layout: Layout) -> None:
+        """Reports a slow start from time to time; once it has taken too long, the model alone is started again."""
+        model, waited = watched.deployment.model, watched.clock.waited_s
+        if watched.clock.is_slow():
             self._report(f"worker of model {model!r} is not ready after {waited:.0f} s", layout)
         if waited > self._settings.start_timeout_s:
-            raise UnavailableError(f"no worker of model {model!r} became ready within {waited:.0f} s")
+            _log.error("model registered again", model=model, not_ready_for_s=round(waited))
+            await management.unregister(model, watched.deployment.version)
+            await management.register(watched.archive.path.name)
+            watched.reset()
 
-    async def _probe(self, watched: Watched) -> bool:
-        """Asks a ready worker whether its bundle is sound; False means that it must be asked again."""
-        try:
-            await self._worker.ask(watched.deployment, WorkerRequest(), PROBE_TIMEOUT_S)
-        except UnavailableError as error:
-            self._set(watched, error)
-            return error.reason == "BUNDLE_CORRUPT"
-        except ProponentError as error:
-            self._set(watched, error)
-            return True
-        self._set(watched, None)
-        return True
+    def _watch_over(self, deployment: Deployment, archive: Archive) -> Watched:
+        async def ask() -> ProponentError | None:
+            return await self._worker.verdict(deployment, self._settings.probe_timeout_s)
+
+        return Watched(deployment, archive, Prober(deployment.model, ask))
 
     def _is_current(self, watched: Watched) -> bool:
         """Whether its deployment still takes requests; what is found out about another one counts for nothing."""
         return self._watched[watched.deployment.model] is watched
 
-    def _set(self, watched: Watched, error: ProponentError | None) -> None:
+    def _set(self, watched: Watched, error: ProponentError | None, *, settled: bool = False) -> None:
         if not self._is_current(watched):
             return
         model = self._models[watched.deployment.model]
         before, model.error = model.error, error
+        was_starting, model.starting = model.starting, model.starting and not settled
         self._metrics.ready.labels(model.name).set(error is None)
         if error is None and before is not None:
             _log.info("model ready", model=model.name, bundle=watched.deployment.manifest.digest)
         elif error is not None and (before is None or before.reason != error.reason):
             _log.error("model not ready", model=model.name, reason=error.reason, detail=error.message)
-        if (error is None) != (before is None):
+        if (error is None) != (before is None) or model.starting != was_starting:
             self._on_change()
 
     def _set_all_unready(self) -> None:
@@ -213,3 +220,12 @@ class Supervisor:
     def _report(self, event: str, layout: Layout) -> None:
         logs = {path.stem: tail(path) for path in (layout.worker_log, layout.torchserve_log, layout.java_log)}
         _log.error(event, **logs)
+
+
+def _silence(watched: Watched, layout: Layout) -> ProponentError | None:
+    """The error of workers that all have stopped to give signs of life."""
+    seconds = min(silence_s(layout.lifeline, pid) for pid in watched.pids)
+    if seconds <= SILENT_S:
+        return None
+    message = f"the worker of model {watched.deployment.model!r} gave no sign of life for {seconds:.0f} s"
+    return UnavailableError(message, reason="WORKER_UNRESPONSIVE")

@@ -13,13 +13,15 @@ from proponent.errors import InvalidInputError, MismatchError, UnavailableError
 from proponent.gateway.archive import Archive, remove_archive
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.management import Management
-from proponent.gateway.supervisor import POLL_S, PROBE_TIMEOUT_S
-from proponent.gateway.watched import Watched, ready_pids
+from proponent.gateway.supervisor import POLL_S
+from proponent.gateway.watched import StartClock, ready_pids
 from proponent.gateway.worker_client import WorkerClient
 from proponent.index.faults import fault_point
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest
 
+# Nothing else asks this worker yet.
+_PROBE_TIMEOUT_S = 30.0
 _log = structlog.get_logger("proponent.gateway")
 
 
@@ -36,7 +38,7 @@ async def on_trial(
     try:
         await management.register(archive.path.name)
         fault_point("switch.registered")
-        await _started(Watched(deployment, archive), management, timeout_s)
+        await _started(deployment, management, timeout_s)
         await _check(deployment, worker)
         fault_point("switch.checked")
         yield
@@ -56,21 +58,23 @@ async def remove_version(deployment: Deployment, archive: Archive, management: M
     remove_archive(archive)
 
 
-async def _started(watched: Watched, management: Management, timeout_s: float) -> None:
-    model, version = watched.deployment.model, watched.deployment.version
+async def _started(deployment: Deployment, management: Management, timeout_s: float) -> None:
+    model, version, clock = deployment.model, deployment.version, StartClock()
     while not ready_pids(workers := await management.workers(model, version)):
-        if watched.replaced(workers):
+        if clock.replaced(workers):
             raise UnavailableError(f"the new worker of model {model!r} died while it started", reason="WORKER_DIED")
-        if watched.waited_s > timeout_s:
+        if clock.waited_s > timeout_s:
             raise UnavailableError(f"the new worker of model {model!r} was not ready within {timeout_s:g} s")
         await asyncio.sleep(POLL_S)
 
 
 async def _check(deployment: Deployment, worker: WorkerClient) -> None:
     """Asks whether the bundle is sound, and for one explanation, which also makes the first user's as fast as any."""
-    await worker.ask(deployment, WorkerRequest(), PROBE_TIMEOUT_S)
+    problem = await worker.verdict(deployment, _PROBE_TIMEOUT_S)
+    if problem is not None:
+        raise problem
     try:
-        reply = await worker.ask(deployment, WorkerRequest(explain=_neutral(deployment)), PROBE_TIMEOUT_S)
+        reply = await worker.ask(deployment, WorkerRequest(explain=_neutral(deployment)), _PROBE_TIMEOUT_S)
     except InvalidInputError:
         # Not every model takes a tensor of zeros.
         return

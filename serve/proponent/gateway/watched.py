@@ -8,38 +8,27 @@ from collections.abc import Sequence
 from proponent.gateway.archive import Archive
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.management import WorkerStatus
+from proponent.gateway.prober import Prober
 
 _SLOW_S = 20.0
 
 
-class Watched:
-    """A registered deployment.
+class StartClock:
+    """How long workers are missing, and whether one died while it started."""
 
-    Attributes:
-        probed: Process ids of the ready workers when the last probe said something certain.
-        waiting_since: Monotonic time since when no worker is ready.
-    """
-
-    def __init__(self, deployment: Deployment, archive: Archive) -> None:
-        self.deployment = deployment
-        self.archive = archive
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets the workers of a TorchServe that is gone."""
-        self.probed: frozenset[int] = frozenset()
+    def __init__(self) -> None:
         self._seen: frozenset[int] = frozenset()
-        self.start_clock()
+        self.restart()
 
-    def start_clock(self) -> None:
-        """Starts to count how long a worker is missing."""
-        self.waiting_since = time.monotonic()
-        self._next_report = self.waiting_since + _SLOW_S
+    def restart(self) -> None:
+        """Starts to count anew."""
+        self._since = time.monotonic()
+        self._next_report = self._since + _SLOW_S
 
     @property
     def waited_s(self) -> float:
         """Seconds without a ready worker."""
-        return time.monotonic() - self.waiting_since
+        return time.monotonic() - self._since
 
     def is_slow(self) -> bool:
         """True every ``_SLOW_S`` seconds of waiting."""
@@ -53,6 +42,44 @@ class Watched:
         started = frozenset(worker.pid for worker in workers if worker.pid > 0)
         died = bool(self._seen and started - self._seen)
         self._seen |= started
+        return died
+
+
+class Watched:
+    """A registered deployment.
+
+    Attributes:
+        prober: What its workers say of themselves.
+        clock: How long they are missing.
+        pids: Process ids of the workers that were ready at the last look.
+    """
+
+    def __init__(self, deployment: Deployment, archive: Archive, prober: Prober) -> None:
+        self.deployment = deployment
+        self.archive = archive
+        self.prober = prober
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the workers, which are gone with their TorchServe."""
+        self.clock = StartClock()
+        self.pids: frozenset[int] = frozenset()
+        self.prober.forget()
+
+    def found(self, ready: frozenset[int]) -> None:
+        """Notes which workers are ready; new ones are asked soon."""
+        if ready != self.pids:
+            self.clock.restart()
+            self.prober.hurry()
+        self.pids = ready
+
+    def missed(self) -> bool:
+        """Notes that no worker is ready; whether one was so at the last look."""
+        died = bool(self.pids)
+        if died:
+            self.clock.restart()
+        self.pids = frozenset()
+        self.prober.forget()
         return died
 
 

@@ -160,16 +160,22 @@ def damage(bundle: Path, manifest: Manifest) -> Iterator[CorruptBundleError]:
             field=MANIFEST,
         )
     for name, expected in manifest.files.items():
-        path = bundle / name
-        if not path.is_file():
-            yield CorruptBundleError(f"bundle file is missing: {path}", field=name)
-            continue
-        actual = file_sha256(path)
-        if actual != expected:
-            yield CorruptBundleError(
-                f"bundle file is damaged: {path} has SHA-256 {actual[:16]}..., expected {expected[:16]}...",
-                field=name,
-            )
+        problem = damage_of(bundle, name, expected)
+        if problem is not None:
+            yield problem
+
+
+def damage_of(bundle: Path, name: str, expected: str) -> CorruptBundleError | None:
+    """The error of a file that is missing or whose SHA-256 is not the one expected."""
+    path = bundle / name
+    if not path.is_file():
+        return CorruptBundleError(f"bundle file is missing: {path}", field=name)
+    actual = file_sha256(path)
+    if actual == expected:
+        return None
+    return CorruptBundleError(
+        f"bundle file is damaged: {path} has SHA-256 {actual[:16]}..., expected {expected[:16]}...", field=name
+    )
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> str:

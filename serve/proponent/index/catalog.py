@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from proponent.cancellation import checkpoint
 from proponent.errors import CorruptBundleError, InvalidInputError
 
 _SCHEMA = """
@@ -245,6 +246,7 @@ class Catalog:
     def _lookup(self, select: str, keys: Sequence[object]) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = []
         for start in range(0, len(keys), _BATCH):
+            checkpoint()
             part = keys[start : start + _BATCH]
             found += self._query(f"{select} ({', '.join('?' * len(part))})", part)
         return found

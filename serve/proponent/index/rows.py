@@ -21,7 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from proponent.cancellation import checkpoint
 from proponent.errors import CorruptBundleError
+from proponent.index.bundle import ROWS
 from proponent.results import Measure
 
 PADDING = 16
@@ -31,6 +33,8 @@ HALF_ERROR = 2.0e-3
 """Bound on |product - exact| of unit vectors where the query is rounded to fp16 or the product is taken in it."""
 SINGLE_ERROR = 5.0e-5
 """The same of a float32 matrix product of some thousand numbers; a test checks both against float64."""
+UNIT_ERROR = 1.0e-2
+"""Bound on |norm - 1| of a unit vector that was rounded to fp16, with room to spare."""
 # Scales below this are scanned as if they were this large: float32 would lose them. Their bounds are upper ones only.
 TINY = 1.0e-30
 SCORED_AT_ONCE = 1 << 16
@@ -169,9 +173,24 @@ class InfluenceIndex:
         chosen = torch.as_tensor(rows, dtype=torch.long, device=self.device)
         return self._codes[chosen, : self.size].float()
 
+    def check_rows(self, rows: Sequence[int]) -> None:
+        """Looks whether rows with a direction still are unit vectors.
+
+        Raises:
+            CorruptBundleError: One is not: the file was overwritten while it was mapped.
+        """
+        norms = self.unit_rows(rows).norm(dim=1)
+        wrong = (~((norms - 1).abs() < UNIT_ERROR)).nonzero().flatten().tolist()
+        if wrong:
+            raise CorruptBundleError(
+                f"row {rows[wrong[0]]} has norm {float(norms[wrong[0]]):.3g}, expected 1: the rows were overwritten",
+                field=ROWS,
+            )
+
     def blocks(self, weights: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Unit rows in order, [n, K] float32, and where each block lies; blocks of zero weight are skipped."""
         for start in range(0, len(self), BLOCK):
+            checkpoint()
             place = slice(start, min(start + BLOCK, len(self)))
             if weights is None or bool(weights[place].any()):
                 yield place, self._codes[place, : self.size].float()
@@ -252,6 +271,7 @@ def _blocked_product(codes: Tensor, queries: Tensor) -> Tensor:
     found = torch.empty(pieces, count, PIECE, device=codes.device)
     whole = len(codes) // (pieces * PIECE) * (pieces * PIECE)
     for start in range(0, whole, pieces * PIECE):
+        checkpoint()
         place = slice(start, start + pieces * PIECE)
         wide.view(-1, codes.shape[1]).copy_(codes[place])
         torch.bmm(queries.expand(pieces, -1, -1), wide.mT, out=found)

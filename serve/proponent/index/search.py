@@ -14,12 +14,17 @@ from math import inf
 import torch
 from torch import Tensor
 
+from proponent.errors import CorruptBundleError
+from proponent.index.bundle import ROWS
 from proponent.index.rows import HALF_ERROR, InfluenceIndex
 from proponent.index.selection import SIGNS, strongest_ends
 from proponent.results import Measure
 
 SPARE, COARSE_SPARE = 6, 22
 """Candidates beyond k, so that a look past the end of a list is rarely needed; more where products are coarse."""
+
+CHECKED = 64
+"""Rows that are looked at where an answer is empty."""
 
 End = tuple[Measure, float]
 
@@ -70,6 +75,7 @@ def search(
             or _widened(index, query, products[b], error, end, count)
             for e, end in enumerate(ends)
         ]
+        _check(index, query, lists)
         found.append(dict(zip(measures, zip(lists[::2], lists[1::2], strict=True), strict=True)))
     return found
 
@@ -79,6 +85,18 @@ def exact_scores(index: InfluenceIndex, query: Query, rows: Sequence[int], measu
     chosen = torch.as_tensor(rows, dtype=torch.long)
     exact = index.exact_products(query.direction, chosen)
     return (exact * index.exact_scales[measure][chosen] * query.norm).tolist()
+
+
+def _check(index: InfluenceIndex, query: Query, lists: Sequence[Hits]) -> None:
+    """Raises where the rows behind an answer cannot be those that were written: its leaders or, without any, some.
+
+    No list at all is legitimate where every row that may appear is orthogonal to the query, or has no direction.
+    """
+    leaders = [hits.rows[0] for hits in lists if hits.rows]
+    if not leaders:
+        able = index.scales.directed if query.eligible is None else index.scales.directed & query.eligible
+        leaders = able.nonzero().flatten()[:CHECKED].tolist()
+    index.check_rows(leaders)
 
 
 def _allowed(index: InfluenceIndex, queries: Sequence[Query]) -> Tensor | None:
@@ -102,6 +120,8 @@ def _ranked(
     scores = torch.stack(
         [index.exact_products(query.direction, rows[b].flatten()) for b, query in enumerate(queries)]
     ).view(rows.shape)
+    if not bool(torch.isfinite(scores).all()):
+        raise CorruptBundleError("rows hold numbers that are not finite: they were overwritten", field=ROWS)
     scores = scores * scales * torch.tensor([query.norm for query in queries], dtype=torch.float64)[:, None, None]
     scores *= torch.tensor([sign for _, sign in ends], dtype=torch.float64)[:, None]
     for b, query in enumerate(queries):

@@ -1,0 +1,110 @@
+"""What a gateway and its workers let each other know beside TorchServe, which neither cancels work nor sees hangs.
+
+A directory that both can reach holds two things. The **board** is memory mapped by all: a ticket of a request
+stands on it as long as somebody waits for the answer. A **heartbeat** is a file for each worker, into which a thread
+of the worker writes the time; a process that is halted, or that cannot get at its interpreter, falls silent.
+
+Times are those of the system's monotonic clock: all processes of a machine share it, and setting the wall clock
+does not move it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+
+BOARD = "board"
+BEAT_S = 1.0
+_CELL = 8
+
+
+class Board:
+    """Tickets of the requests that somebody waits for, one a cell.
+
+    A ticket's cell is the rest of its division by the number of cells, so that one number says all. Ticket 0 is
+    none: a request without one always counts as wanted.
+    """
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        self._cells = memoryview(memory).cast("Q")
+
+    @classmethod
+    def open(cls, directory: Path) -> Board:
+        """A worker's view of the board."""
+        with (directory / BOARD).open("rb") as file:
+            return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def holds(self, ticket: int) -> bool:
+        """Whether somebody waits for the request with this ticket."""
+        return not ticket or self._cells[ticket % len(self._cells)] == ticket
+
+    def close(self) -> None:
+        """Unmaps the memory."""
+        self._cells.release()
+        self._memory.close()
+
+
+class TicketOffice(Board):
+    """The gateway's side of the board: it alone writes."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        super().__init__(memory)
+        self._free = deque(range(len(self._cells)))
+        self._round = 0
+
+    @classmethod
+    def create(cls, directory: Path, cells: int) -> TicketOffice:
+        """A new board of so many cells in a directory, which is made."""
+        directory.mkdir()
+        with (directory / BOARD).open("w+b") as file:
+            file.write(bytes(_CELL * cells))
+            file.flush()
+            return cls(mmap.mmap(file.fileno(), 0))
+
+    def issue(self) -> int:
+        """A ticket that stands on the board from now on; 0 where every cell is taken."""
+        if not self._free:
+            return 0
+        self._round += 1
+        ticket = self._round * len(self._cells) + self._free.popleft()
+        self._cells[ticket % len(self._cells)] = ticket
+        return ticket
+
+    def withdraw(self, ticket: int) -> None:
+        """Nobody waits any more; the cell stays taken until the worker is done with the request."""
+        if ticket and self.holds(ticket):
+            self._cells[ticket % len(self._cells)] = 0
+
+    def retire(self, ticket: int) -> None:
+        """The worker is done with the request: its cell may be taken again."""
+        if ticket:
+            self.withdraw(ticket)
+            self._free.append(ticket % len(self._cells))
+
+
+def start_heartbeat(directory: Path) -> None:
+    """Writes the time every ``BEAT_S`` seconds for as long as this process lives."""
+    handle = os.open(directory / str(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    threading.Thread(target=_beat, args=(handle,), name="heartbeat", daemon=True).start()
+
+
+def _beat(handle: int) -> None:
+    while True:
+        with suppress(OSError):
+            os.pwrite(handle, time.monotonic_ns().to_bytes(_CELL, "little"), 0)
+        time.sleep(BEAT_S)
+
+
+def silence_s(directory: Path, pid: int) -> float:
+    """Seconds since the last heartbeat of a worker; 0 where it never had one."""
+    try:
+        content = (directory / str(pid)).read_bytes()
+    except OSError:
+        return 0.0
+    return (time.monotonic_ns() - int.from_bytes(content, "little")) / 1e9 if len(content) == _CELL else 0.0

@@ -1,0 +1,78 @@
+"""What stands on the board is wanted and nothing else is; a process that is halted falls silent."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from proponent.lifeline import BEAT_S, Board, TicketOffice, silence_s
+
+BEATING = """
+import sys, time
+from pathlib import Path
+from proponent.lifeline import start_heartbeat
+start_heartbeat(Path(sys.argv[1]))
+print("beating", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> TicketOffice:
+    return TicketOffice.create(tmp_path / "lifeline", 3)
+
+
+def test_a_ticket_stands_until_it_is_withdrawn_or_retired(office: TicketOffice, tmp_path: Path) -> None:
+    board = Board.open(tmp_path / "lifeline")
+    first, second = office.issue(), office.issue()
+    assert first != second and board.holds(first) and board.holds(second) and board.holds(0)
+    office.withdraw(first)
+    assert not board.holds(first) and board.holds(second)
+    office.retire(second)
+    assert not board.holds(second) and not board.holds(77)
+    board.close()
+
+
+def test_a_cell_is_taken_until_the_work_is_done_and_old_tickets_stay_invalid(office: TicketOffice) -> None:
+    tickets = [office.issue() for _ in range(3)]
+    assert all(tickets) and office.issue() == 0
+    office.withdraw(tickets[0])
+    assert office.issue() == 0
+    office.retire(tickets[0])
+    again = office.issue()
+    assert again % 3 == tickets[0] % 3 and again not in tickets
+    office.withdraw(tickets[0])
+    assert office.holds(again) and not office.holds(tickets[0])
+
+
+def test_a_halted_process_falls_silent_and_speaks_again(office: TicketOffice, tmp_path: Path) -> None:
+    directory = tmp_path / "lifeline"
+    child = subprocess.Popen([sys.executable, "-c", BEATING, str(directory)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None and child.stdout.readline() == "beating\n"
+        _wait(lambda: silence_s(directory, child.pid) < BEAT_S)
+        child.send_signal(signal.SIGSTOP)
+        _wait(lambda: silence_s(directory, child.pid) > 2 * BEAT_S)
+        child.send_signal(signal.SIGCONT)
+        _wait(lambda: silence_s(directory, child.pid) < BEAT_S)
+    finally:
+        child.kill()
+        child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
+
+
+def test_a_process_that_never_spoke_is_not_called_silent(tmp_path: Path) -> None:
+    assert silence_s(tmp_path, 1) == 0.0
+
+
+def _wait(condition: object) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,125 @@
+"""A question without an answer says nothing of a model: it is asked again until a worker has said how it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway_fakes import broken
+from proponent.errors import CorruptBundleError, ProponentError, UnavailableError
+from proponent.gateway.prober import EVERY_S, Prober
+from proponent.gateway.readiness import Readiness
+from proponent.gateway.served_model import ServedModel
+from proponent.gateway.status import retry_after
+
+
+class Worker:
+    """Answers from a list: an error that is raised, or a verdict."""
+
+    def __init__(self, *script: ProponentError | Callable[[], ProponentError] | None) -> None:
+        self.script = list(script)
+        self.asked: list[float] = []
+        self.now = 0.0
+
+    async def ask(self) -> ProponentError | None:
+        self.asked.append(self.now)
+        answer = self.script.pop(0)
+        if callable(answer):
+            raise answer()
+        return answer
+
+    async def run(self, prober: Prober, seconds: float) -> None:
+        for _ in range(int(seconds / 0.25)):
+            prober.poke()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            self.now += 0.25
+
+
+def silent() -> ProponentError:
+    return UnavailableError("no answer", reason="WORKER_UNRESPONSIVE")
+
+
+def probing(*script: ProponentError | Callable[[], ProponentError] | None) -> tuple[Worker, Prober]:
+    worker = Worker(*script)
+    return worker, Prober("toy", worker.ask, lambda: worker.now)
+
+
+def test_it_asks_until_it_is_certain_and_then_from_time_to_time() -> None:
+    worker, prober = probing(*[silent] * 4, None, None)
+
+    async def run() -> None:
+        await worker.run(prober, 3.0)
+        assert prober.error is not None and not prober.certain and retry_after(prober.error) is not None
+        await worker.run(prober, 1.25)
+        assert prober.error is None and prober.certain
+        await worker.run(prober, EVERY_S)
+
+    asyncio.run(run())
+    assert worker.asked == [0.0, 0.25, 0.75, 1.75, 3.75, 3.75 + EVERY_S]
+
+
+def test_a_ready_model_that_falls_silent_is_not_ready_and_comes_back() -> None:
+    worker, prober = probing(None, silent, None)
+
+    async def run() -> None:
+        await worker.run(prober, 1.0)
+        assert prober.error is None
+        await worker.run(prober, EVERY_S - 1.0)
+        await worker.run(prober, 0.25)
+        assert prober.error is not None and prober.error.reason == "WORKER_UNRESPONSIVE"
+        await worker.run(prober, 0.5)
+        assert prober.error is None
+
+    asyncio.run(run())
+
+
+def test_what_a_worker_says_of_its_bundle_is_kept_until_it_says_otherwise() -> None:
+    worker, prober = probing(CorruptBundleError("rows"), CorruptBundleError("rows"), None)
+
+    async def run() -> None:
+        await worker.run(prober, EVERY_S + 1)
+        assert isinstance(prober.error, CorruptBundleError) and prober.certain
+        await worker.run(prober, EVERY_S)
+        assert prober.error is None
+
+    asyncio.run(run())
+
+
+def test_the_answer_of_a_worker_that_is_gone_counts_for_nothing() -> None:
+    async def run() -> None:
+        answer: asyncio.Future[ProponentError | None] = asyncio.get_running_loop().create_future()
+
+        async def ask() -> ProponentError | None:
+            return await asyncio.shield(answer)
+
+        prober = Prober("toy", ask)
+        prober.poke()
+        await asyncio.sleep(0)
+        prober.forget()
+        answer.set_result(None)
+        await asyncio.sleep(0.01)
+        assert prober.error is not None and not prober.certain
+
+    asyncio.run(run())
+
+
+def _model(name: str, error: ProponentError | None, starting: bool) -> ServedModel:
+    model = broken(error or CorruptBundleError(name))
+    model.error, model.starting = error, starting
+    return model
+
+
+def test_a_gateway_is_ready_when_all_were_tried_and_as_long_as_one_is_able() -> None:
+    damaged, wait = CorruptBundleError("damaged"), UnavailableError("starting")
+    for models, expected in (
+        ([(None, False)], None),
+        ([(damaged, False)], damaged),
+        ([(None, False), (damaged, False)], None),
+        ([(None, False), (wait, True)], wait),
+        ([(damaged, False), (wait, True)], wait),
+        ([(wait, False), (None, False)], None),
+        ([(wait, False), (damaged, False)], wait),
+    ):
+        served = {str(n): _model(str(n), *each) for n, each in enumerate(models)}
+        assert Readiness(served).error() is expected
