@@ -106,7 +106,7 @@ class Service:
         self.settings = Settings(store=directory, **settings)
         self.tombstones = Tombstones(directory / FORGOTTEN)
         self.model = ServedModel("toy", Contents(directory, manifest(), catalog(directory), self.tombstones))
-        self.model.error = None
+        self.model.error, self.model.starting = None, False
         self.worker = FakeWorker()
         self.metrics = Metrics()
         self.models = {"toy": self.model}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import grpc
@@ -27,14 +27,15 @@ def slow(doors: Listening) -> None:
     """A worker that takes a moment and is overrun, as TorchServe's queue, by more than the limits allow."""
     worker, at_once, most = doors.service.worker, 0, []
 
-    async def ask(deployment: object, request: object, timeout_s: float) -> WorkerReply:
+    async def ask(deployment: object, request: object, timeout_s: float, held: AsyncExitStack) -> WorkerReply:
         nonlocal at_once
-        at_once += 1
-        most.append(at_once)
-        await asyncio.sleep(0.002)
-        at_once -= 1
-        assert at_once < 8
-        return worker.answer(request)  # type: ignore[arg-type]
+        async with held:
+            at_once += 1
+            most.append(at_once)
+            await asyncio.sleep(0.002)
+            at_once -= 1
+            assert at_once < 8
+            return worker.answer(request)  # type: ignore[arg-type]
 
     worker.ask = ask  # type: ignore[method-assign]
 

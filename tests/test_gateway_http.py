@@ -192,6 +192,14 @@ def test_readiness_is_503_whatever_the_reason(door: Door) -> None:
     assert door("GET", "/healthz").status_code == 200
 
 
+def test_each_model_has_a_readiness_of_its_own(door: Door) -> None:
+    assert door("GET", "/v1/models/toy:ready").json() == {"name": "toy", "ready": True}
+    door.service.model.error = MismatchError("weights")
+    reply = door("GET", "/v1/models/toy:ready")
+    assert (reply.status_code, reply.json()["reason"]) == (503, "INDEX_MODEL_MISMATCH")
+    assert door("GET", "/v1/models/other:ready").status_code == 404
+
+
 def test_a_defect_is_a_problem_without_its_text(door: Door) -> None:
     def fail(request: object) -> WorkerReply:
         raise ZeroDivisionError("secret")

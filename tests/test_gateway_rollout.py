@@ -69,7 +69,7 @@ class FakeTorchServe:
         self._note("unregister", version)
 
     def _note(self, what: str, version: str) -> None:
-        self.log.append((what, version, self._model.deployment.version))
+        self.log.append((what, version, self._model.deployment.version if self._model.readable else ""))
 
 
 class Rig:
@@ -216,3 +216,25 @@ def test_unknown_names_are_said(rig: Rig) -> None:
     with pytest.raises(NotFoundError, match="no bundle to roll back to"):
         asyncio.run(rig.rollout.rollback("toy"))
     rig.assert_untouched()
+
+
+def test_a_bundle_that_becomes_readable_is_taken_up_and_nothing_is_written(rig: Rig) -> None:
+    """As when a damaged file is put back, or a mode is mended, on a store that is mounted read-only."""
+    manifest = rig.store.current("toy") / "manifest.json"
+    content, error = manifest.read_bytes(), CorruptBundleError("manifest")
+    rig.model.close()
+    rig.model.error, rig.model._deployment = error, error
+    manifest.write_bytes(content[:-9])
+
+    async def run() -> None:
+        with pytest.raises(CorruptBundleError):
+            await rig.rollout.take_up("toy")
+        assert not rig.model.readable and not rig.torchserve.log
+        manifest.write_bytes(content)
+        before = sorted(rig.store.root.rglob("*"))
+        rig.torchserve._watched = None  # type: ignore[assignment]
+        assert (await rig.rollout.take_up("toy")).after == rig.first
+        assert rig.model.readable and sorted(rig.store.root.rglob("*")) == before
+
+    asyncio.run(run())
+    assert [entry[0] for entry in rig.torchserve.log] == ["register"]

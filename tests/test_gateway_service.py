@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -248,3 +249,14 @@ def test_bad_settings_are_named(make: object, field: str) -> None:
     with pytest.raises(ProponentError) as caught:
         make()  # type: ignore[operator]
     assert caught.value.field == field
+
+
+def test_the_same_error_told_again_and_again_keeps_nothing_of_the_calls(service: Service) -> None:
+    """One error object answers every call while a model is not ready: its traceback must not grow with them."""
+    service.model.error = error = CorruptBundleError("rows.faiss is damaged")
+    lengths = []
+    for _ in range(3):
+        with pytest.raises(CorruptBundleError):
+            asyncio.run(service.calls.explain(query(), CALL))
+        lengths.append(len(traceback.extract_tb(error.__traceback__)))
+    assert lengths[0] == lengths[2]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from proponent.errors import CorruptBundleError, MismatchError, ProponentError, UnavailableError
 from proponent.explainer import Explainer
+from proponent.index.storage import unreadable
 
 _FIRST_DELAY_S = 1.0
 _LONGEST_DELAY_S = 60.0
@@ -71,7 +72,7 @@ def _told(error: Exception) -> ProponentError:
     if isinstance(error, ProponentError):
         return UnavailableError(error.message, field=error.field, reason=error.reason)
     if isinstance(error, OSError):
-        return UnavailableError(f"bundle cannot be read: {error}", reason="BUNDLE_UNREADABLE")
+        return unreadable(error)
     return UnavailableError(
         f"the model could not be loaded ({type(error).__name__}); the log of its worker has the details",
         reason="MODEL_NOT_LOADED",

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors.torch import save_file
 from torch import nn
 
 from proponent.attribution.losses import get_loss
 from proponent.datasets import Transform, materialise
 from proponent.errors import NotFoundError, TrainingMismatchError
 from proponent.preset_table import PRESETS, Call, Preset
+from proponent.tensor_file import save_tensors
 from proponent.training import Record, accuracy, fit, seeded
 
 __all__ = ["PRESETS", "Call", "Preset", "TrainingResult", "get_preset", "train_preset"]
@@ -165,7 +165,7 @@ def _write(out_dir: Path, preset: Preset, trained: _Trained) -> TrainingResult:
         log=out_dir / LOG_FILE,
     )
     state = trained.model.state_dict()
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, result.weights)
+    save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, result.weights)
     result.log.write_text(json.dumps(_log(preset, trained), indent=2) + "\n", encoding="utf-8")
     content = yaml.safe_dump(_spec(preset, trained.accuracy), sort_keys=False, default_flow_style=None, width=110)
     result.spec.write_text(f"# {preset.title}\n{content}", encoding="utf-8")

@@ -27,6 +27,9 @@ DAMAGED = {
 }
 
 
+UNREADABLE = {"other": "rows.faiss", "digits": "manifest.json"}
+
+
 def _copy(digits: Path, store: Path, name: str) -> Path:
     shutil.copytree(digits / "store" / "digits", store / name)
     return next((store / name / "bundles").iterdir())
@@ -72,11 +75,15 @@ def test_a_damaged_bundle_answers_with_its_damage(damaged: RunningGateway, name:
 
 def test_a_sound_model_answers_beside_damaged_ones(damaged: RunningGateway) -> None:
     assert damaged.rpc.Predict(pb.PredictRequest(model="sound", encoded_image=GOOD)).prediction.class_id == 3
-    reply = damaged.http.get("/readyz")
-    assert (reply.status_code, reply.json()["reason"]) == (503, "BUNDLE_CORRUPT")
-    health = health_pb2_grpc.HealthStub(damaged.channel)
-    assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-    assert damaged.http.get("/healthz").status_code == 200
+    damaged.wait_ready()
+    health, states = health_pb2_grpc.HealthStub(damaged.channel), health_pb2.HealthCheckResponse
+    for name in ("", "proponent.v1.ExplanationService", "proponent.v1.ExplanationService/sound"):
+        assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == states.SERVING
+    assert damaged.http.get("/v1/models/sound:ready").status_code == 200
+    for name in DAMAGED:
+        asked = health_pb2.HealthCheckRequest(service=f"proponent.v1.ExplanationService/{name}")
+        assert health.Check(asked).status == states.NOT_SERVING
+        assert damaged.http.get(f"/v1/models/{name}:ready").status_code == 503
 
 
 def test_disclosure_is_off_by_default(damaged: RunningGateway) -> None:
@@ -144,9 +151,30 @@ def _in_flight(gateway: RunningGateway) -> int:
     return int('proponent_requests_in_flight{method="Predict"} 1.0' in gateway.http.get("/metrics").text)
 
 
-def _reason(gateway: RunningGateway, request: pb.ExplainRequest) -> str:
+def _reason(gateway: RunningGateway, request: object, method: str = "Explain") -> str:
     try:
-        gateway.rpc.Explain(request, timeout=10)
+        getattr(gateway.rpc, method)(request, timeout=10)
     except grpc.RpcError as error:
         return details(error)[0] if error.trailing_metadata() else str(error.code())
     return ""
+
+
+@pytest.mark.slow
+def test_what_loading_raises_is_told_and_a_mended_bundle_is_taken_up(digits: Path, tmp_path: Path) -> None:
+    """No restart and no publish: once by the worker, which cannot load a file, once by the gateway itself."""
+    paths = {name: _copy(digits, tmp_path / "store", name) / file for name, file in UNREADABLE.items()}
+    for path in paths.values():
+        path.rename(path.with_name("aside"))
+        path.mkdir()
+    gateway = RunningGateway(tmp_path / "store", tmp_path / "gateway.log")
+    try:
+        for name, path in paths.items():
+            request = pb.PredictRequest(model=name, encoded_image=GOOD)
+            gateway.wait_for(lambda: _reason(gateway, request, "Predict") == "BUNDLE_CORRUPT", 60)  # noqa: B023
+            path.rmdir()
+            path.with_name("aside").rename(path)
+            gateway.wait_for(lambda: _reason(gateway, request, "Predict") == "", 90)  # noqa: B023
+        gateway.wait_ready()
+        gateway.stop()
+    finally:
+        gateway.close()

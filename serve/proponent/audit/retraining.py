@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from proponent.classifier import Classifier, build_model, classifier_of, load_loss, pick_device, resolve
@@ -22,6 +22,7 @@ from proponent.errors import SpecError
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import Batch, TrainingSet
 from proponent.spec import ModelSpec, parse_spec
+from proponent.tensor_file import save_tensors
 from proponent.training import seeded
 
 
@@ -85,7 +86,7 @@ def _retrain_to_file(content: dict[str, object], job: Retraining, number: int, m
     losses = retrain(spec, mask.nonzero().flatten().tolist(), job.seed, job.queries)
     path = job.directory / f"model-{number:05d}.safetensors"
     temporary = path.with_suffix(".part")
-    save_file({"losses": losses}, temporary)
+    save_tensors({"losses": losses}, temporary)
     temporary.rename(path)
 
 

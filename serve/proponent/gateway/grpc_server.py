@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -41,14 +42,15 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Starts to answer, with the health NOT_SERVING."""
-        await self.set_serving(False)
+        await self.set_serving(False, {})
         await self._server.start()
 
-    async def set_serving(self, serving: bool) -> None:
-        """Sets the health of the server and of the service."""
+    async def set_serving(self, serving: bool, models: Mapping[str, bool]) -> None:
+        """Sets the health of the server, of the service, and of each model under ``service/model``."""
         status = health_pb2.HealthCheckResponse
-        for name in ("", SERVICE):
-            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+        states = {"": serving, SERVICE: serving} | {f"{SERVICE}/{name}": able for name, able in models.items()}
+        for name, able in states.items():
+            await self._health.set(name, status.SERVING if able else status.NOT_SERVING)
 
     async def stop(self, grace_s: float) -> None:
         """Refuses new calls and lets those in flight finish within the grace."""

@@ -173,6 +173,17 @@ def _add_example_routes(app: FastAPI, doors: HttpDoors) -> None:
         calls.allow(None, _call_of(request))
         return JSONResponse({"models": [{"name": m.name, "ready": m.error is None} for m in calls.models.values()]})
 
+    @app.get("/v1/models/{model}:ready", responses=PROBLEMS, tags=["models"])
+    async def model_ready(model: str) -> Response:
+        """Whether a worker answers for the model; 503 says why none does."""
+        try:
+            calls.ready(model)
+        except NotFoundError:
+            raise
+        except ProponentError as error:
+            return problem_response(error, status=503)
+        return JSONResponse({"name": model, "ready": True})
+
     @app.get("/v1/models/{model}", responses=PROBLEMS, tags=["models"])
     async def get_model(request: Request, model: str) -> Response:
         """Describe a model and its bundle."""
@@ -205,7 +216,7 @@ def _add_operation_routes(app: FastAPI, metrics: Metrics, readiness: Readiness) 
 
     @app.get("/readyz", responses=PROBLEMS, tags=["operation"])
     async def readyz() -> Response:
-        """Whether every model has a healthy worker."""
+        """Whether all models have been tried and one at least can answer; ``/v1/models/{model}:ready`` says which."""
         error = readiness.error()
         return JSONResponse({"status": "ready"}) if error is None else problem_response(error, status=503)
 

@@ -27,6 +27,7 @@ from proponent.gateway.worker_client import WorkerClient
 from proponent.index.faults import fault_point
 from proponent.index.lifecycle import check_bundle, current_digest, find_bundle, previous_digest
 from proponent.index.lock import changing
+from proponent.index.storage import unreadable
 from proponent.index.store import Store
 
 _log = structlog.get_logger("proponent.gateway")
@@ -92,11 +93,28 @@ class Rollout:
         async with self._lock:
             return await self._publish(model, previous_digest(self._store, name))
 
+    async def take_up(self, name: str) -> Switched:
+        """Serves the current bundle of a model that could not be read before; the store is not written to.
+
+        Raises:
+            ProponentError: Why it still cannot be served.
+        """
+        model = self._model(name)
+        async with self._lock:
+            started = time.monotonic()
+            try:
+                bundle = self._store.current(name)
+                await self._switch(model, bundle, point=False)
+            except OSError as error:
+                raise unreadable(error) from error
+        _log.info("bundle taken up", model=name, bundle=bundle.name)
+        return Switched(name, bundle.name, bundle.name, round(time.monotonic() - started, 3), 0.0)
+
     async def catch_up(self) -> None:
         """Serves what became current while another gateway of the store took the commands."""
         for name, model in self._models.items():
             try:
-                if not model.readable or model.deployment.manifest.digest != current_digest(self._store, name):
+                if model.readable and model.deployment.manifest.digest != current_digest(self._store, name):
                     await self.publish(name)
             except ProponentError as error:
                 _log.error("the current bundle cannot be served", model=name, reason=error.reason, why=error.message)
@@ -119,7 +137,7 @@ class Rollout:
         with changing(self._store, model.name):
             bundle = find_bundle(self._store, model.name, digest)
             before = current_digest(self._store, model.name)
-            old = await self._switch(model, bundle)
+            old = await self._switch(model, bundle, point=True)
         switched = time.monotonic()
         _log.info("bundle published", model=model.name, before=before, after=bundle.name)
         if old is not None:
@@ -127,7 +145,7 @@ class Rollout:
         drained = time.monotonic() - switched
         return Switched(model.name, before, bundle.name, round(switched - started, 3), round(drained, 3))
 
-    async def _switch(self, model: ServedModel, bundle: Path) -> Watched | None:
+    async def _switch(self, model: ServedModel, bundle: Path, *, point: bool) -> Watched | None:
         """Makes a bundle take the requests; returns the deployment that took them before, if that is another."""
         contents = await asyncio.to_thread(_checked, bundle, model.name)
         with ExitStack() as undo:
@@ -139,7 +157,8 @@ class Rollout:
             archive = self._supervisor.write_archive(deployment)
             management = self._supervisor.management
             async with on_trial(deployment, archive, management, self._worker, self._timeout_s):
-                await self._point(model.name, bundle.name)
+                if point:
+                    await self._point(model.name, bundle.name)
                 self._show(model, deployment)
                 model.switch(deployment)
                 old = self._supervisor.adopt(deployment, archive)

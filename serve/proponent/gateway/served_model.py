@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proponent.errors import CorruptBundleError, NotFoundError, ProponentError, SpecError, UnavailableError
+from proponent.errors import NotFoundError, ProponentError, SpecError, UnavailableError
 from proponent.gateway.deployment import Contents, Deployment, open_contents
 from proponent.gateway.settings import Settings
+from proponent.index.storage import unreadable
 from proponent.index.store import Store
 
 
@@ -16,7 +17,8 @@ class ServedModel:
     ``starting`` is true until it is known for the first time whether it can.
 
     Args:
-        contents: The bundle, or why it cannot be read (then no worker is started until another is published).
+        contents: The bundle, or why it cannot be read (then no worker is started until it can, or another is
+            published).
         weights: Deployed weights instead of the bundle's copy.
     """
 
@@ -104,5 +106,7 @@ def _names(store: Store, settings: Settings) -> list[str]:
 def _contents(store: Store, name: str) -> Contents | ProponentError:
     try:
         return open_contents(store.current(name))
-    except CorruptBundleError as error:
+    except ProponentError as error:
         return error
+    except OSError as error:
+        return unreadable(error)

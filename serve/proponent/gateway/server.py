@@ -19,6 +19,7 @@ from proponent.gateway.listener import raise_file_limit
 from proponent.gateway.log import configure_logs
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.readiness import Readiness
+from proponent.gateway.repairs import take_up_repaired
 from proponent.gateway.rollout import Rollout
 from proponent.gateway.served_model import ServedModel, open_models
 from proponent.gateway.service import ExplanationCalls
@@ -36,6 +37,7 @@ class Gateway:
 
     def __init__(self, settings: Settings, models: Mapping[str, ServedModel]) -> None:
         self._settings = settings
+        self._models = models
         self._metrics = metrics = Metrics()
         self._readiness = Readiness(models)
         self._changed = asyncio.Event()
@@ -60,7 +62,11 @@ class Gateway:
             await grpc.start()
             self._addresses = _addresses(self._settings, grpc.port, listener)
             _log.info("listening", **self._addresses)
-            tasks = [asyncio.create_task(self._supervisor.run()), asyncio.create_task(self._publish_health(grpc))]
+            tasks = [
+                asyncio.create_task(self._supervisor.run()),
+                asyncio.create_task(self._publish_health(grpc)),
+                asyncio.create_task(take_up_repaired(self._models, self._rollout)),
+            ]
             serving = asyncio.create_task(http.serve(sockets=[listener]))
             try:
                 async with controlled(self._settings.store, self._rollout):
@@ -75,7 +81,7 @@ class Gateway:
             await self._changed.wait()
             self._changed.clear()
             ready = self._readiness.error() is None
-            await grpc.set_serving(ready)
+            await grpc.set_serving(ready, {name: model.error is None for name, model in self._models.items()})
             if ready and not announced:
                 announced = True
                 print("ready " + " ".join(f"{name}={value}" for name, value in self._addresses.items()), flush=True)

@@ -164,7 +164,10 @@ class Catalog:
         if not path.is_file():
             raise CorruptBundleError(f"catalogue not found: {path}", field=path.name)
         uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-        connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        try:
+            connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise CorruptBundleError(f"catalogue cannot be opened: {path}: {error}", field=path.name) from error
         try:
             return cls(connection, path)
         except BaseException:

@@ -18,13 +18,14 @@ import faiss
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from proponent.cancellation import checkpoint
 from proponent.errors import CorruptBundleError
 from proponent.index.bundle import ROWS
 from proponent.results import Measure
+from proponent.tensor_file import save_tensors
 
 PADDING = 16
 BLOCK = 2048
@@ -103,7 +104,7 @@ def _container_header(count: int, size: int) -> bytes:
 
 def write_scales(path: Path, scales: RowScales) -> None:
     """Writes the row scales as safetensors."""
-    save_file({name: value.contiguous() for name, value in vars(scales).items()}, path)
+    save_tensors({name: value.contiguous() for name, value in vars(scales).items()}, path)
 
 
 def read_scales(path: Path) -> RowScales:

@@ -1,4 +1,4 @@
-"""Failures of the disk as errors that say so: full, read-only, too large a file."""
+"""Failures of the disk as errors that say so: full, read-only, too large a file, unreadable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from proponent.errors import StorageError
+from proponent.errors import StorageError, UnavailableError
 
 _ERRNOS = {
     errno.ENOSPC,
@@ -24,6 +24,11 @@ _ERRNOS = {
     errno.ENAMETOOLONG,
 }
 _SQLITE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+
+
+def unreadable(error: OSError) -> UnavailableError:
+    """The error of a bundle that the system does not let this process read."""
+    return UnavailableError(f"bundle cannot be read: {error}", reason="BUNDLE_UNREADABLE")
 
 
 @contextmanager

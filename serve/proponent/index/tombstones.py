@@ -81,6 +81,8 @@ class Tombstones:
             found = os.stat(self.path)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._damaged(str(error)) from error
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _read(self) -> dict[str, str]:

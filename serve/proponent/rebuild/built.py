@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from proponent.attribution.embedding import InfluenceEmbedding
@@ -28,6 +27,7 @@ from proponent.rebuild.survey import Survey
 from proponent.rebuild.training_set import TrainingSet, thumbnail
 from proponent.rebuild.workspace import workspace_key
 from proponent.spec import dump_spec
+from proponent.tensor_file import save_tensors
 
 LIBRARIES = ("proponent", "torch", "torchvision", "faiss-gpu", "faiss-cpu", "numpy", "safetensors")
 
@@ -100,9 +100,9 @@ def write_files(directory: Path, built: Built, found: Survey, progress: StagePro
     write: dict[str, Callable[[Path], object]] = {
         files.ROWS: lambda path: write_rows(path, unit_rows(built.stages.workspace, built.shards), embedding.size),
         files.SCALES: lambda path: write_scales(path, built.scales),
-        files.FACTORS: lambda path: save_file(_on_cpu(embedding.tensors()), path),
+        files.FACTORS: lambda path: save_tensors(_on_cpu(embedding.tensors()), path),
         files.SPEC: lambda path: path.write_text(dump_spec(classifier.spec), encoding="utf-8"),
-        files.WEIGHTS: lambda path: save_file(_on_cpu(classifier.model.state_dict()), path),
+        files.WEIGHTS: lambda path: save_tensors(_on_cpu(classifier.model.state_dict()), path),
         files.CATALOG: lambda path: write_catalog(path, _entries(built.stages.data, built.scales, found)),
     }
     for name in progress.track("write bundle", write, len(write)):

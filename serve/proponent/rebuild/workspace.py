@@ -15,11 +15,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from proponent.index.bundle import flush
 from proponent.index.faults import fault_point
+from proponent.tensor_file import save_tensors
 
 KEY = "key"
 
@@ -58,7 +59,7 @@ class Workspace:
     def save(self, stage: str, tensors: Mapping[str, Tensor]) -> None:
         """Finishes a stage."""
         temporary = self._path(f".{stage}")
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
+        save_tensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
         flush(temporary)
         fault_point(f"stage.written:{stage}")
         os.replace(temporary, self._path(stage))

@@ -1,0 +1,216 @@
+"""A worker that is overloaded, halted, killed or robbed of its files: callers are told at once, and it comes back."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import yaml
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+from inputs import GOOD, MODEL, tensor
+from running import RunningGateway
+from test_service import details
+
+from proponent.gateway.control import SOCKET
+from proponent.index.bundle import CATALOG, ROWS, SPEC, read_manifest, seal
+from proponent.index.store import Store
+from proponent.index.tombstones import FORGOTTEN
+from proponent.v1 import explanation_pb2 as pb
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
+OK, UNAVAILABLE = grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE
+PREDICT = pb.PredictRequest(model=MODEL, encoded_image=GOOD)
+EXPLAIN = pb.ExplainRequest(model=MODEL, encoded_image=GOOD, top_k=3)
+DEARLY = pb.ExplainRequest(
+    model=MODEL,
+    encoded_image=GOOD,
+    top_k=200,
+    diversity=pb.Diversity(
+        redundancy=pb.REDUNDANCY_FACILITY_LOCATION, gamma=1.0, candidates=1000, whole_dataset=True
+    ),
+)
+DEADLY = """
+import os
+from proponent.models.logistic import LogisticRegression
+
+class Deadly(LogisticRegression):
+    def forward(self, inputs):
+        if bool((inputs > 100).any()):
+            with open(os.environ["DEATHS"], "a") as file:
+                file.write("death\\n")
+            os._exit(1)
+        return super().forward(inputs)
+"""
+
+
+@pytest.fixture(scope="module")
+def store(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    root = tmp_path_factory.mktemp("faults") / "store"
+    shutil.copytree(digits / "store", root, ignore=shutil.ignore_patterns(SOCKET))
+    return Store(root)
+
+
+@pytest.fixture(scope="module")
+def gateway(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    gateway = RunningGateway(store.root, tmp_path_factory.mktemp("log") / "gateway.log")
+    try:
+        gateway.wait_ready()
+        yield gateway
+        gateway.stop()
+    finally:
+        gateway.close()
+
+
+def outcome(call: Callable[..., object], request: object, timeout: float = 10) -> grpc.StatusCode:
+    try:
+        call(request, timeout=timeout)
+    except grpc.RpcError as error:
+        return error.code()
+    return OK
+
+
+def status(gateway: RunningGateway, path: str = "/readyz") -> int:
+    reply = gateway.get(path)
+    return 0 if reply is None else reply.status_code
+
+
+def health(gateway: RunningGateway, name: str) -> int:
+    stub = health_pb2_grpc.HealthStub(gateway.channel)
+    return int(stub.Check(health_pb2.HealthCheckRequest(service=name)).status)
+
+
+def test_a_worker_killed_under_heavy_work_is_back_as_soon_as_the_new_one_lives(gateway: RunningGateway) -> None:
+    """Nothing that was given up is run by the new worker, and no call is told of a deadline that is not its own."""
+    calls = [gateway.rpc.Explain.future(DEARLY, timeout=4) for _ in range(4)]
+    time.sleep(0.5)
+    gateway.part("model_service_worker").kill()
+    killed = time.monotonic()
+    seen: Counter[grpc.StatusCode] = Counter()
+    while outcome(gateway.rpc.Predict, PREDICT, 20) is not OK:
+        try:
+            gateway.rpc.Predict(PREDICT, timeout=20)
+        except grpc.RpcError as error:
+            seen[error.code()] += 1
+            assert any(d.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for d in rpc_status.from_call(error).details)
+        assert time.monotonic() - killed < 60
+        time.sleep(0.2)
+    assert seen.keys() <= {UNAVAILABLE}
+    gateway.wait_ready()
+    assert all(call.code() is not OK for call in calls)
+
+
+def test_a_dear_selection_stops_at_its_deadline_and_others_go_on(gateway: RunningGateway) -> None:
+    calls = [gateway.rpc.Explain.future(DEARLY, timeout=2) for _ in range(8)]
+    for call in calls:
+        call.exception()
+    given_up = time.monotonic()
+    assert outcome(gateway.rpc.Predict, PREDICT, 30) is OK
+    assert time.monotonic() - given_up < 3
+    assert status(gateway) == 200
+
+
+def test_calls_that_give_up_at_once_leave_the_worker_to_others(gateway: RunningGateway) -> None:
+    """They hold their slots until the worker has dropped them, so that more of them are refused."""
+    flip = pb.FindFlipSetRequest(query=pb.ExplainRequest(model=MODEL, encoded_image=GOOD))
+    calls = [gateway.rpc.FindFlipSet.future(flip, timeout=0.03) for _ in range(300)]
+    codes = Counter(call.code() for call in calls)
+    started = time.monotonic()
+    assert outcome(gateway.rpc.Predict, PREDICT, 60) is OK
+    assert time.monotonic() - started < 5, codes
+    gateway.wait_for(lambda: 'in_flight{method="FindFlipSet"} 0.0' in gateway.http.get("/metrics").text, 10)
+
+
+def test_a_halted_worker_is_not_ready_and_comes_back(gateway: RunningGateway) -> None:
+    worker = gateway.part("model_service_worker")
+    worker.suspend()
+    try:
+        gateway.wait_for(lambda: status(gateway) == 503, 25)
+        started = time.monotonic()
+        with pytest.raises(grpc.RpcError) as caught:
+            gateway.rpc.Explain(EXPLAIN, timeout=20)
+        assert caught.value.code() is UNAVAILABLE and details(caught.value)[0] == "WORKER_UNRESPONSIVE"
+        assert time.monotonic() - started < 2
+        assert health(gateway, f"proponent.v1.ExplanationService/{MODEL}") == 2
+    finally:
+        worker.resume()
+    gateway.wait_for(lambda: status(gateway) == 200, 15)
+    assert outcome(gateway.rpc.Explain, EXPLAIN) is OK
+
+
+@pytest.mark.parametrize("name", [ROWS, CATALOG, FORGOTTEN])
+def test_damage_is_noticed_told_and_gone_once_repaired(gateway: RunningGateway, store: Store, name: str) -> None:
+    path = store.directory(MODEL) / name if name == FORGOTTEN else store.current(MODEL) / name
+    content = path.read_bytes() if path.exists() else b""
+    _overwrite(path, bytes(len(content)) if content else b"{")
+    try:
+        gateway.wait_for(lambda: status(gateway) == 503, 15)
+        with pytest.raises(grpc.RpcError) as caught:
+            gateway.rpc.Explain(EXPLAIN, timeout=10)
+        assert (caught.value.code(), details(caught.value)[0]) == (UNAVAILABLE, "BUNDLE_CORRUPT")
+    finally:
+        _overwrite(path, content) if content else path.unlink()
+    gateway.wait_for(lambda: status(gateway) == 200, 40)
+    assert len(gateway.rpc.Explain(EXPLAIN, timeout=10).results[0].proponents) == 3
+
+
+def _overwrite(path: Path, content: bytes) -> None:
+    """In place, as a disk or a careless copy would."""
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.write(content)
+
+
+@pytest.fixture
+def deadly(store: Store, tmp_path: Path) -> Iterator[RunningGateway]:
+    """Serves a model that kills its process at one input, and a sound one."""
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    shutil.copytree(store.root, tmp_path / "store", ignore=shutil.ignore_patterns(SOCKET))
+    other = Store(tmp_path / "store")
+    copied = other.directory(MODEL) / "copy"
+    shutil.copytree(other.current(MODEL), copied)
+    values = yaml.safe_load((copied / SPEC).read_text())
+    values["model"]["factory"] = "deadly:Deadly"
+    (copied / SPEC).write_text(yaml.safe_dump(values))
+    manifest = replace(read_manifest(copied), created="2026-01-01T00:00:00+00:00 deadly")
+    other.publish(MODEL, seal(copied, manifest, other.bundles(MODEL)).name)
+    environment = {"PYTHONPATH": str(tmp_path), "DEATHS": str(tmp_path / "deaths")}
+    gateway = RunningGateway(other.root, tmp_path / "gateway.log", **environment)
+    try:
+        gateway.wait_ready()
+        yield gateway
+        gateway.stop()
+    finally:
+        gateway.close()
+
+
+def test_a_request_that_killed_its_worker_is_not_tried_again(deadly: RunningGateway, tmp_path: Path) -> None:
+    """Its batch mates are told to retry; those behind it are answered by the new worker."""
+    killer = pb.PredictRequest(model=MODEL, tensor=tensor(np.full((1, 8, 8), 200.0)))
+    start = threading.Barrier(41)
+
+    def call(request: pb.PredictRequest) -> tuple[grpc.StatusCode, str]:
+        start.wait()
+        try:
+            deadly.rpc.Predict(request, timeout=60)
+        except grpc.RpcError as error:
+            return error.code(), details(error)[0]
+        return OK, ""
+
+    with ThreadPoolExecutor(41) as pool:
+        found = list(pool.map(call, [killer] + [PREDICT] * 40))
+    assert found[0] == (UNAVAILABLE, "WORKER_DIED")
+    counts = Counter(found[1:])
+    assert counts[OK, ""] >= 10 and counts.keys() <= {(OK, ""), (UNAVAILABLE, "WORKER_DIED")}, counts
+    deadly.wait_ready()
+    assert outcome(deadly.rpc.Predict, PREDICT) is OK
+    assert (tmp_path / "deaths").read_text().splitlines() == ["death"]

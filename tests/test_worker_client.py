@@ -1,0 +1,168 @@
+"""A caller leaves when it likes; what is held for its request is held until the worker is done with it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from gateway_fakes import catalog, manifest
+from proponent.errors import CorruptBundleError, DeadlineError, NotFoundError, UnavailableError
+from proponent.gateway.deployment import Contents, Deployment
+from proponent.gateway.status import retry_after, to_item_error
+from proponent.gateway.worker_client import WorkerClient
+from proponent.index.tombstones import FORGOTTEN, Tombstones
+from proponent.lifeline import Board, TicketOffice
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.inference_pb2 import PredictionResponse, PredictionsRequest
+from proponent.v1.inference_pb2_grpc import InferenceAPIsServiceServicer, add_InferenceAPIsServiceServicer_to_server
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+
+PREDICT = WorkerRequest(predict=pb.PredictRequest(model="toy", encoded_image=b"png"))
+
+
+class Upstream(InferenceAPIsServiceServicer):
+    """In TorchServe's place: answers when it is let, and cancels nothing."""
+
+    def __init__(self) -> None:
+        self.asked: list[WorkerRequest] = []
+        self.let = asyncio.Event()
+        self.reply = WorkerReply(predict=pb.PredictResponse(request_id="done"))
+        self.failure: tuple[grpc.StatusCode, str] | None = None
+
+    async def Predictions(self, request: PredictionsRequest, context: Any) -> PredictionResponse:
+        self.asked.append(WorkerRequest.FromString(request.input["data"]))
+        await self.let.wait()
+        if self.failure is not None:
+            await context.abort(*self.failure)
+        return PredictionResponse(prediction=self.reply.SerializeToString())
+
+
+class Rig:
+    def __init__(self, directory: Path, upstream: Upstream, client: WorkerClient, board: Board) -> None:
+        contents = Contents(directory, manifest(), catalog(directory), Tombstones(directory / FORGOTTEN))
+        self.deployment = Deployment("toy", "1.0", contents)
+        self.upstream, self.client, self.board = upstream, client, board
+        self.released: list[float] = []
+
+    def held(self) -> AsyncExitStack:
+        stack = AsyncExitStack()
+        stack.callback(lambda: self.released.append(time.monotonic()))
+        return stack
+
+    async def until_asked(self) -> WorkerRequest:
+        while not self.upstream.asked:
+            await asyncio.sleep(0.01)
+        return self.upstream.asked[-1]
+
+
+@asynccontextmanager
+async def rig(directory: Path) -> AsyncIterator[Rig]:
+    upstream, server, client = Upstream(), grpc.aio.server(), WorkerClient(1 << 20, 5.0)
+    add_InferenceAPIsServiceServicer_to_server(upstream, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    office = TicketOffice.create(directory / "lifeline", 4)
+    await client.connect(f"127.0.0.1:{port}", office)
+    made = Rig(directory, upstream, client, Board.open(directory / "lifeline"))
+    try:
+        yield made
+    finally:
+        await client.close()
+        await server.stop(0)
+        made.deployment.close()
+
+
+def run(directory: Path, test: Callable[[Rig], Awaitable[None]]) -> None:
+    async def inside() -> None:
+        async with rig(directory) as made:
+            await asyncio.wait_for(test(made), 20)
+
+    asyncio.run(inside())
+
+
+def test_the_worker_is_told_when_the_answer_is_of_no_use_any_more(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.upstream.let.set()
+        before = time.monotonic_ns()
+        reply = await rig.client.ask(rig.deployment, PREDICT, 3.0, rig.held())
+        assert reply.predict.request_id == "done"
+        (sent,) = rig.upstream.asked
+        assert before + 3 * 10**9 <= sent.deadline_ns <= time.monotonic_ns() + 3 * 10**9
+        assert sent.ticket and len(rig.released) == 1 and not rig.board.holds(sent.ticket)
+
+    run(tmp_path, test)
+
+
+def test_a_deadline_is_answered_at_once_and_the_slot_is_held_until_the_worker_is_done(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        started = time.monotonic()
+        with pytest.raises(DeadlineError):
+            await rig.client.ask(rig.deployment, PREDICT, 0.2, rig.held())
+        assert time.monotonic() - started < 2
+        sent = await rig.until_asked()
+        assert not rig.board.holds(sent.ticket)
+        await asyncio.sleep(0.2)
+        assert not rig.released
+        rig.upstream.let.set()
+        while not rig.released:
+            await asyncio.sleep(0.01)
+
+    run(tmp_path, test)
+
+
+def test_a_caller_who_leaves_takes_its_ticket_from_the_board_and_nothing_else(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        call = asyncio.create_task(rig.client.ask(rig.deployment, PREDICT, 30.0, rig.held()))
+        sent = await rig.until_asked()
+        assert rig.board.holds(sent.ticket)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert not rig.board.holds(sent.ticket) and not rig.released
+        rig.upstream.failure = (grpc.StatusCode.INTERNAL, "Worker died.")
+        rig.upstream.let.set()
+        while not rig.released:
+            await asyncio.sleep(0.01)
+
+    run(tmp_path, test)
+
+
+def test_everything_held_is_released_when_torchserve_is_gone(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        call = asyncio.create_task(rig.client.ask(rig.deployment, PREDICT, 30.0, rig.held()))
+        await rig.until_asked()
+        await rig.client.close()
+        with pytest.raises(UnavailableError):
+            await call
+        assert rig.released
+        with pytest.raises(UnavailableError):
+            await rig.client.ask(rig.deployment, PREDICT, 30.0, rig.held())
+        assert len(rig.released) == 2
+
+    run(tmp_path, test)
+
+
+def test_a_verdict_is_what_the_worker_says_and_never_that_it_said_nothing(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        with pytest.raises(UnavailableError) as caught:
+            await rig.client.verdict(rig.deployment, 0.1)
+        assert caught.value.reason == "WORKER_UNRESPONSIVE" and retry_after(caught.value)
+        rig.upstream.let.set()
+        rig.upstream.reply = WorkerReply()
+        assert await rig.client.verdict(rig.deployment, 5.0) is None
+        for error in (CorruptBundleError("rows"), NotFoundError("x")):
+            rig.upstream.reply = WorkerReply(error=to_item_error(error))
+            found = await rig.client.verdict(rig.deployment, 5.0)
+            assert type(found) is type(error)
+        rig.upstream.failure = (grpc.StatusCode.INTERNAL, "Worker died.")
+        with pytest.raises(UnavailableError):
+            await rig.client.verdict(rig.deployment, 5.0)
+
+    run(tmp_path, test)
