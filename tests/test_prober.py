@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from gateway_fakes import broken
+from gateway_fakes import Service, broken
 from proponent.errors import CorruptBundleError, ProponentError, UnavailableError
+from proponent.gateway.archive import Archive
+from proponent.gateway.launch import Layout
+from proponent.gateway.management import WorkerStatus
 from proponent.gateway.prober import EVERY_S, Prober
 from proponent.gateway.readiness import Readiness
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.status import retry_after
+from proponent.gateway.supervisor import Supervisor
 
 
 class Worker:
@@ -86,6 +92,28 @@ def test_what_a_worker_says_of_its_bundle_is_kept_until_it_says_otherwise() -> N
     asyncio.run(run())
 
 
+def test_a_defect_while_asking_does_not_end_the_asking() -> None:
+    async def run() -> list[bool]:
+        answers: list[Exception | None] = [ValueError("no reply"), None]
+
+        async def ask() -> ProponentError | None:
+            answer = answers.pop(0)
+            if answer is not None:
+                raise answer
+            return None
+
+        now = 0.0
+        prober, seen = Prober("toy", ask, lambda: now), []
+        for _ in range(3):
+            prober.poke()
+            await asyncio.sleep(0.01)
+            seen.append(prober.error is None)
+            now += 1.0
+        return seen
+
+    assert asyncio.run(run()) == [False, True, True]
+
+
 def test_the_answer_of_a_worker_that_is_gone_counts_for_nothing() -> None:
     async def run() -> None:
         answer: asyncio.Future[ProponentError | None] = asyncio.get_running_loop().create_future()
@@ -123,3 +151,35 @@ def test_a_gateway_is_ready_when_all_were_tried_and_as_long_as_one_is_able() -> 
     ):
         served = {str(n): _model(str(n), *each) for n, each in enumerate(models)}
         assert Readiness(served).error() is expected
+
+
+class Registry:
+    """TorchServe's management in a test: notes what is registered."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    async def register(self, directory: str) -> None:
+        self.log.append(f"register {directory}")
+
+    async def unregister(self, model: str, version: str) -> None:
+        self.log.append(f"unregister {model} {version}")
+
+
+def test_a_model_that_does_not_start_is_started_again_and_no_other(tmp_path: Path) -> None:
+    """Before, TorchServe as a whole was, and every other model with it."""
+    service = Service(tmp_path, start_timeout_s=0.01)
+    management: Any = Registry()
+
+    async def run() -> None:
+        supervisor = Supervisor(service.models, service.worker, service.settings, service.metrics, lambda: None)  # type: ignore[arg-type]
+        archive = Archive("toy", "1.0", tmp_path / "toy-1.0")
+        supervisor.adopt(service.model.deployment, archive)
+        watched = supervisor._watched["toy"]
+        await asyncio.sleep(0.02)
+        await supervisor._look(watched, [WorkerStatus("9000", 1, "UNLOADED")], management, Layout(tmp_path))
+        assert service.model.error is not None and service.model.error.reason == "WORKER_STARTING"
+
+    asyncio.run(run())
+    service.close()
+    assert management.log == ["unregister toy 1.0", "register toy-1.0"]

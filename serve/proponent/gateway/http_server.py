@@ -44,9 +44,9 @@ def create_app(calls: ExplanationCalls, metrics: Metrics, readiness: Readiness, 
     app.add_exception_handler(HTTPException, answer_error)
     app.add_middleware(RequestLog, metrics=metrics)
     doors = HttpDoors(calls, limits, BodyReader(limits))
+    _add_operation_routes(app, metrics, readiness)
     _add_model_routes(app, doors)
     _add_example_routes(app, doors)
-    _add_operation_routes(app, metrics, readiness)
     return app
 
 
@@ -173,17 +173,6 @@ def _add_example_routes(app: FastAPI, doors: HttpDoors) -> None:
         calls.allow(None, _call_of(request))
         return JSONResponse({"models": [{"name": m.name, "ready": m.error is None} for m in calls.models.values()]})
 
-    @app.get("/v1/models/{model}:ready", responses=PROBLEMS, tags=["models"])
-    async def model_ready(model: str) -> Response:
-        """Whether a worker answers for the model; 503 says why none does."""
-        try:
-            calls.ready(model)
-        except NotFoundError:
-            raise
-        except ProponentError as error:
-            return problem_response(error, status=503)
-        return JSONResponse({"name": model, "ready": True})
-
     @app.get("/v1/models/{model}", responses=PROBLEMS, tags=["models"])
     async def get_model(request: Request, model: str) -> Response:
         """Describe a model and its bundle."""
@@ -219,6 +208,13 @@ def _add_operation_routes(app: FastAPI, metrics: Metrics, readiness: Readiness) 
         """Whether all models have been tried and one at least can answer; ``/v1/models/{model}:ready`` says which."""
         error = readiness.error()
         return JSONResponse({"status": "ready"}) if error is None else problem_response(error, status=503)
+
+    @app.get("/v1/models/{model}:ready", responses=PROBLEMS, tags=["operation"])
+    async def model_ready(model: str) -> Response:
+        """Whether a worker answers for the model; 503 says why none does."""
+        error = readiness.error_of(model)
+        ready = {"name": model, "ready": True}
+        return JSONResponse(ready) if error is None else problem_response(error, status=503)
 
     @app.get("/docs", tags=["operation"])
     async def docs(request: Request) -> Response:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from proponent.errors import ProponentError, UnavailableError
+from proponent.errors import NotFoundError, ProponentError, UnavailableError
 from proponent.gateway.served_model import ServedModel
 
 
 class Readiness:
-    """Of the whole gateway; each model's own is its ``error``."""
+    """Of the gateway as a whole, and of each model."""
 
     def __init__(self, models: Mapping[str, ServedModel]) -> None:
         self._models = models
@@ -22,8 +22,22 @@ class Readiness:
     def error(self) -> ProponentError | None:
         """Why the gateway is not ready; None when it is."""
         if self.draining:
-            return UnavailableError("the server is stopping", reason="DRAINING")
+            return _stopping()
         models = self._models.values()
         able = any(model.error is None for model in models) and not any(model.starting for model in models)
         waiting = sorted((model for model in models if model.error is not None), key=lambda model: not model.starting)
         return None if able else next((model.error for model in waiting), None)
+
+    def error_of(self, name: str) -> ProponentError | None:
+        """Why a model cannot answer; None when it can.
+
+        Raises:
+            NotFoundError: There is no such model.
+        """
+        if name not in self._models:
+            raise NotFoundError(f"model {name!r} is unknown", field="model", reason="MODEL_UNKNOWN")
+        return _stopping() if self.draining else self._models[name].error
+
+
+def _stopping() -> ProponentError:
+    return UnavailableError("the server is stopping", reason="DRAINING")

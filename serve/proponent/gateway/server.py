@@ -80,11 +80,16 @@ class Gateway:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            ready = self._readiness.error() is None
-            await grpc.set_serving(ready, {name: model.error is None for name, model in self._models.items()})
+            ready = await self._show_health(grpc)
             if ready and not announced:
                 announced = True
                 print("ready " + " ".join(f"{name}={value}" for name, value in self._addresses.items()), flush=True)
+
+    async def _show_health(self, grpc: GrpcServer) -> bool:
+        """Tells gRPC's health service of the gateway and of each model; returns whether the gateway is ready."""
+        ready = self._readiness.error() is None
+        await grpc.set_serving(ready, {name: self._readiness.error_of(name) is None for name in self._models})
+        return ready
 
     async def _stop(
         self,
@@ -95,7 +100,7 @@ class Gateway:
         signals: StopSignals,
     ) -> None:
         self._readiness.draining = True
-        await grpc.set_serving(False)
+        await self._show_health(grpc)
         await self._linger(signals)
         _log.info("stopping", drain_s=self._settings.drain_timeout_s)
         http.should_exit = True

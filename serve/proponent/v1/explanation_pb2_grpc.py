@@ -27,7 +27,9 @@ if _version_not_supported:
 
 class ExplanationServiceStub:
     """The public service. Errors are google.rpc.Status with ErrorInfo (domain "proponent") and, for bad input,
-    BadRequest naming the field.
+    BadRequest naming the field; where trying again may help, RetryInfo says when. A call's deadline holds for its work
+    too: what is late is dropped, what becomes late is stopped, and so is what its caller has cancelled.
+    grpc.health.v1 knows this service as a whole and each model as "proponent.v1.ExplanationService/MODEL".
     """
 
     def __init__(self, channel):
@@ -85,7 +87,9 @@ class ExplanationServiceStub:
 
 class ExplanationServiceServicer:
     """The public service. Errors are google.rpc.Status with ErrorInfo (domain "proponent") and, for bad input,
-    BadRequest naming the field.
+    BadRequest naming the field; where trying again may help, RetryInfo says when. A call's deadline holds for its work
+    too: what is late is dropped, what becomes late is stopped, and so is what its caller has cancelled.
+    grpc.health.v1 knows this service as a whole and each model as "proponent.v1.ExplanationService/MODEL".
     """
 
     def Predict(self, request, context):
@@ -213,7 +217,9 @@ def add_ExplanationServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ExplanationService:
     """The public service. Errors are google.rpc.Status with ErrorInfo (domain "proponent") and, for bad input,
-    BadRequest naming the field.
+    BadRequest naming the field; where trying again may help, RetryInfo says when. A call's deadline holds for its work
+    too: what is late is dropped, what becomes late is stopped, and so is what its caller has cancelled.
+    grpc.health.v1 knows this service as a whole and each model as "proponent.v1.ExplanationService/MODEL".
     """
 
     @staticmethod
