@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 import tiny
 from proponent.errors import CorruptBundleError, MismatchError, ProponentError, SpecError, UnavailableError
 from proponent.explainer import Explainer
 from proponent.index.bundle import CATALOG, ROWS, WEIGHTS
+from proponent.index.rows import padded
 from proponent.index.store import Store
 from proponent.loading import LoadedBundle
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.results import ExplainOptions, Explanation, Filter
 from proponent.spec import load_spec
+from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest
 from proponent.worker import Item, Worker
 
@@ -157,3 +161,37 @@ def test_an_unexpected_error_of_the_system_is_told(bundle: Path, monkeypatch: py
     assert (
         reply.error.reason in ("BUNDLE_UNREADABLE", "BUNDLE_CORRUPT") and "Input/output error" in reply.error.message
     )
+
+
+def _rows_of(content: np.ndarray[Any, Any]) -> Callable[[Path], None]:
+    """Overwrites the stored numbers in place, behind the back of whoever has mapped them."""
+
+    def change(bundle: Path) -> None:
+        path = bundle / ROWS
+        with path.open("r+b") as file:
+            file.seek(path.stat().st_size - content.nbytes)
+            file.write(content.tobytes())
+
+    return change
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 3.0])
+def test_an_answer_from_rows_that_were_overwritten_is_an_error(bundle: Path, value: float) -> None:
+    """Zeros gave empty lists and OK before."""
+    explainer = Explainer.load(bundle)
+    image = tiny.pictures(9, seed=5)[0][0].float()[None] / 255
+    [answer] = explainer.explain([image], [ExplainOptions(top_k=3)])
+    assert isinstance(answer, Explanation) and answer.results[0].proponents
+    rows = len(explainer.index) * padded(explainer.index.size)
+    _rows_of(np.full(rows, value, np.float16))(bundle)
+    request = pb.ExplainRequest(tensor=pb.Tensor(shape=[1, 6, 6], dtype="float32", data=image.numpy().tobytes()))
+    [reply] = Worker(explainer).answer([Item(WorkerRequest(explain=request), as_json=False)])
+    assert reply.error.reason == "BUNDLE_CORRUPT" and "overwritten" in reply.error.message
+
+
+def test_empty_lists_remain_where_nothing_may_appear(bundle: Path) -> None:
+    explainer = Explainer.load(bundle)
+    image = tiny.pictures(9, seed=5)[0][0].float()[None] / 255
+    everything = tuple(entry.example_id for entry in explainer.catalog)
+    [answer] = explainer.explain([image], [ExplainOptions(filter=Filter(exclude=everything))])
+    assert isinstance(answer, Explanation) and not any(r.proponents or r.opponents for r in answer.results)

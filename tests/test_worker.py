@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import tiny
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer import Explainer
 from proponent.index.store import Store
+from proponent.lifeline import TicketOffice
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
 from proponent.v1 import explanation_pb2 as pb
@@ -359,3 +362,22 @@ def test_the_handler_survives_a_bundle_that_it_cannot_load(tmp_path: Path, handl
     assert WorkerReply.FromString(probe).error.reason == "BUNDLE_CORRUPT"
     assert json.loads(image)["error"]["reason"] == "BUNDLE_CORRUPT"
     assert context.status == {1: 503}
+
+
+def test_the_handler_lives_visibly_and_drops_what_nobody_waits_for(
+    bundle: Path, handler: Any, tmp_path: Path
+) -> None:
+    office = TicketOffice.create(tmp_path / "lifeline", 2)
+    context = Context(bundle, [{}, {}])
+    context.model_yaml_config["proponent"]["lifeline"] = str(tmp_path / "lifeline")
+    handler.initialize(context)
+    assert (tmp_path / "lifeline" / str(os.getpid())).exists()
+    request = WorkerRequest(predict=pb.PredictRequest(encoded_image=png()), ticket=office.issue())
+    request.deadline_ns = time.monotonic_ns() + 10**12
+    left = WorkerRequest.FromString(request.SerializeToString())
+    left.ticket = office.issue()
+    office.withdraw(left.ticket)
+    rows: list[dict[str, Any]] = [{"data": each.SerializeToString()} for each in (request, left)]
+    replies = [WorkerReply.FromString(reply) for reply in handler.handle(rows, context)]
+    assert replies[0].predict.prediction.label in tiny.CLASSES
+    assert (replies[1].error.code, replies[1].error.reason) == (code_pb2.DEADLINE_EXCEEDED, "CALL_ABANDONED")
