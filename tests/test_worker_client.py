@@ -15,8 +15,8 @@ import pytest
 from gateway_fakes import catalog, manifest
 from proponent.errors import CorruptBundleError, DeadlineError, NotFoundError, UnavailableError
 from proponent.gateway.deployment import Contents, Deployment
-from proponent.gateway.status import retry_after, to_item_error
-from proponent.gateway.worker_client import WorkerClient
+from proponent.gateway.status import as_proponent_error, retry_after, to_item_error
+from proponent.gateway.worker_client import WorkerClient, WorkerDefectError
 from proponent.index.tombstones import FORGOTTEN, Tombstones
 from proponent.lifeline import Board, TicketOffice
 from proponent.v1 import explanation_pb2 as pb
@@ -147,6 +147,22 @@ def test_everything_held_is_released_when_torchserve_is_gone(tmp_path: Path) -> 
         assert len(rig.released) == 2
 
     run(tmp_path, test)
+
+
+def test_a_defect_of_the_worker_is_logged_whole_and_told_to_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def test(rig: Rig) -> None:
+        rig.upstream.let.set()
+        rig.upstream.reply = WorkerReply(error=pb.ItemError(code=13, reason="INTERNAL", message="KeyError: 'secret'"))
+        with pytest.raises(WorkerDefectError) as caught:
+            await rig.client.ask(rig.deployment, PREDICT, 5.0, rig.held())
+        told = as_proponent_error(caught.value, "trace-9")
+        assert "secret" not in told.message
+
+    run(tmp_path, test)
+    logged = capsys.readouterr().out
+    assert "KeyError: 'secret'" in logged and "trace-9" in logged
 
 
 def test_a_verdict_is_what_the_worker_says_and_never_that_it_said_nothing(tmp_path: Path) -> None:

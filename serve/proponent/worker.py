@@ -8,6 +8,7 @@ dropped before it costs anything, and what it costs stops when the last caller l
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import DecodeError, Message
+from google.rpc import code_pb2
 from torch import Tensor
 
 from proponent.cancellation import Token, always, any_of, checkpoint, scope, until
@@ -47,6 +49,7 @@ _AS_FORM = (
     "the image came as a URL-encoded form, which is what curl says by default: use curl --upload-file, or add "
     "--header 'Content-Type: application/octet-stream'"
 )
+_DEFECT = "the worker failed"
 Answer = Message | ProponentError
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -135,9 +138,13 @@ class Worker:
                 return run(explainer, items)
         except Exception as error:
             if len(items) == 1:
-                known = isinstance(error, ProponentError)
-                return [error if known else InternalError(f"{type(error).__name__}: {error}")]  # type: ignore[list-item]
+                return [error if isinstance(error, ProponentError) else _defect(error)]
             return [self._answers(run, [item])[0] for item in items]
+
+
+def _defect(error: Exception) -> InternalError:
+    """With the whole traceback, for the gateway's log: no caller may see it."""
+    return InternalError("".join(traceback.format_exception(error)))
 
 
 def _call(item: Item) -> str:
@@ -292,5 +299,6 @@ def encode_reply(reply: WorkerReply, as_json: bool) -> bytes:
     kind = reply.WhichOneof("outcome")
     if kind == "error":
         error = reply.error
-        return json.dumps({"error": {"reason": error.reason, "detail": error.message, "field": error.field}}).encode()
+        detail = _DEFECT if error.code == code_pb2.INTERNAL else error.message
+        return json.dumps({"error": {"reason": error.reason, "detail": detail, "field": error.field}}).encode()
     return MessageToJson(getattr(reply, kind or "predict"), preserving_proto_field_name=True).encode()

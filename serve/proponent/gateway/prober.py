@@ -6,15 +6,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-import structlog
-
 from proponent.errors import ProponentError, UnavailableError
 from proponent.gateway.status import as_proponent_error
 
 EVERY_S = 5.0
 _FIRST_DELAY_S = 0.25
 _LONGEST_DELAY_S = 10.0
-_log = structlog.get_logger("proponent.gateway")
 
 
 class Prober:
@@ -79,8 +76,6 @@ class Prober:
             self.error, self.certain = await self._ask(), True
             self._due, self._delay = self._clock() + EVERY_S, _FIRST_DELAY_S
         except Exception as error:
-            if not isinstance(error, ProponentError):
-                _log.exception("defect", method="probe", model=self._model)
             self.error, self.certain = as_proponent_error(error), False
             self._due = self._clock() + self._delay
             self._delay = min(2 * self._delay, _LONGEST_DELAY_S)

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
+from google.rpc import code_pb2
 
 from proponent.errors import DeadlineError, InternalError, OverloadedError, ProponentError, UnavailableError
 from proponent.gateway.deployment import Deployment
@@ -20,6 +21,10 @@ from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 # TorchServe says this both for a full queue and for a model without workers, with the code INTERNAL.
 _QUEUE_FULL = "no worker to serve inference request"
 _WORKER_GONE = ("Worker died", "Model not found", "InternalServerException", "ServiceUnavailable")
+
+
+class WorkerDefectError(Exception):
+    """A worker met a defect of its own: the traceback, which is logged like one of this process and never told."""
 
 
 class WorkerClient:
@@ -76,9 +81,12 @@ class WorkerClient:
         Raises:
             ProponentError: What the worker said of the request, or why there is no answer: DeadlineError,
                 OverloadedError for a full queue, UnavailableError for a worker that died.
+            WorkerDefectError: The worker failed.
         """
         reply = await self._reply(deployment, request, timeout_s, held or AsyncExitStack())
         outcome = reply.WhichOneof("outcome")
+        if outcome == "error" and reply.error.code == code_pb2.INTERNAL:
+            raise WorkerDefectError(reply.error.message)
         if outcome == "error":
             raise from_item_error(reply.error)
         if outcome != request.WhichOneof("call"):
