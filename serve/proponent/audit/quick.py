@@ -69,6 +69,8 @@ def _queries(built: Built) -> Queries:
     held_out = spec.held_out is not None
     factory, key = (spec.held_out, "held_out") if spec.held_out else (spec.dataset, "dataset")
     data = TrainingSet.open(stages.classifier, factory, key)
+    if held_out:
+        data.check_factory(factory)
     fitting = stages.memory // 8 // (4 * num_parameters(stages.layers))
     batch = data.batch(data.sample(max(1, min(QUERIES, fitting, stages.batching.block)), 4))
     scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)

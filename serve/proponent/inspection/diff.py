@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.agreement import spearman
+from proponent.classifier import call_factory
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer import EmbeddedQuery, Explainer, Stopwatch
 from proponent.index.rows import InfluenceIndex
@@ -78,7 +79,9 @@ def diff(
         raise InvalidInputError("the bundles have different class names", field="new")
     spec = after.classifier.spec
     factory = spec.held_out or spec.dataset
-    sets = [TrainingSet.open(explainer.classifier, factory) for explainer in (before, after)]
+    key = "held_out" if spec.held_out else "dataset"
+    dataset = call_factory(spec, factory, key)  # one for both: they are asked about the same inputs
+    sets = [TrainingSet(dataset, explainer.classifier, key) for explainer in (before, after)]
     rows = _common_rows(before, after)
     options = ExplainOptions(measures=(measure,), top_k=top_k)
     compared: list[_Compared] = []

@@ -82,7 +82,9 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
         raise SpecError("damping 'auto' must be resolved first, see audit.rebuilding", field="curvature.damping")
     with changing(store, spec.name):
         classifier = load_classifier(spec)
-        data = TrainingSet.open(classifier, spec.dataset, forgotten=Tombstones.open(store, spec.name).ids())
+        forgotten = Tombstones.open(store, spec.name).ids()
+        data = TrainingSet.open(classifier, spec.dataset, forgotten=forgotten)
+        data.check_factory(spec.dataset, forgotten=forgotten)
         classifier, layers = covered(classifier, data)
         with StageProgress(quiet=options.quiet) as progress:
             workspace, path = _run(classifier, layers, data, store, options, audit, progress)

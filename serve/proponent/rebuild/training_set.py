@@ -15,10 +15,14 @@ from torch import Tensor
 from proponent.classifier import Classifier, call_factory
 from proponent.errors import ProponentError, SpecError
 from proponent.inputs import InputSignature
+from proponent.rebuild.readings import Readings
 from proponent.rebuild.remaining import Remaining
 from proponent.spec import Factory
 
 THUMBNAIL = 64
+PROBED = 64
+"""Examples that are read twice at once: one that changes at every tenth reading goes unseen with probability 2e-6.
+A rarer change shows in the passes after, which compare every example with its first reading."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class TrainingSet:
     """A map-style dataset of (image or tensor, label) and the classifier's transform.
 
     Items that are tensors already are taken as model inputs. A dataset may offer ``example_id(i)`` and
-    ``source(i)``; without them the position is the id.
+    ``source(i)``; without them the position is the id. Every reading of an example must give the same.
     """
 
     def __init__(self, dataset: Any, classifier: Classifier, key: str = "dataset") -> None:
@@ -54,7 +58,10 @@ class TrainingSet:
                 "with at least one example",
                 field=f"{key}.factory",
             )
+        self._size = len(dataset)
+        self._readings = Readings(self._size)
         self.signature = self._read_signature()
+        self._check_steady()
 
     @classmethod
     def open(
@@ -64,8 +71,25 @@ class TrainingSet:
         dataset = call_factory(classifier.spec, factory, key)
         return cls(Remaining(dataset, forgotten) if forgotten else dataset, classifier, key)
 
+    def check_factory(self, factory: Factory, *, forgotten: Collection[str] = ()) -> None:
+        """Calls the dataset's factory again: a rebuild, an audit and a verification each do, and mean the same.
+
+        Raises:
+            SpecError: The factory gives other examples, or gives them in another order.
+        """
+        again = TrainingSet.open(self._classifier, factory, self._key, forgotten=forgotten)
+        if len(again) != len(self):
+            raise self._unsteady(f"its factory gave {len(self)} examples and, called again, {len(again)}")
+        for position in self._probed():
+            _, tensor, label = again.item(position)
+            if self._readings.change(position, _key(again.example_id(position), label), tensor):
+                raise self._unsteady(
+                    f"its factory gave {self.example_id(position)!r} as example {position} and, called again, "
+                    f"{again.example_id(position)!r}, or another input or label of that name (does it shuffle?)"
+                )
+
     def __len__(self) -> int:
-        return len(self._dataset)
+        return self._size
 
     def example_id(self, position: int) -> str:
         """Stable id of one example."""
@@ -82,7 +106,7 @@ class TrainingSet:
 
         Raises:
             SpecError: The transform fails, the shape differs from the first example's, the tensor is not
-                finite, or the label is no class.
+                finite, the label is no class, or the example is not what it was when it was read before.
         """
         raw, value = self._read(position)
         tensor = self._transformed(raw, position)
@@ -92,7 +116,42 @@ class TrainingSet:
                 f"{len(self._classifier.class_names) - 1} (class_names)",
                 field="class_names",
             )
+        self._check_same(position, raw, tensor, value)
         return raw, tensor, value
+
+    def _check_same(self, position: int, raw: Any, tensor: Tensor, label: int) -> None:
+        change = self._readings.change(position, _key(self.example_id(position), label), tensor)
+        if not change:
+            return
+        named = f"example {position} ({self.example_id(position)!r})"
+        if not isinstance(raw, Tensor) and not torch.equal(tensor, self._transformed(raw, position)):
+            raise SpecError(
+                f"key 'transform': it gives another input each time for {named}: take what is random out of it",
+                field="transform",
+            )
+        raise self._unsteady(f"{named} had another {change} when it was read again")
+
+    def _unsteady(self, what: str) -> SpecError:
+        return SpecError(
+            f"key '{self._key}': {what}; the rows of an index are those of fixed examples: take augmentation and "
+            "shuffling out of the dataset (they belong to training)",
+            field=self._key,
+        )
+
+    def _probed(self) -> list[int]:
+        return self.sample(PROBED, seed=2)
+
+    def _check_steady(self) -> None:
+        """Reads some examples twice, all of them before any again: an epoch may change what is read."""
+        sources = [[(self.item(position), self.source(position))[1] for position in self._probed()] for _ in range(2)]
+        for position, first, second in zip(self._probed(), *sources, strict=True):
+            if first != second:
+                raise self._unsteady(f"example {position} came from {first!r} and, read again, from {second!r}")
+        self._check_length()
+
+    def _check_length(self) -> None:
+        if len(self._dataset) != self._size:
+            raise self._unsteady(f"it had {self._size} examples and has {len(self._dataset)} now")
 
     def _read(self, position: int) -> tuple[Any, int]:
         try:
@@ -152,6 +211,7 @@ class TrainingSet:
             _, tensor, label = self.item(position)
             digest.update(f"{name}|{label}|".encode())
             digest.update(tensor.contiguous().cpu().numpy().tobytes())
+        self._check_length()
         return digest.hexdigest()
 
     def _transformed(self, raw: Any, position: int) -> Tensor:
@@ -184,6 +244,10 @@ class TrainingSet:
             return InputSignature(tuple(tensor.shape), guessed)
         image = raw if isinstance(raw, Image.Image) else Image.fromarray(raw)
         return InputSignature(tuple(tensor.shape), image.mode, image.size)
+
+
+def _key(example_id: str, label: int) -> int:
+    return id_key(f"{example_id}|{label}")
 
 
 def id_key(example_id: str) -> int:

@@ -1,0 +1,171 @@
+"""Rows are those of fixed examples: a dataset, a factory or a transform that gives others each time is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny
+from proponent.audit.rebuilding import audited_rebuild
+from proponent.errors import SpecError
+from proponent.index.store import Store
+from proponent.inspection.diff import diff
+from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.rebuild.readings import Readings
+from proponent.spec import load_spec
+
+UNSTEADY = """
+import random
+
+from PIL import ImageOps
+from torchvision.transforms.functional import pil_to_tensor
+
+from {module} import Images, Tensors
+
+
+class Mirrored(Images):
+    def __getitem__(self, position):
+        image, label = super().__getitem__(position)
+        return ImageOps.mirror(image) if random.random() < 0.1 else image, label
+
+
+class Relabelled(Images):
+    def __getitem__(self, position):
+        return super().__getitem__(position)[0], random.randrange(3)
+
+
+class Renamed(Images):
+    def example_id(self, position):
+        return f"toy/{{position}}/{{random.random()}}"
+
+
+class Moved(Images):
+    def source(self, position):
+        return f"cache-{{random.random()}}"
+
+
+class Shrinking(Tensors):
+    bad = 0
+
+    def __len__(self):
+        return len(self.labels) - self.bad
+
+    def __getitem__(self, position):
+        self.bad = int(position == 39)
+        return super().__getitem__(position)
+
+
+class Epochs(Tensors):
+    reads = 0
+
+    def __getitem__(self, position):
+        self.reads += 1
+        value, label = super().__getitem__(position)
+        return value * (1 + 0.01 * (self.reads // len(self))), label
+
+
+class Late(Tensors):
+    reads = 0
+
+    def __getitem__(self, position):
+        value, label = super().__getitem__(position)
+        self.reads += position == 17
+        return value.flip(-1) if position == 17 and self.reads == 4 else value, label
+
+
+class Shuffled(Images):
+    def __init__(self):
+        super().__init__()
+        self.order = random.sample(range(len(self.labels)), len(self.labels))
+
+    def __getitem__(self, position):
+        return super().__getitem__(self.order[position])
+
+
+class Sized(Images):
+    calls = 0
+
+    def __init__(self):
+        Sized.calls += 1
+        super().__init__(limit=40 if Sized.calls % 2 else 39)
+
+
+def jittered(image):
+    return pil_to_tensor(image).float() / 255 + 0.01 * random.random()
+"""
+
+
+def unsteady(root: Path, **factories: str) -> Path:
+    """A project whose explain.yaml names things of the module above, by their keys."""
+    path = tiny.project(root)
+    module = load_spec(path).model.factory.partition(":")[0]
+    (root / f"un{module}.py").write_text(UNSTEADY.format(module=module))
+    return tiny.change(path, **{key: {"factory": f"un{module}:{name}"} for key, name in factories.items()})
+
+
+def build(path: Path, store: str = "store") -> Path:
+    return rebuild(load_spec(path), Store(path.parent / store), RebuildOptions(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Mirrored", r"example \d+ \('toy/\d+'\) had another input when it was read again"),
+        ("Relabelled", r"example \d+ \('toy/\d+'\) had another id or label when it was read again"),
+        ("Renamed", r"example \d+ \('toy/\d+/[\d.e-]+'\) had another id or label"),
+        ("Moved", r"example 0 came from 'cache-.*' and, read again, from 'cache-"),
+        ("Shrinking", "it had 40 examples and has 39 now"),
+        ("Epochs", r"example \d+ \('\d+'\) had another input"),
+        ("Late", r"example 17 \('17'\) had another input when it was read again"),
+        ("Shuffled", r"its factory gave 'toy/\d+' as example \d+ and, called again, 'toy/\d+', or another input"),
+        ("Sized", "its factory gave 40 examples and, called again, 39"),
+    ],
+)
+def test_a_dataset_that_changes_is_refused_by_name(tmp_path: Path, name: str, expected: str) -> None:
+    with pytest.raises(SpecError, match=f"key 'dataset': {expected}.*augmentation") as caught:
+        build(unsteady(tmp_path, dataset=name))
+    assert caught.value.field == "dataset"
+    assert Store(tmp_path / "store").models() == []
+
+
+@pytest.mark.parametrize("dataset", ["Images", "Tensors"])
+def test_a_random_transform_is_refused(tmp_path: Path, dataset: str) -> None:
+    """Also where the dataset yields tensors, so that the service alone would call it."""
+    path = unsteady(tmp_path, transform="jittered")
+    module = load_spec(path).model.factory.partition(":")[0]
+    with pytest.raises(SpecError, match=r"key 'transform': it gives (another input|other results) each") as caught:
+        build(tiny.change(path, dataset={"factory": f"{module}:{dataset}"}))
+    assert caught.value.field == "transform"
+
+
+def test_held_out_examples_are_looked_at_too(tmp_path: Path) -> None:
+    path = unsteady(tmp_path, held_out="Shuffled")
+    with pytest.raises(SpecError, match="key 'held_out': its factory gave"):
+        audited_rebuild(load_spec(path), Store(tmp_path / "store"), RebuildOptions(quiet=True))
+
+
+def test_two_bundles_are_asked_about_the_same_inputs(tmp_path: Path) -> None:
+    """One held-out set for both, in whatever order its factory gives it."""
+    path = unsteady(tmp_path, held_out="Shuffled")
+    first = build(path)
+    second = build(tiny.change(path, curvature={"kind": "exact", "damping": 1e-6}))
+    found = diff(first, second, queries=20).overall
+    assert (found.queries, found.predictions_changed) == (20, 0)
+    assert found.overlap > 0.95
+
+
+def test_rounding_is_not_a_change_and_what_can_be_seen_is() -> None:
+    value = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    readings = Readings(2)
+    changes: dict[str, Any] = {
+        "": value + 1e-6 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1)),
+        "input": torch.nn.functional.pad(value[:, :, :-1], (1, 0)),
+    }
+    assert readings.change(1, 7, value) == "" == readings.change(0, 7, torch.zeros_like(value))
+    assert {name: readings.change(1, 7, changed) for name, changed in changes.items()} == {"": "", "input": "input"}
+    assert readings.change(1, 8, value) == "id or label"
+    assert readings.change(0, 7, torch.zeros_like(value)) == ""
+    assert readings.change(0, 7, value) == "input"
