@@ -57,6 +57,8 @@ class ModelSpec(_Section):
     """Everything needed to rebuild and to serve one classifier.
 
     Attributes:
+        outputs_are_scores: Whether the loss is to take the model's outputs for scores though all look like
+            probabilities.
         root: Directory of the spec; relative paths and the user's modules are looked up there.
     """
 
@@ -67,6 +69,7 @@ class ModelSpec(_Section):
     held_out: Factory | None = None
     transform: Factory | None = None
     loss: str = "cross_entropy"
+    outputs_are_scores: bool = False
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     class_names: Annotated[list[str], Field(min_length=2)]
     expected_accuracy: Annotated[float, Field(ge=0, le=1)]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from proponent.attribution.capture import CaptureSession
 from proponent.attribution.layers import Layers, flatten_parameters, num_parameters
+from proponent.attribution.losses.outputs import look_like_probabilities
 from proponent.classifier import Classifier, users_model
 from proponent.errors import SpecError, TrainingMismatchError
 from proponent.rebuild.stages import Stages
@@ -65,17 +66,18 @@ def survey(stages: Stages) -> Survey:
 
     Raises:
         TrainingMismatchError: Accuracy below ``expected_accuracy``.
-        SpecError: Outputs do not fit the classes.
+        SpecError: Outputs do not fit the loss or the classes.
     """
     classifier, layers, count = stages.classifier, stages.layers, len(stages.data)
     predictions: list[Tensor] = []
     labels: list[Tensor] = []
     total = torch.zeros(num_parameters(layers), dtype=torch.float64, device=classifier.device)
-    norms = 0.0
+    norms, probabilities = 0.0, True
     for batch in stages.progress.track(STAGE, stages.batches(), stages.batching.count(count)):
         outputs, summed, squares = _gradients(classifier, layers, batch)
         predictions.append(classifier.loss.predict(outputs).cpu())
         labels.append(batch.labels.cpu())
+        probabilities = probabilities and bool(look_like_probabilities(outputs).all())
         total += summed
         norms += float(squares.sqrt().sum())
     result = Survey(
@@ -84,6 +86,8 @@ def survey(stages: Stages) -> Survey:
         accuracy=float((torch.cat(predictions) == torch.cat(labels)).double().mean()),
         gradient_norm_ratio=_ratio(classifier, layers, total / count, norms / count),
     )
+    if probabilities and not classifier.spec.outputs_are_scores:
+        raise _probabilities(classifier, count)
     _check_accuracy(classifier, result.accuracy)
     return result
 
@@ -115,6 +119,16 @@ def check_outputs(classifier: Classifier, outputs: Tensor) -> None:
             f"(outputs of shape {list(outputs.shape)})",
             field="class_names",
         )
+
+
+def _probabilities(classifier: Classifier, count: int) -> SpecError:
+    """That all examples look so says it: a few scores may lie there by chance."""
+    return SpecError(
+        f"loss {classifier.spec.loss} takes scores as outputs, but the outputs of all {count} training examples are "
+        "in [0, 1] and, where there are several, sum to 1: softmax or sigmoid inside the model? Return what goes "
+        "into it (log-softmax will do for several outputs), or set outputs_are_scores: true if these are scores",
+        field="loss",
+    )
 
 
 def _ratio(classifier: Classifier, layers: Layers, mean: Tensor, mean_norm: float) -> float:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_SUM_TOLERANCE = 1e-3
+"""Of a sum of probabilities in half precision."""
+
 
 def is_single(outputs: Tensor) -> bool:
     """Whether there is one output per example, ``[B]`` or ``[B, 1]``."""
@@ -24,6 +27,13 @@ def one_hot(labels: Tensor, outputs: Tensor) -> Tensor:
 def binary_probabilities(logits: Tensor) -> Tensor:
     """``[sigmoid(-z), sigmoid(z)]`` of logits ``[B]``: ``[B, 2]``."""
     return torch.stack([torch.sigmoid(-logits), torch.sigmoid(logits)], dim=1)
+
+
+def look_like_probabilities(outputs: Tensor) -> Tensor:
+    """Which rows lie in [0, 1] and, where there are several outputs, sum to one; ``[B]`` bool."""
+    flat = outputs.double().reshape(len(outputs), -1)
+    inside = ((flat >= 0) & (flat <= 1)).all(dim=1)
+    return inside if flat.shape[1] == 1 else inside & ((flat.sum(dim=1) - 1).abs() < _SUM_TOLERANCE)
 
 
 def uncalibrated(outputs: Tensor) -> Tensor:

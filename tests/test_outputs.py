@@ -1,0 +1,108 @@
+"""Outputs that are probabilities where the loss takes scores: refused, unless the spec says that they are scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tiny
+from proponent.attribution.losses.outputs import look_like_probabilities
+from proponent.errors import SpecError
+from proponent.explainer import Explainer
+from proponent.index.store import Store
+from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.spec import load_spec
+
+MORE = """
+
+def softmax():
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 3), nn.Softmax(1))
+
+
+def log_softmax():
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 3), nn.LogSoftmax(1))
+
+
+def sigmoid():
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 1), nn.Sigmoid())
+
+
+class Binary(Tensors):
+    def __getitem__(self, position):
+        value, label = super().__getitem__(position)
+        return value, int(label == 0)
+
+
+def squared(outputs, labels):
+    return (outputs.gather(1, labels[:, None])[:, 0] - 1).square()
+"""
+pytestmark = pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning")
+
+
+def project(root: Path, monkeypatch: pytest.MonkeyPatch, model: str, loss: str, **keys: object) -> Path:
+    monkeypatch.setattr(tiny, "MODULE", tiny.MODULE + MORE)
+    binary = model == "sigmoid"
+    path = tiny.project(
+        root,
+        model="logistic" if binary else model,
+        dataset="Binary" if binary else "Images",
+        expected_accuracy=0,
+        curvature={"kind": "ekfac"},
+        iterations=20,
+    )
+    module = load_spec(path).model.factory.partition(":")[0]
+    if binary:
+        torch.manual_seed(0)
+        state = tiny.user_model(root, module, model).state_dict()
+        save_file({name: value.contiguous() for name, value in state.items()}, root / "weights.safetensors")
+        keys = {**keys, "class_names": ["other", "bars"]}
+    loss = f"{module}:{loss}" if loss == "squared" else loss
+    return tiny.change(path, model={"factory": f"{module}:{model}"}, loss=loss, **keys)
+
+
+def build(path: Path) -> Path:
+    return rebuild(load_spec(path), Store(path.parent / "store"), RebuildOptions(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [("softmax", "cross_entropy"), ("softmax", "hinge"), ("softmax", "squared"), ("sigmoid", "bce")],
+)
+def test_probabilities_are_refused_where_scores_are_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, loss: str
+) -> None:
+    path = project(tmp_path, monkeypatch, model, loss)
+    expected = rf"loss .*{loss} takes scores .*outputs of all 40 training examples .*outputs_are_scores: true"
+    with pytest.raises(SpecError, match=expected) as caught:
+        build(path)
+    assert caught.value.field == "loss"
+
+
+@pytest.mark.parametrize(("model", "loss"), [("softmax", "cross_entropy"), ("sigmoid", "bce")])
+def test_a_spec_can_say_that_they_are_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, loss: str
+) -> None:
+    bundle = build(project(tmp_path, monkeypatch, model, loss, outputs_are_scores=True))
+    assert Explainer.load(bundle).classifier.spec.outputs_are_scores
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "nll"])
+def test_log_probabilities_are_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str) -> None:
+    """Softmax of them is the probabilities again."""
+    path = project(tmp_path, monkeypatch, "log_softmax", loss)
+    [prediction] = Explainer.load(build(path)).predict(tiny.inputs(1))
+    direct = tiny.user_model(tmp_path, load_spec(path).model.factory.partition(":")[0], "log_softmax")
+    direct.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    expected = direct(tiny.inputs(1)[0][None]).exp()[0].tolist()
+    assert prediction.probabilities == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_looks_like_probabilities() -> None:
+    rows = torch.tensor([[0.2, 0.8], [0.5, 0.6], [-0.1, 1.1], [1.0, 0.0], [0.5005, 0.4999]])
+    assert look_like_probabilities(rows).tolist() == [True, False, False, True, True]
+    assert look_like_probabilities(torch.tensor([[0.2], [1.2], [1.0], [-0.1]])).tolist() == [True, False, True, False]
+    assert look_like_probabilities(torch.tensor([0.2, 1.2])).tolist() == [True, False]
+    assert bool(look_like_probabilities(torch.randn(64, 5).softmax(1).half()).all())
