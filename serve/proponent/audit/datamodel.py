@@ -14,6 +14,7 @@ from proponent.audit.retraining import Retraining, half_subsets, retrained_losse
 from proponent.errors import SpecError
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import TrainingSet
+from proponent.source_code import code_sha256
 from proponent.spec import ModelSpec
 
 
@@ -78,5 +79,5 @@ def ground_truth(
 def recipe_digest(spec: ModelSpec, data: TrainingSet, held_out: TrainingSet, positions: list[int]) -> str:
     """What retrained models' losses depend on, and nothing else: neither the weights served nor the curvature."""
     recipe = spec.model_dump(mode="json", exclude={"curvature", "weights", "expected_accuracy", "device", "name"})
-    parts = [recipe, data.fingerprint(), held_out.fingerprint(), positions]
+    parts = [recipe, code_sha256(spec), data.fingerprint(), held_out.fingerprint(), positions]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -11,10 +11,10 @@ from torch import Tensor
 from proponent.attribution.embedding import InfluenceEmbedding
 from proponent.attribution.layers import Layers, find_layers
 from proponent.cancellation import Token, always
-from proponent.classifier import Classifier, load_classifier
+from proponent.classifier import Classifier
 from proponent.errors import ProponentError
 from proponent.explainer.answers import Answers
-from proponent.explainer.opening import check_weights, load_embedding, read_spec
+from proponent.explainer.opening import load_bundled_classifier, load_embedding, signature_of
 from proponent.explainer.query import EmbeddedQuery, QueryEmbedder, Stopwatch
 from proponent.explainer.removal import Removals
 from proponent.explainer.retrieval import Found, Retrieval
@@ -76,16 +76,14 @@ class Explainer:
 
         Raises:
             CorruptBundleError: A file is missing or damaged.
-            MismatchError: The weights loaded are not those that the bundle was built for.
+            MismatchError: The weights or the model's code are not those that the bundle was built for.
         """
         manifest = read_manifest(bundle)
         hold = Hold(bundle)
         served = ServedFiles(bundle, manifest)
         verify_files(bundle, manifest)
-        spec = read_spec(bundle)
-        classifier = load_classifier(spec, weights=weights or bundle / files.WEIGHTS, device=device)
-        check_weights(classifier, manifest, weights or bundle / files.WEIGHTS)
-        layers = find_layers(classifier.model, spec.curvature.layers)
+        classifier = load_bundled_classifier(bundle, manifest, weights, device)
+        layers = find_layers(classifier.model, classifier.spec.curvature.layers)
         embedding = load_embedding(bundle / files.FACTORS, manifest.curvature, layers).to(classifier.device)
         index = InfluenceIndex.open(
             bundle / files.ROWS, bundle / files.SCALES, manifest.embedding_size, classifier.device
@@ -110,8 +108,7 @@ class Explainer:
     @property
     def signature(self) -> InputSignature:
         """What one input must look like."""
-        m = self.manifest
-        return InputSignature(tuple(m.input_shape), m.image_mode, tuple(m.image_size))
+        return signature_of(self.manifest)
 
     def predict(self, inputs: Sequence[Tensor]) -> list[Prediction | ProponentError]:
         """Predictions of inputs of the signature's shape; no gradient, no index."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -11,10 +12,12 @@ from safetensors.torch import load_file
 from proponent.attribution.embedding import ExactEmbedding, InfluenceEmbedding
 from proponent.attribution.layers import Layers
 from proponent.attribution.subspace import SubspaceEmbedding
-from proponent.classifier import Classifier
-from proponent.errors import CorruptBundleError, MismatchError
+from proponent.classifier import Classifier, load_classifier
+from proponent.code_probe import REASON, check_code
+from proponent.errors import CorruptBundleError, MismatchError, SpecError
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
+from proponent.inputs import InputSignature
 from proponent.spec import ModelSpec, parse_spec
 
 
@@ -36,6 +39,37 @@ def check_weights(classifier: Classifier, manifest: Manifest, weights: Path) -> 
             f"loaded weights {classifier.weights_sha256[:12]} from {weights}: run proponent rebuild",
             field="weights",
         )
+
+
+def load_bundled_classifier(
+    bundle: Path, manifest: Manifest, weights: Path | None, device: torch.device | None
+) -> Classifier:
+    """The classifier of a bundle, with its own weights or those deployed.
+
+    Raises:
+        MismatchError: The weights are not those that the bundle was built for, or model, transform or loss are not
+            the code that it was built with.
+    """
+    path = weights or bundle / files.WEIGHTS
+    try:
+        classifier = load_classifier(read_spec(bundle), weights=path, device=device)
+    except SpecError as error:
+        if weights is None and error.field == "weights":
+            raise MismatchError(
+                f"the code of the model is not what the bundle was built with: {error.message}: restore the code, or "
+                "run proponent rebuild",
+                field="model",
+                reason=REASON,
+            ) from error
+        raise
+    check_weights(classifier, manifest, path)
+    check_code(classifier, signature_of(manifest), manifest.probes)
+    return classifier
+
+
+def signature_of(manifest: Manifest) -> InputSignature:
+    """What one input must look like."""
+    return InputSignature(tuple(manifest.input_shape), manifest.image_mode, tuple(manifest.image_size))
 
 
 def load_embedding(path: Path, kind: str, layers: Layers) -> InfluenceEmbedding:

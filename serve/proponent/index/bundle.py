@@ -38,7 +38,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "dict": dict,
 }
 # Keys that bundles of this schema version may lack: each has a default that says nothing.
-_ADDED: frozenset[str] = frozenset()
+_ADDED: frozenset[str] = frozenset({"probes"})
 FILES = (ROWS, SCALES, FACTORS, CATALOG, SPEC, WEIGHTS)
 
 
@@ -53,6 +53,7 @@ class Manifest:
         train_size: N, the examples that the model was trained on (as the rebuild saw them).
         omitted_rows: Training rows without a direction, left out of both RelatIF measures.
         forgotten_rows: Rows that a compaction has removed since.
+        probes: What model, transform and loss make of made-up inputs, see ``code_probe``; empty in older bundles.
         digest: SHA-256 of the manifest file; empty before it is written.
     """
 
@@ -81,6 +82,7 @@ class Manifest:
     uncovered_share: float
     forgotten_rows: int = 0
     audit: dict[str, Any] = field(default_factory=dict)
+    probes: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
     digest: str = ""

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from proponent.errors import CorruptBundleError, NotFoundError, ProponentError, SpecError
+from proponent.errors import CorruptBundleError, MismatchError, NotFoundError, ProponentError, SpecError
 from proponent.explainer import Explainer, Stopwatch
 from proponent.explainer.query import EmbeddedQuery
 from proponent.index import bundle as files
@@ -103,6 +103,8 @@ def _rescored(bundle: Path, found: Verification, sample: int, seed: int) -> Veri
     try:
         explainer = Explainer.load(bundle)
         data = TrainingSet.open(explainer.classifier, explainer.classifier.spec.dataset)
+    except MismatchError as error:
+        return Verification(found.bundle, found.digest, [Problem(error.field, error.message)])
     except (NotFoundError, SpecError) as error:
         return Verification(found.bundle, found.digest, skipped=error.message)
     positions = {data.example_id(position): position for position in range(len(data))}

@@ -8,12 +8,15 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from proponent.attribution.embedding import InfluenceEmbedding
 from proponent.attribution.layers import uncovered
 from proponent.classifier import Classifier
+from proponent.code_probe import check_code, probe
+from proponent.errors import MismatchError, SpecError
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
 from proponent.index.catalog import CatalogEntry, write_catalog
@@ -24,8 +27,9 @@ from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import unit_rows
 from proponent.rebuild.stages import Stages
 from proponent.rebuild.survey import Survey
-from proponent.rebuild.training_set import TrainingSet, thumbnail
+from proponent.rebuild.training_set import PROBED, TrainingSet, thumbnail
 from proponent.rebuild.workspace import workspace_key
+from proponent.source_code import code_sha256
 from proponent.spec import dump_spec
 from proponent.tensor_file import save_tensors
 
@@ -35,7 +39,13 @@ LIBRARIES = ("proponent", "torch", "torchvision", "faiss-gpu", "faiss-cpu", "num
 def rebuild_key(classifier: Classifier, dataset_sha256: str) -> str:
     """What every stage of a rebuild depends on."""
     spec = classifier.spec.model_dump(mode="json")
-    parts = {"spec": spec, "weights": classifier.weights_sha256, "data": dataset_sha256, "versions": versions()}
+    parts = {
+        "spec": spec,
+        "code": code_sha256(classifier.spec),
+        "weights": classifier.weights_sha256,
+        "data": dataset_sha256,
+        "versions": versions(),
+    }
     return workspace_key(parts)
 
 
@@ -89,7 +99,28 @@ def manifest_of(
         uncovered=left_out,
         uncovered_share=sum(left_out.values()) / sum(p.numel() for p in classifier.model.parameters()),
         audit=dict(audit),
+        probes=_probes(built.stages),
     )
+
+
+def _probes(stages: Stages) -> dict[str, Any]:
+    """Results for made-up inputs; an example's range takes a block at most.
+
+    Raises:
+        SpecError: They are other results each time.
+    """
+    classifier, signature = stages.classifier, stages.data.signature
+    positions = stages.data.sample(min(PROBED, stages.batching.block), seed=2)
+    probes = probe(classifier, signature, stages.data.batch(positions).inputs.cpu())
+    try:
+        check_code(classifier, signature, probes)
+    except MismatchError as error:
+        raise SpecError(
+            f"key '{error.field}': it gives other results each time that it is called on the same input: take what "
+            "is random out of it",
+            field=error.field,
+        ) from error
+    return probes
 
 
 def write_files(directory: Path, built: Built, found: Survey, progress: StageProgress) -> None:
