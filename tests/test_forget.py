@@ -23,7 +23,17 @@ from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.remaining import Remaining
-from proponent.results import Diversity, ExplainOptions, Explanation, Filter, NoticeCode, Redundancy, Target, View
+from proponent.results import (
+    Diversity,
+    Estimator,
+    ExplainOptions,
+    Explanation,
+    Filter,
+    NoticeCode,
+    Redundancy,
+    Target,
+    View,
+)
 from proponent.spec import load_spec
 
 EVERYTHING = ExplainOptions(top_k=stores.COUNT, view=View.THUMBNAIL)
@@ -203,9 +213,13 @@ def test_all_examples_cannot_be_compacted_away(store: Store) -> None:
 
 def test_removal_estimates_survive_compaction(store: Store) -> None:
     """N stays the number that the model was trained on."""
-    before = loaded(store).estimate_removal(tiny.inputs(1)[0], Target(), ["toy/1", "toy/2"], second_order=True)
+    before = loaded(store).estimate_removal(
+        tiny.inputs(1)[0], Target(), ["toy/1", "toy/2"], estimator=Estimator.SECOND_ORDER
+    )
     forget(store, stores.MODEL, ["toy/30"], compact=True)
-    after = loaded(store).estimate_removal(tiny.inputs(1)[0], Target(), ["toy/1", "toy/2"], second_order=True)
+    after = loaded(store).estimate_removal(
+        tiny.inputs(1)[0], Target(), ["toy/1", "toy/2"], estimator=Estimator.SECOND_ORDER
+    )
     assert after.train_size == before.train_size == stores.COUNT
     assert after.loss_change == pytest.approx(before.loss_change, rel=0.2)
 

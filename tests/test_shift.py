@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from proponent.attribution import groups
-from proponent.attribution.groups import Population, second_order_shift
+from proponent.attribution.groups import Population, first_order_shift, influence_sum_shift, second_order_shift
 from proponent.explainer.removal import _shortest
 
 
@@ -60,6 +60,16 @@ def test_the_newton_step_is_that_of_a_dense_solve(share: float, held: int, monke
     members = torch.arange(300) % round(1 / share) == 0
     found = second_order_shift(rows, norms, curvature, members, 300, Population.of(rows, norms))
     torch.testing.assert_close(found, dense(rows, norms, curvature, members), rtol=1e-3, atol=1e-6)
+
+
+def test_first_order_is_the_second_with_the_curvature_of_all() -> None:
+    rows, norms, curvature = table(300)
+    members, population = torch.arange(300) % 3 == 0, Population.of(rows, norms)
+    found = first_order_shift(rows, norms, members, 300, population)
+    torch.testing.assert_close(found, dense(rows, norms, 0 * curvature, members), rtol=1e-5, atol=1e-8)
+    phi = rows.units.double() * norms[:, None]
+    expected = phi[members].sum(dim=0) / 300
+    torch.testing.assert_close(influence_sum_shift(rows, norms, members, 300), expected, rtol=1e-5, atol=1e-8)
 
 
 def test_a_sample_of_the_population_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,20 +64,28 @@ def removal(
     example_ids: IdsArgument,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
-    second_order: Annotated[bool, typer.Option(help="One Newton step instead of the sum of influences.")] = True,
+    estimator: Annotated[
+        str, typer.Option(help="first-order, second-order (one Newton step) or influence-sum (the thesis' I/N).")
+    ] = "first-order",
     class_id: ClassOption = None,
     against: AgainstOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict what the removal of training examples, and training again, would change for one image.
 
+    Training again means the mean loss of the others; influence-sum leaves the others' weights at 1/N instead.
+
     Example: `proponent removal digit.png digits-0012 digits-0099 --store model_store`
     """
-    from proponent.local import answer, query_message
+    from proponent.local import answer, estimator_number, query_message
     from proponent.v1.worker_pb2 import WorkerRequest
 
     query = query_message(image, class_id=class_id, against=against)
-    request = pb.EstimateRemovalRequest(query=query, example_ids=example_ids, second_order=second_order)
+    request = pb.EstimateRemovalRequest(
+        query=query,
+        example_ids=example_ids,
+        estimator=estimator_number(estimator),  # type: ignore[arg-type]
+    )
     reply = answer(_bundle(store, model), WorkerRequest(removal=request)).removal
     if as_json:
         _print_json(reply)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from proponent.errors import InvalidInputError, NotFoundError, ProponentError
 from proponent.explainer import Explainer
-from proponent.messages import CODES, MEASURES, REDUNDANCIES
-from proponent.results import Measure, Redundancy
+from proponent.messages import CODES, ESTIMATORS, MEASURES, REDUNDANCIES
+from proponent.results import Estimator, Measure, Redundancy
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 from proponent.worker import Item, Worker
@@ -97,6 +97,15 @@ def redundancy_number(name: str) -> int:
             return number
     known = ", ".join(redundancy.value for redundancy in Redundancy)
     raise InvalidInputError(f"redundancy {name!r} is unknown, expected one of {known}", field="diversity.redundancy")
+
+
+def estimator_number(name: str) -> int:
+    """Number of an estimator of removals by its name, e.g. ``second-order``."""
+    for number, estimator in ESTIMATORS.items():
+        if estimator.value == name:
+            return number
+    known = ", ".join(estimator.value for estimator in Estimator)
+    raise InvalidInputError(f"estimator {name!r} is unknown, expected one of {known}", field="estimator")
 
 
 def target_message(class_id: int | None, against: int | None) -> pb.Target | None:

@@ -23,6 +23,7 @@ from proponent.errors import (
 from proponent.results import (
     Diversity,
     DiversityOutcome,
+    Estimator,
     ExplainOptions,
     Explanation,
     Filter,
@@ -54,6 +55,12 @@ REDUNDANCIES: Mapping[int, Redundancy] = {
     pb.REDUNDANCY_UNSPECIFIED: Redundancy.SUM,
     pb.REDUNDANCY_FACILITY_LOCATION: Redundancy.FACILITY_LOCATION,
     pb.REDUNDANCY_MMD: Redundancy.MMD,
+}
+ESTIMATORS: Mapping[int, Estimator] = {
+    pb.ESTIMATOR_UNSPECIFIED: Estimator.FIRST_ORDER,
+    pb.ESTIMATOR_FIRST_ORDER: Estimator.FIRST_ORDER,
+    pb.ESTIMATOR_SECOND_ORDER: Estimator.SECOND_ORDER,
+    pb.ESTIMATOR_INFLUENCE_SUM: Estimator.INFLUENCE_SUM,
 }
 CODES: tuple[tuple[type[ProponentError], int], ...] = (
     (InvalidInputError, code_pb2.INVALID_ARGUMENT),
@@ -194,6 +201,19 @@ def score_response(scored: ScoredExamples) -> pb.ScoreExamplesResponse:
         notices=[notice_message(notice) for notice in scored.notices],
         train_size=scored.train_size,
     )
+
+
+def estimator_from(request: pb.EstimateRemovalRequest) -> Estimator:
+    """The estimator that a request names.
+
+    Raises:
+        InvalidInputError: An unknown one.
+    """
+    if request.estimator not in ESTIMATORS:
+        raise InvalidInputError(f"estimator {request.estimator} is unknown", field="estimator")
+    if request.estimator == pb.ESTIMATOR_UNSPECIFIED and request.second_order:
+        return Estimator.SECOND_ORDER
+    return ESTIMATORS[request.estimator]
 
 
 def removal_response(estimate: RemovalEstimate) -> pb.EstimateRemovalResponse:

@@ -15,6 +15,14 @@ class Measure(enum.Enum):
     L_RELATIF = "l-relatif"
 
 
+class Estimator(enum.Enum):
+    """How the effect of a removal is estimated; see ``attribution.groups``."""
+
+    FIRST_ORDER = "first-order"
+    SECOND_ORDER = "second-order"
+    INFLUENCE_SUM = "influence-sum"
+
+
 class NoticeCode(enum.Enum):
     """Kinds of notices, by the names of the proto's enum."""
 

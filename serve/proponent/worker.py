@@ -29,6 +29,7 @@ from proponent.lifeline import Board, start_heartbeat
 from proponent.loading import LoadedBundle
 from proponent.messages import (
     error_message,
+    estimator_from,
     explain_response,
     flip_response,
     options_from,
@@ -224,9 +225,8 @@ def _score(explainer: Explainer, request: WorkerRequest) -> Message:
 def _removal(explainer: Explainer, request: WorkerRequest) -> Message:
     removal = request.removal
     value, target = _required(explainer, removal.query), options_from(removal.query).target
-    return removal_response(
-        explainer.estimate_removal(value, target, removal.example_ids, second_order=removal.second_order)
-    )
+    estimator = estimator_from(removal)
+    return removal_response(explainer.estimate_removal(value, target, removal.example_ids, estimator=estimator))
 
 
 def _flip(explainer: Explainer, request: WorkerRequest) -> Message:

@@ -4,17 +4,24 @@ Let S be the group, p = |S| / N, phi_i the training rows and ``B`` the map with 
 is the identity in the embedding. A shift a in R^K stands for the change of parameters B a; a function f whose
 gradient embeds as phi_f changes by phi_f . a.
 
-**First order** (Koh & Liang 2017) moves by ``a = (1/N) sum_{i in S} phi_i``: the sum of influences over N. It is
-additive and takes the other examples' weights as they were.
+Retraining minimises the *mean* loss of the others plus the same weight decay, and its gradient where the whole
+objective's stood is ``-(1/(1 - p)) (1/N) sum_{i in S} (g_i - mean_j g_j)``, whether that was a minimum or not. With
+m the mean row over all training examples and H_i the curvature of one example in the embedding:
 
-**Second order** is one Newton step on the objective that retraining minimises, the *mean* loss of the others
-plus the same weight decay (Basu et al. 2020b keep the first term of its series). With m the mean row over all
-training examples and H_i the curvature of one example in the embedding,
+**First order** keeps the curvature as it is: ``a = (1/(1 - p)) (1/N) sum_{i in S} (phi_i - m)``. The mean row enters
+because the others' mean gives every one of them more weight; at a minimum it is minus the weight decay's gradient,
+so that it vanishes without weight decay only.
+
+**The sum of influences** (Koh & Liang 2017; the thesis' I/N, eq. 5) is ``a = (1/N) sum_{i in S} phi_i``. It predicts
+another retraining: one whose others keep their weight 1/N each, so that the weight decay counts for 1/(1 - p) as
+much against them. It is additive over groups.
+
+**Second order** is one Newton step on the objective that retraining minimises (Basu et al. 2020b keep the first
+term of its series),
 
     a = A^{-1} (1/N) sum_{i in S} (phi_i - m),   A = (1 - p) I - (1/N) sum_{i in S} (H_i - mean_j H_j).
 
-The mean row enters because the others' mean gives every one of them more weight; at a minimum it is minus the
-weight decay's gradient. An index holds no H_i, but a part of it: with c_i = p_i / (1 - p_i), p_i the probability
+An index holds no H_i, but a part of it: with c_i = p_i / (1 - p_i), p_i the probability
 of example i's own label, ``H_i >= c_i phi_i phi_i^T`` (Cauchy-Schwarz on the output Hessian diag(p) - p p^T; an
 equality for two classes). A puts ``c_i phi_i phi_i^T`` in place of H_i in *both* sums, which leaves only the
 difference between the group's and the population's remainders unknown and keeps A positive definite.
@@ -95,8 +102,8 @@ def own_curvature(loss: Loss, scale: Tensor) -> Tensor:
     return torch.zeros_like(scale)
 
 
-def first_order_shift(rows: Rows, norms: Tensor, members: Tensor, train_size: int) -> Tensor:
-    """``(1/N) sum_{i in S} phi_i``, [K] float64.
+def influence_sum_shift(rows: Rows, norms: Tensor, members: Tensor, train_size: int) -> Tensor:
+    """``(1/N) sum_{i in S} phi_i``, [K] float64: nobody else's weight changes.
 
     Args:
         rows: The rows of the index.
@@ -112,13 +119,33 @@ def first_order_shift(rows: Rows, norms: Tensor, members: Tensor, train_size: in
     return total
 
 
+def first_order_shift(rows: Rows, norms: Tensor, members: Tensor, train_size: int, population: Population) -> Tensor:
+    """``(1/(1 - p)) (1/N) sum_{i in S} (phi_i - m)``, [K] float64: the others' mean loss, with the curvature of all.
+
+    Args:
+        rows: As in ``influence_sum_shift``, like ``norms`` and ``train_size``.
+        norms: [n] float64.
+        members: [n] bool, not all of them.
+        train_size: N.
+        population: Of the same rows.
+    """
+    share = int(members.sum()) / train_size
+    return _centred_sum(rows, norms, members, train_size, population) / (1 - share)
+
+
+def _centred_sum(rows: Rows, norms: Tensor, members: Tensor, train_size: int, population: Population) -> Tensor:
+    """``(1/N) sum_{i in S} (phi_i - m)``, [K] float64."""
+    share = int(members.sum()) / train_size
+    return influence_sum_shift(rows, norms, members, train_size) - share * population.mean
+
+
 def second_order_shift(
     rows: Rows, norms: Tensor, curvature: Tensor, members: Tensor, train_size: int, population: Population
 ) -> Tensor:
     """The Newton step of the module's docstring, [K] float64; population means are those of the rows held.
 
     Args:
-        rows: As in ``first_order_shift``, like ``norms``, ``members`` and ``train_size``.
+        rows: As in ``influence_sum_shift``, like ``norms`` and ``train_size``.
         norms: [n] float64.
         curvature: ``c_i ||phi_i||^2``, [n] float64.
         members: [n] bool, not all of them.
@@ -141,8 +168,7 @@ def second_order_shift(
             total -= ((some * (block @ narrow.to(block.device))) @ block).cpu()
         return total
 
-    target = first_order_shift(rows, norms, members, train_size) - share * population.mean
-    return conjugate_gradient(product, target)
+    return conjugate_gradient(product, _centred_sum(rows, norms, members, train_size, population))
 
 
 def _gathered(rows: Rows, chosen: Tensor) -> Callable[[], Iterable[Tensor]]:
@@ -183,15 +209,17 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor) -> T
     return solution
 
 
-def fewest_to_cross(contributions: Tensor, margin: float, limit: int) -> tuple[Tensor, int, float]:
-    """The smallest set whose summed contributions bring a margin below zero, if contributions add up.
+def fewest_to_cross(contributions: Tensor, margin: float, limit: int, train_size: int) -> tuple[Tensor, int, float]:
+    """The smallest set whose removal brings a margin below zero to first order.
 
     Under that assumption taking the most negative ones first is optimal (Yang et al. 2023).
 
     Args:
-        contributions: Change of the margin by the removal of each row, [N] float64.
+        contributions: ``f . (phi_i - m) / N`` of each row, f the margin's gradient, [n] float64; k of them together
+            change the margin by their sum over 1 - k/N.
         margin: >= 0.
-        limit: Largest set.
+        limit: Largest set, below ``train_size``.
+        train_size: N.
 
     Returns:
         Rows that lower the margin, strongest first, at most ``limit``; how many of them suffice (all of them
@@ -199,7 +227,8 @@ def fewest_to_cross(contributions: Tensor, margin: float, limit: int) -> tuple[T
     """
     strongest = contributions.topk(min(limit, len(contributions)), largest=False, sorted=True)
     helpful = strongest.indices[strongest.values < 0]
-    left = margin + strongest.values[: len(helpful)].cumsum(0)
+    kept = 1 - torch.arange(1, len(helpful) + 1, dtype=contributions.dtype) / train_size
+    left = margin + strongest.values[: len(helpful)].cumsum(0) / kept
     crossed = (left < 0).nonzero().flatten()
     needed = int(crossed[0]) + 1 if len(crossed) else len(helpful)
     return helpful, needed, float(left[needed - 1]) if needed else margin

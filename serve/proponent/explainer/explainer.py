@@ -28,6 +28,7 @@ from proponent.index.served_files import ServedFiles
 from proponent.index.tombstones import Tombstones
 from proponent.inputs import InputSignature
 from proponent.results import (
+    Estimator,
     ExplainOptions,
     Explanation,
     FlipSet,
@@ -157,10 +158,15 @@ class Explainer:
         )
 
     def estimate_removal(
-        self, value: Tensor, target: Target, example_ids: Sequence[str], *, second_order: bool = False
+        self,
+        value: Tensor,
+        target: Target,
+        example_ids: Sequence[str],
+        *,
+        estimator: Estimator = Estimator.FIRST_ORDER,
     ) -> RemovalEstimate:
         """What the removal of a group would change for one input; see ``Removals.estimate``."""
-        return self._removals.estimate(value, target, example_ids, second_order=second_order)
+        return self._removals.estimate(value, target, example_ids, estimator)
 
     def find_flip_set(self, value: Tensor, max_size: int = 0) -> FlipSet:
         """A small set whose removal is predicted to flip the prediction; see ``Removals.find_flip_set``."""

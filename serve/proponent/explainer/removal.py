@@ -9,13 +9,29 @@ from functools import cache, cached_property, partial
 import torch
 from torch import Tensor
 
-from proponent.attribution.groups import Population, fewest_to_cross, first_order_shift, second_order_shift
+from proponent.attribution.groups import (
+    Population,
+    fewest_to_cross,
+    first_order_shift,
+    influence_sum_shift,
+    second_order_shift,
+)
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer.answers import Answers
 from proponent.explainer.query import Choice, EmbeddedQuery, FollowedOutputs, QueryEmbedder, Stopwatch, margin
 from proponent.explainer.retrieval import Retrieval
 from proponent.index.bundle import Manifest
-from proponent.results import FlipSet, Influence, Measure, Notice, NoticeCode, RemovalEstimate, Target, View
+from proponent.results import (
+    Estimator,
+    FlipSet,
+    Influence,
+    Measure,
+    Notice,
+    NoticeCode,
+    RemovalEstimate,
+    Target,
+    View,
+)
 
 DEFAULT_FLIP_SHARE = 0.1
 
@@ -26,8 +42,8 @@ class Rival:
 
     Attributes:
         rows: Strongest first, [n] int64.
-        scores: Influence of each on the margin, [n] float64, positive.
-        needed: How many suffice if influences add up; all of them where they do not suffice.
+        scores: Influence of each on the margin, [n] float64.
+        needed: How many suffice to first order; all of them where they do not suffice.
         left: Margin then left.
     """
 
@@ -55,12 +71,12 @@ class Removals:
         return Population.of(self._index, self._index.scales.norms)
 
     def estimate(
-        self, value: Tensor, target: Target, example_ids: Sequence[str], *, second_order: bool
+        self, value: Tensor, target: Target, example_ids: Sequence[str], estimator: Estimator
     ) -> RemovalEstimate:
         """Predicts the effect of removing a group on one input; see ``attribution.groups``.
 
-        The first-order change of the loss is the sum of the members' influences over N. The second-order one
-        is that of the loss at the outputs predicted after the removal, and so are all probabilities.
+        The second-order change of the loss is that at the outputs predicted after the removal, and so are all
+        probabilities; the other estimators take the loss to be linear in the parameters.
 
         Raises:
             NotFoundError: An id is unknown.
@@ -69,13 +85,13 @@ class Removals:
         members = self._members(self._retrieval.rows_of(example_ids))
         query = self._one(value, target)
         followed = self._embedder.follow(value, [query.target])
-        shift = self._shift(members, second_order)
+        shift = self._shift(members, estimator)
         after = followed.moved(shift)
         linear = query.norm * float(query.direction.cpu().double() @ shift)
         choice = (query.target, target.against)
         return RemovalEstimate(
             prediction=query.prediction,
-            loss_change=self._loss_change(followed, after, choice) if second_order else linear,
+            loss_change=self._loss_change(followed, after, choice) if estimator is Estimator.SECOND_ORDER else linear,
             probabilities_after=self._loss.probabilities(after)[0].tolist(),
             group_size=int(members.sum()),
             bundle_digest=self._manifest.digest,
@@ -87,7 +103,7 @@ class Removals:
         """Looks for a small set whose removal is predicted, to second order, to change the predicted class.
 
         For each rival class the examples are ordered by their influence on the margin over it; the rival that
-        needs fewest by their sum is chosen, and the shortest such prefix whose second-order estimate flips the
+        needs fewest to first order is chosen, and the shortest such prefix whose second-order estimate flips the
         prediction is returned. It is greedy: another set may be smaller, a set may exist where none is found,
         and a predicted flip is no promise, above all for networks, whose retraining the estimate only ranks.
 
@@ -124,8 +140,8 @@ class Removals:
 
     def _rivals(self, followed: FollowedOutputs, predicted: int, limit: int) -> list[Rival]:
         """The margin of the predicted class over each other class that is followed, row by row."""
-        alive = self._retrieval.alive()
-        scales = self._index.scales.norms / self._manifest.train_size
+        alive, train_size = self._retrieval.alive(), self._manifest.train_size
+        scales = self._index.scales.norms / train_size
         margins = followed.margins(predicted)
         gradients = torch.stack([gradient for _, _, gradient in margins])
         norms = gradients.norm(dim=1)
@@ -134,22 +150,23 @@ class Removals:
         found = []
         for number, (class_id, over, _) in enumerate(margins):
             changes = products[number].double() * scales * norms[number]
+            centred = changes - gradients[number] @ self._population.mean / train_size
             if alive is not None:
-                changes[~alive] = 0.0
-            rows, needed, left = fewest_to_cross(changes, over, limit)
-            found.append(Rival(class_id, rows, -changes[rows] * self._manifest.train_size, needed, left))
+                centred[~alive] = 0.0
+            rows, needed, left = fewest_to_cross(centred, over, limit, train_size)
+            found.append(Rival(class_id, rows, -changes[rows] * train_size, needed, left))
         return found
 
     def _after(self, followed: FollowedOutputs, rival: Rival, count: int) -> Tensor:
-        return followed.moved(self._shift(self._members(rival.rows[:count].tolist()), second_order=True))
+        return followed.moved(self._shift(self._members(rival.rows[:count].tolist()), Estimator.SECOND_ORDER))
 
-    def _shift(self, members: Tensor, second_order: bool) -> Tensor:
+    def _shift(self, members: Tensor, estimator: Estimator) -> Tensor:
         scales, train_size = self._index.scales, self._manifest.train_size
-        if second_order:
-            return second_order_shift(
-                self._index, scales.norms, scales.curvature, members, train_size, self._population
-            )
-        return first_order_shift(self._index, scales.norms, members, train_size)
+        if estimator is Estimator.INFLUENCE_SUM:
+            return influence_sum_shift(self._index, scales.norms, members, train_size)
+        if estimator is Estimator.FIRST_ORDER:
+            return first_order_shift(self._index, scales.norms, members, train_size, self._population)
+        return second_order_shift(self._index, scales.norms, scales.curvature, members, train_size, self._population)
 
     def _members(self, rows: Sequence[int]) -> Tensor:
         mask = torch.zeros(len(self._index), dtype=torch.bool)

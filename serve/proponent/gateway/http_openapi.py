@@ -105,7 +105,9 @@ QUERY_BODY: dict[str, Any] = {
                     "properties": {
                         "query": {"type": "object", "properties": {**_INPUT, **_OPTIONS}},
                         "example_ids": {"type": "array", "items": {"type": "string"}},
-                        "second_order": {"type": "boolean"},
+                        "estimator": {
+                            "enum": [f"ESTIMATOR_{name}" for name in ("FIRST_ORDER", "SECOND_ORDER", "INFLUENCE_SUM")]
+                        },
                         "max_size": {"type": "integer"},
                     },
                 }

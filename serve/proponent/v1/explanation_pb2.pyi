@@ -32,6 +32,13 @@ class Redundancy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REDUNDANCY_SUM: _ClassVar[Redundancy]
     REDUNDANCY_FACILITY_LOCATION: _ClassVar[Redundancy]
     REDUNDANCY_MMD: _ClassVar[Redundancy]
+
+class Estimator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ESTIMATOR_UNSPECIFIED: _ClassVar[Estimator]
+    ESTIMATOR_FIRST_ORDER: _ClassVar[Estimator]
+    ESTIMATOR_SECOND_ORDER: _ClassVar[Estimator]
+    ESTIMATOR_INFLUENCE_SUM: _ClassVar[Estimator]
 MEASURE_UNSPECIFIED: Measure
 MEASURE_INFLUENCE: Measure
 MEASURE_THETA_RELATIF: Measure
@@ -44,6 +51,10 @@ REDUNDANCY_UNSPECIFIED: Redundancy
 REDUNDANCY_SUM: Redundancy
 REDUNDANCY_FACILITY_LOCATION: Redundancy
 REDUNDANCY_MMD: Redundancy
+ESTIMATOR_UNSPECIFIED: Estimator
+ESTIMATOR_FIRST_ORDER: Estimator
+ESTIMATOR_SECOND_ORDER: Estimator
+ESTIMATOR_INFLUENCE_SUM: Estimator
 
 class Tensor(_message.Message):
     __slots__ = ("shape", "dtype", "data")
@@ -410,14 +421,16 @@ class ScoreExamplesResponse(_message.Message):
     def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., results: _Optional[_Iterable[_Union[MeasureScores, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., train_size: _Optional[int] = ...) -> None: ...
 
 class EstimateRemovalRequest(_message.Message):
-    __slots__ = ("query", "example_ids", "second_order")
+    __slots__ = ("query", "example_ids", "second_order", "estimator")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     EXAMPLE_IDS_FIELD_NUMBER: _ClassVar[int]
     SECOND_ORDER_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     query: ExplainRequest
     example_ids: _containers.RepeatedScalarFieldContainer[str]
     second_order: bool
-    def __init__(self, query: _Optional[_Union[ExplainRequest, _Mapping]] = ..., example_ids: _Optional[_Iterable[str]] = ..., second_order: _Optional[bool] = ...) -> None: ...
+    estimator: Estimator
+    def __init__(self, query: _Optional[_Union[ExplainRequest, _Mapping]] = ..., example_ids: _Optional[_Iterable[str]] = ..., second_order: _Optional[bool] = ..., estimator: _Optional[_Union[Estimator, str]] = ...) -> None: ...
 
 class EstimateRemovalResponse(_message.Message):
     __slots__ = ("prediction", "loss_change", "probabilities_after", "bundle_digest", "notices", "group_size", "train_size")

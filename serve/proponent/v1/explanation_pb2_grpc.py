@@ -30,6 +30,8 @@ class ExplanationServiceStub:
     BadRequest naming the field; where trying again may help, RetryInfo says when. A call's deadline holds for its work
     too: what is late is dropped, what becomes late is stopped, and so is what its caller has cancelled.
     grpc.health.v1 knows this service as a whole and each model as "proponent.v1.ExplanationService/MODEL".
+    A model that does not belong to its bundle is FAILED_PRECONDITION: with reason INDEX_MODEL_MISMATCH where its weights
+    differ, MODEL_CODE_CHANGED where the code of model, transform or loss does.
     """
 
     def __init__(self, channel):
@@ -90,6 +92,8 @@ class ExplanationServiceServicer:
     BadRequest naming the field; where trying again may help, RetryInfo says when. A call's deadline holds for its work
     too: what is late is dropped, what becomes late is stopped, and so is what its caller has cancelled.
     grpc.health.v1 knows this service as a whole and each model as "proponent.v1.ExplanationService/MODEL".
+    A model that does not belong to its bundle is FAILED_PRECONDITION: with reason INDEX_MODEL_MISMATCH where its weights
+    differ, MODEL_CODE_CHANGED where the code of model, transform or loss does.
     """
 
     def Predict(self, request, context):
@@ -146,7 +150,8 @@ class ExplanationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FindFlipSet(self, request, context):
-        """Looks for a small set of training examples whose removal is predicted to flip the predicted label.
+        """Looks for a small set of training examples whose removal, and retraining on the mean loss of the others, is
+        predicted to flip the predicted label. Sets are ordered to first order and checked to second order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,6 +225,8 @@ class ExplanationService:
     BadRequest naming the field; where trying again may help, RetryInfo says when. A call's deadline holds for its work
     too: what is late is dropped, what becomes late is stopped, and so is what its caller has cancelled.
     grpc.health.v1 knows this service as a whole and each model as "proponent.v1.ExplanationService/MODEL".
+    A model that does not belong to its bundle is FAILED_PRECONDITION: with reason INDEX_MODEL_MISMATCH where its weights
+    differ, MODEL_CODE_CHANGED where the code of model, transform or loss does.
     """
 
     @staticmethod
