@@ -160,7 +160,11 @@ def test_each_estimator_has_the_sign_of_its_own_retraining(trained: Digits) -> N
 
 @pytest.mark.slow
 def test_the_removal_of_a_third_is_predicted_best_with_the_others_mean(trained: Digits) -> None:
-    """Losses and probabilities of 30 held-out digits after the removal of 431 of 1,437 examples."""
+    """Losses and probabilities of 30 held-out digits after the removal of 431 of 1,437 examples.
+
+    Errors of the probabilities measured, relative to their change: 0.04 to second order, 0.09 to first, 1.75 by the
+    sum of influences.
+    """
     removed = torch.randperm(len(trained.labels), generator=torch.Generator().manual_seed(0))[:431]
     found = Removal.of(trained, removed)
     first, whole = found.predicted[Estimator.FIRST_ORDER], found.predicted[Estimator.INFLUENCE_SUM]
@@ -181,7 +185,6 @@ def test_the_removal_of_a_third_is_predicted_best_with_the_others_mean(trained: 
     }
     before = torch.tensor([p.probabilities for p in trained.explainer.predict(list(trained.queries))])
     errors = {estimator: float((p - real).norm() / (before - real).norm()) for estimator, p in after.items()}
-    print(errors)
     assert errors[Estimator.SECOND_ORDER] < errors[Estimator.FIRST_ORDER] < errors[Estimator.INFLUENCE_SUM]
 
 
