@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,15 @@ def test_the_docs_page_escapes_what_it_shows() -> None:
     operation = {"description": "<b>", "requestBody": {"content": {"a/b": {"schema": {"x": "</pre><script>"}}}}}
     page = docs_page({"info": {"title": "<i>"}, "paths": {"/<p>": {"get": operation}}})
     assert "<script>" not in page and "<b>" not in page and "<i>" not in page and "<p></h3>" not in page
+
+
+def test_a_large_form_needs_no_temporary_directory(
+    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
+    image = b"x" * (3 << 20)
+    assert door("POST", EXPLAIN, files={"image": ("x.png", image, "image/png")}).status_code == 200
+    assert door.sent().encoded_image == image
 
 
 def test_forgotten_examples_are_not_disclosed(door: Door) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from proponent.gateway.archive import WorkerOptions, write_archive
-from proponent.gateway.launch import Capacity, Layout, free_ports, tail, write_config
+from proponent.gateway.launch import Capacity, Layout, environment, free_ports, tail, write_config
 from proponent.gateway.settings import Settings
 
 
@@ -39,6 +39,16 @@ def test_no_delay_is_not_torchserves_default_of_100_ms(tmp_path: Path, asked: in
     options = WorkerOptions.of(Settings(store=tmp_path, batch_delay_ms=asked))
     archive = write_archive(tmp_path, "toy", "1.0", Path("/store/b"), None, options)
     assert yaml.safe_load((archive.path / "model-config.yaml").read_text())["maxBatchDelay"] == told
+
+
+def test_waiting_threads_sleep_unless_the_operator_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert environment(Layout(tmp_path), 3)["OMP_WAIT_POLICY"] == "passive"
+    assert environment(Layout(tmp_path), 3)["OMP_NUM_THREADS"] == "3"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert environment(Layout(tmp_path), 3)["OMP_WAIT_POLICY"] == "active"
 
 
 def test_the_tail_of_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:

