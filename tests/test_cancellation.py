@@ -16,7 +16,7 @@ from proponent.explainer import Explainer
 from proponent.index.store import Store
 from proponent.lifeline import TicketOffice
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
-from proponent.results import Diversity, ExplainOptions, Redundancy, Target
+from proponent.results import Diversity, Estimator, ExplainOptions, Redundancy, Target
 from proponent.spec import load_spec
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest
@@ -85,7 +85,9 @@ LONG: dict[str, Callable[[Explainer], object]] = {
     "discrepancy": _explain(Redundancy.MMD, whole=True),
     "facility location": _explain(Redundancy.FACILITY_LOCATION, whole=True),
     "removal": lambda e: e.estimate_removal(value(), Target(), ["toy/1", "toy/2"]),
-    "second order": lambda e: e.estimate_removal(value(), Target(), ["toy/1", "toy/2"], second_order=True),
+    "second order": lambda e: e.estimate_removal(
+        value(), Target(), ["toy/1", "toy/2"], estimator=Estimator.SECOND_ORDER
+    ),
     "flip set": lambda e: e.find_flip_set(value()),
     "scores": lambda e: e.score_examples(value(), ["toy/1"], ExplainOptions(top_k=1)),
 }
