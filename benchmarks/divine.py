@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from proponent.attribution.divine import (
+    Domain,
     FacilityLocation,
     MeanDiscrepancy,
     Pool,
@@ -56,11 +57,11 @@ def main() -> None:
     influences = torch.rand(CANDIDATES, generator=generator, dtype=torch.float64).sort(descending=True).values
     whole = unit_rows(options.whole, 2).half() if options.whole else None
 
-    def domain() -> list[Tensor]:
-        return [] if whole is None else [part.float() for part in whole.split(2048)]
+    def domain() -> Domain | None:
+        return None if whole is None else Domain(len(whole), lambda: (part.float() for part in whole.split(2048)))
 
     def selection(term: str) -> Selection:
-        pool = Pool(influences, rows, median_bandwidth(rows), None if whole is None else domain)
+        pool = Pool(influences, rows, median_bandwidth(rows), domain())
         return Selection(pool, TERMS[term], options.k)
 
     found = {}

@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 import stores
 import tiny
 from proponent.attribution.divine import (
+    Domain,
     FacilityLocation,
     MeanDiscrepancy,
     Pool,
@@ -83,7 +84,7 @@ TERMS = {
 
 
 def candidates(influences: Tensor, rows: Tensor, domain: Tensor | None = None) -> Pool:
-    return Pool(influences, rows, SIGMA, None if domain is None else lambda: domain.split(7))
+    return Pool(influences, rows, SIGMA, None if domain is None else Domain(len(domain), lambda: domain.split(7)))
 
 
 def select(
@@ -150,7 +151,7 @@ def test_the_data_set_is_read_once_however_many_choices_are_tried(redundancy: Re
         read.append(1)
         return list(pool(300, 8, seed=5)[1].split(64))
 
-    selection = Selection(Pool(influences, rows, SIGMA, domain), TERMS[redundancy], 12)
+    selection = Selection(Pool(influences, rows, SIGMA, Domain(300, domain)), TERMS[redundancy], 12)
     selection.at(1.0)
     selection.within(0.2)
     assert len(read) == 1

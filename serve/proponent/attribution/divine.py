@@ -36,11 +36,21 @@ from proponent.cancellation import checkpoint
 
 MEDIAN_SAMPLE = 128
 _BLOCKS = 5
-_AT_ONCE = 128
+_AT_ONCE = 8
 SEARCH_STEPS = 12
 
-Blocks = Callable[[], Iterable[Tensor]]
-"""Gives the rows of D as blocks [n, K] float32, anew at every call."""
+
+@dataclass(frozen=True)
+class Domain:
+    """D where it is not the pool.
+
+    Attributes:
+        size: |D|.
+        blocks: Gives its rows as blocks [n, K] float32, anew at every call.
+    """
+
+    size: int
+    blocks: Callable[[], Iterable[Tensor]]
 
 
 def median_bandwidth(rows: Tensor) -> float:
@@ -71,10 +81,10 @@ class Pool:
             from, never increasing.
         rows: Unit rows of the candidates, [n, K] float32.
         bandwidth: sigma.
-        domain: The rows of D; None where D is the pool.
+        domain: D; None where it is the pool.
     """
 
-    def __init__(self, influences: Tensor, rows: Tensor, bandwidth: float, domain: Blocks | None = None) -> None:
+    def __init__(self, influences: Tensor, rows: Tensor, bandwidth: float, domain: Domain | None = None) -> None:
         self.influences = influences
         self.rows = rows
         self._bandwidth = bandwidth
@@ -96,7 +106,11 @@ class Pool:
         """``k(u, v)`` of every candidate v and every u in D, [n, |D|] float32; held as a whole."""
         if self._domain is None:
             return _kernel_of(_gram(self.rows), self._bandwidth)
-        return torch.cat([rbf(self.rows, block, self._bandwidth) for block in self._domain()], dim=1)
+        kernel, stop = self.rows.new_empty(len(self), self._domain.size), 0
+        for block in self._domain.blocks():
+            start, stop = stop, stop + len(block)
+            kernel[:, start:stop] = rbf(self.rows, block, self._bandwidth)
+        return kernel
 
     @cached_property
     def domain_sums(self) -> Tensor:
@@ -108,11 +122,10 @@ class Pool:
         """``(1/|D|) sum_{u in D} k(u, v)`` of every candidate v, [n] float64; D is read and not held."""
         if self._domain is None:
             return self.domain_sums / len(self)
-        total, size = torch.zeros_like(self.influences), 0
-        for block in self._domain():
+        total = torch.zeros_like(self.influences)
+        for block in self._domain.blocks():
             total += rbf(block, self.rows, self._bandwidth).sum(dim=0).double()
-            size += len(block)
-        return total / size
+        return total / self._domain.size
 
     def mean_similarity(self, chosen: Sequence[int]) -> float:
         """Mean of ``k(u, v)`` over the pairs of different members; 0 where there is no pair."""
@@ -212,6 +225,7 @@ class FacilityLocation(Term):
 
     @override
     def best(self, influences: Tensor, gamma: float, taken: Sequence[int]) -> int:
+        at_once = _AT_ONCE
         while True:
             checkpoint()
             bounds = influences + gamma * self._bounds
@@ -219,7 +233,8 @@ class FacilityLocation(Term):
             if not self._stale[best]:
                 return best
             stale = torch.where(self._stale, bounds, -torch.inf)
-            self._compute(stale.topk(min(_AT_ONCE, len(stale))).indices)
+            self._compute(stale.topk(min(at_once, len(stale))).indices)
+            at_once *= 2
 
     def _compute(self, leading: Tensor) -> None:
         gains = self._kernel[leading].sub_(self._cover).clamp_(min=0).sum(dim=1, dtype=torch.float64)

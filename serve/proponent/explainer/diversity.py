@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.divine import (
+    Domain,
     FacilityLocation,
     MeanDiscrepancy,
     Pool,
@@ -67,12 +68,13 @@ def _pool(hits: Hits, diversity: Diversity, index: InfluenceIndex, alive: Tensor
     bandwidth = diversity.bandwidth or median_bandwidth(rows)
     counted = index.scales.directed if alive is None else index.scales.directed & alive
 
-    def domain() -> Iterable[Tensor]:
+    def blocks() -> Iterable[Tensor]:
         for place, block in index.blocks():
             yield block[counted[place].to(block.device)]
 
     influences = (strengths / strengths.max()).to(rows.device)
-    return Pool(influences, rows, bandwidth, domain if diversity.whole_dataset else None)
+    domain = Domain(int(counted.sum()), blocks) if diversity.whole_dataset else None
+    return Pool(influences, rows, bandwidth, domain)
 
 
 def candidates_notice(diversity: Diversity, used: int) -> list[Notice]:
