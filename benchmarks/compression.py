@@ -29,7 +29,7 @@ from proponent.attribution.agreement import linear_datamodeling, top_overlap
 from proponent.attribution.joint import joint_basis
 from proponent.attribution.layers import find_layers
 from proponent.attribution.whitening import Whitening, make_whitening, whiten
-from proponent.audit.datamodel import GroundTruth, ground_truth
+from proponent.audit.datamodel import AUDIT, GroundTruth, ground_truth
 from proponent.audit.tuning import SECOND_DAMPINGS
 from proponent.classifier import Classifier, load_classifier
 from proponent.rebuild import compression as passes
@@ -117,6 +117,7 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         options.truth,
         data,
         held_out,
+        purpose=AUDIT,
         subsets=options.subsets,
         queries=200,
         seeds=1,

@@ -50,7 +50,8 @@ def compare(preset: str, seed: int, work: Path, jobs: int) -> dict[str, Any]:
     data, held_out = TrainingSet.open(of, spec.dataset), TrainingSet.open(of, spec.held_out, "held_out")
     masks = half_subsets(len(data), SUBSETS, 1000 + seed)
     queries = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(77))[:QUERIES].tolist()
-    job = Retraining(spec, seed, tuple(queries), directory / "retrained")
+    seeds = tuple(range(1000 * (seed + 1), 1000 * (seed + 1) + SUBSETS))
+    job = Retraining(spec, seeds, tuple(queries), directory / "retrained-own-seeds")
     losses = retrained_losses(job, masks, StageProgress(quiet=True), jobs)
     scratch = directory / "scratch"
     theirs = _scored(_peer(of, data, held_out, queries, scratch), masks, losses)
@@ -72,7 +73,10 @@ def compare(preset: str, seed: int, work: Path, jobs: int) -> dict[str, Any]:
 
 
 def interval(ours: list[Tensor], theirs: list[Tensor], draws: int = 10_000) -> list[float]:
-    """95 % bootstrap interval of the ratio of means over the queries; several models share the resampled queries."""
+    """95 % bootstrap interval of the ratio of means over the queries alone, which several models share.
+
+    Both sides are scored against the same retrained models, whose own sample it does not speak of.
+    """
     own, peer = torch.stack(ours).mean(dim=0), torch.stack(theirs).mean(dim=0)
     picks = torch.randint(len(own), (draws, len(own)), generator=torch.Generator().manual_seed(0))
     ratios = own[picks].mean(dim=1) / peer[picks].mean(dim=1)

@@ -15,13 +15,17 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 import stores
 import tiny
 from proponent.attribution.agreement import linear_datamodeling, pearson, roc_auc, spearman, top_overlap
 from proponent.audit import retraining
-from proponent.audit.checks import AuditOptions, full_audit
+from proponent.audit.checks import AuditOptions, FewSubsetsWarning, full_audit
+from proponent.audit.datamodel import AUDIT, TUNING, GroundTruth, Purpose, ground_truth
+from proponent.audit.intervals import two_way_interval
 from proponent.audit.rebuilding import AUDITS, audited_rebuild
+from proponent.audit.retraining import half_subsets
 from proponent.audit.scoring import influence_matrix, open_bundle
 from proponent.audit.tuning import DAMPINGS, SECOND_DAMPINGS, SIZES, TOLERANCE, Trial, choose
 from proponent.errors import SpecError
@@ -36,6 +40,7 @@ from proponent.spec import load_spec
 pytestmark = [
     pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning"),
     pytest.mark.filterwarnings("ignore::proponent.rebuild.coverage.UncoveredWarning"),
+    pytest.mark.filterwarnings("ignore::proponent.audit.checks.FewSubsetsWarning"),
 ]
 QUIET = RebuildOptions(quiet=True)
 TRAINING = {"factory": "proponent.training:fit", "kwargs": {"optimizer": "lbfgs"}}
@@ -123,7 +128,14 @@ def test_a_convex_model_passes_every_check(convex: Store) -> None:
     assert found["lds"]["interval_95"][0] <= found["lds"]["mean"] <= found["lds"]["interval_95"][1]
     assert found["leave_one_out"]["correlation"] > 0.99
     assert 0.8 < found["leave_one_out"]["slope"] < 1.3
-    assert found["label_noise"] == {"flipped": 12, "auc": pytest.approx(1, abs=0.15)}
+    assert (found["lds"]["subsets"], found["lds"]["queries"], found["lds"]["seeds"]) == (SUBSETS, 30, 1)
+    low, high = found["leave_one_out"]["correlation_interval_95"]
+    assert -1 <= low <= found["leave_one_out"]["correlation"] <= high <= 1
+    low, high = found["leave_one_out"]["slope_interval_95"]
+    assert low <= found["leave_one_out"]["slope"] <= high
+    noise = found["label_noise"]
+    assert (noise["flipped"], noise["trainings"], noise["auc"]) == (12, 1, pytest.approx(1, abs=0.15))
+    assert noise["interval_95"][0] <= noise["auc"] <= noise["interval_95"][1]
     solver = found["solver"]
     assert solver["curvature"] == "hessian" and solver["converged"] and solver["spearman"] > 0.999
     assert solver["proponents_overlap_at_10"] > 0.95 and solver["opponents_overlap_at_10"] > 0.95
@@ -205,18 +217,114 @@ def test_auto_chooses_the_smallest_k_near_the_best_score(tuned: Store) -> None:
     assert f"damping {manifest.damping:g}" in tuning["reason"] and f"{best:.4f}" in tuning["reason"]
 
 
-def test_a_trial_scores_what_the_audit_of_its_bundle_scores(tuned: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def truth_of(store: Store, purpose: Purpose, queries: int) -> GroundTruth:
+    opened = open_bundle(store.current(stores.MODEL))
+    directory = store.directory(stores.MODEL) / AUDITS / "retrained"
+    spec = opened.explainer.classifier.spec
+    with StageProgress(quiet=True) as progress:
+        return ground_truth(
+            spec,
+            directory,
+            opened.data,
+            opened.held_out,
+            purpose=purpose,
+            subsets=SUBSETS,
+            queries=queries,
+            seeds=1,
+            jobs=1,
+            progress=progress,
+        )
+
+
+def test_a_trial_scores_what_the_rows_of_its_bundle_score(tuned: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep computes scores without building a bundle; the audit computes them from the stored rows."""
     monkeypatch.setattr(retraining, "_in_parallel", lambda job, work, jobs: [no_retraining() for _ in work])
     manifest = read_manifest(tuned.current(stores.MODEL))
-    measured = audit(tuned, queries=100, lds_subsets=SUBSETS)["lds"]["mean"]
+    tuning = manifest.audit["tuning"]
+    assert (tuning["subsets"], tuning["queries"], tuning["seeds"]) == (SUBSETS, 45, 1)
+    truth = truth_of(tuned, TUNING, 45)
+    scores = influence_matrix(open_bundle(tuned.current(stores.MODEL)), truth.positions)
+    measured = float(linear_datamodeling(scores, truth.subsets, truth.losses).mean())
     trial = next(
         trial
-        for trial in manifest.audit["tuning"]["trials"]
+        for trial in tuning["trials"]
         if (trial["damping"], trial["second_damping"]) == (manifest.damping, manifest.settings["second_damping"])
     )
     assert measured == pytest.approx(trial["lds"], abs=0.01)
-    assert measured > 0.3
+    assert measured > 0.2
+
+
+def test_an_audit_after_tuning_uses_nothing_that_the_tuning_used(
+    tuned: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = []
+
+    def notice(job: retraining.Retraining, work: Any, processes: int) -> list[None]:
+        jobs.append(job)
+        return parallel(job, work, processes)
+
+    parallel = retraining._in_parallel
+    monkeypatch.setattr(retraining, "_in_parallel", notice)
+    before = truth_of(tuned, TUNING, 45)
+    figures = audit(tuned, queries=100, lds_subsets=SUBSETS, seeds=2)["lds"]
+    tuning, *audits = jobs
+    assert (figures["queries"], figures["seeds"], len(audits)) == (45, 2, 2)
+    seeds = [seed for job in jobs for seed in job.seeds]
+    assert len(set(seeds)) == len(seeds) == 3 * SUBSETS
+    assert not set(audits[0].queries) & set(tuning.queries)
+    after = half_subsets(90, SUBSETS, AUDIT.subsets_seed)
+    assert not any(bool((a == b).all()) for a in before.subsets for b in after)
+
+
+def test_few_subsets_are_warned_of(convex: Store) -> None:
+    with pytest.warns(FewSubsetsWarning, match=f"{SUBSETS} subsets give a wide interval: use at least 32"):
+        audit(convex, queries=30, lds_subsets=SUBSETS)
+
+
+def bank(models: int, queries: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Predicted and measured losses [Q, S] of retrained models whose noise is partly common to all queries."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    predicted = normal(queries, 3) @ normal(3, models) / 3**0.5 + normal(queries, models)
+    noise = normal(queries, 2) @ normal(2, models) / 2**0.5 + normal(queries, models)
+    return predicted, predicted + 1.5 * noise
+
+
+@pytest.mark.parametrize("subsets", [8, 16, 32])
+def test_an_interval_of_few_subsets_covers_the_score_of_many(subsets: int) -> None:
+    """Nominally 95 %; a bootstrap over queries alone, which share the models, covers far less."""
+
+    def score(left: Tensor, right: Tensor) -> Tensor:
+        return spearman(left, right).mean()
+
+    runs, covered, by_queries = 40, 0, 0
+    for seed in range(runs):
+        predicted, losses = bank(96, 24, seed)
+        expected = float(score(predicted, losses))
+        few = predicted[:, :subsets], losses[:, :subsets]
+        low, high = two_way_interval(score, *few, correlation=True, draws=100)
+        covered += low <= expected <= high
+        of_queries = spearman(*few)
+        draws = torch.randint(24, (500, 24), generator=torch.Generator().manual_seed(seed))
+        low, high = of_queries[draws].mean(dim=1).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
+        by_queries += low <= expected <= high
+    assert covered >= 0.9 * runs
+    assert by_queries < 0.9 * runs
+
+
+def test_an_interval_narrows_with_more_models_and_with_more_queries() -> None:
+    def width(models: int, queries: int) -> float:
+        left, right = bank(models, queries, 0)
+        low, high = two_way_interval(lambda a, b: spearman(a, b).mean(), left, right, correlation=True, draws=100)
+        return high - low
+
+    assert width(128, 32) < 0.6 * width(16, 32)
+    assert width(128, 64) < width(128, 8)
+    low, high = two_way_interval(lambda a, b: (a - b).mean(), *bank(1, 5, 0), correlation=False)
+    assert (low, high) == (float("-inf"), float("inf"))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from proponent.attribution.agreement import linear_datamodeling, pearson, roc_auc, spearman, top_overlap
+from proponent.attribution.agreement import pearson, roc_auc, spearman, top_overlap
 from proponent.attribution.layer_gradients import flat_gradients
 from proponent.attribution.layers import Layers, find_layers
 from proponent.attribution.solvers import cg, ggn_matvec, hessian_matvec
-from proponent.audit.datamodel import ground_truth, recipe_digest
+from proponent.audit.datamodel import AUDIT, ground_truth, recipe_digest
+from proponent.audit.intervals import Statistic, auc_interval, two_way_interval
 from proponent.audit.label_noise import flipped_positions, with_label_noise
 from proponent.audit.retraining import Retraining, retrained_losses, trained_model
 from proponent.audit.scoring import Opened, influence_matrix
@@ -28,6 +30,11 @@ from proponent.results import Measure
 from proponent.spec import ModelSpec
 
 TOP = 10
+ENOUGH_SUBSETS = 32
+
+
+class FewSubsetsWarning(UserWarning):
+    """A linear datamodeling score from so few retrained models says little."""
 
 
 @dataclass(frozen=True)
@@ -80,37 +87,67 @@ def distinct(opened: Opened, queries: int) -> dict[str, int]:
 
 
 def lds(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
-    """The linear datamodeling score with a 95 % interval over queries (bootstrap)."""
+    """The linear datamodeling score with a 95 % interval over queries and retrained models.
+
+    After a tuning its queries are left out; halves and training seeds are others anyway.
+    """
+    if options.lds_subsets < ENOUGH_SUBSETS:
+        warnings.warn(
+            f"{options.lds_subsets} subsets give a wide interval: use at least {ENOUGH_SUBSETS}",
+            FewSubsetsWarning,
+            stacklevel=2,
+        )
     truth = ground_truth(
         opened.explainer.classifier.spec,
         options.directory / "retrained",
         opened.data,
         opened.held_out,
+        purpose=AUDIT,
         subsets=options.lds_subsets,
-        queries=options.queries,
+        queries=min(options.queries, len(opened.held_out) - _tuned_queries(opened)),
         seeds=options.seeds,
         jobs=options.jobs,
         progress=progress,
     )
-    scores = linear_datamodeling(influence_matrix(opened, truth.positions), truth.subsets, truth.losses)
-    low, high = _interval(scores)
+    predicted = influence_matrix(opened, truth.positions) @ truth.subsets.double().mT
     return {
-        "mean": float(scores.mean()),
-        "interval_95": [low, high],
+        **_with_interval(_mean_spearman, predicted, -truth.losses.mT, "mean"),
         "subsets": options.lds_subsets,
+        "queries": len(truth.positions),
         "seeds": options.seeds,
     }
 
 
-def _interval(values: Tensor, draws: int = 2000) -> tuple[float, float]:
-    generator = torch.Generator().manual_seed(0)
-    means = values[torch.randint(len(values), (draws, len(values)), generator=generator)].mean(dim=1)
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
-    return low, high
+def _tuned_queries(opened: Opened) -> int:
+    tuning = opened.explainer.manifest.audit.get("tuning", {})
+    return int(tuning.get("queries", 0))
+
+
+def _mean_spearman(left: Tensor, right: Tensor) -> Tensor:
+    return spearman(left, right).mean()
+
+
+def _correlation(left: Tensor, right: Tensor) -> Tensor:
+    return pearson(left.flatten(), right.flatten())
+
+
+def _slope(real: Tensor, predicted: Tensor) -> Tensor:
+    return (real * predicted).sum() / predicted.square().sum()
+
+
+def _with_interval(statistic: Statistic, left: Tensor, right: Tensor, name: str) -> dict[str, object]:
+    correlation = statistic is not _slope
+    interval = two_way_interval(statistic, left, right, correlation=correlation)
+    key = "interval_95" if name == "mean" else f"{name}_interval_95"
+    return {name: float(statistic(left, right)), key: list(interval)}
 
 
 def leave_one_out(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
-    """Real change of loss when one example is removed, against I / N; convex models only make sense here."""
+    """Real change of loss when one example is removed, against I / N; convex models only make sense here.
+
+    All trainings share one seed: what is compared is a difference of two of them. Intervals are over queries and
+    removals.
+    """
     spec = opened.explainer.classifier.spec
     positions = list(range(min(8, options.queries, len(opened.held_out))))
     scores = influence_matrix(opened, positions)
@@ -118,11 +155,15 @@ def leave_one_out(opened: Opened, options: AuditOptions, progress: StageProgress
     masks = torch.ones(len(removed) + 1, len(opened.data), dtype=torch.bool)
     masks[torch.arange(1, len(masks)), removed] = False
     digest = recipe_digest(spec, opened.data, opened.held_out, [*positions, -1, *removed.tolist()])
-    directory = options.directory / "leave-one-out" / digest
-    losses = retrained_losses(Retraining(spec, 0, tuple(positions), directory), masks, progress, options.jobs)
-    real, predicted = (losses[1:] - losses[0]).flatten(), (scores[:, removed].mT / len(opened.data)).flatten()
-    slope = float((real * predicted).sum() / predicted.square().sum())
-    return {"removals": len(removed), "correlation": float(pearson(real, predicted)), "slope": slope}
+    job = Retraining(spec, (0,) * len(masks), tuple(positions), options.directory / "leave-one-out" / digest)
+    losses = retrained_losses(job, masks, progress, options.jobs)
+    real, predicted = (losses[1:] - losses[0]).mT, scores[:, removed] / len(opened.data)
+    return {
+        "removals": len(removed),
+        "queries": len(positions),
+        **_with_interval(_correlation, real, predicted, "correlation"),
+        **_with_interval(_slope, real, predicted, "slope"),
+    }
 
 
 def _mixed(scores: Tensor, count: int) -> Tensor:
@@ -134,7 +175,10 @@ def _mixed(scores: Tensor, count: int) -> Tensor:
 
 
 def label_noise(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
-    """Flips labels, retrains, rebuilds, and asks whether self-influence finds the flipped ones (AUC)."""
+    """Flips labels, retrains, rebuilds, and asks whether self-influence finds the flipped ones (AUC).
+
+    The interval is that of other examples under the one model trained: another training is not in it.
+    """
     spec = opened.explainer.classifier.spec
     noisy = with_label_noise(spec, options.label_noise, seed=9)
     with tempfile.TemporaryDirectory(prefix="proponent-audit-") as work:
@@ -147,7 +191,13 @@ def label_noise(opened: Opened, options: AuditOptions, progress: StageProgress) 
     flipped = torch.zeros(len(entries), dtype=torch.bool)
     flipped[flipped_positions(len(entries), options.label_noise, seed=9)] = True
     influence = torch.tensor([entry.self_influence for entry in entries], dtype=torch.float64)
-    return {"flipped": int(flipped.sum()), "auc": roc_auc(influence, flipped)}
+    interval = list(auc_interval(roc_auc, influence, flipped))
+    return {
+        "flipped": int(flipped.sum()),
+        "auc": roc_auc(influence, flipped),
+        "interval_95": interval,
+        "trainings": 1,
+    }
 
 
 def _trained(spec: ModelSpec) -> Iterator[torch.nn.Module]:
@@ -172,6 +222,7 @@ def solver(opened: Opened, options: AuditOptions, progress: StageProgress) -> di
     reference = _dot_rows(opened, layers, solution) * scaled.scale[:, None]
     ours = influence_matrix(opened, positions)
     return {
+        "queries": len(positions),
         "curvature": "hessian" if exact else "gauss-newton",
         "iterations": report.iterations,
         "converged": bool(report.converged),

@@ -17,6 +17,36 @@ from proponent.rebuild.training_set import TrainingSet
 from proponent.source_code import code_sha256
 from proponent.spec import ModelSpec
 
+SEEDS_APART = 100_000
+"""Between the first training seeds of two trainings of the same half."""
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What models are retrained for: each purpose has halves, training seeds and queries of its own.
+
+    Attributes:
+        name: Of its directories.
+        subsets_seed: Of the halves.
+        first_seed: Training seed of the first half; every other one has its own.
+        from_end: Queries are taken from the end of one shuffled list instead of its start, so that two purposes share
+            none where the held-out set holds both.
+    """
+
+    name: str
+    subsets_seed: int
+    first_seed: int
+    from_end: bool
+
+    def queries(self, size: int, count: int) -> list[int]:
+        """Positions in a held-out set, ascending."""
+        shuffled = torch.randperm(size, generator=torch.Generator().manual_seed(5))
+        return (shuffled.flip(0) if self.from_end else shuffled)[:count].sort().values.tolist()
+
+
+AUDIT = Purpose("audit", 6, 1_000_000, from_end=False)
+TUNING = Purpose("tuning", 7, 2_000_000, from_end=True)
+
 
 @dataclass(frozen=True)
 class GroundTruth:
@@ -39,19 +69,21 @@ def ground_truth(
     data: TrainingSet,
     held_out: TrainingSet,
     *,
+    purpose: Purpose,
     subsets: int,
     queries: int,
     seeds: int,
     jobs: int,
     progress: StageProgress,
 ) -> GroundTruth:
-    """Retrains on ``subsets`` halves with each of ``seeds`` seeds; resumes from ``directory``.
+    """Retrains on ``subsets`` halves, each training with a seed of its own; resumes from ``directory``.
 
     Args:
         spec: What is retrained.
         directory: Where finished models' losses are kept.
         data: The training set.
         held_out: The held-out set.
+        purpose: Which halves, seeds and queries.
         subsets: Number of halves.
         queries: Number of held-out examples whose losses are recorded.
         seeds: Trainings of each half; their losses are averaged.
@@ -60,19 +92,19 @@ def ground_truth(
     """
     if subsets < 2:
         raise SpecError(f"the number of subsets is {subsets}, expected at least 2", field="subsets")
-    generator = torch.Generator().manual_seed(5)
-    positions = torch.randperm(len(held_out), generator=generator)[:queries].sort().values.tolist()
-    masks = half_subsets(len(data), subsets, seed=6)
+    positions = purpose.queries(len(held_out), queries)
+    masks = half_subsets(len(data), subsets, seed=purpose.subsets_seed)
     digest = recipe_digest(spec, data, held_out, positions)
-    runs = [
-        retrained_losses(
-            Retraining(spec, seed, tuple(positions), directory / f"{digest}-{seed}"),
-            masks,
-            progress,
-            jobs,
+    runs = []
+    for training in range(seeds):
+        first = purpose.first_seed + training * SEEDS_APART
+        job = Retraining(
+            spec,
+            tuple(range(first, first + subsets)),
+            tuple(positions),
+            directory / f"{digest}-{purpose.name}-{training}",
         )
-        for seed in range(seeds)
-    ]
+        runs.append(retrained_losses(job, masks, progress, jobs))
     return GroundTruth(positions, masks, torch.stack(runs).mean(dim=0))
 
 

@@ -32,13 +32,13 @@ class Retraining:
 
     Attributes:
         spec: A spec with ``training`` and ``held_out``.
-        seed: Of initialisation and training; the same for every model.
+        seeds: Of each model's initialisation and training.
         queries: Positions in the held-out set whose losses are recorded.
         directory: Where finished models' losses are kept.
     """
 
     spec: ModelSpec
-    seed: int
+    seeds: tuple[int, ...]
     queries: tuple[int, ...]
     directory: Path
 
@@ -53,7 +53,7 @@ def half_subsets(size: int, count: int, seed: int) -> Tensor:
 
 
 def retrained_losses(job: Retraining, masks: Tensor, progress: StageProgress, jobs: int = 1) -> Tensor:
-    """Held-out losses [count, Q] float64 of models trained on each mask [count, N]; resumes.
+    """Held-out losses [count, Q] float64 of models trained on each mask [count, N] with each seed; resumes.
 
     Raises:
         SpecError: The spec lacks ``training`` or ``held_out``.
@@ -83,7 +83,7 @@ def _in_parallel(job: Retraining, work: Sequence[tuple[int, Tensor]], jobs: int)
 
 def _retrain_to_file(content: dict[str, object], job: Retraining, number: int, mask: Tensor) -> None:
     spec = parse_spec(dict(content), origin="audit")
-    losses = retrain(spec, mask.nonzero().flatten().tolist(), job.seed, job.queries)
+    losses = retrain(spec, mask.nonzero().flatten().tolist(), job.seeds[number], job.queries)
     path = job.directory / f"model-{number:05d}.safetensors"
     temporary = path.with_suffix(".part")
     save_tensors({"losses": losses}, temporary)

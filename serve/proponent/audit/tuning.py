@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.agreement import linear_datamodeling
-from proponent.audit.datamodel import GroundTruth, ground_truth
+from proponent.audit.datamodel import TUNING, GroundTruth, ground_truth
 from proponent.classifier import load_classifier
 from proponent.errors import SpecError
 from proponent.rebuild.batching import batching_for
@@ -52,16 +52,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was tried and what was chosen, and why."""
+    """What was tried and what was chosen, and why; an audit afterwards uses other queries, halves and seeds."""
 
     spec: ModelSpec
     trials: tuple[Trial, ...]
     chosen: Trial
     reason: str
+    subsets: int = 0
+    queries: int = 0
 
     def figures(self) -> dict[str, object]:
         """For the manifest."""
-        return {"tuning": {"trials": [vars(trial) for trial in self.trials], "reason": self.reason}}
+        trials = [vars(trial) for trial in self.trials]
+        sizes = {"subsets": self.subsets, "queries": self.queries, "seeds": 1}
+        return {"tuning": {"trials": trials, "reason": self.reason, **sizes}}
 
 
 def tune(
@@ -92,8 +96,9 @@ def tune(
         directory / "retrained",
         data,
         held_out,
+        purpose=TUNING,
         subsets=subsets,
-        queries=queries,
+        queries=min(queries, max(1, len(held_out) // 2)),
         seeds=1,
         jobs=jobs,
         progress=progress,
@@ -103,7 +108,7 @@ def tune(
     batching = batching_for(classifier, layers, data, memory, batch_size)
     stages = Stages(classifier, data, layers, workspace, batching, memory, progress)
     trials = tuple(itertools.chain.from_iterable(_sweep(stages, held_out, truth)))
-    return choose(spec, trials)
+    return replace(choose(spec, trials), subsets=subsets, queries=len(truth.positions))
 
 
 def _sweep(stages: Stages, held_out: TrainingSet, truth: GroundTruth) -> Iterator[list[Trial]]:
