@@ -93,6 +93,7 @@ GATEWAY_MAY = (
     "proponent.v1",
     "proponent.results",
     "proponent.errors",
+    "proponent.cost",
     "proponent.index.catalog",
     "proponent.index.bundle",
     "proponent.index.store",

@@ -288,9 +288,8 @@ def bank(models: int, queries: int, seed: int) -> tuple[Tensor, Tensor]:
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    predicted = normal(queries, 3) @ normal(3, models) / 3**0.5 + normal(queries, models)
-    noise = normal(queries, 2) @ normal(2, models) / 2**0.5 + normal(queries, models)
-    return predicted, predicted + 1.5 * noise
+    predicted = (1 + normal(queries, 1)) * normal(models) + normal(queries, models)
+    return predicted, predicted + 1.5 * (normal(models) + normal(queries, models))
 
 
 @pytest.mark.parametrize("subsets", [8, 16, 32])

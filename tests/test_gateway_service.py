@@ -260,3 +260,31 @@ def test_the_same_error_told_again_and_again_keeps_nothing_of_the_calls(service:
             asyncio.run(service.calls.explain(query(), CALL))
         lengths.append(len(traceback.extract_tb(error.__traceback__)))
     assert lengths[0] == lengths[2]
+
+
+def test_no_worker_is_asked_what_would_cost_too_much(tmp_path: Path) -> None:
+    """Whatever the kind of call; the cheap one beside it is answered."""
+    service = Service(tmp_path, limits=Limits(call_s=2e-3))
+    diverse = query(diversity=pb.Diversity(redundancy=pb.REDUNDANCY_FACILITY_LOCATION), measures=[1])
+    try:
+        for call, field in (
+            (service.calls.explain(diverse, CALL), "diversity.candidates"),
+            (
+                service.calls.score_examples(pb.ScoreExamplesRequest(query=query(), example_ids=["x"] * 1000), CALL),
+                "example_ids",
+            ),
+            (
+                service.calls.estimate_removal(
+                    pb.EstimateRemovalRequest(query=query(), example_ids=["x"] * 1000), CALL
+                ),
+                "example_ids",
+            ),
+        ):
+            with pytest.raises(InvalidInputError) as caught:
+                asyncio.run(call)
+            assert (caught.value.field, caught.value.reason) == (field, "COST_TOO_LARGE")
+        assert not service.worker.asked
+        asyncio.run(service.calls.explain(query(measures=[1]), CALL))
+        assert len(service.worker.asked) == 1
+    finally:
+        service.close()

@@ -28,13 +28,6 @@ TERMS: Mapping[Redundancy, type[Term]] = {
     Redundancy.FACILITY_LOCATION: FacilityLocation,
     Redundancy.MMD: MeanDiscrepancy,
 }
-MAX_CANDIDATES = 5000
-"""Largest pool: its kernel matrix takes 100 MB and half a second."""
-
-
-def pool_size(diversity: Diversity | None, top_k: int) -> int:
-    """Candidates to ask of each end."""
-    return top_k if diversity is None else max(top_k, min(diversity.candidates, MAX_CANDIDATES))
 
 
 def diversify(hits: Hits, diversity: Diversity, k: int, index: InfluenceIndex, alive: Tensor | None) -> DiverseHits:

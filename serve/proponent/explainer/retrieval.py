@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from proponent.cancellation import Token, scope
+from proponent.cost import pool_size
 from proponent.errors import DeadlineError, NotFoundError, ProponentError
 from proponent.explainer.answers import Outcomes
-from proponent.explainer.diversity import DiverseHits, candidates_notice, diversify, pool_size
+from proponent.explainer.diversity import DiverseHits, candidates_notice, diversify
 from proponent.explainer.query import EmbeddedQuery
 from proponent.index.catalog import Catalog
 from proponent.index.rows import InfluenceIndex

@@ -17,6 +17,7 @@ from google.protobuf.struct_pb2 import Struct
 from proponent.errors import DeadlineError, NotFoundError
 from proponent.gateway.auth import Authenticator, Scope
 from proponent.gateway.body_budget import BodyBudget
+from proponent.gateway.call_cost import check_call_cost
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.disclosure import Disclosure
 from proponent.gateway.limiter import Limiter
@@ -202,6 +203,7 @@ class ExplanationCalls:
         self._disclosure.require_view(view)
 
     async def _ask(self, method: str, deployment: Deployment, request: WorkerRequest, call: Call) -> WorkerReply:
+        check_call_cost(request, deployment.manifest, self._limits.call_s)
         timeout_s = call.remaining_s(self._settings.request_timeout_s)
         if timeout_s <= 0:
             raise DeadlineError("the deadline had passed before the request was read")

@@ -32,6 +32,8 @@ class ExplanationServiceStub:
     grpc.health.v1 knows this service as a whole and each model as "proponent.v1.ExplanationService/MODEL".
     A model that does not belong to its bundle is FAILED_PRECONDITION: with reason INDEX_MODEL_MISMATCH where its weights
     differ, MODEL_CODE_CHANGED where the code of model, transform or loss does.
+    A call whose estimated cost is over the server's bound is refused before it runs (INVALID_ARGUMENT, reason
+    COST_TOO_LARGE): the message names the field, the cost, the bound and what would fit.
     """
 
     def __init__(self, channel):
@@ -94,6 +96,8 @@ class ExplanationServiceServicer:
     grpc.health.v1 knows this service as a whole and each model as "proponent.v1.ExplanationService/MODEL".
     A model that does not belong to its bundle is FAILED_PRECONDITION: with reason INDEX_MODEL_MISMATCH where its weights
     differ, MODEL_CODE_CHANGED where the code of model, transform or loss does.
+    A call whose estimated cost is over the server's bound is refused before it runs (INVALID_ARGUMENT, reason
+    COST_TOO_LARGE): the message names the field, the cost, the bound and what would fit.
     """
 
     def Predict(self, request, context):
@@ -227,6 +231,8 @@ class ExplanationService:
     grpc.health.v1 knows this service as a whole and each model as "proponent.v1.ExplanationService/MODEL".
     A model that does not belong to its bundle is FAILED_PRECONDITION: with reason INDEX_MODEL_MISMATCH where its weights
     differ, MODEL_CODE_CHANGED where the code of model, transform or loss does.
+    A call whose estimated cost is over the server's bound is refused before it runs (INVALID_ARGUMENT, reason
+    COST_TOO_LARGE): the message names the field, the cost, the bound and what would fit.
     """
 
     @staticmethod
