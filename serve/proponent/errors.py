@@ -121,3 +121,10 @@ class StorageError(ProponentError):
 
 class InternalError(ProponentError):
     """A defect of the service itself; nothing the caller can mend (INTERNAL, 500)."""
+
+
+def as_state(error: ProponentError) -> ProponentError:
+    """An error as the state of a model, which every call is told: none of them is to blame for it."""
+    if isinstance(error, UnavailableError | MismatchError):
+        return error
+    return UnavailableError(error.message, field=error.field, reason=error.reason)

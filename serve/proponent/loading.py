@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from proponent.errors import CorruptBundleError, MismatchError, ProponentError, UnavailableError
+from proponent.errors import ProponentError, UnavailableError, as_state
 from proponent.explainer import Explainer
 from proponent.index.storage import unreadable
 
@@ -67,10 +67,8 @@ class LoadedBundle:
 
 def _told(error: Exception) -> ProponentError:
     """What callers are told: that no answer is possible now, whatever went wrong; a defect discloses nothing."""
-    if isinstance(error, CorruptBundleError | MismatchError | UnavailableError):
-        return error
     if isinstance(error, ProponentError):
-        return UnavailableError(error.message, field=error.field, reason=error.reason)
+        return as_state(error)
     if isinstance(error, OSError):
         return unreadable(error)
     return UnavailableError(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import structlog
 
+from proponent.errors import as_state
 from proponent.gateway.rollout import Rollout
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.status import as_proponent_error
@@ -31,7 +32,7 @@ async def _try(model: ServedModel, rollout: Rollout) -> None:
     try:
         await rollout.take_up(model.name)
     except Exception as error:
-        known = as_proponent_error(error)
+        known = as_state(as_proponent_error(error))
         if not model.readable and (model.error is None or model.error.message != known.message):
             _log.warning("bundle still cannot be served", model=model.name, reason=known.reason, why=known.message)
             model.error = known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proponent.errors import NotFoundError, ProponentError, SpecError, UnavailableError
+from proponent.errors import NotFoundError, ProponentError, SpecError, UnavailableError, as_state
 from proponent.gateway.deployment import Contents, Deployment, open_contents
 from proponent.gateway.settings import Settings
 from proponent.index.storage import unreadable
@@ -107,6 +107,6 @@ def _contents(store: Store, name: str) -> Contents | ProponentError:
     try:
         return open_contents(store.current(name))
     except ProponentError as error:
-        return error
+        return as_state(error)
     except OSError as error:
         return unreadable(error)
