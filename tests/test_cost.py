@@ -134,6 +134,11 @@ def test_the_call_that_took_the_service_down_is_bounded() -> None:
             {"removal": pb.EstimateRemovalRequest(example_ids=["x"] * 100_000, second_order=True)},
             "example_ids",
         ),
+        (
+            LARGE,
+            {"removal": pb.EstimateRemovalRequest(example_ids=["x"] * 100_000, estimator=pb.ESTIMATOR_SECOND_ORDER)},
+            "example_ids",
+        ),
         (MILLION, {"explain": pb.ExplainRequest(top_k=500_000)}, "top_k"),
     ],
 )

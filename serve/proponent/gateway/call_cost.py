@@ -30,7 +30,8 @@ def check_call_cost(request: WorkerRequest, manifest: Manifest, limit_s: float) 
         measures, count = _measures(request.score.query), len(request.score.example_ids)
         check_cost(lambda n: scores_cost(manifest, n, measures), count, "example_ids", limit_s)
     elif call == "removal":
-        second_order, count = request.removal.second_order, len(request.removal.example_ids)
+        removal, count = request.removal, len(request.removal.example_ids)
+        second_order = removal.second_order or removal.estimator == pb.ESTIMATOR_SECOND_ORDER
         check_cost(lambda n: removal_cost(manifest, n, second_order=second_order), count, "example_ids", limit_s)
     elif call == "flip":
         asked = min(request.flip.max_size or manifest.train_size // 10, manifest.train_size)
