@@ -1,0 +1,120 @@
+"""Nothing that a caller sends or asks for holds the event loop for long: everybody else is answered meanwhile.
+
+What is measured is the processor time of each step of the loop, which other work on the machine does not change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import httpx
+import pytest
+
+from gateway_fakes import echo
+from listening import Listening, run
+from proponent.index.catalog import Catalog, CatalogEntry, write_catalog
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+
+LONGEST_S = 0.05
+JSON = {"content-type": "application/json"}
+IMAGE = base64.b64encode(bytes(9 << 20)).decode()
+
+
+@contextmanager
+def watched() -> Iterator[list[tuple[float, str]]]:
+    """Processor seconds of each step of the event loop, and what it was."""
+    steps: list[tuple[float, str]] = []
+    original = asyncio.Handle._run  # type: ignore[attr-defined]
+
+    def measured(handle: Any) -> None:
+        started = time.thread_time()
+        original(handle)
+        steps.append((time.thread_time() - started, repr(handle)))
+
+    with mock.patch.object(asyncio.Handle, "_run", measured):
+        yield steps
+
+
+def large(request: WorkerRequest) -> WorkerReply:
+    """As many training examples as were asked for, in long lists."""
+    if request.WhichOneof("call") != "explain":
+        return echo(request)
+    names = [
+        pb.Influence(example_id=f"toy/{rank}", score=rank / 7, rank=rank) for rank in range(request.explain.top_k)
+    ]
+    return WorkerReply(explain=pb.ExplainResponse(results=[pb.MeasureResult(proponents=names, opponents=names)] * 3))
+
+
+def numbers(count: int) -> list[Any]:
+    return [[[0.123456789] * 512] * 512] * count
+
+
+CALLS = {
+    "many instances with long lists": ("explain", {"instances": [{"image": "AAAA"}] * 20, "top_k": 800}),
+    "one instance with the longest lists": ("explain", {"instances": [{"image": "AAAA"}], "top_k": 4999}),
+    "a large tensor of the wrong shape": ("predict", {"instances": [numbers(9)]}),
+    "many ids": ("estimateRemoval", {"query": {"image": "AAAA"}, "example_ids": [f"toy/{n}" for n in range(99_999)]}),
+    "a large image in base64": ("predict", {"instances": [{"image": IMAGE}]}),
+    "too many instances": ("predict", {"instances": [{"image": "AAAA"}] * 200_000}),
+    "deep nesting": ("predict", {"instances": [json.loads("[" * 900 + "]" * 900)] * 1000}),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_json_holds_the_loop(tmp_path: Path, name: str) -> None:
+    method, body = CALLS[name]
+    content = json.dumps(body).encode()
+
+    async def ask(doors: Listening) -> None:
+        await assert_free(doors, f"/v1/models/toy:{method}", content=content, headers=JSON)
+
+    run(tmp_path, ask)
+
+
+def test_no_form_and_no_image_holds_the_loop(tmp_path: Path) -> None:
+    image = bytes(9 << 20)
+
+    async def ask(doors: Listening) -> None:
+        path = "/v1/models/toy:explain"
+        await assert_free(doors, path, files={"image": ("x.png", image, "image/png")})
+        await assert_free(doors, path, content=image, headers={"content-type": "image/png"})
+        options = json.dumps({"filter": {"exclude_example_ids": [f"toy/{n}" for n in range(90_000)]}})
+        await assert_free(doors, path, files={"image": ("x.png", image, "image/png")}, data={"options": options})
+
+    run(tmp_path, ask)
+
+
+def test_no_page_of_suspects_holds_the_loop(tmp_path: Path) -> None:
+    entries = (CatalogEntry(row, f"id/{row}", 0, 1, float(row % 997), "") for row in range(200_000))
+    write_catalog(tmp_path / "large.sqlite", entries)
+
+    async def ask(doors: Listening) -> None:
+        contents = doors.service.model.deployment.contents
+        object.__setattr__(contents, "catalog", Catalog.open(tmp_path / "large.sqlite"))
+        for query in ("limit=10000", "limit=10000&offset=180000"):
+            await assert_free(doors, f"/v1/models/toy/suspects?{query}", method="GET")
+
+    run(tmp_path, ask)
+
+
+async def assert_free(doors: Listening, path: str, method: str = "POST", **request: Any) -> None:
+    """One call from another thread, as from another machine."""
+    client = httpx.Client(base_url=doors.url, trust_env=False, timeout=60)
+    with client:
+        # The first request of a process pays for what its libraries put off.
+        doors.service.worker.answer = large
+        body = {"instances": [{"image": "AAAA", "top_k": 900}]}
+        await asyncio.to_thread(client.post, "/v1/models/toy:explain", json=body)
+        with watched() as steps:
+            reply = await asyncio.to_thread(client.request, method, path, **request)
+    assert reply.status_code in (200, 400), reply.text[:300]
+    assert max(steps)[0] < LONGEST_S, sorted(steps)[-3:]
