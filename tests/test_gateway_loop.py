@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -40,18 +42,28 @@ def watched() -> Iterator[list[tuple[float, str]]]:
         original(handle)
         steps.append((time.thread_time() - started, repr(handle)))
 
-    with mock.patch.object(asyncio.Handle, "_run", measured):
-        yield steps
+    gc.collect()
+    gc.freeze()  # as a gateway does once it is set up: the collector need not look at libraries again and again
+    try:
+        with mock.patch.object(asyncio.Handle, "_run", measured):
+            yield steps
+    finally:
+        gc.unfreeze()
 
 
-def large(request: WorkerRequest) -> WorkerReply:
-    """As many training examples as were asked for, in long lists."""
+@cache
+def longest(top_k: int) -> bytes:
+    """What a worker sends of so many training examples in each list."""
+    names = [pb.Influence(example_id=f"toy/{rank}", score=rank / 7, rank=rank) for rank in range(top_k)]
+    result = pb.MeasureResult(proponents=names, opponents=names)
+    return WorkerReply(explain=pb.ExplainResponse(results=[result] * 3)).SerializeToString()
+
+
+def answer(request: WorkerRequest) -> WorkerReply:
+    """Read from bytes, as what comes from a worker is."""
     if request.WhichOneof("call") != "explain":
         return echo(request)
-    names = [
-        pb.Influence(example_id=f"toy/{rank}", score=rank / 7, rank=rank) for rank in range(request.explain.top_k)
-    ]
-    return WorkerReply(explain=pb.ExplainResponse(results=[pb.MeasureResult(proponents=names, opponents=names)] * 3))
+    return WorkerReply.FromString(longest(request.explain.top_k))
 
 
 def numbers(count: int) -> list[Any]:
@@ -111,7 +123,9 @@ async def assert_free(doors: Listening, path: str, method: str = "POST", **reque
     client = httpx.Client(base_url=doors.url, trust_env=False, timeout=60)
     with client:
         # The first request of a process pays for what its libraries put off.
-        doors.service.worker.answer = large
+        doors.service.worker.answer = answer
+        for top_k in (10, 800, 4999):
+            longest(top_k)
         body = {"instances": [{"image": "AAAA", "top_k": 900}]}
         await asyncio.to_thread(client.post, "/v1/models/toy:explain", json=body)
         with watched() as steps:

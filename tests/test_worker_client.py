@@ -182,3 +182,29 @@ def test_a_verdict_is_what_the_worker_says_and_never_that_it_said_nothing(tmp_pa
             await rig.client.verdict(rig.deployment, 5.0)
 
     run(tmp_path, test)
+
+
+@pytest.mark.parametrize("words", ["Worker died.", 'Model "toy" has no worker to serve inference request.'])
+def test_a_worker_that_died_is_not_called_a_full_queue(tmp_path: Path, words: str) -> None:
+    async def test(rig: Rig) -> None:
+        rig.upstream.let.set()
+        rig.upstream.failure = (grpc.StatusCode.INTERNAL, words)
+        with pytest.raises(UnavailableError) as caught:
+            await rig.client.ask(rig.deployment, PREDICT, 5.0, rig.held())
+        assert caught.value.reason == "WORKER_DIED" and retry_after(caught.value)
+
+    run(tmp_path, test)
+
+
+def test_the_words_of_the_model_server_and_a_reply_over_its_limit_are_defects(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.upstream.let.set()
+        rig.upstream.reply = WorkerReply(predict=pb.PredictResponse(request_id="x" * (2 << 20)))
+        with pytest.raises(WorkerDefectError, match="larger than max"):
+            await rig.client.ask(rig.deployment, PREDICT, 5.0, rig.held())
+        rig.upstream.failure = (grpc.StatusCode.INTERNAL, "java.lang.Secret")
+        with pytest.raises(WorkerDefectError) as caught:
+            await rig.client.ask(rig.deployment, PREDICT, 5.0, rig.held())
+        assert "Secret" not in as_proponent_error(caught.value).message
+
+    run(tmp_path, test)

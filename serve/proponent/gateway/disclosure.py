@@ -43,9 +43,9 @@ class Disclosure:
         if not self.sources:
             raise PermissionDeniedError("this server does not disclose training examples", reason="EXAMPLES_DISABLED")
 
-    def clear_sources(self, influences: Iterable[pb.Influence]) -> None:
-        """Removes the sources that came with thumbnails, where only those are permitted."""
-        if not self.sources:
+    def clear_sources(self, view: int, influences: Iterable[pb.Influence]) -> None:
+        """Removes the sources that came with thumbnails, where only those are permitted; no other view brings any."""
+        if not self.sources and view == pb.VIEW_THUMBNAIL:
             for influence in influences:
                 influence.ClearField("source")
 

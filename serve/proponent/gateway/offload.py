@@ -31,6 +31,7 @@ class Offload:
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
+        self._starting = asyncio.Lock()
 
     async def run(self, size: int, function: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
         """The function's result; its arguments and errors must be picklable.
@@ -40,10 +41,8 @@ class Offload:
         """
         if size <= INLINE_BYTES:
             return function(*values, **named)
-        if self._pool is None:
-            spawn = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(os.getpid(),))
-        pool = self._pool
+        async with self._starting:
+            pool = self._pool = self._pool or await asyncio.to_thread(_started)
         try:
             return await asyncio.wrap_future(pool.submit(function, *values, **named))
         except BrokenProcessPool:
@@ -55,6 +54,13 @@ class Offload:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+
+
+def _started() -> ProcessPoolExecutor:
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(os.getpid(),))
+    pool.submit(os.getpid).result()
+    return pool
 
 
 def _begin(parent: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
@@ -60,6 +61,9 @@ class Gateway:
             http = http_server(app, self._settings)
             grpc = GrpcServer(self._calls, self._metrics, self._settings)
             await grpc.start()
+            # A full collection over all that libraries hold stops the event loop for a tenth of a second.
+            gc.collect()
+            gc.freeze()
             self._addresses = _addresses(self._settings, grpc.port, listener)
             _log.info("listening", **self._addresses)
             tasks = [

@@ -111,16 +111,20 @@ class ExplanationCalls:
         self._allow_view(request.view, call)
         reply = (await self._ask("Explain", deployment, WorkerRequest(explain=request), call)).explain
         self._observe_search(request.model, reply)
-        self._disclosure.clear_sources(i for r in reply.results for i in (*r.proponents, *r.opponents))
+        self._disclosure.clear_sources(
+            request.view, (i for r in reply.results for i in (*r.proponents, *r.opponents))
+        )
         return reply
 
     async def score_examples(self, request: pb.ScoreExamplesRequest, call: Call) -> pb.ScoreExamplesResponse:
         """Scores named training examples."""
         deployment = self._query(request, call)
         self._allow_view(request.query.view, call)
-        check_group_size(len(request.example_ids), self._limits.influences, "example_ids")
+        thumbnails = request.query.view == pb.VIEW_THUMBNAIL
+        most = self._limits.thumbnails if thumbnails else self._limits.influences
+        check_group_size(len(request.example_ids), most, "example_ids")
         reply = (await self._ask("ScoreExamples", deployment, WorkerRequest(score=request), call)).score
-        self._disclosure.clear_sources(influence for result in reply.results for influence in result.scores)
+        self._disclosure.clear_sources(request.query.view, (i for r in reply.results for i in r.scores))
         return reply
 
     async def estimate_removal(self, request: pb.EstimateRemovalRequest, call: Call) -> pb.EstimateRemovalResponse:
@@ -133,7 +137,7 @@ class ExplanationCalls:
         deployment = self._query(request, call)
         self._allow_view(request.query.view, call)
         reply = (await self._ask("FindFlipSet", deployment, WorkerRequest(flip=request), call)).flip
-        self._disclosure.clear_sources(reply.members)
+        self._disclosure.clear_sources(request.query.view, reply.members)
         return reply
 
     async def get_example(self, request: pb.GetExampleRequest, call: Call) -> pb.GetExampleResponse:

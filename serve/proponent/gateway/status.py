@@ -33,7 +33,7 @@ BODY_TOO_LARGE = "BODY_TOO_LARGE"
 BODY_TIMEOUT = "BODY_TIMEOUT"
 UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
 METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
-RETRY_SECONDS = {"OVERLOADED": 1, "QUEUE_FULL": 1, "BODIES_FULL": 1}
+RETRY_SECONDS = {"OVERLOADED": 1, "BODIES_FULL": 1}
 # Of an absolute path, all but the last name: /srv/models/toy/catalog.sqlite
 _DIRECTORIES = re.compile(r"(?<![\w.:/-])/(?:[^\s/:;,'\"]+/)+")
 DEFECT = "the service failed; its log has the details under this request's id"

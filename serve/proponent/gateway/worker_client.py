@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from google.rpc import code_pb2
 
-from proponent.errors import DeadlineError, InternalError, OverloadedError, ProponentError, UnavailableError
+from proponent.errors import DeadlineError, InternalError, ProponentError, UnavailableError
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.status import from_item_error
 from proponent.lifeline import TicketOffice
@@ -18,9 +18,15 @@ from proponent.v1.inference_pb2 import PredictionsRequest
 from proponent.v1.inference_pb2_grpc import InferenceAPIsServiceStub
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
-# TorchServe says this both for a full queue and for a model without workers, with the code INTERNAL.
-_QUEUE_FULL = "no worker to serve inference request"
-_WORKER_GONE = ("Worker died", "Model not found", "InternalServerException", "ServiceUnavailable")
+# TorchServe says the last one for a full queue too. That cannot be: a slot is held until the worker is done with its
+# request, and the queue has room for all slots twice.
+_WORKER_GONE = (
+    "Worker died",
+    "Model not found",
+    "InternalServerException",
+    "ServiceUnavailable",
+    "no worker to serve inference request",
+)
 
 
 class WorkerDefectError(Exception):
@@ -80,7 +86,7 @@ class WorkerClient:
 
         Raises:
             ProponentError: What the worker said of the request, or why there is no answer: DeadlineError,
-                OverloadedError for a full queue, UnavailableError for a worker that died.
+                UnavailableError for a worker that died.
             WorkerDefectError: The worker failed.
         """
         reply = await self._reply(deployment, request, timeout_s, held or AsyncExitStack())
@@ -165,12 +171,12 @@ def _restarting() -> UnavailableError:
     return UnavailableError("the model server is being restarted", reason="WORKER_RESTARTING")
 
 
-def _translated(model: str, error: grpc.aio.AioRpcError, timeout_s: float) -> ProponentError:
+def _translated(model: str, error: grpc.aio.AioRpcError, timeout_s: float) -> Exception:
     details = error.details() or ""
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineError(f"model {model!r} gave no answer within {timeout_s:.3g} s")
-    if _QUEUE_FULL in details or error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return OverloadedError(f"the queue of model {model!r} is full; try again", reason="QUEUE_FULL")
-    if error.code() is grpc.StatusCode.INTERNAL and not any(sign in details for sign in _WORKER_GONE):
-        return InternalError(f"model server failed: {details.splitlines()[0] if details else error.code().name}")
+    gone = any(sign in details for sign in _WORKER_GONE)
+    # A message over the limit of the channel is RESOURCE_EXHAUSTED.
+    if error.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED) and not gone:
+        return WorkerDefectError(f"model server failed: {details or error.code().name}")
     return UnavailableError(f"the worker of model {model!r} died; it is being restarted", reason="WORKER_DIED")
