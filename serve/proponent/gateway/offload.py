@@ -42,7 +42,9 @@ class Offload:
         if size <= INLINE_BYTES:
             return function(*values, **named)
         async with self._starting:
-            pool = self._pool = self._pool or await asyncio.to_thread(_started)
+            if self._pool is None:
+                self._pool = await asyncio.to_thread(_started)
+            pool = self._pool
         try:
             return await asyncio.wrap_future(pool.submit(function, *values, **named))
         except BrokenProcessPool:
