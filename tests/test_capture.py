@@ -34,7 +34,7 @@ TIGHT: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-12}
 
 
 def captured(model: nn.Module, inputs: Tensor, labels: Tensor) -> LayerGradients:
-    layers = find_layers(model)
+    layers = find_layers(model, frozen=True)
     return capture(model, inputs, lambda z: CROSS_ENTROPY.output_gradient(z, labels), layers)[1]
 
 
@@ -178,10 +178,10 @@ def test_model_is_left_as_found(frozen: bool, fails: str) -> None:
         return outputs
 
     if fails == "no":
-        capture(case.model, inputs, output_gradient, find_layers(case.model))
+        capture(case.model, inputs, output_gradient, find_layers(case.model, frozen=True))
     else:
         with pytest.raises((RuntimeError, ZeroDivisionError)):
-            capture(case.model, inputs, output_gradient, find_layers(case.model))
+            capture(case.model, inputs, output_gradient, find_layers(case.model, frozen=True))
     after = fingerprint(case.model)
     torch.testing.assert_close(after[0], before[0], rtol=0, atol=0)
     assert after[1:] == before[1:]
@@ -267,7 +267,9 @@ def test_the_parameter_order_has_the_bias_as_last_column() -> None:
         assert torch.equal(value, parameters[name])
     head = split_flat(flat, layers)["head"]
     assert torch.equal(head[0, :, -1], case.model.head.bias)
-    assert torch.equal(flatten(layers["head"], *unflatten(layers["head"], head)), head)
+    weight, bias = unflatten(layers["head"], head)
+    assert weight is not None and bias is not None
+    assert torch.equal(flatten(layers["head"], {"head.weight": weight, "head.bias": bias}), head)
 
 
 class Broken(nn.Module):

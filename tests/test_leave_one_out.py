@@ -18,6 +18,7 @@ from proponent.index.store import Store
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.results import Measure, Target
 from proponent.spec import load_spec
+from softmax_regression import Regression, chosen_rows, train
 
 COUNT = 1437
 """All training digits: with fewer, one example's own weight in the curvature makes the change larger than I / N."""
@@ -25,60 +26,13 @@ WEIGHT_DECAY = 1e-2
 TEST_POINTS = 5
 REMOVED_PER_END = 8
 REMOVED_AT_RANDOM = 20
-CONVERGED = 1e-12
-"""Norm of the objective's gradient at which a retraining stops."""
 
 
-@dataclass(frozen=True)
-class Regression:
-    """Softmax regression in float64, written down here: nothing of the code under test takes part."""
-
-    features: Tensor
-    labels: Tensor
-
-    @classmethod
-    def of(cls, dataset: digits.ArrayImages) -> Regression:
-        pixels = torch.from_numpy(dataset.images).double().flatten(1) / 255
-        return cls(torch.nn.functional.pad(pixels, (0, 1), value=1.0), torch.from_numpy(dataset.labels))
-
-    def without(self, row: int) -> Regression:
-        kept = torch.arange(len(self.labels)) != row
-        return Regression(self.features[kept], self.labels[kept])
-
-    def losses(self, theta: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(self.features @ theta.T, self.labels, reduction="none")
-
-    def gradient(self, theta: Tensor) -> Tensor:
-        residual = (self.features @ theta.T).softmax(1) - torch.nn.functional.one_hot(self.labels, 10)
-        return residual.T @ self.features / len(self.labels) + WEIGHT_DECAY * theta
-
-    def hessian(self, theta: Tensor) -> Tensor:
-        p = (self.features @ theta.T).softmax(1)
-        outputs = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
-        blocks = torch.einsum("ncd,ni,nj->cidj", outputs, self.features, self.features) / len(p)
-        size = theta.numel()
-        return blocks.reshape(size, size) + WEIGHT_DECAY * torch.eye(size)
-
-    def minimum(self, start: Tensor, factor: Tensor) -> Tensor:
-        """Newton's method with one factorised Hessian of a model nearby; linear, but quick."""
-        theta = start
-        for _ in range(100):
-            gradient = self.gradient(theta)
-            if float(gradient.norm()) < CONVERGED:
-                return theta
-            theta = theta - torch.cholesky_solve(gradient.reshape(-1, 1), factor).reshape(theta.shape)
-        raise AssertionError("the retraining did not converge")
-
-
-def train(data: Regression) -> tuple[Tensor, Tensor]:
-    """The minimum with all examples, and the Cholesky factor of its Hessian."""
-    theta = torch.zeros(10, data.features.shape[1], dtype=torch.float64)
-    for _ in range(30):
-        factor = torch.linalg.cholesky(data.hessian(theta))
-        if float(data.gradient(theta).norm()) < CONVERGED:
-            return theta, factor
-        theta = theta - torch.cholesky_solve(data.gradient(theta).reshape(-1, 1), factor).reshape(theta.shape)
-    raise AssertionError("the training did not converge")
+def pixels(dataset: digits.ArrayImages) -> Regression:
+    """Digits as a softmax regression sees them."""
+    values = torch.from_numpy(dataset.images).double().flatten(1) / 255
+    features = torch.nn.functional.pad(values, (0, 1), value=1.0)
+    return Regression(features, torch.from_numpy(dataset.labels), WEIGHT_DECAY)
 
 
 def build(root: Path, theta: Tensor) -> Explainer:
@@ -112,14 +66,6 @@ def influences(explainer: Explainer, test: Regression) -> Tensor:
     return torch.tensor(columns, dtype=torch.float64).T
 
 
-def chosen_rows(scores: Tensor) -> list[int]:
-    """The strongest rows of both ends of every test point, and some at random."""
-    order = scores.argsort(dim=0)
-    extreme = torch.cat([order[:REMOVED_PER_END], order[-REMOVED_PER_END:]]).flatten()
-    random = torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))[:REMOVED_AT_RANDOM]
-    return torch.cat([extreme, random]).unique().tolist()
-
-
 @dataclass(frozen=True)
 class Retrained:
     """Predicted and real change of loss, ``[removed rows, test points]``."""
@@ -130,10 +76,10 @@ class Retrained:
 
 @pytest.fixture(scope="module")
 def retrained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
-    training, test = Regression.of(digits.train()), Regression.of(digits.test(TEST_POINTS))
+    training, test = pixels(digits.train()), pixels(digits.test(TEST_POINTS))
     theta, factor = train(training)
     scores = influences(build(tmp_path_factory.mktemp("digits"), theta), test)
-    rows, before = chosen_rows(scores), test.losses(theta)
+    rows, before = chosen_rows(scores, REMOVED_PER_END, REMOVED_AT_RANDOM), test.losses(theta)
     after = [test.losses(training.without(row).minimum(theta, factor)) for row in rows]
     return Retrained(scores[rows] / COUNT, torch.stack(after) - before)
 

@@ -165,7 +165,7 @@ def test_autocast_is_within_its_own_rounding() -> None:
 
 
 def hooked(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    with CaptureSession(model, find_layers(model)) as session:
+    with CaptureSession(model, find_layers(model, frozen=True)) as session:
         outputs = session.forward(inputs)
         return flat_gradients(session.backward(LOSS.output_gradient(outputs, labels)))
 

@@ -45,6 +45,12 @@ def normed():
     return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3))
 
 
+def frozen(first=0, last=1):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3))
+    model[first:last].requires_grad_(False)
+    return model
+
+
 class Tied(nn.Module):
     def __init__(self):
         super().__init__()

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from proponent.attribution.layers import LayerShape, find_layers, frozen_state
 from proponent.attribution.losses import Loss, get_loss
 from proponent.datasets.transforms import pixels
 from proponent.errors import NotFoundError, ProponentError, SpecError
@@ -41,6 +42,11 @@ class Classifier:
     def class_names(self) -> list[str]:
         """Class names in class order."""
         return self.spec.class_names
+
+    def find_layers(self) -> dict[str, LayerShape]:
+        """The layers that the spec asks to explain; SpecError where it names one that is not there or frozen."""
+        settings = self.spec.curvature
+        return find_layers(self.model, settings.layers, frozen=settings.explains_frozen)
 
 
 def load_classifier(
@@ -138,6 +144,16 @@ def build_model(spec: ModelSpec) -> nn.Module:
             "expected a torch.nn.Module",
             field="model.factory",
         )
+    return model
+
+
+def untrained_model(spec: ModelSpec) -> nn.Module:
+    """A model as training starts from it: what its factory freezes has the values of the spec's weights."""
+    model = build_model(spec)
+    frozen = frozen_state(model)
+    if frozen:
+        stored = read_weights(spec.weights_path)
+        _load_state(model, {**model.state_dict(), **{n: stored[n] for n in frozen if n in stored}}, spec.weights_path)
     return model
 
 

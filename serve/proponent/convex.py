@@ -12,6 +12,11 @@ _GRADIENT_TOLERANCE = 1e-10
 _HISTORY = 30
 
 
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that training changes: those that are not frozen."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
 def l2_objective(
     model: nn.Module,
     inputs: Tensor,
@@ -19,8 +24,8 @@ def l2_objective(
     loss_per_example: Callable[[Tensor, Tensor], Tensor],
     weight_decay: float,
 ) -> Tensor:
-    """The training objective ``mean loss + (weight_decay / 2) ||theta||^2``, over all parameters."""
-    squares = torch.stack([parameter.square().sum() for parameter in model.parameters()]).sum()
+    """The training objective ``mean loss + (weight_decay / 2) ||theta||^2``, over all trained parameters."""
+    squares = torch.stack([parameter.square().sum() for parameter in trained_parameters(model)]).sum()
     return loss_per_example(model(inputs), labels).mean() + 0.5 * weight_decay * squares
 
 
@@ -33,7 +38,7 @@ def gradient_norm(
 ) -> float:
     """Euclidean norm of the objective's gradient, in the model's dtype; zero at a stationary point."""
     value = l2_objective(model, inputs, labels, loss_per_example, weight_decay)
-    gradients = torch.autograd.grad(value, list(model.parameters()))
+    gradients = torch.autograd.grad(value, trained_parameters(model))
     return float(torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt())
 
 
@@ -59,7 +64,7 @@ def minimise(
         The number of evaluations of the objective.
     """
     stepper = torch.optim.LBFGS(
-        model.parameters(),
+        trained_parameters(model),
         max_iter=iterations,
         max_eval=2 * iterations,
         tolerance_grad=_GRADIENT_TOLERANCE,

@@ -43,6 +43,7 @@ class Curvature(_Section):
     fisher: Literal["true", "empirical", "ggn"] = "true"
     draws: Annotated[int, Field(gt=0)] = 1
     layers: list[str] | None = None
+    frozen: Literal["leave_out", "explain"] = "leave_out"
     fit_examples: Annotated[int, Field(gt=0)] = 10_000
     max_parameters: Annotated[int, Field(gt=0)] = 12_000
     seed: int = 0
@@ -51,6 +52,11 @@ class Curvature(_Section):
     def relative(self) -> bool:
         """Whether damping counts in units of each layer's mean eigenvalue."""
         return self.kind != "exact" if self.damping_relative is None else self.damping_relative
+
+    @property
+    def explains_frozen(self) -> bool:
+        """Whether parameters with ``requires_grad=False`` are taken as if they were trained."""
+        return self.frozen == "explain"
 
 
 class ModelSpec(_Section):

@@ -1,7 +1,8 @@
 """Deterministic training in memory of the objective ``mean loss + (weight_decay / 2) ||theta||^2``.
 
-The regulariser covers *all* parameters, biases included: it is the objective whose curvature the
-attribution inverts.
+The regulariser covers *all* trained parameters, biases included: it is the objective whose curvature the
+attribution inverts. Frozen parameters (``requires_grad=False``) stay as they are, and modules without any other
+run in eval mode.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from proponent.augmentation import flip_crop
-from proponent.convex import gradient_norm, minimise
+from proponent.convex import gradient_norm, minimise, trained_parameters
 from proponent.errors import InvalidInputError
 
 LossPerExample = Callable[[Tensor, Tensor], Tensor]
@@ -63,7 +64,7 @@ def fit(
         inputs: ``[N, ...]`` float32.
         labels: ``[N]`` int64.
         loss_per_example: Maps outputs and labels to losses ``[B]``.
-        weight_decay: Weight of the L2 term over all parameters.
+        weight_decay: Weight of the L2 term over all parameters that are not frozen.
         optimizer: ``"sgd"``, ``"adam"`` or ``"lbfgs"``. L-BFGS works on the full batch in float64 until the
             gradient vanishes, then casts back; it ignores ``lr``, ``batch_size``, ``momentum``,
             ``schedule`` and ``augment``.
@@ -84,14 +85,19 @@ def fit(
         ``"evaluations"`` of the objective and the norm of its gradient, ``"gradient_norm"``.
 
     Raises:
-        InvalidInputError: If an option is unknown, or inputs and labels do not fit each other.
+        InvalidInputError: If an option is unknown, inputs and labels do not fit each other, or every parameter
+            is frozen.
     """
     _check_choice("optimizer", optimizer, ("sgd", "adam", "lbfgs"))
     _check_choice("schedule", schedule, ("none", "cosine"))
     _check_choice("augment", augment, (None, "flip_crop"))
     _check_sizes(inputs, labels)
+    if not trained_parameters(model):
+        raise InvalidInputError(
+            "Every parameter of the model is frozen (requires_grad=False): there is nothing to train.", field="model"
+        )
     report = log or _ignore
-    model.to(device).train()
+    _prepare(model.to(device))
     data = (inputs.to(device), labels.to(device))
     with seeded(seed):
         if optimizer == "lbfgs":
@@ -112,6 +118,15 @@ def fit(
                 report(history[-1])
     model.eval()
     return history
+
+
+def _prepare(model: nn.Module) -> None:
+    """Training mode; frozen modules stay in eval mode, or running statistics would change under them."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
 
 
 def predicted_labels(outputs: Tensor) -> Tensor:
@@ -156,9 +171,9 @@ def _stepper(
 ) -> torch.optim.Optimizer:
     """Both optimisers add ``weight_decay * theta`` to the gradient: the L2 term, not decoupled decay."""
     if optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
+        return torch.optim.Adam(trained_parameters(model), lr=lr, weight_decay=weight_decay)
     return torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
+        trained_parameters(model), lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
     )
 
 

@@ -52,7 +52,7 @@ class LayerGradient:
     def inputs(self) -> Tensor:
         """a, ``[B, G, T, i]``, the last column being ones when there is a bias."""
         width = self.shape.inputs - self.shape.has_bias
-        rows = self._join([input_rows(use.module, use.inputs) for use in self.uses], width)
+        rows = self._join([input_rows(use.module, use.inputs)[..., :width] for use in self.uses], width)
         if not self.shape.has_bias:
             return rows
         # Transposed, as patches lie in memory: the copy is then one of whole blocks.

@@ -2,8 +2,9 @@
 
 A covered layer's parameters form a matrix ``[G, o, i]``: G groups (1 unless a grouped convolution), o outputs
 and i inputs per group, the bias being the **last column** if there is one. A Linear is ``[1, out, in + 1]``,
-a Conv2d ``[G, out / G, (in / G) * kh * kw + 1]``. Flat vectors ``[P]`` concatenate these matrices, row-major,
-layer by layer in the order of the ``layers`` mapping.
+a Conv2d ``[G, out / G, (in / G) * kh * kw + 1]``. A frozen bias has no column, and where only the bias is trained
+it is the only one. Flat vectors ``[P]`` concatenate these matrices, row-major, layer by layer in the order of the
+``layers`` mapping.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class LayerShape:
         inputs: i, inputs per group, the bias column included.
         has_bias: Whether the last of the inputs is the bias column.
         weight_shape: Shape of the module's weight.
+        has_weight: Whether the other inputs are there; False where only the bias is covered.
     """
 
     name: str
@@ -38,6 +40,7 @@ class LayerShape:
     inputs: int
     has_bias: bool
     weight_shape: tuple[int, ...]
+    has_weight: bool = True
 
     @property
     def numel(self) -> int:
@@ -54,40 +57,75 @@ class LayerShape:
         """Qualified name of the bias parameter, whether or not there is one."""
         return f"{self.name}.bias" if self.name else "bias"
 
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Qualified names of the parameters covered."""
+        return (self.weight_name,) * self.has_weight + (self.bias_name,) * self.has_bias
+
 
 Layers = Mapping[str, LayerShape]
 
 
-def find_layers(model: nn.Module, include: Sequence[str] | None = None) -> dict[str, LayerShape]:
+def find_layers(
+    model: nn.Module, include: Sequence[str] | None = None, *, frozen: bool = False
+) -> dict[str, LayerShape]:
     """Linear and Conv2d layers whose per-example gradients `capture` can compute.
 
-    Left out are subclasses and parametrised layers (they may compute something else), layers without own
-    weights, and layers that share a parameter with another module; `uncovered` names what they hold.
+    Left out are frozen parameters (training does not change them, so no example can have), subclasses and
+    parametrised layers (they may compute something else), layers without own weights, and layers that share a
+    parameter with another module; `uncovered` and `frozen_parameters` name what they hold.
 
     Args:
         model: Any module.
         include: Qualified names; only layers that equal or lie below one of them. None takes all.
+        frozen: Whether to take parameters with ``requires_grad=False`` as if they were trained.
 
     Returns:
         Layer name to shape, in the order of ``model.named_modules()``.
 
     Raises:
-        SpecError: If a name in ``include`` matches no layer.
+        SpecError: If a name in ``include`` matches no layer, or frozen ones alone.
     """
     owners = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
-    found = {
-        name: _shape(name, module)
+    shapes = {
+        name: _shape(name, module, frozen)
         for name, module in model.named_modules()
         if _is_supported(module) and all(owners[id(p)] == 1 for p in module.parameters(recurse=False))
     }
-    return found if include is None else _restrict(found, include)
+    chosen = shapes if include is None else _restrict(shapes, include)
+    return {name: shape for name, shape in chosen.items() if shape.parameter_names}
 
 
-def uncovered(model: nn.Module, layers: Layers) -> dict[str, int]:
-    """Names and sizes of the parameters that ``layers`` leaves out, e.g. of norms and embeddings."""
-    covered = {layer.weight_name for layer in layers.values()}
-    covered |= {layer.bias_name for layer in layers.values() if layer.has_bias}
-    return {name: p.numel() for name, p in model.named_parameters() if name not in covered}
+def uncovered(model: nn.Module, layers: Layers, *, frozen: bool = False) -> dict[str, int]:
+    """Names and sizes of the trained parameters that ``layers`` leaves out, e.g. of norms and embeddings.
+
+    Args:
+        model: The model.
+        layers: What is covered.
+        frozen: Whether frozen parameters count as trained.
+    """
+    covered = {name for layer in layers.values() for name in layer.parameter_names}
+    return {
+        name: p.numel() for name, p in model.named_parameters() if name not in covered and (frozen or p.requires_grad)
+    }
+
+
+def frozen_parameters(model: nn.Module) -> dict[str, int]:
+    """Names and sizes of the parameters that training does not change (``requires_grad=False``)."""
+    return {name: p.numel() for name, p in model.named_parameters() if not p.requires_grad}
+
+
+def frozen_state(model: nn.Module) -> list[str]:
+    """Entries of the state_dict that training leaves alone: frozen parameters, and buffers that belong to them.
+
+    A buffer belongs to frozen parameters where it lies in a module all of whose parameters are frozen.
+    """
+    names = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            names |= {f"{prefix}.{name}" if prefix else name for name, _ in module.named_buffers()}
+    return [name for name in model.state_dict() if name in names]
 
 
 def num_parameters(layers: Layers) -> int:
@@ -95,7 +133,7 @@ def num_parameters(layers: Layers) -> int:
     return sum(layer.numel for layer in layers.values())
 
 
-def unflatten(layer: LayerShape, dense: Tensor) -> tuple[Tensor, Tensor | None]:
+def unflatten(layer: LayerShape, dense: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Weight and bias from the matrix form.
 
     Args:
@@ -103,30 +141,25 @@ def unflatten(layer: LayerShape, dense: Tensor) -> tuple[Tensor, Tensor | None]:
         dense: ``[..., G, o, i]``.
 
     Returns:
-        Weight ``[..., *weight_shape]`` and bias ``[..., G * o]`` or None.
+        Weight ``[..., *weight_shape]`` and bias ``[..., G * o]``, None where it is not covered.
     """
-    lead = dense.shape[:-3]
-    if not layer.has_bias:
-        return dense.reshape(*lead, *layer.weight_shape), None
-    weight, bias = dense[..., :-1], dense[..., -1]
-    return weight.reshape(*lead, *layer.weight_shape), bias.reshape(*lead, -1)
+    lead, width = dense.shape[:-3], layer.inputs - layer.has_bias
+    weight, bias = dense[..., :width], dense[..., width:]
+    return (
+        weight.reshape(*lead, *layer.weight_shape) if layer.has_weight else None,
+        bias.reshape(*lead, -1) if layer.has_bias else None,
+    )
 
 
-def flatten(layer: LayerShape, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Inverse of `unflatten`: the matrix form ``[G, o, i]`` of a weight and a bias."""
-    matrix = weight.reshape(layer.groups, layer.out, -1)
-    if bias is None:
-        return matrix
-    return torch.cat([matrix, bias.reshape(layer.groups, layer.out, 1)], dim=2)
+def flatten(layer: LayerShape, parameters: Mapping[str, Tensor]) -> Tensor:
+    """Inverse of `unflatten`: the matrix form ``[G, o, i]`` of a layer's named parameters (or gradients)."""
+    columns = [parameters[name].reshape(layer.groups, layer.out, -1) for name in layer.parameter_names]
+    return torch.cat(columns, dim=2)
 
 
 def flatten_parameters(parameters: Mapping[str, Tensor], layers: Layers) -> Tensor:
     """Flat vector ``[P]`` of named parameters (or gradients) in the order of ``layers``."""
-    matrices = [
-        flatten(layer, parameters[layer.weight_name], parameters[layer.bias_name] if layer.has_bias else None)
-        for layer in layers.values()
-    ]
-    return torch.cat([matrix.reshape(-1) for matrix in matrices])
+    return torch.cat([flatten(layer, parameters).reshape(-1) for layer in layers.values()])
 
 
 def split_flat(flat: Tensor, layers: Layers) -> dict[str, Tensor]:
@@ -141,10 +174,8 @@ def unflatten_parameters(flat: Tensor, layers: Layers) -> dict[str, Tensor]:
     """Named parameters from a flat vector ``[P]``; inverse of `flatten_parameters`."""
     named: dict[str, Tensor] = {}
     for name, dense in split_flat(flat, layers).items():
-        weight, bias = unflatten(layers[name], dense)
-        named[layers[name].weight_name] = weight
-        if bias is not None:
-            named[layers[name].bias_name] = bias
+        parts = [part for part in unflatten(layers[name], dense) if part is not None]
+        named.update(zip(layers[name].parameter_names, parts, strict=True))
     return named
 
 
@@ -154,20 +185,28 @@ def _is_supported(module: nn.Module) -> bool:
     return type(module) in (nn.Linear, nn.Conv2d) and module._parameters.get("weight") is not None
 
 
-def _shape(name: str, module: nn.Module) -> LayerShape:
-    weight = module._parameters["weight"]
+def _shape(name: str, module: nn.Module, frozen: bool) -> LayerShape:
+    weight, bias = module._parameters["weight"], module._parameters.get("bias")
     assert weight is not None  # by _is_supported
     groups = module.groups if isinstance(module, nn.Conv2d) else 1
-    has_bias = module._parameters.get("bias") is not None
-    inputs = prod(weight.shape[1:]) + has_bias
-    return LayerShape(name, groups, weight.shape[0] // groups, inputs, has_bias, tuple(weight.shape))
+    has_weight = frozen or weight.requires_grad
+    has_bias = bias is not None and (frozen or bias.requires_grad)
+    inputs = prod(weight.shape[1:]) * has_weight + has_bias
+    return LayerShape(name, groups, weight.shape[0] // groups, inputs, has_bias, tuple(weight.shape), has_weight)
 
 
 def _restrict(found: dict[str, LayerShape], include: Sequence[str]) -> dict[str, LayerShape]:
     for prefix in include:
-        if not any(_is_below(name, prefix) for name in found):
+        named = [shape for name, shape in found.items() if _is_below(name, prefix)]
+        if not named:
             known = ", ".join(found) or "none"
-            raise SpecError(f"No layer {prefix!r} to cover: known layers are {known}.", field="layers")
+            raise SpecError(f"No layer {prefix!r} to cover: known layers are {known}.", field="curvature.layers")
+        if not any(shape.parameter_names for shape in named):
+            raise SpecError(
+                f"layer {prefix!r} is frozen (requires_grad=False): training did not change it, so no example did; "
+                "leave it out of curvature.layers, or set curvature.frozen to explain",
+                field="curvature.layers",
+            )
     return {name: shape for name, shape in found.items() if any(_is_below(name, p) for p in include)}
 
 

@@ -76,7 +76,7 @@ def _captured(
 
 def _by_autograd(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> dict[str, Tensor]:
     """Gradient of each layer's weights summed over the batch, in matrix form [G, o, i]."""
-    names = [name for layer in layers.values() for name in (layer.weight_name, layer.bias_name)[: 1 + layer.has_bias]]
+    names = [name for layer in layers.values() for name in layer.parameter_names]
     with torch.inference_mode(False), torch.enable_grad(), eager():
         parameters = dict(model.named_parameters())
         leaves = {name: parameters[name].detach().clone().requires_grad_() for name in names}
@@ -86,10 +86,7 @@ def _by_autograd(model: nn.Module, layers: Layers, inputs: Tensor, output_gradie
             seed = output_gradient.to(outputs)
             found = torch.autograd.grad(outputs, list(leaves.values()), seed, allow_unused=True)
     gradients = {n: torch.zeros_like(leaves[n]) if g is None else g for n, g in zip(names, found, strict=True)}
-    return {
-        name: flatten(layer, gradients[layer.weight_name], gradients[layer.bias_name] if layer.has_bias else None)
-        for name, layer in layers.items()
-    }
+    return {name: flatten(layer, gradients) for name, layer in layers.items()}
 
 
 def _check_alone(outputs: Tensor, found: LayerGradients, expected_outputs: Tensor, expected: LayerGradients) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from proponent.attribution.agreement import pearson, roc_auc, spearman, top_overlap
 from proponent.attribution.layer_gradients import flat_gradients
-from proponent.attribution.layers import Layers, find_layers
+from proponent.attribution.layers import Layers
 from proponent.attribution.solvers import cg, ggn_matvec, hessian_matvec
 from proponent.audit.datamodel import AUDIT, ground_truth, recipe_digest
 from proponent.audit.intervals import Statistic, auc_interval, two_way_interval
@@ -207,7 +207,7 @@ def _trained(spec: ModelSpec) -> Iterator[torch.nn.Module]:
 def solver(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
     """Agreement with conjugate gradients on the objective's own curvature: Hessian, or Gauss-Newton if deep."""
     classifier = opened.explainer.classifier
-    layers = find_layers(classifier.model, classifier.spec.curvature.layers)
+    layers = classifier.find_layers()
     batches = [(b.inputs, b.labels, b.keys) for b in opened.data.batches(256)]
     exact = classifier.spec.curvature.kind == "exact"
     product = (hessian_matvec if exact else ggn_matvec)(

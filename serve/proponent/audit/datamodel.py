@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from proponent.attribution.layers import frozen_state
 from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
+from proponent.classifier import untrained_model, weights_digest
 from proponent.errors import SpecError
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import TrainingSet
@@ -109,7 +111,10 @@ def ground_truth(
 
 
 def recipe_digest(spec: ModelSpec, data: TrainingSet, held_out: TrainingSet, positions: list[int]) -> str:
-    """What retrained models' losses depend on, and nothing else: neither the weights served nor the curvature."""
+    """What retrained models' losses depend on, and nothing else: of the weights served only the frozen ones."""
     recipe = spec.model_dump(mode="json", exclude={"curvature", "weights", "expected_accuracy", "device", "name"})
-    parts = [recipe, code_sha256(spec), data.fingerprint(), held_out.fingerprint(), positions]
+    parts: list[object] = [recipe, code_sha256(spec), data.fingerprint(), held_out.fingerprint(), positions]
+    model = untrained_model(spec)
+    if frozen := frozen_state(model):
+        parts.append(weights_digest({name: model.state_dict()[name] for name in frozen}))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

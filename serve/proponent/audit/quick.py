@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from proponent.attribution.agreement import spearman, top_overlap
@@ -24,6 +24,7 @@ from proponent.attribution.capture import eager
 from proponent.attribution.layer_gradients import LayerGradients, flat_gradients
 from proponent.attribution.layers import num_parameters
 from proponent.attribution.whitening import Whitening, whiten
+from proponent.classifier import Classifier
 from proponent.rebuild.built import Built
 from proponent.rebuild.compression import Compression
 from proponent.rebuild.rows_stage import scaled_gradients, unit_rows
@@ -77,15 +78,16 @@ def _queries(built: Built) -> Queries:
     phi = built.embedding.to(stages.classifier.device).embed(gradients).double()
     inside = torch.stack([gradient.sum_and_squares()[1] for gradient in gradients.values()]).sum(dim=0)
     whole = torch.stack(
-        [_squared_norm(stages.classifier.model, x, d) for x, d in zip(batch.inputs, scaled.unit, strict=True)]
+        [_squared_norm(stages.classifier, x, d) for x, d in zip(batch.inputs, scaled.unit, strict=True)]
     )
     covered = float((inside[whole > 0] / whole[whole > 0]).mean()) if bool((whole > 0).any()) else 1.0
     return Queries(gradients, phi, "held-out set" if held_out else "training set", covered)
 
 
-def _squared_norm(model: nn.Module, value: Tensor, output_gradient: Tensor) -> Tensor:
-    """Of the gradient over all parameters of one input, given the gradient at its outputs; float64."""
-    parameters = {name: parameter.detach().requires_grad_() for name, parameter in model.named_parameters()}
+def _squared_norm(classifier: Classifier, value: Tensor, output_gradient: Tensor) -> Tensor:
+    """Of the gradient over all trained parameters of one input, given the gradient at its outputs; float64."""
+    model, frozen = classifier.model, classifier.spec.curvature.explains_frozen
+    parameters = {n: p.detach().requires_grad_() for n, p in model.named_parameters() if frozen or p.requires_grad}
     with torch.enable_grad(), eager():
         outputs = functional_call(model, parameters, value[None])
     found = torch.autograd.grad(outputs, list(parameters.values()), output_gradient[None], allow_unused=True)

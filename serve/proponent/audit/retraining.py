@@ -17,7 +17,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from proponent.classifier import Classifier, build_model, classifier_of, load_loss, pick_device, resolve
+from proponent.classifier import (
+    Classifier,
+    build_model,
+    classifier_of,
+    load_loss,
+    pick_device,
+    resolve,
+    untrained_model,
+)
 from proponent.errors import SpecError
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import Batch, TrainingSet
@@ -100,11 +108,14 @@ def retrain(spec: ModelSpec, positions: Sequence[int], seed: int, queries: Seque
 
 
 def trained_model(spec: ModelSpec, positions: Sequence[int] | None, seed: int) -> nn.Module:
-    """A model of the spec trained from scratch on some (or all) training examples, in eval mode."""
+    """A model of the spec trained from scratch on some (or all) training examples, in eval mode.
+
+    What its factory freezes keeps the values of the spec's weights.
+    """
     if spec.training is None:
         raise SpecError("key 'training' is missing: retraining needs it", field="training")
     with seeded(seed):
-        model = build_model(spec)
+        model = untrained_model(spec)
     examples = _read(classifier_of(spec, build_model(spec)), "dataset", positions)
     train = resolve(spec, spec.training.factory, "training.factory")
     settings = {**spec.training.kwargs, "seed": seed, "device": str(pick_device(spec.device))}

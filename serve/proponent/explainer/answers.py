@@ -102,8 +102,17 @@ class Answers:
             notices.append(
                 Notice(
                     NoticeCode.LAYERS_UNCOVERED,
-                    f"{self._manifest.uncovered_share:.2%} of the model's parameters are not covered",
+                    f"{self._manifest.uncovered_share:.2%} of the model's trained parameters are not covered",
                     len(self._manifest.uncovered),
+                )
+            )
+        if self._manifest.frozen:
+            notices.append(
+                Notice(
+                    NoticeCode.PARAMETERS_FROZEN,
+                    f"{self._manifest.frozen_share:.2%} of the model's parameters were not trained (frozen) and take "
+                    "no part",
+                    len(self._manifest.frozen),
                 )
             )
         return notices

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.embedding import InfluenceEmbedding
-from proponent.attribution.layers import Layers, find_layers
+from proponent.attribution.layers import Layers
 from proponent.cancellation import Token, always
 from proponent.classifier import Classifier
 from proponent.errors import ProponentError
@@ -84,7 +84,7 @@ class Explainer:
         served = ServedFiles(bundle, manifest)
         verify_files(bundle, manifest)
         classifier = load_bundled_classifier(bundle, manifest, weights, device)
-        layers = find_layers(classifier.model, classifier.spec.curvature.layers)
+        layers = classifier.find_layers()
         embedding = load_embedding(bundle / files.FACTORS, manifest.curvature, layers).to(classifier.device)
         index = InfluenceIndex.open(
             bundle / files.ROWS, bundle / files.SCALES, manifest.embedding_size, classifier.device

@@ -22,13 +22,17 @@ from proponent.spec import ModelSpec, parse_spec
 
 
 def read_spec(bundle: Path) -> ModelSpec:
-    """The spec stored in a bundle."""
+    """The spec stored in a bundle; its weights are the bundle's own, whatever became of the file it names."""
     path = bundle / files.SPEC
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise CorruptBundleError(f"spec cannot be read: {path}: {error}", field=files.SPEC) from error
-    return parse_spec(content, origin=str(path))
+    if isinstance(content, dict) and isinstance(content.get("curvature"), dict):
+        content["curvature"].setdefault("frozen", "explain")  # as bundles did that know no such key
+    return parse_spec(content, origin=str(path)).model_copy(
+        update={"weights": str((bundle / files.WEIGHTS).absolute())}
+    )
 
 
 def check_weights(classifier: Classifier, manifest: Manifest, weights: Path) -> None:

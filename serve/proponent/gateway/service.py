@@ -257,4 +257,6 @@ def describe(manifest: Manifest) -> pb.GetModelResponse:
         uncovered=sorted(manifest.uncovered),
         image_size=manifest.image_size,
         image_mode=manifest.image_mode,
+        frozen_share=manifest.frozen_share,
+        frozen=sorted(manifest.frozen),
     )

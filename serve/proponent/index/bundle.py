@@ -38,7 +38,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "dict": dict,
 }
 # Keys that bundles of this schema version may lack: each has a default that says nothing.
-_ADDED: frozenset[str] = frozenset({"probes"})
+_ADDED: frozenset[str] = frozenset({"frozen", "frozen_share", "probes"})
 FILES = (ROWS, SCALES, FACTORS, CATALOG, SPEC, WEIGHTS)
 
 
@@ -49,7 +49,8 @@ class Manifest:
     Attributes:
         files: SHA-256 of every file but the manifest, by name.
         kept_energy: Mean share of the training rows' whitened gradient energy that the embedding keeps.
-        uncovered: Parameters outside the explanation, name to count; ``uncovered_share`` of all.
+        uncovered: Trained parameters outside the explanation, name to count; ``uncovered_share`` of the trained.
+        frozen: Parameters left out because training did not change them, name to count; ``frozen_share`` of all.
         train_size: N, the examples that the model was trained on (as the rebuild saw them).
         omitted_rows: Training rows without a direction, left out of both RelatIF measures.
         forgotten_rows: Rows that a compaction has removed since.
@@ -80,6 +81,8 @@ class Manifest:
     versions: dict[str, str]
     uncovered: dict[str, int]
     uncovered_share: float
+    frozen: dict[str, int] = field(default_factory=dict)
+    frozen_share: float = 0.0
     forgotten_rows: int = 0
     audit: dict[str, Any] = field(default_factory=dict)
     probes: dict[str, Any] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from proponent.attribution.embedding import InfluenceEmbedding
-from proponent.attribution.layers import uncovered
+from proponent.attribution.layers import frozen_parameters, uncovered
 from proponent.classifier import Classifier
 from proponent.code_probe import check_code, probe
 from proponent.errors import MismatchError, SpecError
@@ -73,7 +73,10 @@ def manifest_of(
     """The manifest of a rebuild, still without the checksums of its files."""
     classifier, data = built.stages.classifier, built.stages.data
     spec, scales, kept = classifier.spec, built.scales, built.kept_energy
-    left_out = uncovered(classifier.model, built.stages.layers)
+    explains_frozen = spec.curvature.explains_frozen
+    left_out = uncovered(classifier.model, built.stages.layers, frozen=explains_frozen)
+    frozen = {} if explains_frozen else frozen_parameters(classifier.model)
+    whole = sum(p.numel() for p in classifier.model.parameters())
     return Manifest(
         model=spec.name,
         created=started.isoformat(timespec="seconds"),
@@ -97,7 +100,9 @@ def manifest_of(
         settings=spec.curvature.model_dump(mode="json"),
         versions=versions(),
         uncovered=left_out,
-        uncovered_share=sum(left_out.values()) / sum(p.numel() for p in classifier.model.parameters()),
+        uncovered_share=sum(left_out.values()) / (whole - sum(frozen.values())),
+        frozen=frozen,
+        frozen_share=sum(frozen.values()) / whole,
         audit=dict(audit),
         probes=_probes(built.stages),
     )

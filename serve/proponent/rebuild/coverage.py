@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from proponent.attribution.layers import Layers, find_layers, uncovered
+from proponent.attribution.layers import Layers, frozen_parameters, uncovered
 from proponent.attribution.soundness import check_examples, misused_layers
 from proponent.classifier import Classifier, users_model
 from proponent.errors import SpecError
@@ -19,7 +20,11 @@ PROBED = 3
 
 
 class UncoveredWarning(UserWarning):
-    """Some parameters take no part in the explanation."""
+    """Some trained parameters take no part in the explanation."""
+
+
+class FrozenWarning(UserWarning):
+    """Some parameters were not trained and take no part in the explanation."""
 
 
 def covered(classifier: Classifier, data: TrainingSet) -> tuple[Classifier, Layers]:
@@ -29,14 +34,24 @@ def covered(classifier: Classifier, data: TrainingSet) -> tuple[Classifier, Laye
         SpecError: There is no such layer, a layer that the spec names cannot be covered, or the examples of a
             batch depend on each other.
     """
-    layers = find_layers(classifier.model, classifier.spec.curvature.layers)
+    layers = classifier.find_layers()
     if not layers:
-        raise SpecError("the model has no Linear or Conv2d layer to explain", field="model")
+        raise _nothing_to_explain(classifier)
     inputs = data.batch(data.sample(PROBED, seed=0)).inputs
     with users_model(inputs):
         sound = _sound(classifier, layers, inputs)
     _warn_of_uncovered(classifier, sound)
     return (classifier if len(sound) == len(layers) else _naming(classifier, sound)), sound
+
+
+def _nothing_to_explain(classifier: Classifier) -> SpecError:
+    if all(not parameter.requires_grad for parameter in classifier.model.parameters()):
+        return SpecError(
+            "every parameter of the model is frozen (requires_grad=False): training changed none, so there is "
+            "nothing to explain: freeze only what was not trained, or set curvature.frozen to explain",
+            field="curvature.frozen",
+        )
+    return SpecError("the model has no trained Linear or Conv2d layer to explain", field="model")
 
 
 def _sound(classifier: Classifier, layers: Layers, inputs: Tensor) -> Layers:
@@ -69,10 +84,25 @@ def _naming(classifier: Classifier, layers: Layers) -> Classifier:
 
 
 def _warn_of_uncovered(classifier: Classifier, layers: Layers) -> None:
-    left_out = uncovered(classifier.model, layers)
+    explains_frozen = classifier.spec.curvature.explains_frozen
+    left_out = uncovered(classifier.model, layers, frozen=explains_frozen)
+    frozen = {} if explains_frozen else frozen_parameters(classifier.model)
+    whole = sum(p.numel() for p in classifier.model.parameters())
     if left_out:
-        share = sum(left_out.values()) / sum(p.numel() for p in classifier.model.parameters())
-        names = ", ".join(list(left_out)[:5]) + (", ..." if len(left_out) > 5 else "")
+        share = sum(left_out.values()) / (whole - sum(frozen.values()))
         warnings.warn(
-            f"{share:.1%} of the parameters take no part in the explanation: {names}", UncoveredWarning, stacklevel=2
+            f"{share:.1%} of the trained parameters take no part in the explanation: {_first(left_out)}",
+            UncoveredWarning,
+            stacklevel=2,
         )
+    if frozen:
+        warnings.warn(
+            f"{sum(frozen.values()) / whole:.1%} of the parameters are frozen (requires_grad=False) and take no part "
+            f"in the explanation: {_first(frozen)}",
+            FrozenWarning,
+            stacklevel=2,
+        )
+
+
+def _first(names: Mapping[str, int]) -> str:
+    return ", ".join(list(names)[:5]) + (", ..." if len(names) > 5 else "")

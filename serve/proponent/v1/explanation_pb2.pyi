@@ -226,6 +226,7 @@ class Notice(_message.Message):
         CODE_CANDIDATES_CAPPED: _ClassVar[Notice.Code]
         CODE_LAYERS_UNCOVERED: _ClassVar[Notice.Code]
         CODE_NO_FLIP_FOUND: _ClassVar[Notice.Code]
+        CODE_PARAMETERS_FROZEN: _ClassVar[Notice.Code]
     CODE_UNSPECIFIED: Notice.Code
     CODE_K_CAPPED: Notice.Code
     CODE_ZERO_INFLUENCE: Notice.Code
@@ -234,6 +235,7 @@ class Notice(_message.Message):
     CODE_CANDIDATES_CAPPED: Notice.Code
     CODE_LAYERS_UNCOVERED: Notice.Code
     CODE_NO_FLIP_FOUND: Notice.Code
+    CODE_PARAMETERS_FROZEN: Notice.Code
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -351,7 +353,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "bundle_digest", "weights_sha256", "curvature", "damping", "damping_relative", "embedding_size", "train_size", "class_names", "input_shape", "kept_energy", "audit", "loss", "created", "uncovered_share", "uncovered", "image_size", "image_mode")
+    __slots__ = ("model", "bundle_digest", "weights_sha256", "curvature", "damping", "damping_relative", "embedding_size", "train_size", "class_names", "input_shape", "kept_energy", "audit", "loss", "created", "uncovered_share", "uncovered", "image_size", "image_mode", "frozen_share", "frozen")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -370,6 +372,8 @@ class GetModelResponse(_message.Message):
     UNCOVERED_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     IMAGE_MODE_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_SHARE_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
     model: str
     bundle_digest: str
     weights_sha256: str
@@ -388,7 +392,9 @@ class GetModelResponse(_message.Message):
     uncovered: _containers.RepeatedScalarFieldContainer[str]
     image_size: _containers.RepeatedScalarFieldContainer[int]
     image_mode: str
-    def __init__(self, model: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., curvature: _Optional[str] = ..., damping: _Optional[float] = ..., damping_relative: _Optional[bool] = ..., embedding_size: _Optional[int] = ..., train_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., kept_energy: _Optional[float] = ..., audit: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., loss: _Optional[str] = ..., created: _Optional[str] = ..., uncovered_share: _Optional[float] = ..., uncovered: _Optional[_Iterable[str]] = ..., image_size: _Optional[_Iterable[int]] = ..., image_mode: _Optional[str] = ...) -> None: ...
+    frozen_share: float
+    frozen: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., curvature: _Optional[str] = ..., damping: _Optional[float] = ..., damping_relative: _Optional[bool] = ..., embedding_size: _Optional[int] = ..., train_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., kept_energy: _Optional[float] = ..., audit: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., loss: _Optional[str] = ..., created: _Optional[str] = ..., uncovered_share: _Optional[float] = ..., uncovered: _Optional[_Iterable[str]] = ..., image_size: _Optional[_Iterable[int]] = ..., image_mode: _Optional[str] = ..., frozen_share: _Optional[float] = ..., frozen: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ScoreExamplesRequest(_message.Message):
     __slots__ = ("query", "example_ids")

@@ -218,7 +218,7 @@ def _affine_features(model: nn.Module, layers: Layers, inputs: Tensor) -> Tensor
         handle.remove()
     if not isinstance(module, nn.Linear) or len(calls) != 1 or not _is_same(outputs, *calls[0][1:]):
         return None
-    rows = calls[0][0].double()
+    rows = calls[0][0].double()[:, : shape.inputs - shape.has_bias]
     return torch.nn.functional.pad(rows, (0, 1), value=1.0) if shape.has_bias else rows
 
 
