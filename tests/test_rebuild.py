@@ -119,7 +119,7 @@ def test_an_unpublished_bundle_is_there_and_not_current(tmp_path: Path) -> None:
 
 def test_layers_that_are_not_covered_are_named_with_their_share(tmp_path: Path) -> None:
     path = tiny.project(tmp_path, model="normed", curvature={"kind": "ekfac"}, expected_accuracy=0)
-    expected = r"8\.1% of the parameters .*: 1\.weight, 1\.bias"
+    expected = r"8\.1% of the trained parameters .*: 1\.weight, 1\.bias"
     # Trained with batch statistics, explained with running ones: no minimum.
     with pytest.warns(NotStationaryWarning), pytest.warns(UncoveredWarning, match=expected):
         manifest = read_manifest(build(path))

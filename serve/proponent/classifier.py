@@ -221,9 +221,17 @@ def _bad_weights(path: Path, why: str) -> SpecError:
 
 def _load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(_with_tied(model, state))
     except RuntimeError as error:
         raise _bad_weights(path, f"does not fit the model: {error}") from error
+
+
+def _with_tied(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state with every name of a tied tensor, of which some writers keep one only."""
+    own = model.state_dict(keep_vars=True)
+    stored = {id(tensor): state[name] for name, tensor in own.items() if name in state}
+    tied = {name: stored[id(tensor)] for name, tensor in own.items() if name not in state and id(tensor) in stored}
+    return {**state, **tied}
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

@@ -164,8 +164,7 @@ def _write(out_dir: Path, preset: Preset, trained: _Trained) -> TrainingResult:
         weights=out_dir / WEIGHTS_FILE,
         log=out_dir / LOG_FILE,
     )
-    state = trained.model.state_dict()
-    save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, result.weights)
+    save_tensors(trained.model.state_dict(), result.weights)
     result.log.write_text(json.dumps(_log(preset, trained), indent=2) + "\n", encoding="utf-8")
     content = yaml.safe_dump(_spec(preset, trained.accuracy), sort_keys=False, default_flow_style=None, width=110)
     result.spec.write_text(f"# {preset.title}\n{content}", encoding="utf-8")

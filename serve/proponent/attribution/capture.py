@@ -115,7 +115,8 @@ class CaptureSession:
         """
         if self._outputs is None:
             raise RuntimeError("backward needs a forward before it.")
-        self._check(self._outputs.shape[0])
+        for message in self.problems().values():
+            raise SpecError(message, field="layers")
         deltas = iter(self._deltas(self._outputs, output_gradient))
         anchor = self._outputs.detach().new_empty(self._outputs.shape[0], 0)
         return {
@@ -140,17 +141,27 @@ class CaptureSession:
             for call, delta in zip(calls, found, strict=True)
         ]
 
-    def _check(self, batch: int) -> None:
-        for name, calls in self._calls.items():
-            least = 4 if isinstance(self._modules[name], nn.Conv2d) else 2
-            for call in calls:
-                if call.inputs.shape[0] != batch or call.inputs.ndim < least:
-                    shape = tuple(call.inputs.shape)
-                    message = f"Layer {name!r}: expected inputs with the batch of {batch} first, got {shape}."
-                    raise SpecError(message, field="layers")
-                if call.inputs._version != call.version:
-                    message = f"Layer {name!r}: its inputs were modified in place after it had used them."
-                    raise SpecError(message, field="layers")
+    def problems(self) -> dict[str, str]:
+        """Layers whose inputs in the last forward give no per-example gradients, by name, and why.
+
+        Raises:
+            RuntimeError: If there was no forward.
+        """
+        if self._outputs is None:
+            raise RuntimeError("There was no forward.")
+        batch = self._outputs.shape[0] if self._outputs.ndim else 0
+        found = {name: self._problem(name, batch) for name in self._calls}
+        return {name: why for name, why in found.items() if why is not None}
+
+    def _problem(self, name: str, batch: int) -> str | None:
+        least = 4 if isinstance(self._modules[name], nn.Conv2d) else 2
+        for call in self._calls[name]:
+            if call.inputs.ndim < least or call.inputs.shape[0] != batch:
+                shape = tuple(call.inputs.shape)
+                return f"Layer {name!r}: expected inputs with the batch of {batch} first, got {shape}."
+            if call.inputs._version != call.version:
+                return f"Layer {name!r}: its inputs were modified in place after it had used them."
+        return None
 
     def _hook(self, name: str) -> Callable[..., Tensor | None]:
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:

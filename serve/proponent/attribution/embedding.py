@@ -29,7 +29,7 @@ class EmbeddedRows:
     """Training rows of one batch; all tensors have B rows.
 
     Attributes:
-        phi: [B, K] float32.
+        phi: [B, K], in the precision that it was computed in.
         self_influence: s, [B] float64.
         ihvp_norms: t, [B] float64.
         kept_energy: Share of the whitened gradient's energy that phi keeps, [B] float64 in 0..1.
@@ -102,10 +102,13 @@ class ExactEmbedding(InfluenceEmbedding):
 
 @dataclass(frozen=True)
 class ExactFactors:
-    """All of the inverse Hessian, for rows and norms offline.
+    """All of the inverse Hessian, for rows and norms offline, in float64.
+
+    A small damping multiplies what rounding leaves in directions that the gradients do not have: in single precision
+    that rules ``||H^-1 g||`` from a damping of about 1e-8 of the largest eigenvalue on. So gradients are float64 too.
 
     Attributes:
-        whitening: [P, P] float32, eigenvectors times (eigenvalue + damping)^(-1/2), strongest energy first.
+        whitening: [P, P] float64, eigenvectors times (eigenvalue + damping)^(-1/2), strongest energy first.
         damped: Eigenvalue + damping of each column, [P] float64.
     """
 
@@ -119,12 +122,12 @@ class ExactFactors:
 
     def truncated(self, size: int) -> ExactEmbedding:
         """The embedding by the first ``size`` columns."""
-        return ExactEmbedding(self.layers, self.whitening[:, :size].contiguous())
+        return ExactEmbedding(self.layers, self.whitening[:, :size].float().contiguous())
 
     def rows(self, gradients: LayerGradients, size: int) -> EmbeddedRows:
         """Rows and norms of a batch; the norms use all P coordinates."""
-        full = flat_gradients(gradients) @ self.whitening
-        energy = full.double().square()
+        full = flat_gradients(gradients).double() @ self.whitening
+        energy = full.square()
         total = energy.sum(dim=1)
         kept = energy[:, :size].sum(dim=1) / torch.where(total > 0, total, torch.ones_like(total))
         return EmbeddedRows(
@@ -138,7 +141,7 @@ class ExactFactors:
 def exact_factors(eigenvalues: Tensor, eigenvectors: Tensor, damping: float, layers: Layers) -> ExactFactors:
     """Whitening of an eigen-decomposed Hessian; columns by descending inverse eigenvalue."""
     damped = eigenvalues + damping
-    return ExactFactors(layers, (eigenvectors / damped.sqrt()).float(), damped)
+    return ExactFactors(layers, eigenvectors / damped.sqrt(), damped)
 
 
 def order_by_energy(factors: ExactFactors, energy: Tensor) -> ExactFactors:

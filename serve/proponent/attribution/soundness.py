@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from proponent.attribution.capture import CaptureSession, eager
+from proponent.attribution.functional import call_with
 from proponent.attribution.layer_gradients import LayerGradient, LayerGradients
 from proponent.attribution.layers import Layers, flatten
 from proponent.errors import ProponentError, SpecError
@@ -20,18 +20,39 @@ TOLERANCE = 1e-2
 """Relative; rounding stays far below it, also in half precision."""
 
 
-def misused_layers(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> list[str]:
-    """Layers whose calls do not account for the gradient of their weights: these are also used elsewhere.
+def unsound_layers(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> dict[str, str]:
+    """Layers that hooks get wrong, by name, and why; the gradients of the others are right without them.
 
     Args:
         model: In eval mode.
         layers: The layers to cover.
         inputs: [B, ...].
         output_gradient: Gradient at the outputs, [B, ...], that leaves out no output.
+
+    Raises:
+        SpecError: An example's outputs depend on the batch that it is in, or its gradient is not finite.
     """
-    _, found = _captured(model, layers, inputs, output_gradient)
+    outputs, found = _problems(model, layers, inputs)
+    positions = sorted({0, len(inputs) // 2, len(inputs) - 1}) if len(inputs) > 1 else []
+    for here in (slice(position, position + 1) for position in positions):
+        alone, problems = _alone(model, layers, inputs[here])
+        _check_outputs(alone, outputs[here])
+        found |= {name: why for name, why in problems.items() if name not in found}
+    left = {name: layer for name, layer in layers.items() if name not in found}
+    together = _gradients(model, left, inputs, output_gradient)
+    for here in (slice(position, position + 1) for position in positions):
+        expected = {name: gradient.examples(here) for name, gradient in together.items()}
+        found |= _changed(_gradients(model, left, inputs[here], output_gradient[here]), expected)
+    return found | _misused(model, left, inputs, output_gradient, together)
+
+
+def _misused(
+    model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor, found: LayerGradients
+) -> dict[str, str]:
+    """Layers whose calls do not account for the gradient of their weights."""
     expected = _by_autograd(model, layers, inputs, output_gradient)
-    return [name for name, gradient in found.items() if not _accounts_for(gradient, expected[name])]
+    why = "its weights are also used outside of the layer's own call"
+    return {name: why for name, gradient in found.items() if not _accounts_for(gradient, expected[name])}
 
 
 def _accounts_for(gradient: LayerGradient, expected: Tensor) -> bool:
@@ -39,23 +60,9 @@ def _accounts_for(gradient: LayerGradient, expected: Tensor) -> bool:
     return float((total - expected).norm()) <= TOLERANCE * float(squares.sqrt().sum())
 
 
-def check_examples(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> None:
-    """Compares examples of a batch with themselves alone; see `misused_layers`.
-
-    Raises:
-        SpecError: Outputs or gradients differ by more than `TOLERANCE`; the message names the layer.
-    """
-    outputs, together = _captured(model, layers, inputs, output_gradient)
-    for position in sorted({0, len(inputs) // 2, len(inputs) - 1}) if len(inputs) > 1 else ():
-        here = slice(position, position + 1)
-        alone = _alone(model, layers, inputs[here], output_gradient[here])
-        expected = {name: gradient.examples(here) for name, gradient in together.items()}
-        _check_alone(*alone, outputs[here], expected)
-
-
-def _alone(model: nn.Module, layers: Layers, value: Tensor, output_gradient: Tensor) -> tuple[Tensor, LayerGradients]:
+def _alone(model: nn.Module, layers: Layers, value: Tensor) -> tuple[Tensor, dict[str, str]]:
     try:
-        return _captured(model, layers, value, output_gradient)
+        return _problems(model, layers, value)
     except (ProponentError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the user's code may raise anything
@@ -66,12 +73,15 @@ def _alone(model: nn.Module, layers: Layers, value: Tensor, output_gradient: Ten
         ) from error
 
 
-def _captured(
-    model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor
-) -> tuple[Tensor, LayerGradients]:
+def _problems(model: nn.Module, layers: Layers, inputs: Tensor) -> tuple[Tensor, dict[str, str]]:
     with CaptureSession(model, layers) as session:
-        outputs = session.forward(inputs)
-        return outputs, session.backward(output_gradient)
+        return session.forward(inputs), session.problems()
+
+
+def _gradients(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> LayerGradients:
+    with CaptureSession(model, layers) as session:
+        session.forward(inputs)
+        return session.backward(output_gradient)
 
 
 def _by_autograd(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> dict[str, Tensor]:
@@ -80,7 +90,7 @@ def _by_autograd(model: nn.Module, layers: Layers, inputs: Tensor, output_gradie
     with torch.inference_mode(False), torch.enable_grad(), eager():
         parameters = dict(model.named_parameters())
         leaves = {name: parameters[name].detach().clone().requires_grad_() for name in names}
-        outputs = functional_call(model, leaves, (inputs,))
+        outputs = call_with(model, leaves, inputs)
         found: tuple[Tensor | None, ...] = (None,) * len(names)
         if outputs.requires_grad:
             seed = output_gradient.to(outputs)
@@ -89,24 +99,27 @@ def _by_autograd(model: nn.Module, layers: Layers, inputs: Tensor, output_gradie
     return {name: flatten(layer, gradients) for name, layer in layers.items()}
 
 
-def _check_alone(outputs: Tensor, found: LayerGradients, expected_outputs: Tensor, expected: LayerGradients) -> None:
-    error, size = float((outputs - expected_outputs).abs().max()), float(expected_outputs.abs().max())
+def _check_outputs(outputs: Tensor, expected: Tensor) -> None:
+    error, size = float((outputs - expected).abs().max()), float(expected.abs().max())
     if not error <= TOLERANCE * max(size, TOLERANCE):
         raise SpecError(
             f"the model's outputs for an example change by {error:.3g} with the batch that it is in (largest output "
             f"{size:.3g}): normalisation over the batch, or something random? Each example needs outputs of its own",
             field="model",
         )
+
+
+def _changed(found: LayerGradients, expected: LayerGradients) -> dict[str, str]:
+    """Layers at which one example's gradient is another in a batch than alone."""
     squares = {name: gradient.sum_and_squares()[1] for name, gradient in expected.items()}
-    whole = float(torch.stack(list(squares.values())).sum().sqrt())
     for name, square in squares.items():
         if not bool(square.isfinite().all()):
             raise SpecError(f"layer {name!r}: the gradient of an example is not finite", field="model")
-    for name, gradient in found.items():
-        error = float((gradient.dense() - expected[name].dense()).norm())
-        if not error <= TOLERANCE * whole:
-            raise SpecError(
-                f"layer {name!r}: the gradient of an example changes by {error:.3g} of {whole:.3g} with the batch "
-                "that it is in: the first dimension of the layer's inputs must be the batch",
-                field="curvature.layers",
-            )
+    whole = float(torch.stack(list(squares.values())).sum().sqrt()) if squares else 0.0
+    errors = {name: float((gradient.dense() - expected[name].dense()).norm()) for name, gradient in found.items()}
+    why = "the first dimension of the layer's inputs must be the batch"
+    return {
+        name: f"the gradient of an example changes by {error:.3g} of {whole:.3g} with the batch that it is in: {why}"
+        for name, error in errors.items()
+        if not error <= TOLERANCE * whole
+    }

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from proponent.attribution.agreement import pearson, roc_auc, spearman, top_overlap
@@ -28,6 +27,7 @@ from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.results import Measure
 from proponent.spec import ModelSpec
+from proponent.tensor_file import save_tensors
 
 TOP = 10
 ENOUGH_SUBSETS = 32
@@ -184,7 +184,7 @@ def label_noise(opened: Opened, options: AuditOptions, progress: StageProgress) 
     with tempfile.TemporaryDirectory(prefix="proponent-audit-") as work:
         weights = Path(work) / "noisy.safetensors"
         for model in progress.track("retrain on flipped labels", _trained(noisy), 1):
-            save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
+            save_tensors(model.state_dict(), weights)
         noisy = noisy.model_copy(update={"weights": str(weights), "expected_accuracy": 0.0})
         bundle = rebuild(noisy, Store(Path(work) / "store"), RebuildOptions(quiet=True))
         entries = list(Catalog.open(bundle / "catalog.sqlite"))

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from proponent.attribution.agreement import spearman, top_overlap
 from proponent.attribution.capture import eager
+from proponent.attribution.functional import call_with
 from proponent.attribution.layer_gradients import LayerGradients, flat_gradients
 from proponent.attribution.layers import num_parameters
 from proponent.attribution.whitening import Whitening, whiten
@@ -89,7 +89,7 @@ def _squared_norm(classifier: Classifier, value: Tensor, output_gradient: Tensor
     model, frozen = classifier.model, classifier.spec.curvature.explains_frozen
     parameters = {n: p.detach().requires_grad_() for n, p in model.named_parameters() if frozen or p.requires_grad}
     with torch.enable_grad(), eager():
-        outputs = functional_call(model, parameters, value[None])
+        outputs = call_with(model, parameters, value[None])
     found = torch.autograd.grad(outputs, list(parameters.values()), output_gradient[None], allow_unused=True)
     norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in found if gradient is not None]
     return torch.stack(norms).square().sum()

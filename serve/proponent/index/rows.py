@@ -104,7 +104,7 @@ def _container_header(count: int, size: int) -> bytes:
 
 def write_scales(path: Path, scales: RowScales) -> None:
     """Writes the row scales as safetensors."""
-    save_tensors({name: value.contiguous() for name, value in vars(scales).items()}, path)
+    save_tensors(vars(scales), path)
 
 
 def read_scales(path: Path) -> RowScales:

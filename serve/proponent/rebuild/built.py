@@ -136,18 +136,14 @@ def write_files(directory: Path, built: Built, found: Survey, progress: StagePro
     write: dict[str, Callable[[Path], object]] = {
         files.ROWS: lambda path: write_rows(path, unit_rows(built.stages.workspace, built.shards), embedding.size),
         files.SCALES: lambda path: write_scales(path, built.scales),
-        files.FACTORS: lambda path: save_tensors(_on_cpu(embedding.tensors()), path),
+        files.FACTORS: lambda path: save_tensors(embedding.tensors(), path),
         files.SPEC: lambda path: path.write_text(dump_spec(classifier.spec), encoding="utf-8"),
-        files.WEIGHTS: lambda path: save_tensors(_on_cpu(classifier.model.state_dict()), path),
+        files.WEIGHTS: lambda path: save_tensors(classifier.model.state_dict(), path),
         files.CATALOG: lambda path: write_catalog(path, _entries(built.stages.data, built.scales, found)),
     }
     for name in progress.track("write bundle", write, len(write)):
         write[name](directory / name)
         fault_point(f"bundle.written:{name}")
-
-
-def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 def _entries(data: TrainingSet, scales: RowScales, found: Survey) -> Iterator[CatalogEntry]:

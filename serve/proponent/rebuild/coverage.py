@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.layers import Layers, frozen_parameters, uncovered
-from proponent.attribution.soundness import check_examples, misused_layers
+from proponent.attribution.soundness import unsound_layers
 from proponent.classifier import Classifier, users_model
 from proponent.errors import SpecError
 from proponent.rebuild.training_set import TrainingSet
@@ -61,15 +61,11 @@ def _sound(classifier: Classifier, layers: Layers, inputs: Tensor) -> Layers:
         outputs = model(inputs)
     if not isinstance(outputs, Tensor) or not bool(outputs.isfinite().all()):
         return layers  # the survey refuses that, and says more about it
-    gradient = _any_gradient(outputs)
-    check_examples(model, layers, inputs, gradient)
-    misused = misused_layers(model, layers, inputs, gradient)
-    sound = {name: shape for name, shape in layers.items() if name not in misused}
-    if misused and (classifier.spec.curvature.layers is not None or not sound):
-        raise SpecError(
-            f"layer {misused[0]!r} cannot be covered: its weights are also used outside of the layer's own call",
-            field="curvature.layers",
-        )
+    unsound = unsound_layers(model, layers, inputs, _any_gradient(outputs))
+    sound = {name: shape for name, shape in layers.items() if name not in unsound}
+    if unsound and (classifier.spec.curvature.layers is not None or not sound):
+        name, why = next(iter(unsound.items()))
+        raise SpecError(f"layer {name!r} cannot be covered: {why}", field="curvature.layers")
     return sound
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from proponent.attribution.embedding import (
     size_for_energy,
 )
 from proponent.attribution.layers import num_parameters
+from proponent.attribution.precision import in_double
 from proponent.rebuild.rows_stage import embed_rows, scaled_gradients
 from proponent.rebuild.stages import Stages
 
@@ -22,10 +25,11 @@ def rebuild_exact(stages: Stages) -> tuple[ExactEmbedding, list[str]]:
     """Runs all stages of exact curvature; returns the embedding and the names of the row shards."""
     eigenvalues, eigenvectors = _spectrum(stages)
     damping = float(stages.classifier.spec.curvature.damping or 0.0)
-    check_positive(eigenvalues, damping)
+    check_positive(eigenvalues, damping, stages.classifier.spec.weight_decay)
     whole = exact_factors(eigenvalues, eigenvectors, damping, stages.layers).to(stages.classifier.device)
-    factors, size = _by_energy(stages, whole)
-    shards = embed_rows(stages, lambda gradients: factors.rows(gradients, size))
+    double = replace(stages, classifier=replace(stages.classifier, model=in_double(stages.classifier.model)))
+    factors, size = _by_energy(double, whole)
+    shards = embed_rows(double, lambda gradients: factors.rows(gradients, size))
     return factors.truncated(size), shards
 
 

@@ -58,7 +58,7 @@ def example_bytes(classifier: Classifier, layers: Layers, inputs: Tensor) -> int
     # Kept for the backward: inputs, outputs, and about as much by layers that are not covered.
     activations = 3 * sum(use.inputs.numel() + use.deltas.numel() for g in gradients.values() for use in g.uses)
     if classifier.spec.curvature.kind == "exact":
-        return FLOAT * (activations * (1 if len(layers) == 1 else 2 * COLUMNS) + 6 * num_parameters(layers))
+        return DOUBLE * (activations * (1 if len(layers) == 1 else 2 * COLUMNS) + 6 * num_parameters(layers))
     return FLOAT * (activations + max(_numbers(layers[name], gradient) for name, gradient in gradients.items()))
 
 

@@ -59,7 +59,7 @@ class Workspace:
     def save(self, stage: str, tensors: Mapping[str, Tensor]) -> None:
         """Finishes a stage."""
         temporary = self._path(f".{stage}")
-        save_tensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
+        save_tensors(tensors, temporary)
         flush(temporary)
         fault_point(f"stage.written:{stage}")
         os.replace(temporary, self._path(stage))

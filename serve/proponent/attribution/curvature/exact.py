@@ -6,19 +6,18 @@ Rows and columns follow the parameter order of `proponent.attribution.layers`, s
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, vjp, vmap
 
-from proponent.attribution.capture import CaptureSession
+from proponent.attribution.capture import CaptureSession, eager
 from proponent.attribution.curvature.fisher import fisher_gradients
 from proponent.attribution.functional import Batch, current_parameters, outputs_function, summed_loss
 from proponent.attribution.layer_gradients import flat_gradients
 from proponent.attribution.layers import Layers, num_parameters
 from proponent.attribution.losses import Loss
+from proponent.attribution.precision import exact_of_users_model, in_double
 from proponent.errors import CurvatureError
 
 Progress = Callable[[int], None]
@@ -26,6 +25,10 @@ Progress = Callable[[int], None]
 
 _COLUMNS_AT_ONCE = 64
 _RELATIVE_FLOOR = 1e-10
+_STEP = 1e-8
+_DIRECTIONS = 3
+_TOLERANCE = 1e-2
+"""Of a product with the Hessian, against a difference of gradients."""
 
 
 def exact_hessian(
@@ -43,7 +46,7 @@ def exact_hessian(
 
     If the outputs are those of one covered Linear, the Hessian is ``sum_i S_i (x) a_i a_i^T`` with S the
     output Hessian, computed for half of the class pairs (batches of several hundred run best). Any other model
-    is differentiated twice by torch.func, 64 columns at a time.
+    is differentiated twice, 64 columns at a time. All of it is computed in float64.
 
     Args:
         model: In eval mode.
@@ -59,18 +62,24 @@ def exact_hessian(
         ``[P, P]`` float64, symmetric, on the model's device.
 
     Raises:
-        CurvatureError: If P is too large or the batches do not hold N examples.
+        CurvatureError: If P is too large, the batches do not hold N examples, or the model's second derivative is
+            not that of its gradient.
+        SpecError: If the model does not run in float64 or fails when it is differentiated twice.
     """
-    outputs = outputs_function(model, layers, torch.float64)
+    double = in_double(model)
+    function = outputs_function(model, layers, torch.float64)
     theta = current_parameters(model, layers, torch.float64)
 
     def add(total: Tensor, batch: Batch) -> None:
-        features = _affine_features(model, layers, batch[0])
-        if features is None:
-            _add_hessian(total, grad(summed_loss(outputs, loss, batch)), theta)
-        else:
-            hessians = loss.output_hessian(outputs(theta, batch[0]), batch[1])
-            _add_structured(total, hessians, features)
+        with exact_of_users_model():
+            outputs, features = _affine_features(double, layers, batch[0])
+            if features is None:
+                first = not bool(total.any())
+                _add_hessian(total, summed_loss(function, loss, batch), theta)
+                if first:
+                    _check_products(total, summed_loss(function, loss, batch), theta)
+            else:
+                _add_structured(total, loss.output_hessian(outputs, batch[1]), features)
 
     total, count = _sum_over(batches, add, model, layers, max_params, progress)
     return _finish(total, count, num_examples, weight_decay)
@@ -88,12 +97,11 @@ def dense_ggn(
     progress: Progress | None = None,
 ) -> Tensor:
     """``(1/N) sum_i J_i^T H_out,i J_i + wd I``, the generalised Gauss-Newton matrix; see `exact_hessian`."""
-    double = copy.deepcopy(model).double()
+    double = in_double(model)
 
     def add(total: Tensor, batch: Batch) -> None:
         inputs, labels, ids = batch
-        inputs = inputs.double() if inputs.is_floating_point() else inputs
-        with CaptureSession(double, layers) as session:
+        with exact_of_users_model(), CaptureSession(double, layers) as session:
             outputs = session.forward(inputs)
             for gradients in fisher_gradients(session, loss, outputs, labels, ids, kind="ggn"):
                 rows = flat_gradients(gradients)
@@ -116,25 +124,35 @@ def eigendecompose(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return eigenvalues, eigenvectors
 
 
-def check_positive(eigenvalues: Tensor, damping: float = 0.0) -> None:
+def check_positive(eigenvalues: Tensor, damping: float = 0.0, weight_decay: float = 0.0) -> None:
     """Refuse curvature whose damped inverse would be meaningless.
 
     Args:
         eigenvalues: ``[P]``.
         damping: What is added to each.
+        weight_decay: What they hold already, for the message.
 
     Raises:
         CurvatureError: If the smallest plus damping is not above 1e-10 times the largest.
     """
     smallest, largest = float(eigenvalues.min()), float(eigenvalues.max())
-    if smallest + damping > _RELATIVE_FLOOR * max(largest, 0.0):
+    floor = _RELATIVE_FLOOR * max(largest, 0.0)
+    if smallest + damping > floor:
         return
-    kind = "indefinite" if smallest < -_RELATIVE_FLOOR * max(largest, 0.0) else "singular"
+    if smallest < -floor:
+        kind, advice = "indefinite", "Set weight_decay or damping > 0 so that all eigenvalues are positive."
+    elif damping + weight_decay > 0:
+        kind = "ill-conditioned"
+        advice = (
+            f"Scale the inputs (they make the largest), or set damping to {floor:.1g} or more: beyond a ratio of "
+            f"{1 / _RELATIVE_FLOOR:.0e} rounding rules the inverse."
+        )
+    else:
+        kind, advice = "singular", "Set weight_decay or damping > 0 so that all eigenvalues are positive."
     message = (
-        f"The Hessian is {kind}: smallest eigenvalue {smallest:.6g}, largest {largest:.6g}, "
-        f"damping {damping:.6g}. Set weight_decay or damping > 0 so that all eigenvalues are positive."
+        f"The Hessian is {kind}: smallest eigenvalue {smallest:.6g}, largest {largest:.6g}, damping {damping:.6g}. "
     )
-    raise CurvatureError(message, field="damping")
+    raise CurvatureError(message + advice, field="damping")
 
 
 def _sum_over(
@@ -178,14 +196,48 @@ def _mirror_upper(matrix: Tensor, block: int = 512) -> Tensor:
     return matrix
 
 
-def _add_hessian(total: Tensor, gradient: Callable[[Tensor], Tensor], theta: Tensor) -> None:
+def _add_hessian(total: Tensor, value: Callable[[Tensor], Tensor], theta: Tensor) -> None:
     """Add the Jacobian of the gradient, by reverse mode over chunks of unit vectors."""
-    pullback = vjp(gradient, theta)[1]
-    for start in range(0, len(theta), _COLUMNS_AT_ONCE):
+    leaf, gradient = _gradient(value, theta)
+    for start in range(0, len(theta) if gradient.requires_grad else 0, _COLUMNS_AT_ONCE):
         rows = range(start, min(start + _COLUMNS_AT_ONCE, len(theta)))
         units = theta.new_zeros(len(rows), len(theta))
         units[torch.arange(len(rows)), torch.tensor(rows)] = 1.0
-        total[start : start + len(rows)] += vmap(pullback)(units)[0]
+        (found,) = torch.autograd.grad(
+            gradient, leaf, units, retain_graph=True, is_grads_batched=True, materialize_grads=True
+        )
+        total[start : start + len(rows)] += found
+
+
+def _gradient(value: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[Tensor, Tensor]:
+    """A leaf at theta and the gradient there, which can be differentiated by it."""
+    with torch.inference_mode(False), torch.enable_grad(), eager():
+        leaf = theta.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(value(leaf), leaf, create_graph=True, materialize_grads=True)
+    return leaf, gradient
+
+
+def _check_products(hessian: Tensor, value: Callable[[Tensor], Tensor], theta: Tensor) -> None:
+    """Refuses functions that are differentiable once: autograd takes what they return for a constant.
+
+    One of a few directions has to do: a step across a kink of the model changes its gradient by a jump.
+    """
+    generator = torch.Generator().manual_seed(0)
+    steps = (torch.randn(len(theta), generator=generator, dtype=theta.dtype) * _STEP for _ in range(_DIRECTIONS))
+    if not any(_is_product(hessian, value, theta, step.to(theta.device)) for step in steps):
+        raise CurvatureError(
+            "The model's second derivative by autograd is not that of its gradient: a function that can be "
+            "differentiated once only? Use curvature.kind ekfac, or name later layers in curvature.layers.",
+            field="curvature.kind",
+        )
+
+
+def _is_product(hessian: Tensor, value: Callable[[Tensor], Tensor], theta: Tensor, step: Tensor) -> bool:
+    above, below = (_gradient(value, theta + sign * step)[1].detach() for sign in (0.5, -0.5))
+    expected, found = above - below, hessian @ step
+    size = float(torch.maximum(found.norm(), expected.norm()))
+    rounding = _RELATIVE_FLOOR * float(above.norm())
+    return float((found - expected).norm()) <= _TOLERANCE * size + rounding
 
 
 def _add_structured(total: Tensor, hessians: Tensor, features: Tensor) -> None:
@@ -198,11 +250,9 @@ def _add_structured(total: Tensor, hessians: Tensor, features: Tensor) -> None:
             blocks[row, :, column, :].addmm_(weighted.T, features)
 
 
-def _affine_features(model: nn.Module, layers: Layers, inputs: Tensor) -> Tensor | None:
-    """Inputs ``[B, i]`` of the one covered Linear if the model's outputs are its outputs, else None."""
-    if len(layers) != 1:
-        return None
-    (shape,) = layers.values()
+def _affine_features(model: nn.Module, layers: Layers, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The outputs, and the inputs ``[B, i]`` of the one covered Linear if these are its outputs, else None."""
+    shape = next(iter(layers.values()))
     module = model.get_submodule(shape.name)
     calls: list[tuple[Tensor, Tensor, int]] = []
 
@@ -212,14 +262,15 @@ def _affine_features(model: nn.Module, layers: Layers, inputs: Tensor) -> Tensor
 
     handle = module.register_forward_hook(record, prepend=True, with_kwargs=True)
     try:
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), eager():
             outputs = model(inputs)
     finally:
         handle.remove()
-    if not isinstance(module, nn.Linear) or len(calls) != 1 or not _is_same(outputs, *calls[0][1:]):
-        return None
+    single = len(layers) == 1 and isinstance(module, nn.Linear) and len(calls) == 1
+    if not single or not _is_same(outputs, *calls[0][1:]):
+        return outputs, None
     rows = calls[0][0].double()[:, : shape.inputs - shape.has_bias]
-    return torch.nn.functional.pad(rows, (0, 1), value=1.0) if shape.has_bias else rows
+    return outputs, torch.nn.functional.pad(rows, (0, 1), value=1.0) if shape.has_bias else rows
 
 
 def _is_same(outputs: Tensor, layer_outputs: Tensor, version: int) -> bool:

@@ -23,6 +23,7 @@ class CrossEntropy(Loss):
 
     def check_outputs(self, outputs: Tensor) -> None:
         """Two outputs or more."""
+        super().check_outputs(outputs)
         if is_single(outputs):
             raise SpecError(
                 f"Loss {self.name} needs one output for each class, got outputs of shape {list(outputs.shape)}.",
@@ -98,6 +99,7 @@ class BinaryCrossEntropy(Loss):
 
     def check_outputs(self, outputs: Tensor) -> None:
         """One output."""
+        super().check_outputs(outputs)
         _single(outputs)
 
     def per_example(self, outputs: Tensor, labels: Tensor) -> Tensor:

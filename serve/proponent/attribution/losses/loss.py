@@ -24,6 +24,14 @@ class Loss(ABC):
         """Raises SpecError where the loss is for other outputs than a model's ``outputs``."""
         if outputs.ndim == 0:
             raise SpecError("The model must return outputs for each example, got a single number.", field="model")
+        if outputs.ndim > 2:
+            raise SpecError(
+                f"The model must return one row of outputs for each example, [B, C], got {list(outputs.shape)}: "
+                "flatten the other dimensions, or average over them.",
+                field="model",
+            )
+        if not outputs.is_floating_point():
+            raise SpecError(f"The model must return floating-point outputs, got {outputs.dtype}.", field="model")
 
     @abstractmethod
     def per_example(self, outputs: Tensor, labels: Tensor) -> Tensor:
