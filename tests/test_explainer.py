@@ -276,7 +276,7 @@ def test_asking_for_more_than_there_are_is_noticed(explainer: Explainer) -> None
 
 def test_layers_left_out_are_noticed_with_their_share(uncovered: Explainer) -> None:
     notice = codes(one(uncovered, tiny.inputs(1)[0]))[NoticeCode.LAYERS_UNCOVERED]
-    assert (notice.count, notice.message) == (2, "8.08% of the model's parameters are not covered")
+    assert (notice.count, notice.message) == (2, "8.08% of the model's trained parameters are not covered")
 
 
 def distances(explainer: Explainer, values: Sequence[Tensor], labels: Sequence[int]) -> Tensor:
