@@ -41,15 +41,16 @@ class Offload:
         """
         if size <= INLINE_BYTES:
             return function(*values, **named)
-        async with self._starting:
-            if self._pool is None:
-                self._pool = await asyncio.to_thread(_started)
-            pool = self._pool
         try:
+            async with self._starting:
+                pool = self._pool = await self._running()
             return await asyncio.wrap_future(pool.submit(function, *values, **named))
         except BrokenProcessPool:
-            self._pool = None if self._pool is pool else self._pool
+            self._pool = None
             raise UnavailableError("the process that reads large bodies died; it starts again") from None
+
+    async def _running(self) -> ProcessPoolExecutor:
+        return await asyncio.to_thread(_started) if self._pool is None else self._pool
 
     def close(self) -> None:
         """Ends the other process."""
