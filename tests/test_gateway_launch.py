@@ -19,8 +19,9 @@ def test_everything_listens_on_the_loopback_and_urls_are_refused(tmp_path: Path)
     write_config(layout, free_ports(), Capacity(queue_size=9, request_bytes=1, response_bytes=2, threads=1))
     values = dict(line.split("=", 1) for line in layout.config.read_text().splitlines())
     addresses = [value for key, value in values.items() if key.endswith("address")]
-    assert len(addresses) == 5 and all("127.0.0.1" in address for address in addresses)
+    assert len(addresses) == 4 and all("127.0.0.1" in address for address in addresses)
     assert len({value for key, value in values.items() if key.endswith("port")}) == 2
+    assert (values["disable_token_authorization"], values["enable_metrics_api"]) == ("false", "false")
     assert values["allowed_urls"].startswith(f"file://{tmp_path}") and values["job_queue_size"] == "9"
 
 

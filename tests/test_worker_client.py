@@ -69,7 +69,7 @@ async def rig(directory: Path) -> AsyncIterator[Rig]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     office = TicketOffice.create(directory / "lifeline", 4)
-    await client.connect(f"127.0.0.1:{port}", office)
+    await client.connect(f"127.0.0.1:{port}", "key", office)
     made = Rig(directory, upstream, client, Board.open(directory / "lifeline"))
     try:
         yield made

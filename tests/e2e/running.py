@@ -31,6 +31,7 @@ class RunningGateway:
     def __init__(self, store: Path, log: Path, *options: str, **environment: str) -> None:
         self.grpc_address = f"127.0.0.1:{free_port()}"
         self.http_url = f"http://127.0.0.1:{free_port()}"
+        self.store = store
         self.log = log
         self.temporary = Path(tempfile.mkdtemp(prefix="gateway-"))
         command = [sys.executable, "-m", "proponent.cli", "serve", str(store), "--grpc-address", self.grpc_address]

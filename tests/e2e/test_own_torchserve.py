@@ -72,30 +72,33 @@ async def _ask(layout: Layout) -> Answers:
         await _register(torchserve, layout)
         lines = layout.config.read_text().splitlines()
         base = dict(line.split("=", 1) for line in lines)["inference_address"]
-        async with httpx.AsyncClient(base_url=base, timeout=60, trust_env=False) as http:
+        headers = {"Authorization": f"Bearer {torchserve.keys.inference}"}
+        async with httpx.AsyncClient(base_url=base, headers=headers, timeout=60, trust_env=False) as http:
             replies = [
                 {name: await http.post(f"/{path}/{MODEL}", **body) for name, body in BODIES.items()}
                 for path in ("predictions", "explanations")
             ]
-        return Answers(*replies, await _ask_rpc(torchserve.grpc_address))
+        return Answers(*replies, await _ask_rpc(torchserve.grpc_address, torchserve.keys.inference))
     finally:
         await torchserve.stop(8)
 
 
 async def _register(torchserve: TorchServe, layout: Layout) -> None:
     (archive,) = layout.model_store.iterdir()
+    await torchserve.listening(60)
     async with torchserve.management() as management, asyncio.timeout(120):
-        await torchserve.listening(management, 60)
         await management.register(archive.name)
         while not ready_pids(await management.workers(MODEL, archive.name.removeprefix(f"{MODEL}-"))):
             await asyncio.sleep(0.2)
 
 
-async def _ask_rpc(address: str) -> WorkerReply:
+async def _ask_rpc(address: str, key: str) -> WorkerReply:
     asked = WorkerRequest(explain=pb.ExplainRequest(encoded_image=GOOD, top_k=1, measures=[1]))
     async with grpc.aio.insecure_channel(address) as channel:
         message = PredictionsRequest(model_name=MODEL, input={"data": asked.SerializeToString()})
-        reply = await InferenceAPIsServiceStub(channel).Predictions(message, timeout=60)
+        reply = await InferenceAPIsServiceStub(channel).Predictions(
+            message, timeout=60, metadata=(("authorization", f"Bearer {key}"),)
+        )
     return WorkerReply.FromString(reply.prediction)
 
 

@@ -1,7 +1,9 @@
 """What TorchServe loads for a model: a no-archive directory with the handler and the path of the bundle.
 
 ``python -m proponent.gateway.archive STORE MODEL OUT`` writes one for a TorchServe of your own, with OUT as its
-model store; ``proponent`` must be installed where its workers run, and the bundle must stay where it is.
+model store; ``proponent`` must be installed where its workers run, and the bundle must stay where it is. Such a
+TorchServe answers whoever has its keys, thumbnails and sources of training examples included: the permissions of
+callers are the gateway's.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """How TorchServe is started: ports, configuration, logging, command line and environment.
 
-Everything is private: free ports on the loopback, a directory of its own for sockets, files and logs.
+Everything is private: a directory of its own for sockets, files and logs, and free ports on the loopback, which
+answer nobody without the keys that TorchServe draws at each start and writes into that directory.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -20,6 +22,8 @@ from proponent.errors import NotFoundError
 from proponent.gateway.settings import MEBIBYTE, Settings
 
 LOOPBACK = "127.0.0.1"
+# TorchServe's keys live as long as its process: only this user can read them, and every start draws new ones.
+_KEY_LIFETIME_MIN = 100 * 366 * 24 * 60
 _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="ERROR">
   <Appenders>{appenders}
@@ -73,6 +77,11 @@ class Layout:
         return self.root / "log4j2.xml"
 
     @property
+    def key_file(self) -> Path:
+        """TorchServe's keys, as it writes them into its working directory."""
+        return self.root / "key_file.json"
+
+    @property
     def worker_log(self) -> Path:
         """What the workers print."""
         return self.root / "worker.log"
@@ -98,13 +107,26 @@ class Layout:
 
 @dataclass(frozen=True)
 class Ports:
-    """TorchServe's five ports, all on the loopback."""
+    """TorchServe's four ports, all on the loopback."""
 
     inference: int
     management: int
-    metrics: int
     grpc_inference: int
     grpc_management: int
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What TorchServe asks of its callers, by HTTP and by gRPC."""
+
+    inference: str
+    management: str
+
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        """Those of the TorchServe that runs in a layout."""
+        keys = json.loads(layout.key_file.read_text(encoding="utf-8"))
+        return cls(keys["inference"]["key"], keys["management"]["key"])
 
 
 @dataclass(frozen=True)
@@ -128,27 +150,28 @@ class Capacity:
 
 
 def free_ports() -> Ports:
-    """Five different ports that are free at this moment."""
+    """Four different ports that are free at this moment."""
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(5)]
+        sockets = [stack.enter_context(socket.socket()) for _ in range(4)]
         for each in sockets:
             each.bind((LOOPBACK, 0))
         return Ports(*(each.getsockname()[1] for each in sockets))
 
 
 def write_config(layout: Layout, ports: Ports, capacity: Capacity) -> None:
-    """Writes config.properties; token keys are off because nothing but the gateway reaches these ports."""
+    """Writes config.properties; who has no key reaches no prediction, no model and no figure."""
     values = {
         "inference_address": f"http://{LOOPBACK}:{ports.inference}",
         "management_address": f"http://{LOOPBACK}:{ports.management}",
-        "metrics_address": f"http://{LOOPBACK}:{ports.metrics}",
         "grpc_inference_address": LOOPBACK,
         "grpc_management_address": LOOPBACK,
         "grpc_inference_port": ports.grpc_inference,
         "grpc_management_port": ports.grpc_management,
         "model_store": layout.model_store,
         "allowed_urls": f"file://{layout.model_store}/.*",
-        "disable_token_authorization": "true",
+        "disable_token_authorization": "false",
+        "token_expiration_min": _KEY_LIFETIME_MIN,
+        "enable_metrics_api": "false",
         "enable_model_api": "true",
         "disable_system_metrics": "true",
         "enable_envvars_config": "false",

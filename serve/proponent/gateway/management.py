@@ -28,8 +28,9 @@ class WorkerStatus:
 class Management:
     """Client of the management API; every failure is an UnavailableError."""
 
-    def __init__(self, base_url: str, timeout_s: float = 10.0) -> None:
-        self._client = httpx.AsyncClient(base_url=base_url, timeout=timeout_s, trust_env=False)
+    def __init__(self, base_url: str, key: str, timeout_s: float = 10.0) -> None:
+        headers = {"Authorization": f"Bearer {key}"}
+        self._client = httpx.AsyncClient(base_url=base_url, headers=headers, timeout=timeout_s, trust_env=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,14 +56,6 @@ class Management:
         """The workers of a registered version."""
         described = await self._call("GET", f"/models/{model}/{version}")
         return [WorkerStatus(str(w["id"]), int(w["pid"]), str(w["status"])) for w in described[0]["workers"]]
-
-    async def answers(self) -> bool:
-        """Whether TorchServe listens."""
-        try:
-            await self._call("GET", "/models")
-        except UnavailableError:
-            return False
-        return True
 
     async def _call(self, method: str, path: str, params: dict[str, str] | None = None) -> Any:
         try:

@@ -122,9 +122,9 @@ class Supervisor:
         """One life of TorchServe."""
         torchserve = await TorchServe.start(layout, Capacity.of(self._settings))
         try:
+            await torchserve.listening(self._settings.start_timeout_s)
             async with torchserve.management() as management:
-                await torchserve.listening(management, self._settings.start_timeout_s)
-                await self._worker.connect(torchserve.grpc_address, self._tickets)
+                await self._worker.connect(torchserve.grpc_address, torchserve.keys.inference, self._tickets)
                 for watched in self._watched.values():
                     await management.register(watched.archive.path.name)
                     watched.reset()

@@ -12,11 +12,23 @@ from typing import Self
 
 from proponent.errors import UnavailableError
 from proponent.gateway import leash
-from proponent.gateway.launch import LOOPBACK, Capacity, Layout, Ports, command, environment, free_ports, write_config
+from proponent.gateway.launch import (
+    LOOPBACK,
+    Capacity,
+    Keys,
+    Layout,
+    Ports,
+    command,
+    environment,
+    free_ports,
+    write_config,
+)
 from proponent.gateway.management import Management
 
 _KILL_WAIT_S = 5.0
 _POLL_S = 0.1
+# Java prints this once all of its ports are its own.
+_STARTED = "Model server started."
 
 
 class TorchServe:
@@ -25,12 +37,14 @@ class TorchServe:
     Args:
         process: The leash; its exit is TorchServe's exit.
         group: Process group of Java and the workers.
+        layout: Its files.
         ports: Where it listens.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, group: int, ports: Ports) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, group: int, layout: Layout, ports: Ports) -> None:
         self._process = process
         self._group = group
+        self._layout = layout
         self._ports = ports
 
     @classmethod
@@ -46,7 +60,7 @@ class TorchServe:
             process = await _leashed(layout, environment(layout, capacity.threads))
         except OSError as error:
             raise UnavailableError(f"TorchServe could not be started: {error}") from error
-        return cls(process, await _group_of(process), ports)
+        return cls(process, await _group_of(process), layout, ports)
 
     @property
     def grpc_address(self) -> str:
@@ -58,19 +72,24 @@ class TorchServe:
         """Whether it is gone."""
         return self._process.returncode is not None
 
-    def management(self) -> Management:
-        """A new client of its management API."""
-        return Management(f"http://{LOOPBACK}:{self._ports.management}")
+    @property
+    def keys(self) -> Keys:
+        """What it asks of its callers; there from when it listens."""
+        return Keys.of(self._layout)
 
-    async def listening(self, management: Management, timeout_s: float) -> None:
-        """Waits until it answers.
+    def management(self) -> Management:
+        """A new client of its management API; only for one that listens."""
+        return Management(f"http://{LOOPBACK}:{self._ports.management}", self.keys.management)
+
+    async def listening(self, timeout_s: float) -> None:
+        """Waits until it says that it listens: whatever answered on its ports before would be somebody else.
 
         Raises:
-            UnavailableError: It ended or did not answer in time.
+            UnavailableError: It ended or did not listen in time.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                while not await management.answers():
+                while _STARTED not in self._layout.java_log.read_text(encoding="utf-8", errors="replace"):
                     if self.ended:
                         raise UnavailableError("TorchServe ended while it started", reason="WORKER_STARTING")
                     await asyncio.sleep(_POLL_S)

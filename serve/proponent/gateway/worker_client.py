@@ -57,12 +57,14 @@ class WorkerClient:
         self._overdue_s = overdue_s
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
+        self._metadata: tuple[tuple[str, str], ...] = ()
         self._tickets: TicketOffice | None = None
         self._followed: set[asyncio.Task[WorkerReply]] = set()
 
-    async def connect(self, address: str, tickets: TicketOffice) -> None:
-        """Talks to another address from now on."""
+    async def connect(self, address: str, key: str, tickets: TicketOffice) -> None:
+        """Talks to another address, which asks for a key, from now on."""
         await self.close()
+        self._metadata = (("authorization", f"Bearer {key}"),)
         self._channel = grpc.aio.insecure_channel(address, options=self._options)
         self._stub = InferenceAPIsServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._tickets = tickets
@@ -153,7 +155,7 @@ class WorkerClient:
                 input={"data": request.SerializeToString()},
             )
             try:
-                answer = await self._stub.Predictions(message, timeout=timeout_s)
+                answer = await self._stub.Predictions(message, timeout=timeout_s, metadata=self._metadata)
             except grpc.aio.AioRpcError as error:
                 raise _translated(deployment.model, error, timeout_s) from error
             except grpc.aio.UsageError as error:

@@ -1,0 +1,106 @@
+"""The gateway shows TorchServe its keys: with every inference over gRPC, with every call of its management."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import uvicorn
+from fastapi import FastAPI, Request
+
+from gateway_fakes import manifest
+from proponent.gateway.deployment import Contents, Deployment
+from proponent.gateway.http_listener import HttpServer
+from proponent.gateway.launch import Keys, Layout
+from proponent.gateway.management import Management
+from proponent.gateway.worker_client import WorkerClient
+from proponent.lifeline import TicketOffice
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.inference_pb2 import PredictionResponse, PredictionsRequest
+from proponent.v1.inference_pb2_grpc import (
+    InferenceAPIsServiceServicer,
+    add_InferenceAPIsServiceServicer_to_server,
+)
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+
+# As TorchServe 0.12 writes it.
+KEY_FILE = {
+    "management": {"key": "qz0wYVbP", "expiration time": "2126-12-02T15:04:05.6Z"},
+    "inference": {"key": "Ld-2_mGk", "expiration time": "2126-12-02T15:04:05.6Z"},
+    "API": {"key": "1UJbW8Rm"},
+}
+
+
+class Inference(InferenceAPIsServiceServicer):
+    """Answers every prediction and notes who asked."""
+
+    def __init__(self) -> None:
+        self.authorizations: list[Any] = []
+
+    async def Predictions(self, request: PredictionsRequest, context: Any) -> PredictionResponse:
+        self.authorizations.append(dict(context.invocation_metadata()).get("authorization"))
+        return PredictionResponse(prediction=WorkerReply(predict=pb.PredictResponse()).SerializeToString())
+
+
+def test_keys_are_read_from_torchserves_file(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.key_file.write_text(json.dumps(KEY_FILE))
+    assert Keys.of(layout) == Keys(inference="Ld-2_mGk", management="qz0wYVbP")
+
+
+def test_every_inference_shows_the_key_of_the_torchserve_that_runs_now(tmp_path: Path) -> None:
+    tickets = TicketOffice.create(tmp_path / "lifeline", 2)
+
+    async def run() -> list[Any]:
+        inference, server = Inference(), grpc.aio.server()
+        add_InferenceAPIsServiceServicer_to_server(inference, server)  # type: ignore[no-untyped-call]
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        client = WorkerClient(1 << 20, 5)
+        deployment = Deployment("toy", "1.0", Contents(Path(), manifest(), None, None))  # type: ignore[arg-type]
+        for key in ("first", "second"):
+            await client.connect(address, key, tickets)
+            await client.ask(deployment, WorkerRequest(predict=pb.PredictRequest()), 10)
+        await client.close()
+        await server.stop(0)
+        return inference.authorizations
+
+    assert asyncio.run(run()) == ["Bearer first", "Bearer second"]
+
+
+@asynccontextmanager
+async def management_api(asked: list[str | None]) -> AsyncIterator[str]:
+    app = FastAPI()
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
+    async def answer(request: Request) -> list[dict[str, list[str]]]:
+        asked.append(request.headers.get("authorization"))
+        return [{"workers": []}]
+
+    server = HttpServer(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def test_every_call_of_management_shows_its_key() -> None:
+    async def run() -> list[str | None]:
+        asked: list[str | None] = []
+        async with management_api(asked) as url, Management(url, "key") as management:
+            await management.register("toy-1.0")
+            await management.workers("toy", "1.0")
+            await management.set_default("toy", "1.0")
+            await management.unregister("toy", "1.0")
+        return asked
+
+    assert asyncio.run(run()) == ["Bearer key"] * 4
