@@ -151,6 +151,12 @@ def test_each_kind_of_call_is_refused_by_the_field_that_costs(
     assert "would fit" in found.message
 
 
+def test_a_first_order_estimate_of_the_same_group_is_allowed() -> None:
+    for estimator in (pb.ESTIMATOR_UNSPECIFIED, pb.ESTIMATOR_FIRST_ORDER, pb.ESTIMATOR_INFLUENCE_SUM):
+        group = pb.EstimateRemovalRequest(example_ids=["x"] * 100_000, estimator=estimator)
+        assert refusal(LARGE, removal=group) is None
+
+
 def test_pools_are_capped_but_never_shorter_than_the_list() -> None:
     assert pool_size(None, 7) == 7
     assert pool_size(Diversity(candidates=10**6), 7) == MAX_CANDIDATES

@@ -30,12 +30,16 @@ def check_call_cost(request: WorkerRequest, manifest: Manifest, limit_s: float) 
         measures, count = _measures(request.score.query), len(request.score.example_ids)
         check_cost(lambda n: scores_cost(manifest, n, measures), count, "example_ids", limit_s)
     elif call == "removal":
-        removal, count = request.removal, len(request.removal.example_ids)
-        second_order = removal.second_order or removal.estimator == pb.ESTIMATOR_SECOND_ORDER
+        second_order, count = _is_second_order(request.removal), len(request.removal.example_ids)
         check_cost(lambda n: removal_cost(manifest, n, second_order=second_order), count, "example_ids", limit_s)
     elif call == "flip":
         asked = min(request.flip.max_size or manifest.train_size // 10, manifest.train_size)
         check_cost(lambda n: flip_cost(manifest, n), asked, "max_size", limit_s)
+
+
+def _is_second_order(request: pb.EstimateRemovalRequest) -> bool:
+    unnamed = request.estimator == pb.ESTIMATOR_UNSPECIFIED
+    return request.second_order if unnamed else request.estimator == pb.ESTIMATOR_SECOND_ORDER
 
 
 def _check_lists(request: pb.ExplainRequest, manifest: Manifest, limit_s: float) -> None:
