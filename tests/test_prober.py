@@ -17,6 +17,7 @@ from proponent.gateway.readiness import Readiness
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.status import retry_after
 from proponent.gateway.supervisor import Supervisor
+from proponent.gateway.watched import StartClock
 
 
 class Worker:
@@ -183,3 +184,11 @@ def test_a_model_that_does_not_start_is_started_again_and_no_other(tmp_path: Pat
     asyncio.run(run())
     service.close()
     assert management.log == ["unregister toy 1.0", "register toy-1.0"]
+
+
+def test_only_a_worker_that_never_was_ready_died_while_it_started() -> None:
+    def listed(*pids: int) -> list[WorkerStatus]:
+        return [WorkerStatus("9000", pid, "UNLOADED") for pid in pids]
+
+    clock = StartClock(frozenset({4}))
+    assert [clock.replaced(listed(pid)) for pid in (-1, 4, 5, 5, 6)] == [False, False, False, False, True]

@@ -14,9 +14,14 @@ _SLOW_S = 20.0
 
 
 class StartClock:
-    """How long workers are missing, and whether one died while it started."""
+    """How long workers are missing, and whether one died while it started.
 
-    def __init__(self) -> None:
+    Args:
+        gone: Process ids of workers that were ready before: they did not die while they started.
+    """
+
+    def __init__(self, gone: frozenset[int] = frozenset()) -> None:
+        self._gone = gone
         self._seen: frozenset[int] = frozenset()
         self.restart()
 
@@ -39,7 +44,7 @@ class StartClock:
 
     def replaced(self, workers: Sequence[WorkerStatus]) -> bool:
         """Whether, of workers that are not ready, one stands in for one that was seen before: that one died."""
-        started = frozenset(worker.pid for worker in workers if worker.pid > 0)
+        started = frozenset(worker.pid for worker in workers if worker.pid > 0) - self._gone
         died = bool(self._seen and started - self._seen)
         self._seen |= started
         return died
@@ -77,7 +82,7 @@ class Watched:
         """Notes that no worker is ready; whether one was so at the last look."""
         died = bool(self.pids)
         if died:
-            self.clock.restart()
+            self.clock = StartClock(self.pids)
         self.pids = frozenset()
         self.prober.forget()
         return died
