@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from proponent.attribution.curvature.factors import LayerFactors, damping_per_layer
+from proponent.attribution.curvature.factors import LayerFactors, damping_per_layer, floored
 from proponent.attribution.layer_gradients import LayerGradient, LayerGradients, times
 from proponent.attribution.squares import squared_norms
 
@@ -138,14 +138,23 @@ class OuterWhitened(Whitened):
 
 
 def make_whitening(
-    factors: Mapping[str, LayerFactors], damping: float, *, relative: bool, device: torch.device
+    factors: Mapping[str, LayerFactors],
+    damping: float,
+    *,
+    relative: bool,
+    device: torch.device,
+    weight_decay: float | None = None,
 ) -> dict[str, LayerWhitening]:
     """Whitening at one damping, in units of the curvature of all layers; the factors stay free of both.
+
+    A relative damping has a floor where the objective's weight decay is given, see `floored`.
 
     The second stage undoes the unit: phi and the norms are the same in any. Without it the curvature of a model
     that is sure of everything, far below 1e-20, would take the powers of ``root`` out of float32's range.
     """
     added = damping_per_layer(factors, damping, relative=relative)
+    if relative and weight_decay is not None:
+        added = floored(added, weight_decay)
     damped = {name: layer.eigenvalues + added[name] for name, layer in factors.items()}
     unit = max((float(values.mean()) for values in damped.values()), default=0.0) or 1.0
     return {

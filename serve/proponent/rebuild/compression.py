@@ -51,7 +51,8 @@ class Compression:
 def compress(stages: Stages, factors: Mapping[str, LayerFactors], damping: float) -> tuple[Compression, list[str]]:
     """Fits subspaces and joint basis at a damping, and projects all rows; returns also the names of their shards."""
     settings, device = stages.classifier.spec.curvature, stages.classifier.device
-    whitening = make_whitening(factors, damping, relative=settings.relative, device=device)
+    weight_decay = stages.classifier.spec.weight_decay
+    whitening = make_whitening(factors, damping, relative=settings.relative, device=device, weight_decay=weight_decay)
     subspaces = _stored_subspaces(stages, whitening)
     basis, sample = _basis(stages, whitening, subspaces)
     compression = Compression(whitening, subspaces, basis)

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from proponent.errors import CurvatureError
 
+LEAST_SHARE = 1e-2
+"""Of the largest layer's damping: the floor where an objective has no weight decay."""
+
 
 @dataclass(frozen=True)
 class LayerFactors:
@@ -56,6 +59,17 @@ def damping_per_layer(
     if not relative:
         return dict.fromkeys(factors, damping)
     return {name: damping * float(layer.eigenvalues.mean()) for name, layer in factors.items()}
+
+
+def floored(damping: Mapping[str, float], weight_decay: float) -> dict[str, float]:
+    """Each layer's damping, raised to what the objective itself has in every direction.
+
+    A damping relative to the layer follows its curvature down to nothing, and the inverse of a layer that does next
+    to nothing then rules ``||C^-1 g||``. The objective's curvature ends at its weight decay; without one, damping
+    ends at ``LEAST_SHARE`` of the largest layer's.
+    """
+    floor = weight_decay if weight_decay > 0 else LEAST_SHARE * max(damping.values(), default=0.0)
+    return {name: max(value, floor) for name, value in damping.items()}
 
 
 def ihvp(
