@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from proponent.classifier import InputSignature
 from proponent.datasets.image_folder import open_folder
 from proponent.datasets.transforms import pixels
 from proponent.errors import InvalidInputError
-from proponent.inputs import MAX_PIXELS, InputSignature, decode_image, image_tensor, raw_tensor
+from proponent.inputs import MAX_PIXELS, decode_image, image_tensor, raw_tensor
 
 GREY = InputSignature((1, 5, 7), "L", (7, 5))
 COLOUR = InputSignature((3, 5, 7), "RGB", (7, 5))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from proponent.classifier import InputSignature
 from proponent.errors import InvalidInputError
-from proponent.inputs import InputSignature
 from proponent.warmup import warmed_up
 
 

@@ -20,9 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from proponent.classifier import Classifier
+from proponent.classifier import Classifier, InputSignature
 from proponent.errors import MismatchError
-from proponent.inputs import InputSignature
 
 REASON = "MODEL_CODE_CHANGED"
 _CHANNELS = {"L": 1, "RGB": 3}

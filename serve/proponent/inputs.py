@@ -6,32 +6,18 @@ import io
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from proponent.classifier import InputSignature
+from proponent.datasets.transforms import upright
 from proponent.errors import InvalidInputError
 
 MAX_PIXELS = 16_777_216
 _CHANNELS = {"1": 1, "L": 1, "P": 1, "I": 1, "F": 1, "I;16": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}
-
-
-@dataclass(frozen=True)
-class InputSignature:
-    """What the model takes.
-
-    Attributes:
-        shape: Shape of one input tensor, without the batch dimension.
-        mode: Pillow mode of an encoded image, "L" or "RGB".
-        image_size: (width, height) of the training images, or empty where they differ.
-    """
-
-    shape: tuple[int, ...]
-    mode: str
-    image_size: tuple[int, ...] = ()
 
 
 def decode_image(data: bytes, mode: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -58,20 +44,6 @@ def decode_image(data: bytes, mode: str, max_pixels: int = MAX_PIXELS) -> Image.
     except (OSError, ValueError, SyntaxError) as error:
         raise _unreadable(f"{image.format} image is truncated or damaged: {error}") from None
     return upright(image)
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The picture as viewers show it: cameras store how they were held beside pixels that lie on their side.
-
-    Datasets of image files do the same, so that a model is asked what it was trained on. A note that cannot be read
-    turns nothing.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of damaged notes, which say nothing of the pixels
-        try:
-            return ImageOps.exif_transpose(image)
-        except Exception:  # its readers of notes raise whatever a damaged one makes of them
-            return image
 
 
 def _unreadable(message: str) -> InvalidInputError:

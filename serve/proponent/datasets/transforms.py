@@ -1,18 +1,33 @@
-"""Image to tensor: the transforms that the presets name in explain.yaml."""
+"""Images as a model reads them: turned upright, and the transforms that the presets name in explain.yaml."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from proponent.datasets.protocol import Transform
 from proponent.errors import InvalidInputError
 
 _MODES = {1: "L", 3: "RGB"}
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as viewers show it: cameras store how they were held beside pixels that lie on their side.
+
+    Datasets of image files do the same, so that a model is asked what it was trained on. A note that cannot be read
+    turns nothing.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of damaged notes, which say nothing of the pixels
+        try:
+            return ImageOps.exif_transpose(image)
+        except Exception:  # its readers of notes raise whatever a damaged one makes of them
+            return image
 
 
 def pixels(image: Image.Image) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from proponent.attribution.embedding import InfluenceEmbedding
 from proponent.attribution.layers import Layers
 from proponent.cancellation import Token, always
-from proponent.classifier import Classifier
+from proponent.classifier import Classifier, InputSignature
 from proponent.errors import ProponentError
 from proponent.explainer.answers import Answers
 from proponent.explainer.opening import load_bundled_classifier, load_embedding, signature_of
@@ -26,7 +26,6 @@ from proponent.index.rows import InfluenceIndex
 from proponent.index.search import Query, exact_scores
 from proponent.index.served_files import ServedFiles
 from proponent.index.tombstones import Tombstones
-from proponent.inputs import InputSignature
 from proponent.results import (
     Estimator,
     ExplainOptions,

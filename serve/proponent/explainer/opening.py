@@ -12,12 +12,11 @@ from safetensors.torch import load_file
 from proponent.attribution.embedding import ExactEmbedding, InfluenceEmbedding
 from proponent.attribution.layers import Layers
 from proponent.attribution.subspace import SubspaceEmbedding
-from proponent.classifier import Classifier, load_classifier
+from proponent.classifier import Classifier, InputSignature, load_classifier
 from proponent.code_probe import REASON, check_code
 from proponent.errors import CorruptBundleError, MismatchError, SpecError
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
-from proponent.inputs import InputSignature
 from proponent.spec import ModelSpec, parse_spec
 
 

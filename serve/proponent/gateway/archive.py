@@ -8,10 +8,8 @@ callers are the gateway's.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,8 +17,7 @@ from typing import Self
 import yaml
 
 import proponent
-from proponent.errors import NotFoundError, ProponentError
-from proponent.exit_codes import exit_code
+from proponent.errors import NotFoundError
 from proponent.gateway.settings import Settings
 from proponent.index.lifecycle import check_bundle
 from proponent.index.store import Store
@@ -143,24 +140,3 @@ def package(store: Store, model: str, out: Path) -> Archive:
     bundle = store.current(model)
     check_bundle(bundle, model)
     return write_archive(out, model, bundle.name[:12], bundle, None, WorkerOptions.of(Settings(store=store.root)))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Packages a model and prints the archive's path; an error is one line on standard error."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/package_model", description="Package a model's current bundle for a TorchServe of your own."
-    )
-    parser.add_argument("store", type=Path, help="directory of bundles")
-    parser.add_argument("model")
-    parser.add_argument("out", type=Path, help="model store of a TorchServe")
-    options = parser.parse_args(arguments)
-    try:
-        print(package(Store(options.store), options.model, options.out).path)
-    except ProponentError as error:
-        print(f"error: {error.message} [{error.reason}]", file=sys.stderr)
-        return exit_code(error)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

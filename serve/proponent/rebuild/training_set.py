@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from proponent.classifier import Classifier, call_factory
+from proponent.classifier import Classifier, InputSignature, call_factory
 from proponent.errors import ProponentError, SpecError
-from proponent.inputs import InputSignature
 from proponent.rebuild.readings import Readings
 from proponent.rebuild.remaining import Remaining
 from proponent.spec import Factory
