@@ -15,7 +15,7 @@ import pytest
 from inputs import GOOD, MODEL
 
 from proponent.exit_codes import NOT_FOUND
-from proponent.gateway.archive import main as package
+from proponent.package_model import main as package
 from proponent.gateway.launch import Capacity, Layout
 from proponent.gateway.private import private_layout
 from proponent.gateway.settings import Settings
