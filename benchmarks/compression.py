@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.agreement import linear_datamodeling, top_overlap
-from proponent.attribution.joint import joint_basis
-from proponent.attribution.layers import find_layers
-from proponent.attribution.whitening import Whitening, make_whitening, whiten
+from proponent.attribution.embedding.joint import joint_basis
+from proponent.attribution.embedding.whitening import Whitening, make_whitening, whiten
+from proponent.attribution.gradients.layers import find_layers
 from proponent.audit.datamodel import AUDIT, GroundTruth, ground_truth
 from proponent.audit.tuning import SECOND_DAMPINGS
 from proponent.classifier import Classifier, load_classifier

@@ -23,15 +23,15 @@ from typing import Any
 import torch
 from timing import rebuild_stages, taken
 
-from proponent.attribution.layers import find_layers, num_parameters
+from proponent.attribution.gradients.layers import find_layers, num_parameters
 from proponent.classifier import load_classifier
 from proponent.explainer import Explainer
 from proponent.index.store import Store
-from proponent.presets import train_preset
 from proponent.rebuild.pipeline import GIB, RebuildOptions
 from proponent.rebuild.training_set import TrainingSet
 from proponent.results import ExplainOptions
 from proponent.spec import ModelSpec, load_spec
+from proponent.training.train_preset import train_preset
 
 RESULTS = Path(__file__).parent / "results" / "cost.json"
 GROWING = "cifar10-cnn-50k"

@@ -14,10 +14,9 @@ from kronfluence_adapter import DEFAULT_DAMPING, HEURISTIC_DAMPING, Damping, Kro
 from torch import Tensor
 
 from proponent.attribution.agreement import linear_datamodeling
-from proponent.attribution.layers import find_layers
+from proponent.attribution.gradients.layers import find_layers
 from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
 from proponent.classifier import Classifier, load_classifier
-from proponent.presets import train_preset
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.compression import compress
 from proponent.rebuild.ekfac import fit_factors
@@ -27,6 +26,7 @@ from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.spec import load_spec
+from proponent.training.train_preset import train_preset
 
 DAMPINGS = (1.0, 10.0, 100.0, 1000.0)
 SECOND_DAMPINGS = (0.1, 0.3, 1.0, 3.0)

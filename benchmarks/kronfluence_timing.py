@@ -19,11 +19,11 @@ from torch.utils.data import Subset, TensorDataset
 from proponent.classifier import load_classifier
 from proponent.explainer import Explainer
 from proponent.index.store import Store
-from proponent.presets import train_preset
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.training_set import TrainingSet
 from proponent.results import ExplainOptions, Explanation
 from proponent.spec import ModelSpec, load_spec
+from proponent.training.train_preset import train_preset
 
 OTHER_STAGES = ("read data", "survey", "audit", "write bundle")
 """What a rebuild does beside factors and rows: it reads and hashes the data, surveys the model, writes the bundle."""

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import torch
 
-from proponent.attribution.capture import CaptureSession
-from proponent.attribution.gradients import scaled_output_gradient
-from proponent.attribution.layers import find_layers, num_parameters
+from proponent.attribution.embedding.subspace import SubspaceEmbedding
+from proponent.attribution.gradients.capture import CaptureSession
+from proponent.attribution.gradients.layers import find_layers, num_parameters
+from proponent.attribution.gradients.scaling import scaled_output_gradient
 from proponent.attribution.losses import get_loss
-from proponent.attribution.subspace import SubspaceEmbedding
 from proponent.classifier import Classifier, weights_digest
 from proponent.models.resnet50 import resnet50
 from proponent.rebuild import compression as passes

@@ -1,4 +1,4 @@
-"""The class that TorchServe loads: it hands batches to ``proponent.worker`` and the replies back."""
+"""The class that TorchServe loads: it hands batches to ``proponent.worker.batch`` and the replies back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from proponent.v1.worker_pb2 import WorkerReply
-from proponent.worker import PROTOBUF, Worker, encode_reply, read_item, speaks_json
+from proponent.worker.batch import PROTOBUF, Worker, encode_reply, read_item, speaks_json
 
 # HTTP status and phrase by google.rpc.Code.
 _STATUS = {3: (400, "Bad Request"), 4: (504, "Gateway Timeout"), 13: (500, "Internal Server Error")}

@@ -14,9 +14,9 @@ import httpx
 
 from gateway_fakes import Service
 from proponent.gateway.auth import Authenticator
-from proponent.gateway.grpc_server import GrpcServer
-from proponent.gateway.http_listener import HttpServer, http_server, listen
-from proponent.gateway.http_server import create_app
+from proponent.gateway.grpc.server import GrpcServer
+from proponent.gateway.http.app import create_app
+from proponent.gateway.http.listener import HttpServer, http_server, listen
 from proponent.gateway.readiness import Readiness
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 

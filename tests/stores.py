@@ -16,7 +16,7 @@ from unittest import mock
 import yaml
 
 import tiny
-from proponent.cli import main
+from proponent.cli.main import main
 from proponent.index.store import Store
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec

@@ -77,11 +77,8 @@ def test_attribution_and_index_never_meet() -> None:
 def test_attribution_knows_no_files_and_no_services() -> None:
     assert offences("proponent.attribution", "faiss", "grpc", "pydantic", "pathlib", "google", "sqlite3", "os") == []
     above = {found for n, p in MODULES.items() if below(n, "proponent.attribution") for found in imports(p)}
-    assert {room(found) for found in above if below(found, "proponent")} == {
-        "proponent.attribution",
-        "proponent.cancellation",
-        "proponent.errors",
-    }
+    ours = {"proponent.bounds", "proponent.bounds.cancellation", "proponent.errors"}
+    assert {f for f in above if below(f, "proponent") and not below(f, "proponent.attribution")} == ours
 
 
 def test_only_the_rows_know_faiss() -> None:
@@ -93,15 +90,15 @@ GATEWAY_MAY = (
     "proponent.v1",
     "proponent.results",
     "proponent.errors",
-    "proponent.cost",
+    "proponent.bounds.cost",
     "proponent.index.catalog",
     "proponent.index.bundle",
     "proponent.index.store",
 )
 # The keeping of bundles as files, which a rollout needs; none of it reads a row (the next test sees to that).
 GATEWAY_MAY_TOO = (
-    "proponent.exit_codes",
-    "proponent.lifeline",
+    "proponent.cli.exit_codes",
+    "proponent.bounds.lifeline",
     "proponent.index.faults",
     "proponent.index.lifecycle",
     "proponent.index.lock",
@@ -122,7 +119,7 @@ def test_the_gateway_imports_the_contract_and_the_catalogue_alone() -> None:
     assert offences("proponent.gateway", "torch", "torchvision", "faiss", "safetensors") == []
 
 
-@pytest.mark.parametrize("module", ["proponent.gateway.server", "proponent.cli"])
+@pytest.mark.parametrize("module", ["proponent.gateway.server", "proponent.cli.main"])
 def test_the_process_of_the_gateway_never_loads_torch_or_faiss(module: str) -> None:
     """Also not through somebody else; the command line that starts it counts too."""
     if importlib.util.find_spec(module) is None:
@@ -133,12 +130,12 @@ def test_the_process_of_the_gateway_never_loads_torch_or_faiss(module: str) -> N
 
 
 def test_the_bottom_imports_nothing_of_ours() -> None:
-    for name in ("proponent.errors", "proponent.lifeline", "proponent.results"):
+    for name in ("proponent.errors", "proponent.bounds.lifeline", "proponent.results"):
         assert {found.partition(".")[0] for found in imports(MODULES[name])} <= sys.stdlib_module_names
 
 
-def test_nothing_imports_the_command_line_or_the_demo() -> None:
-    tops = ("proponent.cli", "proponent.demo")
+def test_nothing_imports_the_command_line() -> None:
+    tops = ("proponent.cli",)
     assert [o for o in offences("proponent", *tops) if not below(o.split()[0], *tops)] == []
 
 
@@ -178,7 +175,7 @@ def test_the_handler_is_one_small_class_and_knows_only_the_worker() -> None:
     assert classes == ["InfluenceHandler"]
     assert len(text.splitlines()) <= 80
     ours = {found for found in imports(HANDLER) if below(found, "proponent")}
-    assert all(below(found, "proponent.worker", "proponent.errors", "proponent.v1") for found in ours), ours
+    assert all(below(found, "proponent.worker.batch", "proponent.errors", "proponent.v1") for found in ours), ours
 
 
 def test_only_one_folder_is_a_package() -> None:

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 import tiny
-from proponent.cancellation import Token, always, any_of, checkpoint, scope, until
+from proponent.bounds.cancellation import Token, always, any_of, checkpoint, scope, until
+from proponent.bounds.lifeline import TicketOffice
 from proponent.errors import DeadlineError
 from proponent.explainer import Explainer
 from proponent.index.store import Store
-from proponent.lifeline import TicketOffice
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.results import Diversity, Estimator, ExplainOptions, Redundancy, Target
 from proponent.spec import load_spec
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest
-from proponent.worker import Item, Worker
+from proponent.worker.batch import Item, Worker
 
 LATE = until(0)
 
@@ -155,7 +155,7 @@ def test_a_late_item_is_dropped_before_it_is_read(explainer: Explainer) -> None:
 
 
 def test_an_item_that_nobody_waits_for_is_dropped(explainer: Explainer, office: TicketOffice, tmp_path: Path) -> None:
-    from proponent.lifeline import Board
+    from proponent.bounds.lifeline import Board
 
     worker = Worker(explainer, Board.open(tmp_path / "lifeline"))
     later, ticket = time.monotonic_ns() + 10**12, office.issue()

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import cases
 import oracle
-from proponent.attribution.capture import CaptureSession, capture
-from proponent.attribution.layer_gradients import LayerGradients, flat_gradients
-from proponent.attribution.layers import (
+from proponent.attribution.gradients.capture import CaptureSession, capture
+from proponent.attribution.gradients.layer_gradients import LayerGradients, flat_gradients
+from proponent.attribution.gradients.layers import (
     find_layers,
     flatten,
     flatten_parameters,

@@ -19,12 +19,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proponent.cli import app, main, parse_bytes
+from proponent.cli.main import app, main, parse_bytes
 from proponent.datasets import digits
 from proponent.errors import SpecError
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
-from proponent.presets import PRESETS
+from proponent.training.train_preset import PRESETS
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 

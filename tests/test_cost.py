@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
-from proponent.cost import (
+from proponent.bounds.cost import (
     KERNEL_BYTES,
     MAX_CANDIDATES,
     check_cost,
@@ -22,7 +22,7 @@ from proponent.cost import (
     scores_cost,
 )
 from proponent.errors import InvalidInputError
-from proponent.gateway.call_cost import check_call_cost
+from proponent.gateway.limits.call_cost import check_call_cost
 from proponent.gateway.settings import Limits
 from proponent.index.bundle import Manifest
 from proponent.results import Diversity, Redundancy

@@ -34,11 +34,11 @@ from proponent.explainer.diversity import diversify
 from proponent.index.rows import InfluenceIndex, RowScales
 from proponent.index.search import Query, search
 from proponent.index.store import Store
-from proponent.messages import options_from
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.results import Diversity, ExplainOptions, Explanation, Measure, NoticeCode, Redundancy, Target
 from proponent.spec import load_spec
 from proponent.v1 import explanation_pb2 as pb
+from proponent.worker.messages import options_from
 
 SIGMA = 0.8
 Objective = Callable[[list[int]], float]

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 import cases
-from proponent.attribution.capture import CaptureSession, capture
 from proponent.attribution.curvature.ekfac import LambdaAccumulator, fit_ekfac
 from proponent.attribution.curvature.exact import dense_ggn, exact_hessian
 from proponent.attribution.curvature.factors import LayerFactors, damping_per_layer, ihvp
 from proponent.attribution.curvature.fisher import FisherKind, accumulate, fisher_gradients
 from proponent.attribution.curvature.kfac import CovarianceAccumulator, eigenbases, fit_kfac
-from proponent.attribution.layer_gradients import LayerGradient, LayerUse, flat_gradients
-from proponent.attribution.layers import find_layers
+from proponent.attribution.gradients.capture import CaptureSession, capture
+from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerUse, flat_gradients
+from proponent.attribution.gradients.layers import find_layers
 from proponent.attribution.losses import CrossEntropy, get_loss
 from proponent.attribution.uniforms import example_uniforms
 from proponent.errors import CurvatureError, ProponentError

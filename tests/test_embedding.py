@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 import cases
 import oracle
-from proponent.attribution.capture import CaptureSession
 from proponent.attribution.curvature.ekfac import fit_ekfac
 from proponent.attribution.curvature.exact import eigendecompose, exact_hessian
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.kfac import fit_kfac
-from proponent.attribution.embedding import (
+from proponent.attribution.embedding.base import (
     EmbeddedRows,
     ExactEmbedding,
     ExactFactors,
@@ -25,19 +24,20 @@ from proponent.attribution.embedding import (
     order_by_energy,
     size_for_energy,
 )
-from proponent.attribution.gradients import (
+from proponent.attribution.embedding.joint import SecondStage, damped_gram, joint_basis, second_stage
+from proponent.attribution.embedding.subspace import LayerSubspace, SubspaceEmbedding
+from proponent.attribution.embedding.tucker import MomentAccumulator, fit_subspaces
+from proponent.attribution.embedding.whitening import DenseWhitened, make_whitening, whiten
+from proponent.attribution.gradients.capture import CaptureSession
+from proponent.attribution.gradients.layer_gradients import LayerGradients
+from proponent.attribution.gradients.layers import Layers, find_layers, num_parameters, split_flat
+from proponent.attribution.gradients.scaling import (
     ScaledGradient,
     contrast_output_gradient,
     join,
     scaled_output_gradient,
 )
-from proponent.attribution.joint import SecondStage, damped_gram, joint_basis, second_stage
-from proponent.attribution.layer_gradients import LayerGradients
-from proponent.attribution.layers import Layers, find_layers, num_parameters, split_flat
 from proponent.attribution.losses import get_loss
-from proponent.attribution.subspace import LayerSubspace, SubspaceEmbedding
-from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
-from proponent.attribution.whitening import DenseWhitened, make_whitening, whiten
 from proponent.errors import CurvatureError
 
 CROSS_ENTROPY = get_loss("cross_entropy")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 import cases
 import oracle
-from proponent.attribution.capture import capture
 from proponent.attribution.curvature.exact import check_positive, dense_ggn, eigendecompose, exact_hessian
-from proponent.attribution.layer_gradients import flat_gradients
-from proponent.attribution.layers import find_layers
+from proponent.attribution.gradients.capture import capture
+from proponent.attribution.gradients.layer_gradients import flat_gradients
+from proponent.attribution.gradients.layers import find_layers
 from proponent.attribution.losses import get_loss
 from proponent.errors import CurvatureError
 

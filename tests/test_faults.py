@@ -21,7 +21,7 @@ from proponent.index.lifecycle import collect, publish, rollback
 from proponent.index.lock import changing
 from proponent.index.store import Store
 from proponent.inspection.verify import verify
-from proponent.rebuild import built
+from proponent.rebuild import bundle_writer as built
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
 

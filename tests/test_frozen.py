@@ -15,10 +15,10 @@ import cases
 import oracle
 import tiny
 from proponent.attribution.agreement import pearson
-from proponent.attribution.capture import capture
 from proponent.attribution.curvature.exact import dense_ggn, exact_hessian
-from proponent.attribution.layer_gradients import flat_gradients
-from proponent.attribution.layers import (
+from proponent.attribution.gradients.capture import capture
+from proponent.attribution.gradients.layer_gradients import flat_gradients
+from proponent.attribution.gradients.layers import (
     find_layers,
     flatten_parameters,
     frozen_parameters,
@@ -46,7 +46,7 @@ from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
 from proponent.results import ExplainOptions, Explanation, NoticeCode
 from proponent.spec import load_spec
-from proponent.training import fit
+from proponent.training.loop import fit
 from softmax_regression import Regression, chosen_rows, train
 
 LOSS = get_loss("cross_entropy")

@@ -22,7 +22,7 @@ import pytest
 
 from gateway_fakes import Service
 from listening import Listening, run, until
-from proponent.gateway.listener import Listener, connection_limit
+from proponent.gateway.limits.connections import Listener, connection_limit
 from proponent.gateway.settings import Limits
 from proponent.v1 import explanation_pb2 as pb
 

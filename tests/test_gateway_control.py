@@ -16,10 +16,10 @@ import pytest
 
 from gateway_fakes import sealed_bundle
 from proponent.errors import CorruptBundleError, InternalError, InvalidInputError, NotFoundError, UnavailableError
-from proponent.gateway import control_server
-from proponent.gateway.control import NOT_SERVED, SOCKET, request
-from proponent.gateway.control_server import LOCK, controlled
-from proponent.gateway.rollout import Switched
+from proponent.gateway.rollout import control_server
+from proponent.gateway.rollout.control_client import NOT_SERVED, SOCKET, request
+from proponent.gateway.rollout.control_server import LOCK, controlled
+from proponent.gateway.rollout.switch import Switched
 from proponent.index.lock import exclusive
 from proponent.index.store import Store
 from proponent.publishing import publish, rollback

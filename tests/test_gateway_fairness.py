@@ -13,7 +13,7 @@ import pytest
 
 from listening import Listening, run, until
 from proponent.errors import DeadlineError, OverloadedError
-from proponent.gateway.limiter import Limiter
+from proponent.gateway.limits.limiter import Limiter
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.settings import Limits
 from proponent.v1 import explanation_pb2 as pb

@@ -14,12 +14,12 @@ import uvicorn
 from fastapi import FastAPI, Request
 
 from gateway_fakes import manifest
+from proponent.bounds.lifeline import TicketOffice
 from proponent.gateway.deployment import Contents, Deployment
-from proponent.gateway.http_listener import HttpServer
-from proponent.gateway.launch import Keys, Layout
-from proponent.gateway.management import Management
-from proponent.gateway.worker_client import WorkerClient
-from proponent.lifeline import TicketOffice
+from proponent.gateway.http.listener import HttpServer
+from proponent.gateway.torchserve.launch import Keys, Layout
+from proponent.gateway.torchserve.management import Management
+from proponent.gateway.torchserve.worker_client import WorkerClient
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.inference_pb2 import PredictionResponse, PredictionsRequest
 from proponent.v1.inference_pb2_grpc import (

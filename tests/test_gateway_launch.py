@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from proponent.gateway.archive import WorkerOptions, write_archive
-from proponent.gateway.launch import Capacity, Layout, environment, free_ports, tail, write_config
 from proponent.gateway.settings import Settings
+from proponent.gateway.torchserve.archive import WorkerOptions, write_archive
+from proponent.gateway.torchserve.launch import Capacity, Layout, environment, free_ports, tail, write_config
 
 
 def test_everything_listens_on_the_loopback_and_urls_are_refused(tmp_path: Path) -> None:

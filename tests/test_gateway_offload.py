@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from proponent.errors import InvalidInputError, UnavailableError
-from proponent.gateway.http_queries import json_object
+from proponent.gateway.http.queries import json_object
 from proponent.gateway.offload import INLINE_BYTES, Offload
 
 LARGE = INLINE_BYTES + 1

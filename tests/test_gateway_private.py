@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from proponent.errors import StorageError
-from proponent.gateway.launch import Layout
-from proponent.gateway.private import PREFIX, private_layout, sweep
+from proponent.gateway.torchserve.launch import Layout
+from proponent.gateway.torchserve.private import PREFIX, private_layout, sweep
 
 HOLDER = """
 import sys
-from proponent.gateway.private import private_layout
+from proponent.gateway.torchserve.private import private_layout
 with private_layout() as layout:
     print(layout.root, flush=True)
     sys.stdin.read()

@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proponent.gateway.http_reply import json_pieces, to_json
+from proponent.gateway.http.reply import json_pieces, to_json
 from proponent.v1 import explanation_pb2 as pb
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)

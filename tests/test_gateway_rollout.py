@@ -11,14 +11,14 @@ import pytest
 
 from gateway_fakes import FakeWorker, echo, sealed_bundle
 from proponent.errors import CorruptBundleError, MismatchError, NotFoundError, ProponentError, UnavailableError
-from proponent.gateway.archive import Archive
 from proponent.gateway.deployment import Deployment, open_contents
-from proponent.gateway.management import WorkerStatus
 from proponent.gateway.metrics import Metrics
-from proponent.gateway.prober import Prober
-from proponent.gateway.rollout import Rollout
+from proponent.gateway.rollout.switch import Rollout
 from proponent.gateway.served_model import ServedModel
-from proponent.gateway.watched import Watched
+from proponent.gateway.torchserve.archive import Archive
+from proponent.gateway.torchserve.management import WorkerStatus
+from proponent.gateway.torchserve.prober import Prober
+from proponent.gateway.torchserve.worker_state import Watched
 from proponent.index.lock import changing
 from proponent.index.store import Store
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest

@@ -22,10 +22,10 @@ from proponent.errors import (
     SpecError,
 )
 from proponent.gateway.auth import Authenticator, UnauthenticatedError
-from proponent.gateway.body_budget import BodyBudget
+from proponent.gateway.grpc.stream import explain_stream
+from proponent.gateway.limits.body_budget import BodyBudget
 from proponent.gateway.service import Call
 from proponent.gateway.settings import Limits, Security, Settings
-from proponent.gateway.stream import explain_stream
 from proponent.v1 import explanation_pb2 as pb
 
 CALL = Call("id")

@@ -8,7 +8,7 @@ from google.rpc import error_details_pb2
 
 from proponent import errors
 from proponent.gateway.auth import UnauthenticatedError
-from proponent.gateway.status import (
+from proponent.gateway.error_mapping import (
     as_proponent_error,
     from_item_error,
     grpc_code,

@@ -19,9 +19,9 @@ import pytest
 from gateway_fakes import Service
 from proponent.errors import SpecError
 from proponent.gateway.auth import Authenticator
-from proponent.gateway.grpc_server import GrpcServer
-from proponent.gateway.http_listener import http_server, listen
-from proponent.gateway.http_server import create_app
+from proponent.gateway.grpc.server import GrpcServer
+from proponent.gateway.http.app import create_app
+from proponent.gateway.http.listener import http_server, listen
 from proponent.gateway.readiness import Readiness
 from proponent.gateway.settings import Security, Settings
 from proponent.v1 import explanation_pb2 as pb

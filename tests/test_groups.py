@@ -15,19 +15,19 @@ import stores
 import tiny
 from proponent.attribution.groups import conjugate_gradient, fewest_to_cross, own_curvature
 from proponent.attribution.losses import get_loss
-from proponent.convex import minimise
 from proponent.datasets import digits
 from proponent.errors import InvalidInputError, NotFoundError
 from proponent.explainer import Explainer
 from proponent.index.store import Store
-from proponent.presets import train_preset
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.training_set import TrainingSet
 from proponent.results import Estimator, ExplainOptions, Explanation, Measure, NoticeCode, Target
 from proponent.spec import load_spec
+from proponent.training.lbfgs import minimise
+from proponent.training.train_preset import train_preset
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest
-from proponent.worker import Item, Worker
+from proponent.worker.batch import Item, Worker
 
 QUERIES = range(0, 360, 12)
 

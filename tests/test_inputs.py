@@ -19,7 +19,7 @@ from proponent.classifier import InputSignature
 from proponent.datasets.image_folder import open_folder
 from proponent.datasets.transforms import pixels
 from proponent.errors import InvalidInputError
-from proponent.inputs import MAX_PIXELS, decode_image, image_tensor, raw_tensor
+from proponent.worker.inputs import MAX_PIXELS, decode_image, image_tensor, raw_tensor
 
 GREY = InputSignature((1, 5, 7), "L", (7, 5))
 COLOUR = InputSignature((3, 5, 7), "RGB", (7, 5))

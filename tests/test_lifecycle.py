@@ -16,8 +16,8 @@ from torch import Tensor
 
 import stores
 import tiny
+from proponent.cli.exit_codes import exit_code
 from proponent.errors import CorruptBundleError, InvalidInputError, NotFoundError
-from proponent.exit_codes import exit_code
 from proponent.explainer import Explainer
 from proponent.index.bundle import CATALOG, ROWS
 from proponent.index.catalog import Catalog

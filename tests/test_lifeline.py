@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from proponent.lifeline import BEAT_S, Board, TicketOffice, silence_s
+from proponent.bounds.lifeline import BEAT_S, Board, TicketOffice, silence_s
 
 BEATING = """
 import sys, time
 from pathlib import Path
-from proponent.lifeline import start_heartbeat
+from proponent.bounds.lifeline import start_heartbeat
 start_heartbeat(Path(sys.argv[1]))
 print("beating", flush=True)
 time.sleep(60)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import tiny
-from proponent.attribution.layers import find_layers
+from proponent.attribution.gradients.layers import find_layers
 from proponent.classifier import load_classifier
 from proponent.errors import SpecError
 from proponent.index.store import Store

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from proponent import errors
 from proponent.errors import InvalidInputError, ProponentError
-from proponent.messages import MEASURES, error_message, explain_response, options_from, predict_response
 from proponent.results import (
     Diversity,
     ExplainOptions,
@@ -32,6 +31,7 @@ from proponent.results import (
     View,
 )
 from proponent.v1 import explanation_pb2 as pb
+from proponent.worker.messages import MEASURES, error_message, explain_response, options_from, predict_response
 
 CLASS = st.integers(0, 2**31 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)

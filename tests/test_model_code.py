@@ -26,11 +26,11 @@ from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.results import ExplainOptions
-from proponent.source_code import code_sha256
 from proponent.spec import load_spec
+from proponent.user_code.source import code_sha256
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest
-from proponent.worker import Item, Worker
+from proponent.worker.batch import Item, Worker
 
 MORE = """
 

@@ -14,15 +14,15 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import oracle
-from proponent.attribution.capture import capture
 from proponent.attribution.curvature.exact import check_positive, dense_ggn, exact_hessian
-from proponent.attribution.embedding import exact_factors
-from proponent.attribution.layer_gradients import flat_gradients
-from proponent.attribution.layers import Layers, find_layers
+from proponent.attribution.embedding.base import exact_factors
+from proponent.attribution.gradients.capture import capture
+from proponent.attribution.gradients.layer_gradients import flat_gradients
+from proponent.attribution.gradients.layers import Layers, find_layers
+from proponent.attribution.gradients.soundness import unsound_layers
 from proponent.attribution.losses import get_loss
 from proponent.attribution.precision import in_double
 from proponent.attribution.solvers import hessian_matvec
-from proponent.attribution.soundness import unsound_layers
 from proponent.classifier import _load_state
 from proponent.errors import CurvatureError, SpecError
 from proponent.tensor_file import save_tensors

@@ -19,9 +19,9 @@ from proponent.gateway.settings import Settings
 from proponent.index.catalog import Catalog
 from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
-from proponent.presets import train_preset
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
+from proponent.training.train_preset import train_preset
 
 
 @contextmanager

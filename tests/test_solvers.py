@@ -10,7 +10,7 @@ from torch import Tensor
 
 import cases
 from proponent.attribution.curvature.exact import dense_ggn, exact_hessian
-from proponent.attribution.layers import find_layers
+from proponent.attribution.gradients.layers import find_layers
 from proponent.attribution.losses import get_loss
 from proponent.attribution.solvers import arnoldi, cg, ggn_matvec, hessian_matvec, lissa
 from proponent.errors import CurvatureError

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 import cases
-from proponent.attribution import subspace, tucker
-from proponent.attribution.capture import capture
 from proponent.attribution.curvature.ekfac import fit_ekfac
-from proponent.attribution.joint import joint_basis, leading_eigenvectors
-from proponent.attribution.layers import find_layers
+from proponent.attribution.embedding import subspace, tucker
+from proponent.attribution.embedding.joint import joint_basis, leading_eigenvectors
+from proponent.attribution.embedding.tucker import MomentAccumulator, fit_subspaces
+from proponent.attribution.embedding.whitening import DenseWhitened, Whitening, make_whitening, whiten
+from proponent.attribution.gradients.capture import capture
+from proponent.attribution.gradients.layers import find_layers
+from proponent.attribution.gradients.squares import squared_norms, summed_squares
 from proponent.attribution.losses import get_loss
-from proponent.attribution.squares import squared_norms, summed_squares
-from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
 from proponent.attribution.uniforms import example_signs
-from proponent.attribution.whitening import DenseWhitened, Whitening, make_whitening, whiten
 
 LOSS = get_loss("cross_entropy")
 

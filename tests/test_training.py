@@ -12,17 +12,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from proponent.attribution.losses import get_loss
-from proponent.augmentation import flip_crop
-from proponent.convex import gradient_norm
 from proponent.datasets import digits, materialise, synthetic
 from proponent.datasets.transforms import pixels
 from proponent.errors import InvalidInputError, NotFoundError, TrainingMismatchError
 from proponent.models.logistic import LogisticRegression
 from proponent.models.resnet import resnet20
-from proponent.preset_table import PRESETS
-from proponent.presets import train_preset
 from proponent.spec import load_spec
-from proponent.training import accuracy, fit, predicted_labels, seeded
+from proponent.training.augmentation import flip_crop
+from proponent.training.lbfgs import gradient_norm
+from proponent.training.loop import accuracy, fit, predicted_labels, seeded
+from proponent.training.presets import PRESETS
+from proponent.training.train_preset import train_preset
 
 cross_entropy = get_loss("cross_entropy").per_example
 
@@ -190,7 +190,7 @@ def test_limit_and_epochs_are_recorded_but_no_data_root(tmp_path: Path) -> None:
 
 
 def test_a_full_training_below_expectation_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proponent.presets.accuracy", lambda *_: 0.5)
+    monkeypatch.setattr("proponent.training.train_preset.accuracy", lambda *_: 0.5)
     with pytest.raises(TrainingMismatchError, match=r"reached a training accuracy of 0\.5000"):
         train_preset("digits", tmp_path)
     assert (tmp_path / "train_log.json").exists()

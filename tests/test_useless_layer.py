@@ -22,7 +22,7 @@ from proponent.index.store import Store
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.results import Measure, Target
 from proponent.spec import load_spec
-from proponent.training import fit, seeded
+from proponent.training.loop import fit, seeded
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning"),

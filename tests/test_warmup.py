@@ -12,7 +12,7 @@ import torch
 
 from proponent.classifier import InputSignature
 from proponent.errors import InvalidInputError
-from proponent.warmup import warmed_up
+from proponent.worker.warmup import warmed_up
 
 
 @pytest.fixture(autouse=True)

@@ -19,15 +19,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import tiny
+from proponent.bounds.lifeline import TicketOffice
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer import Explainer
 from proponent.index.store import Store
-from proponent.lifeline import TicketOffice
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
-from proponent.worker import Item, Worker, encode_reply, read_item
+from proponent.worker.batch import Item, Worker, encode_reply, read_item
 
 HANDLER = Path(__file__).parent.parent / "handlers" / "influence_handler.py"
 OCTETS = "application/octet-stream"

@@ -13,12 +13,12 @@ import grpc
 import pytest
 
 from gateway_fakes import catalog, manifest
+from proponent.bounds.lifeline import Board, TicketOffice
 from proponent.errors import CorruptBundleError, DeadlineError, NotFoundError, UnavailableError
 from proponent.gateway.deployment import Contents, Deployment
-from proponent.gateway.status import as_proponent_error, retry_after, to_item_error
-from proponent.gateway.worker_client import WorkerClient, WorkerDefectError
+from proponent.gateway.error_mapping import as_proponent_error, retry_after, to_item_error
+from proponent.gateway.torchserve.worker_client import WorkerClient, WorkerDefectError
 from proponent.index.tombstones import FORGOTTEN, Tombstones
-from proponent.lifeline import Board, TicketOffice
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.inference_pb2 import PredictionResponse, PredictionsRequest
 from proponent.v1.inference_pb2_grpc import InferenceAPIsServiceServicer, add_InferenceAPIsServiceServicer_to_server

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from proponent.attribution.losses import get_loss
 from proponent.index.bundle import FILES, Manifest
-from proponent.training import fit, seeded
+from proponent.training.loop import fit, seeded
 
 CLASSES = ["bars", "stripes", "frame"]
 SIDE = 6

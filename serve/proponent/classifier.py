@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from proponent.attribution.layers import LayerShape, find_layers, frozen_state
+from proponent.attribution.gradients.layers import LayerShape, find_layers, frozen_state
 from proponent.attribution.losses import Loss, get_loss
 from proponent.datasets.transforms import pixels
 from proponent.errors import NotFoundError, ProponentError, SpecError

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from proponent.errors import NotFoundError
-from proponent.gateway.control import NOT_SERVED, request
+from proponent.gateway.rollout.control_client import NOT_SERVED, request
 from proponent.index import forgetting, lifecycle
 from proponent.index.forgetting import Receipt
 from proponent.index.store import Store

@@ -19,11 +19,11 @@ import pytest
 from inputs import GOOD, MODEL
 
 from proponent.explainer import Explainer
-from proponent.gateway.http_reply import to_json
+from proponent.gateway.http.reply import to_json
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 from proponent.v1.worker_pb2 import WorkerRequest
-from proponent.worker import Item, Worker
+from proponent.worker.batch import Item, Worker
 
 TOP_K = 2
 _PAUSE_S = 0.08

@@ -13,7 +13,7 @@ import pytest
 from inputs import GOOD, MODEL
 from running import RunningGateway
 
-from proponent.gateway.control import SOCKET
+from proponent.gateway.rollout.control_client import SOCKET
 from proponent.index.catalog import Catalog
 from proponent.index.store import Store
 from proponent.v1 import explanation_pb2 as pb

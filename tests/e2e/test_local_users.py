@@ -18,7 +18,7 @@ import pytest
 from inputs import GOOD, MODEL
 from running import RunningGateway
 
-from proponent.gateway.control import SOCKET
+from proponent.gateway.rollout.control_client import SOCKET
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.inference_pb2 import PredictionsRequest
 from proponent.v1.worker_pb2 import WorkerRequest

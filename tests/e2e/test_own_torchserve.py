@@ -14,13 +14,13 @@ import httpx
 import pytest
 from inputs import GOOD, MODEL
 
-from proponent.exit_codes import NOT_FOUND
-from proponent.package_model import main as package
-from proponent.gateway.launch import Capacity, Layout
-from proponent.gateway.private import private_layout
+from proponent.cli.exit_codes import NOT_FOUND
+from proponent.cli.package_model import main as package
 from proponent.gateway.settings import Settings
-from proponent.gateway.torchserve import TorchServe
-from proponent.gateway.watched import ready_pids
+from proponent.gateway.torchserve.launch import Capacity, Layout
+from proponent.gateway.torchserve.private import private_layout
+from proponent.gateway.torchserve.process import TorchServe
+from proponent.gateway.torchserve.worker_state import ready_pids
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.inference_pb2 import PredictionsRequest
 from proponent.v1.inference_pb2_grpc import InferenceAPIsServiceStub

@@ -21,7 +21,7 @@ from load import Answers, Load, answers_of
 from running import RunningGateway
 
 from proponent.errors import ProponentError, UnavailableError
-from proponent.gateway.control import SOCKET, request
+from proponent.gateway.rollout.control_client import SOCKET, request
 from proponent.index.bundle import SPEC, WEIGHTS, read_manifest, seal
 from proponent.index.store import Store
 

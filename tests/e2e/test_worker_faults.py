@@ -22,7 +22,7 @@ from inputs import GOOD, MODEL, tensor
 from running import RunningGateway
 from test_service import details
 
-from proponent.gateway.control import SOCKET
+from proponent.gateway.rollout.control_client import SOCKET
 from proponent.index.bundle import CATALOG, ROWS, SPEC, read_manifest, seal
 from proponent.index.store import Store
 from proponent.index.tombstones import FORGOTTEN

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from proponent.cancellation import checkpoint
+from proponent.bounds.cancellation import checkpoint
 
 MEDIAN_SAMPLE = 128
 _BLOCKS = 5

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from proponent.attribution.layers import Layers, flatten_parameters, unflatten_parameters
+from proponent.attribution.gradients.layers import Layers, flatten_parameters, unflatten_parameters
 from proponent.attribution.losses import Loss
 from proponent.attribution.precision import DoublePrecision, twice_differentiable
 

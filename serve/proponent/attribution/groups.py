@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.losses import BinaryCrossEntropy, CrossEntropy, Loss
-from proponent.cancellation import checkpoint
+from proponent.bounds.cancellation import checkpoint
 
 TOLERANCE = 1.0e-4
 MAX_ITERATIONS = 50

@@ -1,7 +1,7 @@
 """Matrix-free inverse-Hessian-vector products: reference solvers for the audit.
 
 Vectors are flat, ``[P]`` or ``[P, R]`` for R right-hand sides, in the parameter order of
-`proponent.attribution.layers`; their dtype is the precision of the computation.
+`proponent.attribution.gradients.layers`; their dtype is the precision of the computation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from proponent.attribution.functional import (
     outputs_function,
     summed_loss,
 )
-from proponent.attribution.layers import Layers
+from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.losses import Loss
 from proponent.errors import CurvatureError
 

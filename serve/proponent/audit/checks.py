@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.agreement import pearson, roc_auc, spearman, top_overlap
-from proponent.attribution.layer_gradients import flat_gradients
-from proponent.attribution.layers import Layers
+from proponent.attribution.gradients.layer_gradients import flat_gradients
+from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.solvers import cg, ggn_matvec, hessian_matvec
 from proponent.audit.datamodel import AUDIT, ground_truth, recipe_digest
 from proponent.audit.intervals import Statistic, auc_interval, two_way_interval

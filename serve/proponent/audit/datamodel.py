@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from proponent.attribution.layers import frozen_state
+from proponent.attribution.gradients.layers import frozen_state
 from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
 from proponent.classifier import untrained_model, weights_digest
 from proponent.errors import SpecError
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import TrainingSet
-from proponent.source_code import code_sha256
 from proponent.spec import ModelSpec
+from proponent.user_code.source import code_sha256
 
 SEEDS_APART = 100_000
 """Between the first training seeds of two trainings of the same half."""

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.agreement import spearman, top_overlap
-from proponent.attribution.capture import eager
+from proponent.attribution.embedding.whitening import Whitening, whiten
 from proponent.attribution.functional import call_with
-from proponent.attribution.layer_gradients import LayerGradients, flat_gradients
-from proponent.attribution.layers import num_parameters
-from proponent.attribution.whitening import Whitening, whiten
+from proponent.attribution.gradients.capture import eager
+from proponent.attribution.gradients.layer_gradients import LayerGradients, flat_gradients
+from proponent.attribution.gradients.layers import num_parameters
 from proponent.classifier import Classifier
-from proponent.rebuild.built import Built
+from proponent.rebuild.bundle_writer import Built
 from proponent.rebuild.compression import Compression
 from proponent.rebuild.rows_stage import scaled_gradients, unit_rows
 from proponent.rebuild.training_set import Batch, TrainingSet

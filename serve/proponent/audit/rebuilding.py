@@ -8,7 +8,7 @@ from pathlib import Path
 from proponent.audit.quick import quick_audit
 from proponent.audit.tuning import Tuning, tune
 from proponent.index.store import Store
-from proponent.rebuild.built import Built
+from proponent.rebuild.bundle_writer import Built
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
 from proponent.spec import ModelSpec

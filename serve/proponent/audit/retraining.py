@@ -31,7 +31,7 @@ from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import Batch, TrainingSet
 from proponent.spec import ModelSpec, parse_spec
 from proponent.tensor_file import save_tensors
-from proponent.training import seeded
+from proponent.training.loop import seeded
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from proponent.audit.datamodel import TUNING, GroundTruth, ground_truth
 from proponent.classifier import load_classifier
 from proponent.errors import SpecError
 from proponent.rebuild.batching import batching_for
-from proponent.rebuild.built import rebuild_key
+from proponent.rebuild.bundle_writer import rebuild_key
 from proponent.rebuild.compression import DEFAULT_SIZE, Compression, compress
 from proponent.rebuild.coverage import covered
 from proponent.rebuild.ekfac import fit_factors

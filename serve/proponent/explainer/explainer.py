@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from proponent.attribution.embedding import InfluenceEmbedding
-from proponent.attribution.layers import Layers
-from proponent.cancellation import Token, always
+from proponent.attribution.embedding.base import InfluenceEmbedding
+from proponent.attribution.gradients.layers import Layers
+from proponent.bounds.cancellation import Token, always
 from proponent.classifier import Classifier, InputSignature
 from proponent.errors import ProponentError
 from proponent.explainer.answers import Answers

@@ -9,15 +9,15 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from proponent.attribution.embedding import ExactEmbedding, InfluenceEmbedding
-from proponent.attribution.layers import Layers
-from proponent.attribution.subspace import SubspaceEmbedding
+from proponent.attribution.embedding.base import ExactEmbedding, InfluenceEmbedding
+from proponent.attribution.embedding.subspace import SubspaceEmbedding
+from proponent.attribution.gradients.layers import Layers
 from proponent.classifier import Classifier, InputSignature, load_classifier
-from proponent.code_probe import REASON, check_code
 from proponent.errors import CorruptBundleError, MismatchError, SpecError
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
 from proponent.spec import ModelSpec, parse_spec
+from proponent.user_code.probe import REASON, check_code
 
 
 def read_spec(bundle: Path) -> ModelSpec:

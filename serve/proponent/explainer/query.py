@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from proponent.attribution.capture import CaptureSession
-from proponent.attribution.embedding import InfluenceEmbedding
-from proponent.attribution.gradients import (
+from proponent.attribution.embedding.base import InfluenceEmbedding
+from proponent.attribution.gradients.capture import CaptureSession
+from proponent.attribution.gradients.layers import Layers
+from proponent.attribution.gradients.scaling import (
     ScaledGradient,
     contrast_output_gradient,
     join,
     scaled_output_gradient,
 )
-from proponent.attribution.layers import Layers
-from proponent.cancellation import checkpoint
+from proponent.bounds.cancellation import checkpoint
 from proponent.classifier import Classifier
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.results import Prediction, Target

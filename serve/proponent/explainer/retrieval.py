@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from proponent.cancellation import Token, scope
-from proponent.cost import pool_size
+from proponent.bounds.cancellation import Token, scope
+from proponent.bounds.cost import pool_size
 from proponent.errors import DeadlineError, NotFoundError, ProponentError
 from proponent.explainer.answers import Outcomes
 from proponent.explainer.diversity import DiverseHits, candidates_notice, diversify

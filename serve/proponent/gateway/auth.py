@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from proponent.errors import PermissionDeniedError, SpecError
-from proponent.gateway.status import UNAUTHENTICATED
+from proponent.gateway.error_mapping import UNAUTHENTICATED
 
 
 class Scope(enum.Enum):

@@ -12,22 +12,22 @@ from typing import Any
 import structlog
 
 from proponent.gateway.auth import Authenticator
-from proponent.gateway.control_server import controlled
-from proponent.gateway.grpc_server import GrpcServer
-from proponent.gateway.http_listener import HttpServer, http_server, listen
-from proponent.gateway.http_server import create_app
-from proponent.gateway.listener import raise_file_limit
+from proponent.gateway.grpc.server import GrpcServer
+from proponent.gateway.http.app import create_app
+from proponent.gateway.http.listener import HttpServer, http_server, listen
+from proponent.gateway.limits.connections import raise_file_limit
 from proponent.gateway.log import configure_logs
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.readiness import Readiness
-from proponent.gateway.repairs import take_up_repaired
-from proponent.gateway.rollout import Rollout
+from proponent.gateway.rollout.control_server import controlled
+from proponent.gateway.rollout.repairs import take_up_repaired
+from proponent.gateway.rollout.switch import Rollout
 from proponent.gateway.served_model import ServedModel, open_models
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
 from proponent.gateway.signals import StopSignals
-from proponent.gateway.supervisor import Supervisor
-from proponent.gateway.worker_client import WorkerClient
+from proponent.gateway.torchserve.supervisor import Supervisor
+from proponent.gateway.torchserve.worker_client import WorkerClient
 from proponent.index.store import Store
 
 _log = structlog.get_logger("proponent.gateway")

@@ -16,11 +16,11 @@ from google.protobuf.struct_pb2 import Struct
 
 from proponent.errors import DeadlineError, NotFoundError
 from proponent.gateway.auth import Authenticator, Scope
-from proponent.gateway.body_budget import BodyBudget
-from proponent.gateway.call_cost import check_call_cost
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.disclosure import Disclosure
-from proponent.gateway.limiter import Limiter
+from proponent.gateway.limits.body_budget import BodyBudget
+from proponent.gateway.limits.call_cost import check_call_cost
+from proponent.gateway.limits.limiter import Limiter
 from proponent.gateway.lookups import find_example, in_thread, list_suspects
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import ServedModel

@@ -27,7 +27,7 @@ class Limits:
         predict: Predictions in flight.
         explain: Explanations in flight, exact scores, removals and flip sets counted apart by the same number.
         streams: Streams open at the same time.
-        call_s: Longest estimated time of one call on one core (see ``proponent.cost``); longer ones are refused.
+        call_s: Longest estimated time of one call on one core (see ``bounds.cost``); longer ones are refused.
         bodies_bytes: Request bodies held at the same time, all callers and both doors together.
         connections: Connections of one door; fewer where the process may not open so many files.
         idle_timeout_s: Longest time without a byte while the headers or the body of an HTTP request come in.

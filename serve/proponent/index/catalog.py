@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from proponent.cancellation import checkpoint
+from proponent.bounds.cancellation import checkpoint
 from proponent.errors import CorruptBundleError, InvalidInputError
 
 _SCHEMA = """

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from proponent.cancellation import checkpoint
+from proponent.bounds.cancellation import checkpoint
 from proponent.errors import CorruptBundleError
 from proponent.index.bundle import ROWS
 from proponent.results import Measure

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from proponent.attribution.layers import Layers
+from proponent.attribution.gradients.layers import Layers
 from proponent.classifier import Classifier
 from proponent.rebuild.memory import block_size, check_budget, example_bytes, matrix_bytes
 from proponent.rebuild.training_set import Batch, TrainingSet

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.curvature.factors import LayerFactors
+from proponent.attribution.embedding.joint import SecondStage, damped_gram, joint_basis, second_stage
+from proponent.attribution.embedding.subspace import LayerSubspace, SubspaceEmbedding
+from proponent.attribution.embedding.tucker import MomentAccumulator, fit_subspaces
+from proponent.attribution.embedding.whitening import Whitening, make_whitening, whiten
+from proponent.attribution.gradients.layer_gradients import LayerGradients
+from proponent.attribution.gradients.layers import num_parameters
 from proponent.attribution.groups import own_curvature
-from proponent.attribution.joint import SecondStage, damped_gram, joint_basis, second_stage
-from proponent.attribution.layer_gradients import LayerGradients
-from proponent.attribution.layers import num_parameters
-from proponent.attribution.subspace import LayerSubspace, SubspaceEmbedding
-from proponent.attribution.tucker import MomentAccumulator, fit_subspaces
-from proponent.attribution.whitening import Whitening, make_whitening, whiten
 from proponent.rebuild.memory import too_small
 from proponent.rebuild.rows_stage import concatenated, finished_rows, scaled_gradients, shard_ranges
 from proponent.rebuild.stages import Stages

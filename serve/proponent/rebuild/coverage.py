@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from proponent.attribution.layers import Layers, frozen_parameters, uncovered
-from proponent.attribution.soundness import unsound_layers
+from proponent.attribution.gradients.layers import Layers, frozen_parameters, uncovered
+from proponent.attribution.gradients.soundness import unsound_layers
 from proponent.classifier import Classifier, users_model
 from proponent.errors import SpecError
 from proponent.rebuild.training_set import TrainingSet

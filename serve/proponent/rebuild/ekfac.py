@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from proponent.attribution.capture import CaptureSession
 from proponent.attribution.curvature.ekfac import LambdaAccumulator
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.fisher import Accumulator, fisher_gradients
 from proponent.attribution.curvature.kfac import CovarianceAccumulator, eigenbases
-from proponent.attribution.subspace import SubspaceEmbedding
+from proponent.attribution.embedding.subspace import SubspaceEmbedding
+from proponent.attribution.gradients.capture import CaptureSession
 from proponent.classifier import Classifier
 from proponent.errors import CurvatureError
 from proponent.rebuild.compression import (

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.curvature.exact import check_positive, eigendecompose, exact_hessian
-from proponent.attribution.embedding import (
+from proponent.attribution.embedding.base import (
     ExactEmbedding,
     ExactFactors,
     exact_factors,
     order_by_energy,
     size_for_energy,
 )
-from proponent.attribution.layers import num_parameters
+from proponent.attribution.gradients.layers import num_parameters
 from proponent.attribution.precision import in_double
 from proponent.rebuild.rows_stage import embed_rows, scaled_gradients
 from proponent.rebuild.stages import Stages

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from proponent.attribution.capture import CaptureSession
-from proponent.attribution.layer_gradients import LayerGradient
-from proponent.attribution.layers import Layers, LayerShape, num_parameters
+from proponent.attribution.gradients.capture import CaptureSession
+from proponent.attribution.gradients.layer_gradients import LayerGradient
+from proponent.attribution.gradients.layers import Layers, LayerShape, num_parameters
 from proponent.classifier import Classifier, users_model
 from proponent.errors import SpecError
 

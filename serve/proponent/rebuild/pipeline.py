@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from proponent.attribution.layers import Layers
+from proponent.attribution.gradients.layers import Layers
 from proponent.classifier import Classifier, load_classifier
 from proponent.errors import SpecError
 from proponent.index.bundle import seal
@@ -16,7 +16,7 @@ from proponent.index.lock import changing
 from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
 from proponent.rebuild.batching import batching_for
-from proponent.rebuild.built import Built, manifest_of, rebuild_key, write_files
+from proponent.rebuild.bundle_writer import Built, manifest_of, rebuild_key, write_files
 from proponent.rebuild.coverage import covered
 from proponent.rebuild.ekfac import damping_of, rebuild_ekfac
 from proponent.rebuild.exact import rebuild_exact

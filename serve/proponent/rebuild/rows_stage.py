@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from proponent.attribution.capture import CaptureSession
-from proponent.attribution.embedding import EmbeddedRows
-from proponent.attribution.gradients import ScaledGradient, scaled_output_gradient
+from proponent.attribution.embedding.base import EmbeddedRows
+from proponent.attribution.gradients.capture import CaptureSession
+from proponent.attribution.gradients.layer_gradients import LayerGradients
+from proponent.attribution.gradients.layers import Layers
+from proponent.attribution.gradients.scaling import ScaledGradient, scaled_output_gradient
 from proponent.attribution.groups import own_curvature
-from proponent.attribution.layer_gradients import LayerGradients
-from proponent.attribution.layers import Layers
 from proponent.classifier import Classifier
 from proponent.index.rows import RowScales
 from proponent.rebuild.stages import Stages

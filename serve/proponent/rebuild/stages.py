@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from proponent.attribution.layers import Layers
+from proponent.attribution.gradients.layers import Layers
 from proponent.classifier import Classifier
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.progress import StageProgress

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from proponent.attribution.capture import CaptureSession
-from proponent.attribution.layers import Layers, flatten_parameters, num_parameters
+from proponent.attribution.gradients.capture import CaptureSession
+from proponent.attribution.gradients.layers import Layers, flatten_parameters, num_parameters
 from proponent.attribution.losses.outputs import look_like_probabilities
 from proponent.classifier import Classifier, users_model
 from proponent.errors import SpecError, TrainingMismatchError

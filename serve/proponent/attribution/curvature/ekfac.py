@@ -12,10 +12,10 @@ from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.fisher import FisherKind, accumulate
 from proponent.attribution.curvature.kfac import fit_kfac
 from proponent.attribution.functional import Batch
-from proponent.attribution.layer_gradients import LayerGradient, LayerGradients, times
-from proponent.attribution.layers import Layers
+from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, times
+from proponent.attribution.gradients.layers import Layers
+from proponent.attribution.gradients.squares import summed_squares
 from proponent.attribution.losses import Loss
-from proponent.attribution.squares import summed_squares
 from proponent.errors import CurvatureError
 
 

@@ -1,6 +1,6 @@
 """Dense curvature in float64, for convex models and last layers.
 
-Rows and columns follow the parameter order of `proponent.attribution.layers`, so that the flat gradients of
+Rows and columns follow the parameter order of `proponent.attribution.gradients.layers`, so that the flat gradients of
 `capture` are vectors of the same space.
 """
 
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from proponent.attribution.capture import CaptureSession, eager
 from proponent.attribution.curvature.fisher import fisher_gradients
 from proponent.attribution.functional import Batch, current_parameters, outputs_function, summed_loss
-from proponent.attribution.layer_gradients import flat_gradients
-from proponent.attribution.layers import Layers, num_parameters
+from proponent.attribution.gradients.capture import CaptureSession, eager
+from proponent.attribution.gradients.layer_gradients import flat_gradients
+from proponent.attribution.gradients.layers import Layers, num_parameters
 from proponent.attribution.losses import Loss
 from proponent.attribution.precision import exact_of_users_model, in_double
 from proponent.errors import CurvatureError

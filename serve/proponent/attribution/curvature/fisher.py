@@ -14,10 +14,10 @@ from typing import Literal, Protocol, get_args
 
 from torch import Tensor, nn
 
-from proponent.attribution.capture import CaptureSession
 from proponent.attribution.functional import Batch
-from proponent.attribution.layer_gradients import LayerGradients
-from proponent.attribution.layers import Layers
+from proponent.attribution.gradients.capture import CaptureSession
+from proponent.attribution.gradients.layer_gradients import LayerGradients
+from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.losses import Loss
 from proponent.attribution.uniforms import example_uniforms
 from proponent.errors import SpecError

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.fisher import FisherKind, accumulate
 from proponent.attribution.functional import Batch
-from proponent.attribution.layer_gradients import LayerGradient, LayerGradients, sum_of_products
-from proponent.attribution.layers import Layers
+from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, sum_of_products
+from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.losses import Loss
 from proponent.errors import CurvatureError
 

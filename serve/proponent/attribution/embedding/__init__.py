@@ -1,0 +1,1 @@
+"""From gradients to short vectors whose inner products are influences."""

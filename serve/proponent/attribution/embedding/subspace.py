@@ -1,0 +1,156 @@
+r"""The influence embedding of deep networks: an EK-FAC subspace and a joint second stage.
+
+A layer's gradient G is rotated into the Kronecker eigenbasis and whitened,
+``w = (Lambda + lambda)^{-1/2} o (Q_out^T G Q_in)``; a two-sided (Tucker) projection ``z = R^T w C`` keeps its
+leading part, and ``phi = T V^T z`` joins all layers, with V orthonormal and ``T = (M + c I)^{-1/2}`` from the
+second moment M of the training rows ``y = V^T z``, each weighted by one over the size of its output gradient. So
+``phi(x) . phi(y)`` is one symmetric positive kernel with the implied operator
+
+    C^{-1} = Q (Lambda + lambda)^{-1/2} [V (M + c I)^{-1} V^T + a (I - V V^T)] (Lambda + lambda)^{-1/2} Q^T,
+
+whose a-term scores leave out and norms keep (George et al. 2018 for EK-FAC; Choe et al. 2024 for the kinship
+with low-rank gradient projections; the joint second stage is this project's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from proponent.attribution.embedding.base import InfluenceEmbedding
+from proponent.attribution.embedding.whitening import Whitened
+from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
+from proponent.attribution.gradients.layers import Layers
+
+NARROW = 16
+"""Where a projection keeps fewer than one of so many numbers, zeros in R and C cost less than to gather kept ones."""
+
+
+@dataclass(frozen=True)
+class LayerSubspace:
+    """The projection of one layer; only the eigenvectors that it needs are kept.
+
+    Attributes:
+        left: [G, o, so] eigenvectors of the output side.
+        right: [G, i, si] eigenvectors of the input side.
+        whitening: [G, so, si], (Lambda + lambda)^(-1/2).
+        rows: R, [G * so, r], orthonormal columns.
+        columns: C, [si, c], orthonormal columns.
+        kept_out: [so] int64, which of all output eigenvectors are kept.
+        kept_in: [si] int64, which of all input eigenvectors are kept.
+    """
+
+    left: Tensor
+    right: Tensor
+    whitening: Tensor
+    rows: Tensor
+    columns: Tensor
+    kept_out: Tensor
+    kept_in: Tensor
+
+    @property
+    def size(self) -> int:
+        """Numbers that the layer contributes, r * c."""
+        return int(self.rows.shape[1] * self.columns.shape[1])
+
+    def project(self, gradient: LayerGradient) -> Tensor:
+        """Z of a layer's gradients, [B, r * c]."""
+        return self.compress(gradient.project(self.left, self.right) * self.whitening)
+
+    def compress(self, whitened: Tensor) -> Tensor:
+        """``R^T w C`` of [B, G, so, si], flattened to [B, r * c]."""
+        return _two_sided(self.rows, whitened, self.columns)
+
+    def compress_all(self, whitened: Whitened, root: Tensor) -> tuple[Tensor, Tensor]:
+        """``R^T w C`` and ``R^T (Lambda + lambda)^-1 w C`` of w over all eigenvectors, [B, r * c] each.
+
+        Args:
+            whitened: w.
+            root: (Lambda + lambda)^(-1/2) of all eigenvectors, [G, o, i].
+        """
+        if self.size * NARROW < self.whitening.numel():
+            groups, out, inputs = root.shape
+            rows = self.rows.new_zeros(groups, out, self.rows.shape[1])
+            rows[:, self.kept_out] = self.rows.reshape(groups, -1, self.rows.shape[1])
+            columns = self.columns.new_zeros(inputs, self.columns.shape[1]).index_copy(0, self.kept_in, self.columns)
+            value = whitened.dense()
+            weighted = value * root.square()
+            tall = rows.flatten(0, 1)
+            return _two_sided(tall, value, columns), _two_sided(tall, weighted, columns)
+        kept = whitened.select(self.kept_out, self.kept_in)
+        return self.compress(kept), self.compress(kept * self.whitening.square())
+
+    def lift(self, coordinates: Tensor) -> Tensor:
+        """Transpose of ``compress``: [K, r * c] to [K, G, so, si]."""
+        matrix = coordinates.reshape(len(coordinates), self.rows.shape[1], self.columns.shape[1])
+        wide = self.rows @ matrix @ self.columns.mT
+        return wide.reshape(len(coordinates), *self.whitening.shape)
+
+    def to(self, device: torch.device) -> LayerSubspace:
+        """The same on another device."""
+        return LayerSubspace(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+def _two_sided(rows: Tensor, matrices: Tensor, columns: Tensor) -> Tensor:
+    """``R^T w C`` in the cheaper order, [B, r * c]."""
+    flat = matrices.flatten(1, 2)
+    (out, r), (inputs, c) = rows.shape, columns.shape
+    if r * inputs * (out + c) <= c * out * (inputs + r):
+        return (rows.mT @ flat @ columns).flatten(1)
+    return (rows.mT @ (flat @ columns)).flatten(1)
+
+
+@dataclass(frozen=True)
+class SubspaceEmbedding(InfluenceEmbedding):
+    """Gradients to R^K through the layers' subspaces.
+
+    Attributes:
+        subspaces: By layer name, in the order of the layers.
+        joint: V T, [D, K] float32, D the sum of the subspaces' sizes.
+        kind: "ekfac" or "kfac".
+    """
+
+    layers: Layers
+    subspaces: Mapping[str, LayerSubspace]
+    joint: Tensor
+    kind: str = "ekfac"
+
+    @property
+    @override
+    def size(self) -> int:
+        return int(self.joint.shape[1])
+
+    @override
+    def embed(self, gradients: LayerGradients) -> Tensor:
+        return self.project(gradients) @ self.joint
+
+    def project(self, gradients: LayerGradients) -> Tensor:
+        """Z of all layers side by side, [B, D]."""
+        return torch.cat([subspace.project(gradients[name]) for name, subspace in self.subspaces.items()], dim=1)
+
+    @override
+    def tensors(self) -> dict[str, Tensor]:
+        parts = {
+            f"{part.name}/{name}": getattr(subspace, part.name)
+            for name, subspace in self.subspaces.items()
+            for part in fields(LayerSubspace)
+        }
+        return parts | {"joint": self.joint}
+
+    @override
+    def to(self, device: torch.device) -> SubspaceEmbedding:
+        moved = {name: subspace.to(device) for name, subspace in self.subspaces.items()}
+        return SubspaceEmbedding(self.layers, moved, self.joint.to(device), self.kind)
+
+    @classmethod
+    def from_tensors(cls, kind: str, tensors: Mapping[str, Tensor], layers: Layers) -> SubspaceEmbedding:
+        """Inverse of ``tensors``; KeyError where one is missing."""
+        subspaces = {
+            name: LayerSubspace(**{part.name: tensors[f"{part.name}/{name}"] for part in fields(LayerSubspace)})
+            for name in layers
+        }
+        return cls(layers, subspaces, tensors["joint"], kind)

@@ -1,0 +1,172 @@
+"""Fitting each layer's two-sided projection to the training rows' directions.
+
+Second moments are those of *unit* rows w / ||w||: in a well-trained network row norms span many orders of
+magnitude, and raw moments would see only a handful of examples.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.embedding.subspace import LayerSubspace
+from proponent.attribution.embedding.whitening import LayerWhitening, Whitening, whiten
+from proponent.attribution.gradients.layer_gradients import LayerGradients
+from proponent.attribution.uniforms import example_signs
+
+LEVERAGE = 0.995
+"""Share of a basis's leverage that the kept eigenvectors carry; the others are not needed online."""
+MIXTURES = 4
+"""Random mixtures of an example's rows that stand for all of them in a second moment."""
+
+
+class MomentAccumulator:
+    """Float64 sums of ``u u^T`` (rows, [G o, G o]) and ``u^T u`` (columns, [i, i]) over unit rows u.
+
+    Both are estimated without bias from random signs S, as ``(u S) (u S)^T`` with ``E[S S^T] = I`` (Hutchinson's
+    trick): of a side longer than ``MIXTURES`` only that many mixtures of each example are taken. The noise of
+    thousands of examples averages out, and wide layers cost what narrow ones do.
+    """
+
+    def __init__(self, whitening: Whitening, seed: int) -> None:
+        self._seed = seed
+        self.rows = {name: _square(w.root.shape[0] * w.root.shape[1], w.root) for name, w in whitening.items()}
+        self.columns = {name: _square(w.root.shape[2], w.root) for name, w in whitening.items()}
+
+    def update(self, whitening: Whitening, gradients: LayerGradients, keys: Tensor) -> None:
+        """Adds a batch of examples with int64 ``keys``; rows without a direction count nothing."""
+        mixtures, energy = {}, torch.zeros(len(keys), dtype=torch.float64, device=keys.device)
+        for number, (name, value) in enumerate(whiten(whitening, gradients)):
+            energy += value.energies()[0]
+            over_inputs, over_outputs = (
+                _mixtures(keys, self._seed + 2 * number + side, len(sums[name]))
+                for side, sums in enumerate((self.columns, self.rows))
+            )
+            mixtures[name] = value.mix_inputs(over_inputs), value.mix_outputs(over_outputs)
+        scale = torch.where(energy > 0, energy.rsqrt(), torch.zeros_like(energy)).float()
+        for name, (rows, columns) in mixtures.items():
+            self.rows[name] += _second_moment(rows * scale[:, None, None])
+            self.columns[name] += _second_moment(columns * scale[:, None, None])
+
+    def state(self) -> dict[str, Tensor]:
+        """The sums by name."""
+        return {f"rows/{n}": v for n, v in self.rows.items()} | {f"columns/{n}": v for n, v in self.columns.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from a ``state``."""
+        for name in self.rows:
+            self.rows[name].copy_(state[f"rows/{name}"])
+            self.columns[name].copy_(state[f"columns/{name}"])
+
+
+def _mixtures(keys: Tensor, seed: int, count: int) -> Tensor:
+    """Weights of random mixtures of ``count`` vectors, [B, s, count]; few of them stay as they are."""
+    if count <= MIXTURES:
+        return torch.eye(count, device=keys.device).expand(len(keys), -1, -1)
+    signs = example_signs(keys, seed, MIXTURES * count).reshape(-1, MIXTURES, count)
+    return signs / sqrt(MIXTURES)
+
+
+def _second_moment(rows: Tensor) -> Tensor:
+    """[B, s, k] to the sum of outer products, [k, k] float64."""
+    tall = rows.flatten(0, 1)
+    return (tall.mT @ tall).double()
+
+
+@dataclass
+class _Side:
+    """Eigenvectors of a second moment by descending eigenvalue, and the energy of the first k of them."""
+
+    vectors: Tensor
+    kept: list[float]
+
+
+def fit_subspaces(moments: MomentAccumulator, whitening: Whitening, size: int) -> dict[str, LayerSubspace]:
+    """Shares ``size`` numbers out over layers and sides, always where the next ones keep the most energy."""
+    rows = {name: _side(moment) for name, moment in moments.rows.items()}
+    columns = {name: _side(moment) for name, moment in moments.columns.items()}
+    ranks = _share_out(rows, columns, size)
+    return {
+        name: _subspace(rows[name].vectors[:, :r], columns[name].vectors[:, :c], whitening[name])
+        for name, (r, c) in ranks.items()
+    }
+
+
+def _side(moment: Tensor) -> _Side:
+    values, vectors = torch.linalg.eigh((moment + moment.mT) / 2)
+    kept = values.clamp(min=0).flip(0).cumsum(0)
+    return _Side(vectors.flip(1), [0.0, *kept.tolist()])
+
+
+def _share_out(rows: Mapping[str, _Side], columns: Mapping[str, _Side], size: int) -> dict[str, tuple[int, int]]:
+    """Greedy ranks (r, c); a layer's kept energy is taken as the product of both sides' shares."""
+    ranks = {name: (1, 1) for name in rows}
+    used = len(ranks)
+    queue: list[tuple[float, str, tuple[int, int]]] = []
+
+    def offer(name: str) -> None:
+        r, c = ranks[name]
+        now = _energy(rows[name], columns[name], r, c)
+        more_rows = min(r + 1 + r // 16, len(rows[name].kept) - 1)
+        more_columns = min(c + 1 + c // 16, len(columns[name].kept) - 1)
+        for step in ((more_rows, c), (r, more_columns)):
+            cost = step[0] * step[1] - r * c
+            if cost > 0:
+                gain = _energy(rows[name], columns[name], *step) - now
+                heapq.heappush(queue, (-gain / cost, name, step))
+
+    for name in ranks:
+        offer(name)
+    while queue:
+        _, name, step = heapq.heappop(queue)
+        r, c = ranks[name]
+        cost = step[0] * step[1] - r * c
+        grows_one_side = (step[0] > r) != (step[1] > c) and step[0] >= r and step[1] >= c
+        if grows_one_side and used + cost <= size:
+            ranks[name] = step
+            used += cost
+            offer(name)
+    return ranks
+
+
+def _energy(rows: _Side, columns: _Side, r: int, c: int) -> float:
+    total = sqrt(rows.kept[-1] * columns.kept[-1])  # two estimates of one energy
+    return rows.kept[r] * columns.kept[c] / total if total > 0 else 0.0
+
+
+def _subspace(rows: Tensor, columns: Tensor, whitening: LayerWhitening) -> LayerSubspace:
+    groups, out, _ = whitening.root.shape
+    needed_out = _needed(rows.reshape(groups, out, -1).square().sum(dim=(0, 2)))
+    needed_in = _needed(columns.square().sum(dim=1))
+    kept_rows = rows.reshape(groups, out, -1)[:, needed_out].flatten(0, 1)
+    return LayerSubspace(
+        left=whitening.q_out[:, :, needed_out].contiguous(),
+        right=whitening.q_in[:, :, needed_in].contiguous(),
+        whitening=whitening.root[:, needed_out][:, :, needed_in].contiguous(),
+        rows=_orthonormal(kept_rows),
+        columns=_orthonormal(columns[needed_in]),
+        kept_out=needed_out,
+        kept_in=needed_in,
+    )
+
+
+def _needed(leverage: Tensor) -> Tensor:
+    """Indices of the eigenvectors that carry ``LEVERAGE`` of a basis, ascending."""
+    order = leverage.argsort(descending=True, stable=True)
+    share = leverage[order].cumsum(0) / leverage.sum()
+    count = int((share < LEVERAGE).sum()) + 1
+    return order[:count].sort().values
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    basis: Tensor = torch.linalg.qr(columns)[0]
+    return basis.float().contiguous()
+
+
+def _square(size: int, like: Tensor) -> Tensor:
+    return torch.zeros(size, size, dtype=torch.float64, device=like.device)

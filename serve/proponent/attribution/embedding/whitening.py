@@ -1,0 +1,185 @@
+"""Whitened gradients in a Kronecker eigenbasis, over all eigenvectors: what a rebuild looks at."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from proponent.attribution.curvature.factors import LayerFactors, damping_per_layer, floored
+from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, times
+from proponent.attribution.gradients.squares import squared_norms
+
+FLOOR = 1e-12
+"""Of a layer's largest damped eigenvalue: what single precision cannot tell from nothing."""
+
+
+@dataclass(frozen=True)
+class LayerWhitening:
+    """``w = root o (Q_out^T G Q_in)`` of one layer; all float32.
+
+    Attributes:
+        q_out: [G, o, o].
+        q_in: [G, i, i].
+        root: (Lambda + lambda)^(-1/2) in some unit that all layers share, [G, o, i].
+    """
+
+    q_out: Tensor
+    q_in: Tensor
+    root: Tensor
+
+
+Whitening = Mapping[str, LayerWhitening]
+
+
+class Whitened(ABC):
+    """W of one layer for B examples."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """W, [B, G, o, i] float32."""
+
+    @abstractmethod
+    def energies(self) -> tuple[Tensor, Tensor]:
+        """||w||^2 and w^T (Lambda + lambda)^(-1) w, [B] float64 each."""
+
+    @abstractmethod
+    def select(self, out: Tensor, inputs: Tensor) -> Tensor:
+        """W in some eigenvectors only, by their ascending indices [so] and [si]: [B, G, so, si]."""
+
+    @abstractmethod
+    def mix_outputs(self, weights: Tensor) -> Tensor:
+        """Mixtures of w's rows over all groups, weights [B, s, G * o]: [B, s, i]."""
+
+    @abstractmethod
+    def mix_inputs(self, weights: Tensor) -> Tensor:
+        """Mixtures of w's columns, weights [B, s, i]: [B, s, G * o]."""
+
+
+@dataclass(frozen=True)
+class DenseWhitened(Whitened):
+    """W of a layer that is applied at many positions.
+
+    Attributes:
+        value: [B, G, o, i].
+        root: See `LayerWhitening`.
+    """
+
+    value: Tensor
+    root: Tensor
+
+    @override
+    def dense(self) -> Tensor:
+        return self.value
+
+    @override
+    def energies(self) -> tuple[Tensor, Tensor]:
+        return squared_norms(self.value), squared_norms(self.value * self.root)
+
+    @override
+    def select(self, out: Tensor, inputs: Tensor) -> Tensor:
+        some = self.value if len(out) == self.value.shape[2] else self.value.index_select(2, out)
+        return some if len(inputs) == self.value.shape[3] else some.index_select(3, inputs)
+
+    @override
+    def mix_outputs(self, weights: Tensor) -> Tensor:
+        mixed: Tensor = weights @ self.value.flatten(1, 2)
+        return mixed
+
+    @override
+    def mix_inputs(self, weights: Tensor) -> Tensor:
+        mixed: Tensor = weights @ self.value.flatten(1, 2).mT
+        return mixed
+
+
+@dataclass(frozen=True)
+class OuterWhitened(Whitened):
+    """W of a layer that is applied at one position: an outer product times root, never formed for norms.
+
+    Attributes:
+        left: Q_out^T d, [B, G, o].
+        right: Q_in^T a, [B, G, i].
+        root: See `LayerWhitening`.
+    """
+
+    left: Tensor
+    right: Tensor
+    root: Tensor
+
+    @override
+    def dense(self) -> Tensor:
+        return self.left[..., :, None] * self.root * self.right[..., None, :]
+
+    @override
+    def energies(self) -> tuple[Tensor, Tensor]:
+        left, right = (side.transpose(0, 1).double().square() for side in (self.left, self.right))
+        weights = self.root.double().square()
+        whole, damped = ((left @ w * right).sum(dim=(0, 2)) for w in (weights, weights.square()))
+        return whole, damped
+
+    @override
+    def select(self, out: Tensor, inputs: Tensor) -> Tensor:
+        root = self.root[:, out][..., inputs]
+        return self.left[..., out][..., :, None] * root * self.right[..., inputs][..., None, :]
+
+    @override
+    def mix_outputs(self, weights: Tensor) -> Tensor:
+        weighted = weights.reshape(*weights.shape[:2], *self.left.shape[1:]) * self.left[:, None]
+        return (times(weighted.transpose(1, 2), self.root) * self.right[:, :, None]).sum(dim=1)
+
+    @override
+    def mix_inputs(self, weights: Tensor) -> Tensor:
+        weighted = weights[:, None] * self.right[:, :, None]
+        return (times(weighted, self.root.mT) * self.left[:, :, None]).transpose(1, 2).flatten(2)
+
+
+def make_whitening(
+    factors: Mapping[str, LayerFactors],
+    damping: float,
+    *,
+    relative: bool,
+    device: torch.device,
+    weight_decay: float | None = None,
+) -> dict[str, LayerWhitening]:
+    """Whitening at one damping, in units of the curvature of all layers; the factors stay free of both.
+
+    A relative damping has a floor where the objective's weight decay is given, see `floored`.
+
+    The second stage undoes the unit: phi and the norms are the same in any. Without it the curvature of a model
+    that is sure of everything, far below 1e-20, would take the powers of ``root`` out of float32's range.
+    """
+    added = damping_per_layer(factors, damping, relative=relative)
+    if relative and weight_decay is not None:
+        added = floored(added, weight_decay)
+    damped = {name: layer.eigenvalues + added[name] for name, layer in factors.items()}
+    unit = max((float(values.mean()) for values in damped.values()), default=0.0) or 1.0
+    return {
+        name: LayerWhitening(
+            layer.q_out.float().to(device),
+            layer.q_in.float().to(device),
+            _alive(damped[name] / unit).rsqrt().float().to(device),
+        )
+        for name, layer in factors.items()
+    }
+
+
+def _alive(damped: Tensor) -> Tensor:
+    """A direction without curvature and damping is shut off, not blown up: its gradients are rounding."""
+    return torch.where(damped > FLOOR * damped.amax(), damped, torch.inf)
+
+
+def whiten(whitening: Whitening, gradients: LayerGradients) -> Iterator[tuple[str, Whitened]]:
+    """W of one layer after the other: never of all layers at once."""
+    for name, layer in whitening.items():
+        yield name, _whitened(gradients[name], layer)
+
+
+def _whitened(gradient: LayerGradient, layer: LayerWhitening) -> Whitened:
+    if gradient.positions == 1:
+        left, right = times(gradient.deltas, layer.q_out), times(gradient.inputs, layer.q_in)
+        return OuterWhitened(left[:, :, 0], right[:, :, 0], layer.root)
+    return DenseWhitened(gradient.project(layer.q_out, layer.q_in) * layer.root, layer.root)

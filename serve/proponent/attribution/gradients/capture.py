@@ -1,0 +1,218 @@
+"""Per-example gradients of Linear and Conv2d layers from one forward and one backward of a whole batch.
+
+A layer's gradient for one example is ``d^T a``, summed over the positions t at which its weights are applied:
+a are the layer's inputs and d the gradients of the loss with respect to its outputs (Goodfellow 2015,
+"Efficient per-example gradient computations"; Rochette et al. 2019 for convolutions). Forward hooks record a
+and mark the place in the autograd graph where d appears. The backward is that of the *sum* over examples.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, LayerUse
+from proponent.attribution.gradients.layers import Layers, LayerShape
+from proponent.errors import SpecError
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a forward hook saw: the inputs, their version, and where the output gradient will appear."""
+
+    inputs: Tensor
+    version: int
+    edge: GradientEdge
+    output_shape: torch.Size
+
+
+class CaptureSession:
+    """Hooks on a model for a number of forwards, each followed by any number of backwards.
+
+    Use it as a context manager; leaving it, also by an exception, removes the hooks and frees the graph. The
+    model is never changed otherwise: no mode, ``requires_grad``, ``.grad`` or attribute. The caller chooses
+    train or eval mode. The first dimension of the inputs of every covered layer must be the batch.
+
+    Example:
+        >>> with CaptureSession(model, find_layers(model)) as session:
+        ...     outputs = session.forward(inputs)
+        ...     gradients = session.backward(loss.output_gradient(outputs, labels))
+    """
+
+    def __init__(self, model: nn.Module, layers: Layers) -> None:
+        self._model = model
+        self._layers = dict(layers)
+        self._modules = {name: _module(model, shape) for name, shape in self._layers.items()}
+        self._handles: list[Any] = []
+        self._calls: dict[str, list[_Call]] = {}
+        self._recording = False
+        self._outputs: Tensor | None = None
+
+    def __enter__(self) -> Self:
+        for name, module in self._modules.items():
+            # Before the user's own hooks: these may replace the output that the gradient belongs to.
+            handle = module.register_forward_hook(self._hook(name), prepend=True, with_kwargs=True)
+            self._handles.append(handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        self._calls, self._outputs = {}, None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Run the model.
+
+        Args:
+            inputs: ``[B, ...]``.
+
+        Returns:
+            The outputs ``[B, ...]``, detached.
+
+        Raises:
+            SpecError: If the model returns anything but one tensor.
+        """
+        self._calls = {name: [] for name in self._layers}
+        with torch.inference_mode(False), torch.enable_grad(), eager(), self._recorded():
+            outputs = self._model(inputs.clone() if inputs.is_inference() else inputs)
+        if not isinstance(outputs, Tensor):
+            kind = type(outputs).__name__
+            raise SpecError(f"The model must return one tensor of outputs, got {kind}.", field="model")
+        self._outputs = outputs
+        return outputs.detach()
+
+    @contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Calls count only here: a checkpointed part of the model runs again in the backward."""
+        self._recording = True
+        try:
+            yield
+        finally:
+            self._recording = False
+
+    def backward(self, output_gradient: Tensor) -> LayerGradients:
+        """Per-example gradients of the function whose gradient at the outputs is given.
+
+        Args:
+            output_gradient: ``[B, ...]``, shaped like the outputs of the last forward.
+
+        Returns:
+            Layer name to gradient, in the order of the layers.
+
+        Raises:
+            SpecError: If a layer saw something other than the batch first, or its inputs were modified since.
+            RuntimeError: If there was no forward.
+        """
+        if self._outputs is None:
+            raise RuntimeError("backward needs a forward before it.")
+        for message in self.problems().values():
+            raise SpecError(message, field="layers")
+        deltas = iter(self._deltas(self._outputs, output_gradient))
+        anchor = self._outputs.detach().new_empty(self._outputs.shape[0], 0)
+        return {
+            name: LayerGradient(
+                shape,
+                tuple(_use(self._modules[name], call, next(deltas)) for call in self._calls[name]),
+                anchor,
+            )
+            for name, shape in self._layers.items()
+        }
+
+    def _deltas(self, outputs: Tensor, output_gradient: Tensor) -> list[Tensor]:
+        """Gradients at the outputs of all calls, zero where the model's outputs do not depend on them."""
+        calls = [call for calls in self._calls.values() for call in calls]
+        found: tuple[Tensor | None, ...] = (None,) * len(calls)
+        if calls and outputs.requires_grad:
+            edges = [call.edge for call in calls]
+            seed = output_gradient.to(outputs.dtype)
+            found = torch.autograd.grad(outputs, edges, seed, retain_graph=True, allow_unused=True)
+        return [
+            call.inputs.new_zeros(call.output_shape) if delta is None else delta
+            for call, delta in zip(calls, found, strict=True)
+        ]
+
+    def problems(self) -> dict[str, str]:
+        """Layers whose inputs in the last forward give no per-example gradients, by name, and why.
+
+        Raises:
+            RuntimeError: If there was no forward.
+        """
+        if self._outputs is None:
+            raise RuntimeError("There was no forward.")
+        batch = self._outputs.shape[0] if self._outputs.ndim else 0
+        found = {name: self._problem(name, batch) for name in self._calls}
+        return {name: why for name, why in found.items() if why is not None}
+
+    def _problem(self, name: str, batch: int) -> str | None:
+        least = 4 if isinstance(self._modules[name], nn.Conv2d) else 2
+        for call in self._calls[name]:
+            if call.inputs.ndim < least or call.inputs.shape[0] != batch:
+                shape = tuple(call.inputs.shape)
+                return f"Layer {name!r}: expected inputs with the batch of {batch} first, got {shape}."
+            if call.inputs._version != call.version:
+                return f"Layer {name!r}: its inputs were modified in place after it had used them."
+        return None
+
+    def _hook(self, name: str) -> Callable[..., Tensor | None]:
+        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
+            if output.is_inference():
+                return None  # no gradient comes from there
+            inputs = (args[0] if args else kwargs["input"]).detach()
+            starts_graph = not output.requires_grad
+            if starts_graph:
+                output = output.requires_grad_()
+            # The edge, not the tensor: an in-place activation gives the tensor a new place in the graph.
+            # Where that would be refused (a leaf) or cut the edge off (a view), the activation gets a copy.
+            edge = get_gradient_edge(output)
+            if self._recording:
+                self._calls[name].append(_Call(inputs, inputs._version, edge, output.shape))
+            return output.clone() if starts_graph or output._is_view() else None
+
+        return record
+
+
+def _use(module: nn.Linear | nn.Conv2d, call: _Call, deltas: Tensor) -> LayerUse:
+    """In the dtype of the weights: under autocast inputs and outputs have others."""
+    return LayerUse(module, call.inputs.to(module.weight.dtype), deltas.to(module.weight.dtype))
+
+
+def eager() -> AbstractContextManager[object]:
+    """Runs compiled models as written: a compiled forward may have been made without the hooks."""
+    # Without the module, which takes seconds to import, nothing is compiled.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def capture(
+    model: nn.Module, inputs: Tensor, output_gradient: Callable[[Tensor], Tensor], layers: Layers
+) -> tuple[Tensor, LayerGradients]:
+    """One forward and one backward, see `CaptureSession`.
+
+    Args:
+        model: The model, in the mode to use.
+        inputs: ``[B, ...]``.
+        output_gradient: Maps the outputs to the gradient there, so that labels may depend on the outputs.
+        layers: From `find_layers`.
+
+    Returns:
+        Outputs ``[B, ...]``, detached, and the gradients by layer.
+    """
+    with CaptureSession(model, layers) as session:
+        outputs = session.forward(inputs)
+        return outputs, session.backward(output_gradient(outputs))
+
+
+def _module(model: nn.Module, shape: LayerShape) -> nn.Linear | nn.Conv2d:
+    module = model.get_submodule(shape.name)
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        raise SpecError(f"Layer {shape.name!r} is no Linear or Conv2d: {type(module).__name__}.", field="layers")
+    return module

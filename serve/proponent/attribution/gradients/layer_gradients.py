@@ -1,0 +1,139 @@
+"""A layer's gradients for a batch of examples, as the factors that they come in.
+
+The gradient of one example is ``d^T a``, summed over the positions t at which the weights are applied: a are the
+layer's inputs and d the gradients of the loss with respect to its outputs. Most of what attribution asks of a
+gradient (norms, sums, projections) is cheaper from the factors than from the matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from proponent.attribution.gradients.layers import LayerShape
+from proponent.attribution.gradients.patches import input_rows, output_rows
+from proponent.attribution.gradients.squares import squared_norms
+
+
+@dataclass(frozen=True)
+class LayerUse:
+    """One application of a layer: raw inputs, and the gradient of the summed loss at its raw outputs."""
+
+    module: nn.Linear | nn.Conv2d
+    inputs: Tensor
+    deltas: Tensor
+
+
+@dataclass(frozen=True)
+class LayerGradient:
+    """Gradients of one layer for B examples, kept as factors.
+
+    Several uses of the layer in one forward are concatenated along T; a layer that took no part has T = 0 and
+    a zero gradient. Patches of convolutions are unfolded when asked for, not stored.
+
+    Attributes:
+        shape: The layer.
+        uses: Its applications in the forward.
+        anchor: ``[B, 0]``; fixes batch size, dtype and device.
+    """
+
+    shape: LayerShape
+    uses: tuple[LayerUse, ...]
+    anchor: Tensor
+
+    @property
+    def positions(self) -> int:
+        """T; with one position each gradient is an outer product."""
+        return sum(output_rows(use.module, use.deltas).shape[2] for use in self.uses)
+
+    @property
+    def inputs(self) -> Tensor:
+        """a, ``[B, G, T, i]``, the last column being ones when there is a bias."""
+        width = self.shape.inputs - self.shape.has_bias
+        rows = self._join([input_rows(use.module, use.inputs)[..., :width] for use in self.uses], width)
+        if not self.shape.has_bias:
+            return rows
+        # Transposed, as patches lie in memory: the copy is then one of whole blocks.
+        columns = rows.mT
+        return torch.cat([columns, columns.new_ones(*columns.shape[:2], 1, columns.shape[3])], dim=2).mT
+
+    @property
+    def deltas(self) -> Tensor:
+        """d, ``[B, G, T, o]``."""
+        return self._join([output_rows(use.module, use.deltas) for use in self.uses], self.shape.out)
+
+    def dense(self) -> Tensor:
+        """Gradient ``d^T a`` of each example, ``[B, G, o, i]``; see `unflatten` for its order."""
+        return self.deltas.mT @ self.inputs
+
+    def examples(self, some: slice) -> LayerGradient:
+        """The gradients of some of the examples."""
+        uses = tuple(LayerUse(use.module, use.inputs[some], use.deltas[some]) for use in self.uses)
+        return LayerGradient(self.shape, uses, self.anchor[some])
+
+    def sum_and_squares(self) -> tuple[Tensor, Tensor]:
+        """Sum of the gradients over the batch, ``[G, o, i]``, and the squared norm of each, ``[B]`` float64."""
+        if self.positions == 1:
+            deltas, inputs = self.deltas, self.inputs
+            left, right = (rows.double().square().sum(dim=(2, 3)) for rows in (deltas, inputs))
+            return sum_of_products(deltas, inputs), (left * right).sum(dim=1)
+        dense = self.dense()
+        return dense.sum(dim=0), squared_norms(dense)
+
+    def project(self, left: Tensor, right: Tensor) -> Tensor:
+        """``left^T (d^T a) right`` by the cheapest order that does not form the dense gradient.
+
+        Args:
+            left: ``[G, o, r]``.
+            right: ``[G, i, s]``.
+
+        Returns:
+            ``[B, G, r, s]``.
+        """
+        inputs, deltas = self.inputs, self.deltas
+        r, s, positions = left.shape[-1], right.shape[-1], inputs.shape[2]
+        _, out, width = left.shape[0], left.shape[1], right.shape[1]
+        both = positions * (out * r + width * s + r * s)
+        left_first = positions * r * (out + width) + r * width * s
+        right_first = positions * s * (out + width) + r * out * s
+        if both <= min(left_first, right_first):
+            return times(deltas, left).mT @ times(inputs, right)
+        if left_first <= right_first:
+            return times(deltas, left).mT @ inputs @ right
+        return left.mT @ (deltas.mT @ times(inputs, right))
+
+    def _join(self, rows: list[Tensor], width: int) -> Tensor:
+        if not rows:
+            return self.anchor.new_zeros(self.anchor.shape[0], self.shape.groups, 0, width)
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=2)
+
+
+LayerGradients = dict[str, LayerGradient]
+
+
+def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
+    """Sum of ``l^T r`` over the batch: ``[B, G, T, k]`` and ``[B, G, T, i]`` to ``[G, k, i]``."""
+    if left.shape[2] >= max(left.shape[3], right.shape[3]):
+        return (left.mT @ right).sum(dim=0)
+    long_left, long_right = (rows.transpose(0, 1).flatten(1, 2) for rows in (left, right))
+    product: Tensor = long_left.mT @ long_right
+    return product
+
+
+def times(rows: Tensor, matrix: Tensor) -> Tensor:
+    """Product of rows ``[B, G, T, i]`` with each group's matrix ``[G, i, s]``: ``[B, G, T, s]``.
+
+    Few rows of each example become one large product, for which they are copied if need be: a batch of small
+    products would read the matrix once an example.
+    """
+    if matrix.shape[0] > 1 or (rows.shape[2] >= matrix.shape[2] and not rows.is_contiguous()):
+        return rows @ matrix
+    product: Tensor = rows.flatten(0, 2) @ matrix[0]
+    return product.reshape(*rows.shape[:3], matrix.shape[2])
+
+
+def flat_gradients(gradients: LayerGradients) -> Tensor:
+    """Dense gradients of all layers side by side, ``[B, P]``, in the order of the layers."""
+    return torch.cat([gradient.dense().flatten(1) for gradient in gradients.values()], dim=1)

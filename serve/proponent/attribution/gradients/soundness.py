@@ -1,0 +1,125 @@
+"""Do hooks see what autograd sees, and is every example's gradient its own?
+
+Hooks know a layer by its calls. A weight that is also used outside of its layer's call, an activation whose first
+dimension is not the batch, or a normalisation over the batch would give other numbers without any sign of it. So
+one batch is checked before a rebuild trusts them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from proponent.attribution.functional import call_with
+from proponent.attribution.gradients.capture import CaptureSession, eager
+from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
+from proponent.attribution.gradients.layers import Layers, flatten
+from proponent.errors import ProponentError, SpecError
+
+TOLERANCE = 1e-2
+"""Relative; rounding stays far below it, also in half precision."""
+
+
+def unsound_layers(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> dict[str, str]:
+    """Layers that hooks get wrong, by name, and why; the gradients of the others are right without them.
+
+    Args:
+        model: In eval mode.
+        layers: The layers to cover.
+        inputs: [B, ...].
+        output_gradient: Gradient at the outputs, [B, ...], that leaves out no output.
+
+    Raises:
+        SpecError: An example's outputs depend on the batch that it is in, or its gradient is not finite.
+    """
+    outputs, found = _problems(model, layers, inputs)
+    positions = sorted({0, len(inputs) // 2, len(inputs) - 1}) if len(inputs) > 1 else []
+    for here in (slice(position, position + 1) for position in positions):
+        alone, problems = _alone(model, layers, inputs[here])
+        _check_outputs(alone, outputs[here])
+        found |= {name: why for name, why in problems.items() if name not in found}
+    left = {name: layer for name, layer in layers.items() if name not in found}
+    together = _gradients(model, left, inputs, output_gradient)
+    for here in (slice(position, position + 1) for position in positions):
+        expected = {name: gradient.examples(here) for name, gradient in together.items()}
+        found |= _changed(_gradients(model, left, inputs[here], output_gradient[here]), expected)
+    return found | _misused(model, left, inputs, output_gradient, together)
+
+
+def _misused(
+    model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor, found: LayerGradients
+) -> dict[str, str]:
+    """Layers whose calls do not account for the gradient of their weights."""
+    expected = _by_autograd(model, layers, inputs, output_gradient)
+    why = "its weights are also used outside of the layer's own call"
+    return {name: why for name, gradient in found.items() if not _accounts_for(gradient, expected[name])}
+
+
+def _accounts_for(gradient: LayerGradient, expected: Tensor) -> bool:
+    total, squares = gradient.sum_and_squares()
+    return float((total - expected).norm()) <= TOLERANCE * float(squares.sqrt().sum())
+
+
+def _alone(model: nn.Module, layers: Layers, value: Tensor) -> tuple[Tensor, dict[str, str]]:
+    try:
+        return _problems(model, layers, value)
+    except (ProponentError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise SpecError(
+            f"the model fails on one example alone, of shape {list(value.shape)}, though not on a batch: "
+            f"normalisation over the batch? {type(error).__name__}: {error}",
+            field="model",
+        ) from error
+
+
+def _problems(model: nn.Module, layers: Layers, inputs: Tensor) -> tuple[Tensor, dict[str, str]]:
+    with CaptureSession(model, layers) as session:
+        return session.forward(inputs), session.problems()
+
+
+def _gradients(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> LayerGradients:
+    with CaptureSession(model, layers) as session:
+        session.forward(inputs)
+        return session.backward(output_gradient)
+
+
+def _by_autograd(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> dict[str, Tensor]:
+    """Gradient of each layer's weights summed over the batch, in matrix form [G, o, i]."""
+    names = [name for layer in layers.values() for name in layer.parameter_names]
+    with torch.inference_mode(False), torch.enable_grad(), eager():
+        parameters = dict(model.named_parameters())
+        leaves = {name: parameters[name].detach().clone().requires_grad_() for name in names}
+        outputs = call_with(model, leaves, inputs)
+        found: tuple[Tensor | None, ...] = (None,) * len(names)
+        if outputs.requires_grad:
+            seed = output_gradient.to(outputs)
+            found = torch.autograd.grad(outputs, list(leaves.values()), seed, allow_unused=True)
+    gradients = {n: torch.zeros_like(leaves[n]) if g is None else g for n, g in zip(names, found, strict=True)}
+    return {name: flatten(layer, gradients) for name, layer in layers.items()}
+
+
+def _check_outputs(outputs: Tensor, expected: Tensor) -> None:
+    error, size = float((outputs - expected).abs().max()), float(expected.abs().max())
+    if not error <= TOLERANCE * max(size, TOLERANCE):
+        raise SpecError(
+            f"the model's outputs for an example change by {error:.3g} with the batch that it is in (largest output "
+            f"{size:.3g}): normalisation over the batch, or something random? Each example needs outputs of its own",
+            field="model",
+        )
+
+
+def _changed(found: LayerGradients, expected: LayerGradients) -> dict[str, str]:
+    """Layers at which one example's gradient is another in a batch than alone."""
+    squares = {name: gradient.sum_and_squares()[1] for name, gradient in expected.items()}
+    for name, square in squares.items():
+        if not bool(square.isfinite().all()):
+            raise SpecError(f"layer {name!r}: the gradient of an example is not finite", field="model")
+    whole = float(torch.stack(list(squares.values())).sum().sqrt()) if squares else 0.0
+    errors = {name: float((gradient.dense() - expected[name].dense()).norm()) for name, gradient in found.items()}
+    why = "the first dimension of the layer's inputs must be the batch"
+    return {
+        name: f"the gradient of an example changes by {error:.3g} of {whole:.3g} with the batch that it is in: {why}"
+        for name, error in errors.items()
+        if not error <= TOLERANCE * whole
+    }

@@ -1,0 +1,5 @@
+"""``python -m proponent.cli``."""
+
+from proponent.cli.main import main
+
+main()

@@ -1,0 +1,264 @@
+"""Commands for the life of an index: verify, diff, publish, rollback, gc, forget, suspects."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from proponent.cli.exit_codes import DAMAGED, GATE, HELP
+from proponent.cli.options import DEFAULT_STORE, DryRunOption, JsonOption, ModelOption, StoreOption
+from proponent.index.store import Store
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    for command in (verify, diff, publish, rollback, gc, forget, suspects):
+        app.command(epilog=HELP)(command)
+
+
+def verify(
+    digest: Annotated[str | None, typer.Argument(help="First digits of a bundle; default: the current one.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    sample: Annotated[int, typer.Option(min=0, help="Examples to embed again; 0: files and tables only.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a bundle: every file by its SHA-256, its tables, and a sample of rows by the model and the dataset.
+
+    Example: `proponent verify --store model_store --sample 200`
+    """
+    from proponent.index.lifecycle import find_bundle
+    from proponent.inspection.verify import verify as run_verify
+
+    opened, name = _opened(store, model)
+    found = run_verify(
+        find_bundle(opened, name, digest) if digest else opened.current(name), sample=sample, seed=seed
+    )
+    if as_json:
+        _print_json({"whole": found.whole, **asdict(found)})
+    else:
+        for problem in found.problems:
+            typer.echo(f"{problem.file}: {problem.message}")
+        checked = f"{found.rescored} rows rescored" if not found.skipped else f"no row rescored: {found.skipped}"
+        typer.echo(f"bundle {found.digest[:12]}: {'whole' if found.whole else 'DAMAGED'}, {checked}")
+    if not found.whole:
+        raise typer.Exit(DAMAGED)
+
+
+def diff(
+    old: Annotated[str, typer.Argument(help="First digits of the old bundle.")],
+    new: Annotated[str | None, typer.Argument(help="Those of the new one; default: the current one.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    queries: Annotated[int, typer.Option(min=1, help="Inputs to ask both about.")] = 100,
+    top_k: Annotated[int, typer.Option(min=1, help="Length of the lists compared.")] = 10,
+    measure: Annotated[str, typer.Option(help="influence, theta-relatif or l-relatif.")] = "influence",
+    seed: Annotated[int, typer.Option(help="Seed of the sample of inputs.")] = 0,
+    fail_below: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Exit with 7 where the mean top-k overlap is lower.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what changed in the reasons: top-k overlap and rank correlation of two bundles, also by class.
+
+    Example: `proponent diff 3f2a9c 81d0be --store model_store --fail-below 0.8`
+    """
+    from proponent.index.lifecycle import find_bundle
+    from proponent.inspection.diff import diff as run_diff
+    from proponent.worker.local import measure_number
+    from proponent.worker.messages import MEASURES
+
+    opened, name = _opened(store, model)
+    bundles = find_bundle(opened, name, old), find_bundle(opened, name, new) if new else opened.current(name)
+    chosen = MEASURES[measure_number(measure)]
+    found = run_diff(*bundles, queries=queries, top_k=top_k, measure=chosen, seed=seed)
+    if as_json:
+        _print_json(asdict(found))
+    else:
+        typer.echo(f"{'class':20} {'queries':>7} {'overlap':>7} {'rank corr.':>10} {'new label':>9}")
+        for label, a in {**found.per_class, "all": found.overall}.items():
+            line = f"{label:20} {a.queries:7} {a.overlap:7.3f} {a.rank_correlation:10.3f} {a.predictions_changed:9}"
+            typer.echo(line)
+    if fail_below is not None and found.overall.overlap < fail_below:
+        typer.echo(f"overlap {found.overall.overlap:.3f} is below {fail_below}", err=True)
+        raise typer.Exit(GATE)
+
+
+def publish(
+    digest: Annotated[str, typer.Argument(help="First digits of a bundle.")],
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a bundle current, after checking every file of it.
+
+    A running service takes it before the command returns, without failing a request; when the bundle cannot be
+    served, the old one stays, and the exit code says why.
+
+    Example: `proponent publish 81d0be --store model_store`
+    """
+    from proponent.publishing import publish as run_publish
+
+    opened, name = _opened(store, model)
+    _print_change(run_publish(opened, name, digest, dry_run=dry_run), as_json)
+
+
+def rollback(
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the bundle current that was so before; a running service takes it as with publish.
+
+    Example: `proponent rollback --store model_store`
+    """
+    from proponent.publishing import rollback as run_rollback
+
+    opened, name = _opened(store, model)
+    _print_change(run_rollback(opened, name, dry_run=dry_run), as_json)
+
+
+def gc(
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    workspace: Annotated[bool, typer.Option(help="Also drop the finished stages of a killed rebuild.")] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove the bundles that are neither current, nor the one before, nor read by any process.
+
+    Example: `proponent gc --store model_store --dry-run`
+    """
+    from proponent.index.lifecycle import collect
+
+    opened, name = _opened(store, model)
+    found = collect(opened, name, workspace=workspace, dry_run=dry_run)
+    if as_json:
+        _print_json(asdict(found))
+        return
+    verb = "would remove" if dry_run else "removed"
+    typer.echo(f"{verb} {len(found.removed)} bundles ({found.bytes:,} bytes): {_short(found.removed)}")
+    typer.echo(f"kept: {_short(found.kept)}; in use: {_short(found.in_use)}")
+
+
+def forget(
+    example_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID...", help="Ids of training examples.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    compact: Annotated[
+        bool, typer.Option(help="Also rewrite the bundles without what they hold of all forgotten examples.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Forget training examples: at once in every answer of every bundle, and in every later rebuild.
+
+    Their rows, metadata and thumbnails leave the disk with --compact, which makes new bundles current and removes
+    the old ones; without ids it compacts what was forgotten before. A running gateway takes the new bundle; one
+    that another process reads is removed by a later compaction. The receipt says what still holds them. The
+    dataset itself and the trained weights are not touched.
+
+    Example: `proponent forget digits-0012 digits-0099 --compact --store model_store --json`
+    """
+    from proponent.errors import InvalidInputError
+    from proponent.publishing import forget as run_forget
+
+    if not example_ids and not compact:
+        raise InvalidInputError("no id was given, expected at least one (or --compact)", field="example_ids")
+    opened, name = _opened(store, model)
+    receipt = run_forget(opened, name, example_ids or [], compact=compact, dry_run=dry_run)
+    if as_json:
+        _print_json(asdict(receipt))
+        return
+    verb = "would forget" if dry_run else "forgot"
+    typer.echo(f"{verb} {len(receipt.newly_forgotten)} of {len(receipt.ids)} examples of {name} at {receipt.time}")
+    for change in receipt.bundles:
+        typer.echo(f"rewrote {change.before[:12]} as {change.after[:12]} without {change.rows_removed} rows")
+    typer.echo(f"bundles that still hold forgotten examples: {_short(receipt.still_on_disk)}")
+
+
+def suspects(
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of rows.")] = 20,
+    offset: Annotated[int, typer.Option(min=0, help="Rows to skip.")] = 0,
+    page_token: Annotated[str | None, typer.Option(help="next_page_token of the page before.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on standard output.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank training examples by self-influence: suspects of a wrong label first.
+
+    is_label_issue: the model disagrees with the label and the self-influence is among the highest tenth.
+    label_score: share of examples ranked before; lower is more suspicious.
+
+    Example: `proponent suspects --store model_store --limit 100 --csv`
+    """
+    from proponent.index.bundle import CATALOG, read_manifest
+    from proponent.index.catalog import Catalog, Place
+    from proponent.index.tombstones import Tombstones
+
+    opened, name = _opened(store, model)
+    bundle = opened.current(name)
+    catalog = Catalog.open(bundle / CATALOG)
+    try:
+        after = Place.of_token(page_token, bundle.name) if page_token else None
+        forgotten = Tombstones.open(opened, name).ids()
+        page = catalog.label_suspects(limit, after=after, offset=offset, forgotten=forgotten)
+    finally:
+        catalog.close()
+    names = read_manifest(bundle).class_names
+    rows = [_suspect_row(asdict(suspect), names) for suspect in page.suspects]
+    if as_json:
+        token = page.next.token(bundle.name) if page.next else ""
+        _print_json({"bundle_digest": bundle.name, "total": page.total, "suspects": rows, "next_page_token": token})
+    elif as_csv:
+        writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        for row in rows:
+            mark = "issue" if row["is_label_issue"] else ""
+            labels = f"{row['given_label']:>12} -> {row['predicted_label']:<12}"
+            typer.echo(f"{row['example_id']:24} {labels} {row['self_influence']:10.4g} {mark}")
+
+
+def _suspect_row(row: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    return {
+        **row,
+        "given_label": names[row["given_class_id"]],
+        "predicted_label": names[row["predicted_class_id"]],
+    }
+
+
+def _opened(store: Path, model: str | None) -> tuple[Store, str]:
+    opened = Store(store)
+    return opened, opened.only_model(model)
+
+
+def _print_change(change: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(change)
+        return
+    verb = "would be" if change["dry_run"] else "is"
+    served = "" if change["seconds"] is None else f"; served after {change['seconds']:.1f} s"
+    before = (change["before"] or "none")[:12]
+    typer.echo(f"{change['model']}: {change['after'][:12]} {verb} current, before: {before}{served}")
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    typer.echo(json.dumps(content))
+
+
+def _short(digests: list[str]) -> str:
+    return ", ".join(digest[:12] for digest in digests) or "none"

@@ -1,0 +1,90 @@
+"""Where the gRPC door listens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from proponent.errors import SpecError
+from proponent.gateway.grpc.methods import SERVICE, ExplanationMethods
+from proponent.gateway.limits.connections import connection_limit
+from proponent.gateway.metrics import Metrics
+from proponent.gateway.service import ExplanationCalls
+from proponent.gateway.settings import Security, Settings
+from proponent.gateway.tls import server_context
+
+# Calls of one connection; a client keeps those over it back by itself.
+_STREAMS = 256
+# A connection without a call is closed after this; clients open another one unseen.
+_IDLE_MS = 300_000
+
+
+class GrpcServer:
+    """The listening server with health and, where wanted, reflection.
+
+    Raises:
+        SpecError: The address cannot be listened on.
+    """
+
+    def __init__(self, calls: ExplanationCalls, metrics: Metrics, settings: Settings) -> None:
+        self._server = grpc.aio.server(options=_options(settings))
+        self._server.add_generic_rpc_handlers((ExplanationMethods(calls, metrics, settings.limits).handlers(),))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if settings.reflection:
+            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        self.port = _listen(self._server, settings.grpc_address, settings.security)
+
+    async def start(self) -> None:
+        """Starts to answer, with the health NOT_SERVING."""
+        await self.set_serving(False, {})
+        await self._server.start()
+
+    async def set_serving(self, serving: bool, models: Mapping[str, bool]) -> None:
+        """Sets the health of the server, of the service, and of each model under ``service/model``."""
+        status = health_pb2.HealthCheckResponse
+        states = {"": serving, SERVICE: serving} | {f"{SERVICE}/{name}": able for name, able in models.items()}
+        for name, able in states.items():
+            await self._health.set(name, status.SERVING if able else status.NOT_SERVING)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuses new calls and lets those in flight finish within the grace."""
+        await self._server.stop(grace_s)
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    limits = settings.limits
+    idle_ms, transfer_ms = (round(1000 * s) for s in (limits.idle_timeout_s, limits.transfer_timeout_s))
+    return [
+        ("grpc.max_allowed_incoming_connections", connection_limit(limits.connections)),
+        ("grpc.max_concurrent_streams", _STREAMS),
+        ("grpc.server_handshake_timeout_ms", idle_ms),
+        ("grpc.http2.settings_timeout", idle_ms),
+        ("grpc.max_connection_idle_ms", _IDLE_MS),
+        ("grpc.keepalive_time_ms", transfer_ms),
+        ("grpc.keepalive_timeout_ms", idle_ms),
+        ("grpc.max_receive_message_length", settings.limits.message_bytes),
+        ("grpc.max_send_message_length", settings.limits.reply_bytes),
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def _listen(server: Any, address: str, security: Security) -> int:
+    server_context(security)
+    try:
+        if security.tls_certificate is None or security.tls_key is None:
+            return int(server.add_insecure_port(address))
+        client_ca = security.tls_client_ca
+        credentials = grpc.ssl_server_credentials(
+            [(security.tls_key.read_bytes(), security.tls_certificate.read_bytes())],
+            root_certificates=client_ca.read_bytes() if client_ca else None,
+            require_client_auth=client_ca is not None,
+        )
+        return int(server.add_secure_port(address, credentials))
+    except RuntimeError as error:
+        raise SpecError(f"cannot listen on grpc_address {address!r}: {error}", field="grpc_address") from None

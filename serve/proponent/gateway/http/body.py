@@ -1,0 +1,149 @@
+"""What comes in over HTTP: a bounded body that is JSON, a form with a file, or the bytes of an image."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from proponent.errors import InvalidInputError
+from proponent.gateway.error_mapping import BODY_TIMEOUT, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE
+from proponent.gateway.http.queries import (
+    Asked,
+    Query,
+    message_of_json,
+    option_bytes,
+    queries_of_json,
+    query_of_image,
+)
+from proponent.gateway.limits.body_budget import Share
+from proponent.gateway.offload import Offload
+from proponent.gateway.settings import Limits
+
+JSON = "application/json"
+FORM = "multipart/form-data"
+IMAGES = ("image/png", "image/jpeg")
+_FORM_FIELDS = 64
+_PIECE = 256 << 10
+
+
+class BodyReader:
+    """Reads bodies within their bounds and turns them into messages."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._offload = Offload()
+
+    async def queries(self, request: Request, share: Share, asked: Asked) -> list[Query]:
+        """The inputs of a predict or explain request, in any of its forms.
+
+        Raises:
+            InvalidInputError: No such form, no input, or more of them than allowed.
+            OverloadedError: The budget for bodies is spent.
+        """
+        kind = _require_type(request, (JSON, FORM, *IMAGES))
+        body = await self._read(request, share)
+        if kind == JSON:
+            return await self._offload.run(len(body), queries_of_json, body, asked, self._limits.instances)
+        options = list(request.query_params.multi_items())
+        if kind == FORM:
+            body, rest = await _read_form(request, body)
+            options += rest
+        # The image itself needs no reading; what is large here are options.
+        return [await self._offload.run(option_bytes(options), query_of_image, body, options, asked)]
+
+    async def message(self, request: Request, share: Share, asked: Asked) -> bytes:
+        """The message of a call about one input and a group of examples, serialized."""
+        _require_type(request, (JSON,))
+        body = await self._read(request, share)
+        return await self._offload.run(len(body), message_of_json, body, asked)
+
+    def close(self) -> None:
+        """Ends what it started."""
+        self._offload.close()
+
+    async def _read(self, request: Request, share: Share) -> bytes:
+        """The whole body; reading stops where it is too large or too slow."""
+        limit, declared = self._limits.body_bytes, request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+        parts: list[bytes] = []
+        async for part in self._parts(request):
+            share.add(len(part))
+            if share.size > limit:
+                raise _too_large(limit)
+            parts.append(part)
+        if not share.size:
+            raise InvalidInputError("request body is empty", field="body", reason="BODY_EMPTY")
+        return b"".join(parts)
+
+    async def _parts(self, request: Request) -> AsyncIterator[bytes]:
+        idle_s, whole_s = self._limits.idle_timeout_s, self._limits.transfer_timeout_s
+        parts = request.stream()
+        try:
+            async with asyncio.timeout(whole_s):
+                while True:
+                    async with asyncio.timeout(idle_s):
+                        part = await anext(parts, None)
+                    if part is None:
+                        return
+                    yield part
+        except TimeoutError:
+            message = f"request body did not arrive within {whole_s:g} s, or had a pause of {idle_s:g} s"
+            raise InvalidInputError(message, field="body", reason=BODY_TIMEOUT) from None
+
+
+class _MemoryParser(MultiPartParser):
+    """Keeps files in memory: the whole body is there already."""
+
+    spool_max_size = 0
+
+
+async def _read_form(request: Request, body: bytes) -> tuple[bytes, list[tuple[str, str]]]:
+    """The file of a form, and its other fields."""
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for start in range(0, len(body), _PIECE):
+            yield body[start : start + _PIECE]
+            await asyncio.sleep(0)
+
+    parser = _MemoryParser(request.headers, pieces(), max_files=1, max_fields=_FORM_FIELDS, max_part_size=len(body))
+    try:
+        form = await parser.parse()
+    except (MultiPartException, HTTPException, KeyError) as error:
+        message = f"form cannot be read: {getattr(error, 'message', error)}"
+        raise InvalidInputError(message, field="body", reason="FORM_INVALID") from None
+    try:
+        return await _image_of(form), [(k, v) for k, v in form.multi_items() if k != "image" and isinstance(v, str)]
+    finally:
+        await form.close()
+
+
+async def _image_of(form: FormData) -> bytes:
+    image = form.get("image")
+    if not isinstance(image, UploadFile):
+        raise InvalidInputError("form has no file field 'image'", field="image", reason="INPUT_MISSING")
+    return await image.read()
+
+
+def _require_type(request: Request, accepted: tuple[str, ...]) -> str:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in accepted:
+        raise _unsupported("content-type", kind or "missing", ", ".join(accepted))
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise _unsupported("content-encoding", encoding, "none")
+    return kind
+
+
+def _unsupported(header: str, value: str, expected: str) -> InvalidInputError:
+    message = f"{header.replace('-', ' ')} is {value}, expected {expected}"
+    return InvalidInputError(message, field=header, reason=UNSUPPORTED_MEDIA_TYPE)
+
+
+def _too_large(limit: int) -> InvalidInputError:
+    return InvalidInputError(f"request body is larger than {limit} bytes", field="body", reason=BODY_TOO_LARGE)

@@ -1,0 +1,64 @@
+"""Where the HTTP door listens: uvicorn inside the gateway's own event loop."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import uvicorn
+from fastapi import FastAPI
+
+from proponent.errors import SpecError
+from proponent.gateway.http.connection import BoundedConnection
+from proponent.gateway.limits.connections import Listener, connection_limit
+from proponent.gateway.settings import Settings, split_address
+from proponent.gateway.tls import server_context
+
+_BACKLOG = 1024
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn inside another's event loop: that one handles the signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves the signals alone."""
+        yield
+
+
+def listen(address: str, connections: int) -> Listener:
+    """A listening socket that takes so many connections at most.
+
+    Raises:
+        SpecError: The address cannot be listened on.
+    """
+    host, port = split_address(address, "http_address")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        created = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise SpecError(f"cannot listen on http_address {address!r}: {error}", field="http_address") from None
+    return Listener(created, connection_limit(connections))
+
+
+def http_server(app: FastAPI, settings: Settings) -> HttpServer:
+    """The server of an application, with TLS where the settings name a certificate.
+
+    Raises:
+        SpecError: A file of TLS cannot be used.
+    """
+    tls = server_context(settings.security)
+    config = uvicorn.Config(
+        app,
+        http=cast(Any, partial(BoundedConnection, limits=settings.limits)),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=int(settings.drain_timeout_s),
+        ssl_context_factory=None if tls is None else lambda *_: tls,
+    )
+    return HttpServer(config)

@@ -1,0 +1,137 @@
+"""The parts of the OpenAPI description that the routes cannot show by their types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proponent.gateway.error_mapping import PROBLEM_TYPE
+
+_NAMES = {"type": "array", "items": {"type": "string", "enum": ["influence", "theta-relatif", "l-relatif"]}}
+_INPUT: dict[str, Any] = {
+    "image": {
+        "description": "PNG or JPEG in base64.",
+        "oneOf": [
+            {"type": "string"},
+            {"type": "object", "properties": {"b64": {"type": "string"}}, "required": ["b64"]},
+        ],
+    },
+    "tensor": {
+        "description": "Instead of an image: nested lists of numbers, of the model's input shape.",
+        "type": "array",
+        "items": {},
+    },
+    "request_id": {"type": "string"},
+}
+_OPTIONS: dict[str, Any] = {
+    "measures": {**_NAMES, "description": "Left out: all three."},
+    "top_k": {"type": "integer", "minimum": 1, "default": 10},
+    "target": {
+        "type": "object",
+        "description": "Left out: the predicted class.",
+        "properties": {
+            "class_id": {"type": "integer"},
+            "contrast": {
+                "type": "object",
+                "properties": {"for_class_id": {"type": "integer"}, "against_class_id": {"type": "integer"}},
+            },
+        },
+    },
+    "filter": {
+        "type": "object",
+        "properties": {
+            "allow_class_ids": {"type": "array", "items": {"type": "integer"}},
+            "deny_class_ids": {"type": "array", "items": {"type": "integer"}},
+            "exclude_example_ids": {"type": "array", "items": {"type": "string"}},
+        },
+    },
+    "diversity": {
+        "type": "object",
+        "properties": {
+            "redundancy": {"type": "string", "enum": ["sum", "facility-location", "mmd"]},
+            "gamma": {"type": "number", "minimum": 0, "default": 1},
+            "max_influence_loss": {"type": "number", "minimum": 0, "maximum": 1},
+            "candidates": {"type": "integer"},
+            "bandwidth": {"type": "number", "minimum": 0},
+            "whole_dataset": {"type": "boolean"},
+            "unscaled": {"type": "boolean"},
+        },
+    },
+    "view": {
+        "type": "string",
+        "enum": ["id-only", "metadata", "thumbnail"],
+        "default": "id-only",
+        "description": "metadata adds sources (needs --allow-examples), thumbnail a PNG (needs --allow-thumbnails)",
+    },
+}
+
+
+def _body(properties: dict[str, Any]) -> dict[str, Any]:
+    """The three forms of a request about inputs; options beside ``instances`` count for each of them."""
+    instance = {"type": "object", "properties": properties}
+    shared = {key: value for key, value in properties.items() if key not in _INPUT}
+    json_schema = {
+        "type": "object",
+        "required": ["instances"],
+        "properties": {"instances": {"type": "array", "minItems": 1, "items": instance}, **shared},
+    }
+    form = {
+        "type": "object",
+        "required": ["image"],
+        "properties": {
+            "image": {"type": "string", "format": "binary"},
+            "options": {"type": "string", "description": "A JSON object of options."},
+        },
+    }
+    image = {"schema": {"type": "string", "format": "binary"}}
+    content = {
+        "application/json": {"schema": json_schema},
+        "multipart/form-data": {"schema": form},
+        "image/png": image,
+        "image/jpeg": image,
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+PREDICT_BODY = _body(_INPUT)
+EXPLAIN_BODY = _body({**_INPUT, **_OPTIONS})
+QUERY_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["query"],
+                    "properties": {
+                        "query": {"type": "object", "properties": {**_INPUT, **_OPTIONS}},
+                        "example_ids": {"type": "array", "items": {"type": "string"}},
+                        "estimator": {
+                            "enum": [f"ESTIMATOR_{name}" for name in ("FIRST_ORDER", "SECOND_ORDER", "INFLUENCE_SUM")]
+                        },
+                        "max_size": {"type": "integer"},
+                    },
+                }
+            }
+        },
+    }
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "Problem details (RFC 9457).",
+        "content": {
+            PROBLEM_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "type": {"type": "string"},
+                        "title": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "detail": {"type": "string"},
+                        "reason": {"type": "string"},
+                        "field": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+}

@@ -1,0 +1,1 @@
+"""What callers may take together: slots, memory, connections, seconds."""

@@ -1,0 +1,74 @@
+"""Each call's cost is bounded before a worker is asked: requests in the terms of ``proponent.bounds.cost``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from proponent.bounds.cost import check_cost, diversity_cost, flip_cost, lists_cost, removal_cost, scores_cost
+from proponent.index.bundle import Manifest
+from proponent.results import Diversity, Measure, Redundancy
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerRequest
+
+_DEFAULT_TOP_K = 10
+_REDUNDANCIES = {
+    pb.REDUNDANCY_FACILITY_LOCATION: Redundancy.FACILITY_LOCATION,
+    pb.REDUNDANCY_MMD: Redundancy.MMD,
+}
+
+
+def check_call_cost(request: WorkerRequest, manifest: Manifest, limit_s: float) -> None:
+    """Refuses a call whose estimated time or memory is over the bound.
+
+    Raises:
+        InvalidInputError: Names the field, the cost, the bound and what would fit (COST_TOO_LARGE).
+    """
+    call = request.WhichOneof("call")
+    if call == "explain":
+        _check_lists(request.explain, manifest, limit_s)
+    elif call == "score":
+        measures, count = _measures(request.score.query), len(request.score.example_ids)
+        check_cost(lambda n: scores_cost(manifest, n, measures), count, "example_ids", limit_s)
+    elif call == "removal":
+        second_order, count = _is_second_order(request.removal), len(request.removal.example_ids)
+        check_cost(lambda n: removal_cost(manifest, n, second_order=second_order), count, "example_ids", limit_s)
+    elif call == "flip":
+        asked = min(request.flip.max_size or manifest.train_size // 10, manifest.train_size)
+        check_cost(lambda n: flip_cost(manifest, n), asked, "max_size", limit_s)
+
+
+def _is_second_order(request: pb.EstimateRemovalRequest) -> bool:
+    unnamed = request.estimator == pb.ESTIMATOR_UNSPECIFIED
+    return request.second_order if unnamed else request.estimator == pb.ESTIMATOR_SECOND_ORDER
+
+
+def _check_lists(request: pb.ExplainRequest, manifest: Manifest, limit_s: float) -> None:
+    top_k = min(request.top_k if request.HasField("top_k") else _DEFAULT_TOP_K, manifest.train_size)
+    measures = _measures(request)
+    check_cost(lambda n: lists_cost(manifest, n, measures), top_k, "top_k", limit_s)
+    if not request.HasField("diversity"):
+        return
+    asked = _diversity(request.diversity)
+    if asked.candidates <= top_k:
+        check_cost(lambda n: diversity_cost(manifest, asked, n, measures), top_k, "top_k", limit_s)
+        return
+    check_cost(
+        lambda n: diversity_cost(manifest, replace(asked, candidates=n), top_k, measures),
+        asked.candidates,
+        "diversity.candidates",
+        limit_s,
+    )
+
+
+def _diversity(diversity: pb.Diversity) -> Diversity:
+    searched = diversity.WhichOneof("strength") == "max_influence_loss"
+    return Diversity(
+        redundancy=_REDUNDANCIES.get(diversity.redundancy, Redundancy.SUM),
+        max_influence_loss=diversity.max_influence_loss if searched else None,
+        candidates=diversity.candidates or Diversity().candidates,
+        whole_dataset=diversity.whole_dataset,
+    )
+
+
+def _measures(request: pb.ExplainRequest) -> int:
+    return len(set(request.measures) - {pb.MEASURE_UNSPECIFIED}) or len(Measure)

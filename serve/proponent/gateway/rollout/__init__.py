@@ -1,0 +1,1 @@
+"""Taking new bundles into service, and the socket on which that is asked for."""

@@ -1,0 +1,91 @@
+"""Whether a new deployment can do the work: it is registered, started, probed and warmed up, apart from traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator
+
+import structlog
+
+from proponent.errors import InvalidInputError, MismatchError, UnavailableError
+from proponent.gateway.deployment import Deployment
+from proponent.gateway.torchserve.archive import Archive, remove_archive
+from proponent.gateway.torchserve.management import Management
+from proponent.gateway.torchserve.supervisor import POLL_S
+from proponent.gateway.torchserve.worker_client import WorkerClient
+from proponent.gateway.torchserve.worker_state import StartClock, ready_pids
+from proponent.index.faults import fault_point
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerRequest
+
+# Nothing else asks this worker yet.
+_PROBE_TIMEOUT_S = 30.0
+_log = structlog.get_logger("proponent.gateway")
+
+
+@contextlib.asynccontextmanager
+async def on_trial(
+    deployment: Deployment, archive: Archive, management: Management, worker: WorkerClient, timeout_s: float
+) -> AsyncIterator[None]:
+    """A block in which the deployment has healthy workers; if it fails, or does not get there, they are removed.
+
+    Raises:
+        UnavailableError: A worker died or was not ready in time.
+        ProponentError: What a worker says of the bundle.
+    """
+    try:
+        await management.register(archive.path.name)
+        fault_point("switch.registered")
+        await _started(deployment, management, timeout_s)
+        await _check(deployment, worker)
+        fault_point("switch.checked")
+        yield
+    except BaseException:
+        await remove_version(deployment, archive, management)
+        raise
+
+
+async def remove_version(deployment: Deployment, archive: Archive, management: Management) -> None:
+    """Unregisters a version and removes its files; a TorchServe that is gone has forgotten it already."""
+    try:
+        await management.unregister(deployment.model, deployment.version)
+    except UnavailableError as error:
+        _log.warning(
+            "version not unregistered", model=deployment.model, version=deployment.version, why=error.message
+        )
+    remove_archive(archive)
+
+
+async def _started(deployment: Deployment, management: Management, timeout_s: float) -> None:
+    model, version, clock = deployment.model, deployment.version, StartClock()
+    while not ready_pids(workers := await management.workers(model, version)):
+        if clock.replaced(workers):
+            raise UnavailableError(f"the new worker of model {model!r} died while it started", reason="WORKER_DIED")
+        if clock.waited_s > timeout_s:
+            raise UnavailableError(f"the new worker of model {model!r} was not ready within {timeout_s:g} s")
+        await asyncio.sleep(POLL_S)
+
+
+async def _check(deployment: Deployment, worker: WorkerClient) -> None:
+    """Asks whether the bundle is sound, and for one explanation, which also makes the first user's as fast as any."""
+    problem = await worker.verdict(deployment, _PROBE_TIMEOUT_S)
+    if problem is not None:
+        raise problem
+    try:
+        reply = await worker.ask(deployment, WorkerRequest(explain=_neutral(deployment)), _PROBE_TIMEOUT_S)
+    except InvalidInputError:
+        # Not every model takes a tensor of zeros.
+        return
+    if reply.explain.bundle_digest != deployment.manifest.digest:
+        raise MismatchError(
+            f"the new worker answers with bundle {reply.explain.bundle_digest[:12]}, "
+            f"expected {deployment.manifest.digest[:12]}"
+        )
+
+
+def _neutral(deployment: Deployment) -> pb.ExplainRequest:
+    shape = deployment.manifest.input_shape
+    tensor = pb.Tensor(shape=shape, dtype="float32", data=bytes(4 * math.prod(shape)))
+    return pb.ExplainRequest(model=deployment.model, tensor=tensor, top_k=1)

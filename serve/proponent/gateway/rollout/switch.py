@@ -1,0 +1,198 @@
+"""Takes new bundles into service: model and bundle switch together, and no request notices.
+
+The new pair is checked in full beside the old one. Until it has answered, nothing has changed; then the store's
+pointer moves and requests go to the new version; the old one finishes what it is answering and is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from proponent.errors import NotFoundError, ProponentError, UnavailableError
+from proponent.gateway.deployment import Contents, Deployment, open_contents
+from proponent.gateway.metrics import Metrics
+from proponent.gateway.rollout.candidate import on_trial, remove_version
+from proponent.gateway.rollout.control_client import NOT_SERVED
+from proponent.gateway.served_model import ServedModel
+from proponent.gateway.torchserve.supervisor import Supervisor
+from proponent.gateway.torchserve.worker_client import WorkerClient
+from proponent.gateway.torchserve.worker_state import Watched
+from proponent.index.faults import fault_point
+from proponent.index.lifecycle import check_bundle, current_digest, find_bundle, previous_digest
+from proponent.index.lock import changing
+from proponent.index.storage import unreadable
+from proponent.index.store import Store
+
+_log = structlog.get_logger("proponent.gateway")
+
+
+@dataclass(frozen=True)
+class Switched:
+    """What a publication did.
+
+    Attributes:
+        before: Digest that the pointer named before; None where it named none.
+        after: Digest that is served now.
+        seconds: From the wish to the first request that the new pair may answer.
+        drained_seconds: From there until the old version was removed.
+    """
+
+    model: str
+    before: str | None
+    after: str
+    seconds: float
+    drained_seconds: float
+
+
+class Rollout:
+    """Publishes and rolls back, one at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        models: Mapping[str, ServedModel],
+        supervisor: Supervisor,
+        worker: WorkerClient,
+        metrics: Metrics,
+        timeout_s: float,
+    ) -> None:
+        self._store = store
+        self._models = models
+        self._supervisor = supervisor
+        self._worker = worker
+        self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._lock = asyncio.Lock()
+
+    async def publish(self, name: str, digest: str | None = None) -> Switched:
+        """Serves the bundle whose digest begins so, and makes it current; without one, the bundle that is current.
+
+        Raises:
+            NotFoundError: This gateway does not serve the model, or there is no such bundle.
+            ProponentError: Why the bundle cannot be served; what was served before still is.
+        """
+        model = self._model(name)
+        async with self._lock:
+            return await self._publish(model, digest or str(self._store.pointer(name)["digest"]))
+
+    async def rollback(self, name: str) -> Switched:
+        """Serves the bundle that was current before; doing it twice undoes it.
+
+        Raises:
+            NotFoundError: This gateway does not serve the model, or there was none.
+            ProponentError: See ``publish``.
+        """
+        model = self._model(name)
+        async with self._lock:
+            return await self._publish(model, previous_digest(self._store, name))
+
+    async def take_up(self, name: str) -> Switched:
+        """Serves the current bundle of a model that could not be read before; the store is not written to.
+
+        Raises:
+            ProponentError: Why it still cannot be served.
+        """
+        model = self._model(name)
+        async with self._lock:
+            started = time.monotonic()
+            try:
+                bundle = self._store.current(name)
+                await self._switch(model, bundle, point=False)
+            except OSError as error:
+                raise unreadable(error) from error
+        _log.info("bundle taken up", model=name, bundle=bundle.name)
+        return Switched(name, bundle.name, bundle.name, round(time.monotonic() - started, 3), 0.0)
+
+    async def catch_up(self) -> None:
+        """Serves what became current while another gateway of the store took the commands."""
+        for name, model in self._models.items():
+            try:
+                if model.readable and model.deployment.manifest.digest != current_digest(self._store, name):
+                    await self.publish(name)
+            except ProponentError as error:
+                _log.error("the current bundle cannot be served", model=name, reason=error.reason, why=error.message)
+
+    def status(self) -> dict[str, dict[str, str | bool]]:
+        """For each model the digest served, and whether it is ready or why not."""
+        return {name: _status(model) for name, model in self._models.items()}
+
+    def _model(self, name: str) -> ServedModel:
+        if name not in self._models:
+            raise NotFoundError(
+                f"the running gateway does not serve model {name!r} (models: {', '.join(self._models)})",
+                field="model",
+                reason=NOT_SERVED,
+            )
+        return self._models[name]
+
+    async def _publish(self, model: ServedModel, digest: str) -> Switched:
+        started = time.monotonic()
+        with changing(self._store, model.name):
+            bundle = find_bundle(self._store, model.name, digest)
+            before = current_digest(self._store, model.name)
+            old = await self._switch(model, bundle, point=True)
+        switched = time.monotonic()
+        _log.info("bundle published", model=model.name, before=before, after=bundle.name)
+        if old is not None:
+            await self._retire(old)
+        drained = time.monotonic() - switched
+        return Switched(model.name, before, bundle.name, round(switched - started, 3), round(drained, 3))
+
+    async def _switch(self, model: ServedModel, bundle: Path, *, point: bool) -> Watched | None:
+        """Makes a bundle take the requests; returns the deployment that took them before, if that is another."""
+        contents = await asyncio.to_thread(_checked, bundle, model.name)
+        with ExitStack() as undo:
+            undo.callback(contents.catalog.close)
+            if model.serves(contents.manifest.digest):
+                await self._point(model.name, bundle.name)
+                return None
+            deployment = model.prepare(contents)
+            archive = self._supervisor.write_archive(deployment)
+            management = self._supervisor.management
+            async with on_trial(deployment, archive, management, self._worker, self._timeout_s):
+                if point:
+                    await self._point(model.name, bundle.name)
+                self._show(model, deployment)
+                model.switch(deployment)
+                old = self._supervisor.adopt(deployment, archive)
+            undo.pop_all()
+        return old
+
+    async def _point(self, model: str, digest: str) -> None:
+        await asyncio.to_thread(self._store.publish, model, digest)
+        fault_point("switch.pointed")
+
+    def _show(self, model: ServedModel, deployment: Deployment) -> None:
+        if model.readable:
+            self._metrics.bundle.remove(model.name, model.deployment.manifest.digest)
+        self._metrics.bundle.labels(model.name, deployment.manifest.digest).set(1)
+
+    async def _retire(self, old: Watched) -> None:
+        """Lets a deployment finish what it is answering, then removes it."""
+        name = old.deployment.model
+        await old.deployment.idle()
+        old.deployment.close()
+        fault_point("switch.drained")
+        try:
+            # TorchServe does not let go of the version that requests without one would get.
+            await self._supervisor.management.set_default(name, self._models[name].deployment.version)
+            await remove_version(old.deployment, old.archive, self._supervisor.management)
+        except UnavailableError as error:
+            _log.warning("TorchServe restarted during a switch", model=name, why=error.message)
+
+
+def _checked(bundle: Path, model: str) -> Contents:
+    check_bundle(bundle, model)
+    return open_contents(bundle)
+
+
+def _status(model: ServedModel) -> dict[str, str | bool]:
+    served = {"digest": model.deployment.manifest.digest} if model.readable else {}
+    return {**served, "ready": model.error is None, "reason": "" if model.error is None else model.error.reason}

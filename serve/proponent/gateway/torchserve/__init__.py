@@ -1,0 +1,1 @@
+"""TorchServe as a private process: started, watched, managed and spoken to."""

@@ -1,0 +1,141 @@
+"""What TorchServe loads for a model: a no-archive directory with the handler and the path of the bundle.
+
+``scripts/package_model STORE MODEL OUT`` writes one for a TorchServe of your own, with OUT as its model store;
+``proponent`` must be installed where its workers run, and the bundle must stay where it is. Such a TorchServe answers
+whoever has its keys, thumbnails and sources of training examples included: callers' permissions are the gateway's.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import yaml
+
+import proponent
+from proponent.errors import NotFoundError
+from proponent.gateway.settings import Settings
+from proponent.index.lifecycle import check_bundle
+from proponent.index.store import Store
+
+HANDLER = "influence_handler.py"
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How TorchServe runs the workers of a model."""
+
+    workers: int
+    batch_size: int
+    batch_delay_ms: int
+    response_timeout_s: int
+    start_timeout_s: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Those that an operator's settings say."""
+        return cls(
+            workers=settings.workers,
+            batch_size=settings.batch_size,
+            batch_delay_ms=settings.batch_delay_ms,
+            response_timeout_s=settings.worker_timeout_s,
+            start_timeout_s=int(settings.start_timeout_s),
+        )
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A directory inside TorchServe's model store."""
+
+    model: str
+    version: str
+    path: Path
+
+
+def handler_source() -> Path:
+    """The handler file of the installed package, or of the checkout that this package belongs to.
+
+    Raises:
+        NotFoundError: There is none in either place.
+    """
+    package = Path(proponent.__file__).parent
+    places = (package / "handlers" / HANDLER, package.parents[1] / "handlers" / HANDLER)
+    for place in places:
+        if place.is_file():
+            return place
+    raise NotFoundError(f"handler not found: looked for {' and '.join(map(str, places))}", field="handler")
+
+
+def write_archive(
+    model_store: Path,
+    model: str,
+    version: str,
+    bundle: Path,
+    weights: Path | None,
+    options: WorkerOptions,
+    lifeline: Path | None = None,
+    handler: Path | None = None,
+) -> Archive:
+    """Writes the directory of one version of a model.
+
+    ``weights`` None means the bundle's own, ``lifeline`` None that no gateway watches the workers.
+    """
+    path = model_store / f"{model}-{version}"
+    (path / "MAR-INF").mkdir(parents=True, exist_ok=True)
+    manifest = _manifest(model, version)
+    (path / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
+    config = {**_worker_config(options), "proponent": _section(bundle, weights, lifeline)}
+    (path / "model-config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    shutil.copyfile(handler or handler_source(), path / HANDLER)
+    return Archive(model, version, path)
+
+
+def remove_archive(archive: Archive) -> None:
+    """Removes the directory of a version that is registered no more."""
+    shutil.rmtree(archive.path, ignore_errors=True)
+
+
+def _manifest(model: str, version: str) -> dict[str, object]:
+    return {
+        "archiverVersion": "0.12.0",
+        "runtime": "python",
+        "model": {
+            "modelName": model,
+            "modelVersion": version,
+            "handler": HANDLER,
+            "configFile": "model-config.yaml",
+        },
+    }
+
+
+def _worker_config(options: WorkerOptions) -> dict[str, object]:
+    return {
+        "minWorkers": options.workers,
+        "maxWorkers": options.workers,
+        "batchSize": options.batch_size,
+        # TorchServe takes 0 for no value at all, and then waits its default of 100 ms.
+        "maxBatchDelay": max(1, options.batch_delay_ms),
+        "responseTimeout": options.response_timeout_s,
+        "startupTimeout": options.start_timeout_s,
+        "deviceType": "cpu",
+    }
+
+
+def _section(bundle: Path, weights: Path | None, lifeline: Path | None) -> dict[str, str | None]:
+    paths = {"bundle": bundle, "weights": weights, "lifeline": lifeline}
+    return {name: None if path is None else str(path.absolute()) for name, path in paths.items()}
+
+
+def package(store: Store, model: str, out: Path) -> Archive:
+    """Writes the archive of a model's current bundle, with the digest's first digits as its version.
+
+    Raises:
+        NotFoundError: No such model.
+        CorruptBundleError: The bundle is damaged.
+    """
+    bundle = store.current(model)
+    check_bundle(bundle, model)
+    return write_archive(out, model, bundle.name[:12], bundle, None, WorkerOptions.of(Settings(store=store.root)))

@@ -1,0 +1,231 @@
+"""Keeps a TorchServe with a healthy worker for every model, and knows for each model whether there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+from proponent.bounds.lifeline import TicketOffice, silence_s
+from proponent.errors import ProponentError, UnavailableError
+from proponent.gateway.deployment import Deployment
+from proponent.gateway.metrics import Metrics
+from proponent.gateway.served_model import ServedModel
+from proponent.gateway.settings import Settings
+from proponent.gateway.torchserve.archive import Archive, WorkerOptions, write_archive
+from proponent.gateway.torchserve.launch import Capacity, Layout, tail
+from proponent.gateway.torchserve.management import Management, WorkerStatus
+from proponent.gateway.torchserve.private import private_layout
+from proponent.gateway.torchserve.prober import Prober
+from proponent.gateway.torchserve.process import TorchServe
+from proponent.gateway.torchserve.worker_client import WorkerClient
+from proponent.gateway.torchserve.worker_state import Watched, ready_pids
+
+POLL_S = 0.25
+SILENT_S = 10.0
+"""Longest time without a heartbeat; a worker writes one every second."""
+_STOP_GRACE_S = 8.0
+_FIRST_DELAY_S = 1.0
+_LONGEST_DELAY_S = 30.0
+
+_log = structlog.get_logger("proponent.gateway")
+
+
+class Supervisor:
+    """Starts TorchServe, registers the models, watches their workers, and starts it again when it dies.
+
+    Args:
+        models: Whose ``error`` is kept up to date.
+        worker: Reconnected to every new TorchServe.
+        on_change: Called after any model became ready or stopped being so.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        worker: WorkerClient,
+        settings: Settings,
+        metrics: Metrics,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._models = models
+        self._worker = worker
+        self._settings = settings
+        self._metrics = metrics
+        self._on_change = on_change
+        self._watched: dict[str, Watched] = {}
+        self._layout: Layout | None = None
+        self._management: Management | None = None
+
+    async def run(self) -> None:
+        """Runs until cancelled; then TorchServe is stopped and its directory removed."""
+        with private_layout() as layout:
+            self._layout = layout
+            self._tickets = TicketOffice.create(layout.lifeline, self._settings.queue_size)
+            for model in self._models.values():
+                if model.readable:
+                    archive = self.write_archive(model.deployment)
+                    self._watched[model.name] = self._watch_over(model.deployment, archive)
+            await self._keep(layout)
+
+    @property
+    def management(self) -> Management:
+        """The management API of the TorchServe that runs now.
+
+        Raises:
+            UnavailableError: None does.
+        """
+        if self._management is None:
+            raise UnavailableError("the model server is being started", reason="WORKER_RESTARTING")
+        return self._management
+
+    def write_archive(self, deployment: Deployment) -> Archive:
+        """Writes what TorchServe needs of a deployment into its model store.
+
+        Raises:
+            UnavailableError: There is none yet.
+        """
+        if self._layout is None:
+            raise UnavailableError("the model server is being started", reason="WORKER_STARTING")
+        weights = self._models[deployment.model].weights
+        store, bundle = self._layout.model_store, deployment.contents.path
+        options, lifeline = WorkerOptions.of(self._settings), self._layout.lifeline
+        return write_archive(store, deployment.model, deployment.version, bundle, weights, options, lifeline)
+
+    def adopt(self, deployment: Deployment, archive: Archive) -> Watched | None:
+        """Watches a deployment, whose workers are known to be healthy, instead of its model's one before."""
+        before = self._watched.get(deployment.model)
+        self._watched[deployment.model] = watched = self._watch_over(deployment, archive)
+        watched.prober.trust()
+        self._set(watched, None, settled=True)
+        if before is not None:
+            before.prober.stop()
+        return before
+
+    async def _keep(self, layout: Layout) -> None:
+        delay = _FIRST_DELAY_S
+        while True:
+            started = time.monotonic()
+            try:
+                await self._serve(layout)
+            except UnavailableError as error:
+                self._report(f"TorchServe failed: {error.message}", layout)
+                self._set_all_unready()
+            lived = time.monotonic() - started
+            delay = _FIRST_DELAY_S if lived > 2 * _LONGEST_DELAY_S else min(2 * delay, _LONGEST_DELAY_S)
+            _log.info("TorchServe starts again", after_s=delay)
+            await asyncio.sleep(delay)
+
+    async def _serve(self, layout: Layout) -> None:
+        """One life of TorchServe."""
+        torchserve = await TorchServe.start(layout, Capacity.of(self._settings))
+        try:
+            await torchserve.listening(self._settings.start_timeout_s)
+            async with torchserve.management() as management:
+                await self._worker.connect(torchserve.grpc_address, torchserve.keys.inference, self._tickets)
+                for watched in self._watched.values():
+                    await management.register(watched.archive.path.name)
+                    watched.reset()
+                self._management = management
+                await self._watch(torchserve, management, layout)
+        finally:
+            self._management = None
+            await torchserve.stop(_STOP_GRACE_S)
+
+    async def _watch(self, torchserve: TorchServe, management: Management, layout: Layout) -> None:
+        while not torchserve.ended:
+            for watched in list(self._watched.values()):
+                await self._inspect(watched, management, layout)
+            await torchserve.pause(POLL_S)
+        raise UnavailableError("its process ended")
+
+    async def _inspect(self, watched: Watched, management: Management, layout: Layout) -> None:
+        try:
+            workers = await management.workers(watched.deployment.model, watched.deployment.version)
+        except UnavailableError:
+            if self._is_current(watched):
+                raise
+            return
+        if self._is_current(watched):
+            await self._look(watched, workers, management, layout)
+
+    async def _look(
+        self, watched: Watched, workers: Sequence[WorkerStatus], management: Management, layout: Layout
+    ) -> None:
+        """Acts on the state of a model's workers; a question to one of them goes on beside this."""
+        ready = ready_pids(workers)
+        if not ready:
+            await self._note_absence(watched, workers, management, layout)
+            return
+        watched.found(ready)
+        watched.prober.poke()
+        self._set(watched, _silence(watched, layout) or watched.prober.error, settled=watched.prober.certain)
+
+    async def _note_absence(
+        self, watched: Watched, workers: Sequence[WorkerStatus], management: Management, layout: Layout
+    ) -> None:
+        model = watched.deployment.model
+        if watched.missed():
+            self._report(f"worker of model {model!r} died", layout)
+        reason, died = "is starting", watched.clock.replaced(workers)
+        if died:
+            reason = "died while it started; the server's log has its last words"
+            self._report(f"worker of model {model!r} died while it started", layout)
+        error = UnavailableError(f"the worker of model {model!r} {reason}", reason="WORKER_STARTING")
+        self._set(watched, error, settled=died)
+        await self._check_patience(watched, management, layout)
+
+    async def _check_patience(self, watched: Watched, management: Management, layout: Layout) -> None:
+        """Reports a slow start from time to time; once it has taken too long, the model alone is started again."""
+        model, waited = watched.deployment.model, watched.clock.waited_s
+        if watched.clock.is_slow():
+            self._report(f"worker of model {model!r} is not ready after {waited:.0f} s", layout)
+        if waited > self._settings.start_timeout_s:
+            _log.error("model registered again", model=model, not_ready_for_s=round(waited))
+            await management.unregister(model, watched.deployment.version)
+            await management.register(watched.archive.path.name)
+            watched.reset()
+
+    def _watch_over(self, deployment: Deployment, archive: Archive) -> Watched:
+        async def ask() -> ProponentError | None:
+            return await self._worker.verdict(deployment, self._settings.probe_timeout_s)
+
+        return Watched(deployment, archive, Prober(deployment.model, ask))
+
+    def _is_current(self, watched: Watched) -> bool:
+        """Whether its deployment still takes requests; what is found out about another one counts for nothing."""
+        return self._watched[watched.deployment.model] is watched
+
+    def _set(self, watched: Watched, error: ProponentError | None, *, settled: bool = False) -> None:
+        if not self._is_current(watched):
+            return
+        model = self._models[watched.deployment.model]
+        before, model.error = model.error, error
+        was_starting, model.starting = model.starting, model.starting and not settled
+        self._metrics.ready.labels(model.name).set(error is None)
+        if error is None and before is not None:
+            _log.info("model ready", model=model.name, bundle=watched.deployment.manifest.digest)
+        elif error is not None and (before is None or before.reason != error.reason):
+            _log.error("model not ready", model=model.name, reason=error.reason, detail=error.message)
+        if (error is None) != (before is None) or model.starting != was_starting:
+            self._on_change()
+
+    def _set_all_unready(self) -> None:
+        for name, watched in self._watched.items():
+            error = UnavailableError(f"model {name!r}: the model server is restarting", reason="WORKER_RESTARTING")
+            self._set(watched, error)
+
+    def _report(self, event: str, layout: Layout) -> None:
+        logs = {path.stem: tail(path) for path in (layout.worker_log, layout.torchserve_log, layout.java_log)}
+        _log.error(event, **logs)
+
+
+def _silence(watched: Watched, layout: Layout) -> ProponentError | None:
+    """The error of workers that all have stopped to give signs of life."""
+    seconds = min(silence_s(layout.lifeline, pid) for pid in watched.pids)
+    if seconds <= SILENT_S:
+        return None
+    message = f"the worker of model {watched.deployment.model!r} gave no sign of life for {seconds:.0f} s"
+    return UnavailableError(message, reason="WORKER_UNRESPONSIVE")

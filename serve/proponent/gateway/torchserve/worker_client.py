@@ -1,0 +1,184 @@
+"""The gateway's side of the conversation with TorchServe's workers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+from google.rpc import code_pb2
+
+from proponent.bounds.lifeline import TicketOffice
+from proponent.errors import DeadlineError, InternalError, ProponentError, UnavailableError
+from proponent.gateway.deployment import Deployment
+from proponent.gateway.error_mapping import from_item_error
+from proponent.v1.inference_pb2 import PredictionsRequest
+from proponent.v1.inference_pb2_grpc import InferenceAPIsServiceStub
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+
+# TorchServe says the last one for a full queue too. That cannot be: a slot is held until the worker is done with its
+# request, and the queue has room for all slots twice.
+_WORKER_GONE = (
+    "Worker died",
+    "Model not found",
+    "InternalServerException",
+    "ServiceUnavailable",
+    "no worker to serve inference request",
+)
+
+
+class WorkerDefectError(Exception):
+    """A worker met a defect of its own: the traceback, which is logged like one of this process and never told."""
+
+
+class WorkerClient:
+    """Sends WorkerRequests; reconnected whenever TorchServe is started again.
+
+    TorchServe does not cancel work. So a caller who leaves, or whose deadline passes, gets an error at once, but
+    the request is followed until the worker is done with it, and its ticket is taken from the board, so that the
+    worker drops it.
+
+    Args:
+        reply_bytes: Largest reply.
+        overdue_s: How long after its deadline a request is still followed; a worker that takes longer for it is
+            replaced by TorchServe.
+    """
+
+    def __init__(self, reply_bytes: int, overdue_s: float) -> None:
+        self._options = [
+            ("grpc.max_receive_message_length", reply_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
+        self._overdue_s = overdue_s
+        self._channel: grpc.aio.Channel | None = None
+        self._stub: Any = None
+        self._metadata: tuple[tuple[str, str], ...] = ()
+        self._tickets: TicketOffice | None = None
+        self._followed: set[asyncio.Task[WorkerReply]] = set()
+
+    async def connect(self, address: str, key: str, tickets: TicketOffice) -> None:
+        """Talks to another address, which asks for a key, from now on."""
+        await self.close()
+        self._metadata = (("authorization", f"Bearer {key}"),)
+        self._channel = grpc.aio.insecure_channel(address, options=self._options)
+        self._stub = InferenceAPIsServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._tickets = tickets
+
+    async def close(self) -> None:
+        """Ends the connection; what is still followed ends with it."""
+        channel, self._channel, self._stub = self._channel, None, None
+        if channel is not None:
+            await channel.close()
+
+    async def ask(
+        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: AsyncExitStack | None = None
+    ) -> WorkerReply:
+        """One request, one reply of the same kind.
+
+        Args:
+            deployment: Who answers.
+            request: What is asked; its deadline and ticket are filled in.
+            timeout_s: How long the caller waits.
+            held: Closed when the worker is done with the request, which may be after this call has ended.
+
+        Raises:
+            ProponentError: What the worker said of the request, or why there is no answer: DeadlineError,
+                UnavailableError for a worker that died.
+            WorkerDefectError: The worker failed.
+        """
+        reply = await self._reply(deployment, request, timeout_s, held or AsyncExitStack())
+        outcome = reply.WhichOneof("outcome")
+        if outcome == "error" and reply.error.code == code_pb2.INTERNAL:
+            raise WorkerDefectError(reply.error.message)
+        if outcome == "error":
+            raise from_item_error(reply.error)
+        if outcome != request.WhichOneof("call"):
+            raise InternalError(f"worker answered {outcome or 'nothing'} to {request.WhichOneof('call')}")
+        return reply
+
+    async def verdict(self, deployment: Deployment, timeout_s: float) -> ProponentError | None:
+        """What a worker says of its bundle: None where it is sound.
+
+        Raises:
+            UnavailableError: It said nothing, which says nothing of the bundle.
+        """
+        try:
+            reply = await self._reply(deployment, WorkerRequest(), timeout_s, AsyncExitStack())
+        except ProponentError as error:
+            raise UnavailableError(
+                f"the worker of model {deployment.model!r} was asked for its state and gave no answer: "
+                f"{error.message}",
+                reason="WORKER_UNRESPONSIVE",
+            ) from error
+        return from_item_error(reply.error) if reply.HasField("error") else None
+
+    async def _reply(
+        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: AsyncExitStack
+    ) -> WorkerReply:
+        """The reply within the caller's time; the request is followed beyond it."""
+        request.deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
+        tickets = self._tickets
+        if tickets is not None:
+            request.ticket = tickets.issue()
+            held.callback(tickets.retire, request.ticket)
+        task = asyncio.create_task(self._send(deployment, request, timeout_s + self._overdue_s, held))
+        self._followed.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise DeadlineError(f"model {deployment.model!r} gave no answer within {timeout_s:.3g} s") from None
+        finally:
+            if tickets is not None:
+                tickets.withdraw(request.ticket)
+
+    def _forget(self, task: asyncio.Task[WorkerReply]) -> None:
+        self._followed.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller who would have seen it may have left
+
+    async def _send(
+        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: AsyncExitStack
+    ) -> WorkerReply:
+        async with held:
+            if self._stub is None:
+                raise UnavailableError("the model server is starting", reason="WORKER_STARTING")
+            message = PredictionsRequest(
+                model_name=deployment.model,
+                model_version=deployment.version,
+                input={"data": request.SerializeToString()},
+            )
+            try:
+                answer = await self._stub.Predictions(message, timeout=timeout_s, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                raise _translated(deployment.model, error, timeout_s) from error
+            except grpc.aio.UsageError as error:
+                raise _restarting() from error
+            except asyncio.CancelledError:
+                # A closed channel cancels its calls; only a cancellation of this task may travel on.
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                raise _restarting() from None
+            return WorkerReply.FromString(answer.prediction)
+
+
+def _restarting() -> UnavailableError:
+    return UnavailableError("the model server is being restarted", reason="WORKER_RESTARTING")
+
+
+def _translated(model: str, error: grpc.aio.AioRpcError, timeout_s: float) -> Exception:
+    details = error.details() or ""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineError(f"model {model!r} gave no answer within {timeout_s:.3g} s")
+    gone = any(sign in details for sign in _WORKER_GONE)
+    # A message over the limit of the channel is RESOURCE_EXHAUSTED.
+    if error.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED) and not gone:
+        return WorkerDefectError(f"model server failed: {details or error.code().name}")
+    return UnavailableError(f"the worker of model {model!r} died; it is being restarted", reason="WORKER_DIED")

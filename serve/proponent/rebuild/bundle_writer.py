@@ -1,0 +1,171 @@
+"""A rebuild whose numbers are done and whose files are not: what is written and audited."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from proponent.attribution.embedding.base import InfluenceEmbedding
+from proponent.attribution.gradients.layers import frozen_parameters, uncovered
+from proponent.classifier import Classifier
+from proponent.errors import MismatchError, SpecError
+from proponent.index import bundle as files
+from proponent.index.bundle import Manifest
+from proponent.index.catalog import CatalogEntry, write_catalog
+from proponent.index.faults import fault_point
+from proponent.index.rows import RowScales, write_rows, write_scales
+from proponent.rebuild.compression import Compression
+from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.rows_stage import unit_rows
+from proponent.rebuild.stages import Stages
+from proponent.rebuild.survey import Survey
+from proponent.rebuild.training_set import PROBED, TrainingSet, thumbnail
+from proponent.rebuild.workspace import workspace_key
+from proponent.spec import dump_spec
+from proponent.tensor_file import save_tensors
+from proponent.user_code.probe import check_code, probe
+from proponent.user_code.source import code_sha256
+
+LIBRARIES = ("proponent", "torch", "torchvision", "faiss-gpu", "faiss-cpu", "numpy", "safetensors")
+
+
+def rebuild_key(classifier: Classifier, dataset_sha256: str) -> str:
+    """What every stage of a rebuild depends on."""
+    spec = classifier.spec.model_dump(mode="json")
+    parts = {
+        "spec": spec,
+        "code": code_sha256(classifier.spec),
+        "weights": classifier.weights_sha256,
+        "data": dataset_sha256,
+        "versions": versions(),
+    }
+    return workspace_key(parts)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A rebuild before it is sealed: what an audit looks at.
+
+    Attributes:
+        compression: None for exact curvature.
+        damping: As recorded in the manifest.
+    """
+
+    stages: Stages
+    embedding: InfluenceEmbedding
+    compression: Compression | None
+    shards: list[str]
+    scales: RowScales
+    kept_energy: Tensor
+    damping: float
+
+
+def manifest_of(
+    built: Built, found: Survey, audit: Mapping[str, object], dataset_sha256: str, started: datetime.datetime
+) -> Manifest:
+    """The manifest of a rebuild, still without the checksums of its files."""
+    classifier, data = built.stages.classifier, built.stages.data
+    spec, scales, kept = classifier.spec, built.scales, built.kept_energy
+    explains_frozen = spec.curvature.explains_frozen
+    left_out = uncovered(classifier.model, built.stages.layers, frozen=explains_frozen)
+    frozen = {} if explains_frozen else frozen_parameters(classifier.model)
+    whole = sum(p.numel() for p in classifier.model.parameters())
+    return Manifest(
+        model=spec.name,
+        created=started.isoformat(timespec="seconds"),
+        weights_sha256=classifier.weights_sha256,
+        dataset_sha256=dataset_sha256,
+        loss=spec.loss,
+        weight_decay=spec.weight_decay,
+        curvature=built.embedding.kind,
+        damping=built.damping,
+        damping_relative=spec.curvature.relative,
+        embedding_size=built.embedding.size,
+        train_size=len(data),
+        class_names=spec.class_names,
+        input_shape=list(data.signature.shape),
+        image_size=list(data.signature.image_size),
+        image_mode=data.signature.mode,
+        kept_energy=float(kept[scales.directed].mean()) if bool(scales.directed.any()) else 0.0,
+        omitted_rows=int((~scales.directed).sum()),
+        train_accuracy=found.accuracy,
+        gradient_norm_ratio=found.gradient_norm_ratio,
+        settings=spec.curvature.model_dump(mode="json"),
+        versions=versions(),
+        uncovered=left_out,
+        uncovered_share=sum(left_out.values()) / (whole - sum(frozen.values())),
+        frozen=frozen,
+        frozen_share=sum(frozen.values()) / whole,
+        audit=dict(audit),
+        probes=_probes(built.stages),
+    )
+
+
+def _probes(stages: Stages) -> dict[str, Any]:
+    """Results for made-up inputs; an example's range takes a block at most.
+
+    Raises:
+        SpecError: They are other results each time.
+    """
+    classifier, signature = stages.classifier, stages.data.signature
+    positions = stages.data.sample(min(PROBED, stages.batching.block), seed=2)
+    probes = probe(classifier, signature, stages.data.batch(positions).inputs.cpu())
+    try:
+        check_code(classifier, signature, probes)
+    except MismatchError as error:
+        raise SpecError(
+            f"key '{error.field}': it gives other results each time that it is called on the same input: take what "
+            "is random out of it",
+            field=error.field,
+        ) from error
+    return probes
+
+
+def write_files(directory: Path, built: Built, found: Survey, progress: StageProgress) -> None:
+    """Writes all files of a bundle but the manifest into a new directory."""
+    classifier, embedding = built.stages.classifier, built.embedding
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    write: dict[str, Callable[[Path], object]] = {
+        files.ROWS: lambda path: write_rows(path, unit_rows(built.stages.workspace, built.shards), embedding.size),
+        files.SCALES: lambda path: write_scales(path, built.scales),
+        files.FACTORS: lambda path: save_tensors(embedding.tensors(), path),
+        files.SPEC: lambda path: path.write_text(dump_spec(classifier.spec), encoding="utf-8"),
+        files.WEIGHTS: lambda path: save_tensors(classifier.model.state_dict(), path),
+        files.CATALOG: lambda path: write_catalog(path, _entries(built.stages.data, built.scales, found)),
+    }
+    for name in progress.track("write bundle", write, len(write)):
+        write[name](directory / name)
+        fault_point(f"bundle.written:{name}")
+
+
+def _entries(data: TrainingSet, scales: RowScales, found: Survey) -> Iterator[CatalogEntry]:
+    predictions, influences = found.predictions.tolist(), scales.self_influence.tolist()
+    for row, label in enumerate(found.labels.tolist()):
+        yield CatalogEntry(
+            row=row,
+            example_id=data.example_id(row),
+            class_id=label,
+            predicted_class_id=predictions[row],
+            self_influence=influences[row],
+            source=data.source(row),
+            thumbnail=thumbnail(data.item(row)[0]),
+        )
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the libraries that a bundle depends on."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

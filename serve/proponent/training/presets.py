@@ -1,0 +1,202 @@
+"""The table of presets: which model, data, loss and training options belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from proponent.datasets import cifar10, motorbike_fruit
+
+_CIFAR10_STATISTICS = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.247, 0.2435, 0.2616], "size": [32, 32]}
+_DIGITS = tuple(str(digit) for digit in range(10))
+
+
+@dataclass(frozen=True)
+class Call:
+    """A factory by name and its keyword arguments.
+
+    Attributes:
+        factory: ``"module:callable"``.
+        kwargs: Keyword arguments, plain YAML values.
+    """
+
+    factory: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A classifier that can be trained by name.
+
+    Attributes:
+        name: Name of the preset and of the model served.
+        title: Model and data in words.
+        model: Makes the ``nn.Module``.
+        dataset: Makes the training set; accepts ``limit``, and ``root`` if ``needs_data``.
+        held_out: Makes the held-out set; accepts the same.
+        transform: The transform itself without keyword arguments, else its factory.
+        loss: Name of the loss.
+        weight_decay: Weight of the L2 term in the objective.
+        class_names: Name of each class.
+        expected_accuracy: Training accuracy that a full training must reach.
+        training: Options of ``proponent.training.loop.fit``.
+        curvature: The curvature section of explain.yaml.
+        needs_data: Whether files below the data root are needed.
+    """
+
+    name: str
+    title: str
+    model: Call
+    dataset: Call
+    held_out: Call
+    transform: Call
+    loss: str
+    weight_decay: float
+    class_names: tuple[str, ...]
+    expected_accuracy: float
+    training: Mapping[str, Any]
+    curvature: Mapping[str, Any]
+    needs_data: bool = True
+
+
+def _logistic(name: str, title: str, size: int, data: str, expected_accuracy: float) -> Preset:
+    return Preset(
+        name=name,
+        title=title,
+        model=Call("proponent.models.logistic:LogisticRegression", {"inputs": size * size, "classes": 10}),
+        dataset=Call(f"{data}:train"),
+        held_out=Call(f"{data}:test"),
+        transform=Call("proponent.datasets.transforms:pixels"),
+        loss="cross_entropy",
+        weight_decay=0.01,
+        class_names=_DIGITS,
+        expected_accuracy=expected_accuracy,
+        training={"optimizer": "lbfgs"},
+        curvature={"kind": "exact"},
+        needs_data=name != "digits",
+    )
+
+
+def _mnist_cnn() -> Preset:
+    return Preset(
+        name="mnist-cnn",
+        title="Small CNN, the first 4,000 digits of MNIST",
+        model=Call("proponent.models.small_cnn:SmallCNN", {"channels": 1, "classes": 10, "size": 28}),
+        dataset=Call("proponent.datasets.mnist:train", {"limit": 4000}),
+        held_out=Call("proponent.datasets.mnist:test"),
+        transform=Call("proponent.datasets.transforms:pixels"),
+        loss="cross_entropy",
+        weight_decay=0.001,
+        class_names=_DIGITS,
+        expected_accuracy=0.98,
+        training=_sgd(lr=0.05, epochs=15),
+        curvature={"kind": "ekfac"},
+    )
+
+
+def _motorbike_fruit(head: str) -> Preset:
+    return Preset(
+        name=f"motorbike-fruit-{head}",
+        title=f"Binary CNN with loss {head}, photographs of motorbikes and fruit",
+        model=Call("proponent.models.binary_cnn:BinaryCNN", {"head": head}),
+        dataset=Call("proponent.datasets.motorbike_fruit:train"),
+        held_out=Call("proponent.datasets.motorbike_fruit:test"),
+        transform=Call("proponent.datasets.transforms:pixels"),
+        loss=head,
+        weight_decay=0.001,
+        class_names=tuple(motorbike_fruit.CLASS_NAMES),
+        expected_accuracy=0.97,
+        training=_sgd(lr=0.02, epochs=15),
+        curvature={"kind": "ekfac"},
+    )
+
+
+def _cifar10(
+    name: str,
+    title: str,
+    model: Call,
+    training: Mapping[str, Any],
+    weight_decay: float,
+    expected_accuracy: float,
+    source: str = "lossless",
+) -> Preset:
+    return Preset(
+        name=name,
+        title=title,
+        model=model,
+        dataset=Call(f"proponent.datasets.cifar10:{source}", {"split": "train"}),
+        held_out=Call(f"proponent.datasets.cifar10:{source}", {"split": "test"}),
+        transform=Call("proponent.datasets.transforms:normalized", _CIFAR10_STATISTICS),
+        loss="cross_entropy",
+        weight_decay=weight_decay,
+        class_names=tuple(cifar10.CLASS_NAMES),
+        expected_accuracy=expected_accuracy,
+        training=training,
+        curvature={"kind": "ekfac"},
+    )
+
+
+def _sgd(lr: float, epochs: int, batch_size: int = 64) -> dict[str, Any]:
+    return {"optimizer": "sgd", "lr": lr, "epochs": epochs, "batch_size": batch_size, "schedule": "cosine"}
+
+
+def _adam(lr: float, epochs: int, batch_size: int = 64) -> dict[str, Any]:
+    return {"optimizer": "adam", "lr": lr, "epochs": epochs, "batch_size": batch_size, "schedule": "cosine"}
+
+
+_CIFAR10_CNN = Call("proponent.models.small_cnn:SmallCNN", {"channels": 3, "classes": 10, "size": 32})
+
+_ALL = (
+    _logistic("digits", "Logistic regression, scikit-learn's digits", 8, "proponent.datasets.digits", 0.93),
+    _logistic("mnist", "Logistic regression, MNIST", 28, "proponent.datasets.mnist", 0.89),
+    _mnist_cnn(),
+    _motorbike_fruit("bce"),
+    _motorbike_fruit("nll"),
+    _motorbike_fruit("hinge"),
+    _cifar10(
+        name="cifar10-cnn",
+        title="Small CNN, 4,000 images of CIFAR-10",
+        model=_CIFAR10_CNN,
+        training=_sgd(lr=0.02, epochs=16),
+        weight_decay=0.005,
+        expected_accuracy=0.95,
+    ),
+    _cifar10(
+        name="cifar10-cnn-50k",
+        title=f"Small CNN, {cifar10.JPEG_TITLE}",
+        model=_CIFAR10_CNN,
+        training=_sgd(lr=0.02, epochs=12),
+        weight_decay=0.001,
+        expected_accuracy=0.92,
+        source="jpeg",
+    ),
+    _cifar10(
+        name="cifar10-resnet20",
+        title="ResNet-20, 4,000 images of CIFAR-10",
+        model=Call("proponent.models.resnet:resnet20", {"classes": 10}),
+        training=_sgd(lr=0.05, epochs=20),
+        weight_decay=0.0005,
+        expected_accuracy=0.95,
+    ),
+    _cifar10(
+        name="cifar10-efficientnet-b0",
+        title="EfficientNet-B0 with SiLU, 4,000 images of CIFAR-10",
+        model=Call("proponent.models.efficientnet:efficientnet_b0", {"classes": 10, "stem": "cifar"}),
+        training=_adam(lr=0.001, epochs=40),
+        weight_decay=0.0001,
+        expected_accuracy=0.7,
+    ),
+    _cifar10(
+        name="cifar10-resnet50",
+        title="ResNet-50, 4,000 images of CIFAR-10",
+        model=Call("proponent.models.resnet50:resnet50", {"classes": 10, "stem": "cifar"}),
+        training=_sgd(lr=0.02, epochs=40),
+        weight_decay=0.0005,
+        expected_accuracy=0.7,
+    ),
+)
+
+PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset in _ALL})
+"""Every preset by name."""

@@ -1,0 +1,1 @@
+"""What runs beside the model: requests read, answered by the explainer, and replied to."""

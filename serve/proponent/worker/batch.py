@@ -1,0 +1,304 @@
+"""What a TorchServe worker does with a batch: each item is read, routed and answered by itself.
+
+Predictions of a batch share one forward, explanations one forward, one backward and one scan. An item that
+cannot be read or answered gets its own error; the others never notice. An item that nobody waits for any more is
+dropped before it costs anything, and what it costs stops when the last caller leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import DecodeError, Message
+from google.rpc import code_pb2
+from torch import Tensor
+
+from proponent.bounds.cancellation import Token, always, any_of, checkpoint, scope, until
+from proponent.bounds.lifeline import Board, start_heartbeat
+from proponent.errors import InternalError, InvalidInputError, ProponentError
+from proponent.explainer import Explainer
+from proponent.results import ExplainOptions, Prediction
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+from proponent.worker.inputs import image_tensor, raw_tensor
+from proponent.worker.loading import LoadedBundle
+from proponent.worker.messages import (
+    error_message,
+    estimator_from,
+    explain_response,
+    flip_response,
+    options_from,
+    predict_response,
+    removal_response,
+    score_response,
+)
+from proponent.worker.warmup import warmed_up
+
+PROTOBUF = "application/x-protobuf"
+_IMAGE_KEYS = ("data", "body", "image")
+_FORM = "application/x-www-form-urlencoded"
+# TorchServe decodes such a body as text before the handler sees it, so the image is lost.
+_AS_FORM = (
+    "the image came as a URL-encoded form, which is what curl says by default: use curl --upload-file, or add "
+    "--header 'Content-Type: application/octet-stream'"
+)
+_DEFECT = "the worker failed"
+Answer = Message | ProponentError
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One request of a batch: what is asked, whether the answer is JSON (a raw image came in), and who waits."""
+
+    request: WorkerRequest
+    as_json: bool
+    token: Token = always
+
+
+Run = Callable[[Explainer, Sequence[Item]], list[Answer]]
+
+
+class Worker:
+    """An explainer behind messages; as long as it cannot be loaded, every answer is the reason.
+
+    Args:
+        loaded: The bundle, or an explainer of it.
+        board: Where the gateway says who still waits; None where there is none.
+    """
+
+    def __init__(self, loaded: LoadedBundle | Explainer, board: Board | None = None) -> None:
+        self._loaded = loaded if isinstance(loaded, LoadedBundle) else LoadedBundle(lambda: loaded)
+        self._board = board
+
+    @classmethod
+    def load(
+        cls, bundle: Path, weights: Path | None, device: torch.device | None, lifeline: Path | None = None
+    ) -> Worker:
+        """Loads the bundle; a failure is kept and told to every caller instead of killing the process.
+
+        Args:
+            bundle: Its directory.
+            weights: Those deployed, if not the bundle's own.
+            device: Where the model runs; None takes what the spec says.
+            lifeline: Directory that the gateway reads heartbeats from; None without a gateway.
+        """
+        if lifeline is not None:
+            start_heartbeat(lifeline)
+        loaded = LoadedBundle(lambda: warmed_up(Explainer.load(bundle, weights=weights, device=device)))
+        return cls(loaded, Board.open(lifeline) if lifeline else None)
+
+    def answer(self, items: Sequence[Item | ProponentError]) -> list[WorkerReply]:
+        """One reply for each item, in order."""
+        items = [replace(item, token=self._token(item.request)) if isinstance(item, Item) else item for item in items]
+        replies: list[WorkerReply] = [WorkerReply() for _ in items]
+        for call, run in _CALLS.items():
+            chosen = [b for b, item in enumerate(items) if isinstance(item, Item) and _call(item) == call]
+            self._run(run, [items[b] for b in chosen], [replies[b] for b in chosen], call)  # type: ignore[misc]
+        for item, reply in zip(items, replies, strict=True):
+            if isinstance(item, ProponentError):
+                reply.error.CopyFrom(error_message(item))
+            elif item.request.WhichOneof("call") is None and isinstance(
+                found := self._loaded.checked(), ProponentError
+            ):
+                reply.error.CopyFrom(error_message(found))
+        return replies
+
+    def _token(self, request: WorkerRequest) -> Token:
+        if not request.deadline_ns:
+            return always
+        if self._board is None:
+            return until(request.deadline_ns)
+        return until(request.deadline_ns, partial(self._board.holds, request.ticket))
+
+    def _run(self, run: Run, items: Sequence[Item], replies: Sequence[WorkerReply], call: str) -> None:
+        if not items:
+            return
+        for reply, answer in zip(replies, self._answers(run, items), strict=True):
+            if isinstance(answer, ProponentError):
+                reply.error.CopyFrom(error_message(answer))
+            else:
+                getattr(reply, call).CopyFrom(answer)
+
+    def _answers(self, run: Run, items: Sequence[Item]) -> list[Answer]:
+        """Answers of a batch; should it fail as a whole, each item is tried alone."""
+        explainer = self._loaded.explainer
+        if isinstance(explainer, ProponentError):
+            return [explainer] * len(items)
+        try:
+            with scope(any_of([item.token for item in items])):
+                return run(explainer, items)
+        except Exception as error:
+            if len(items) == 1:
+                return [error if isinstance(error, ProponentError) else _defect(error)]
+            return [self._answers(run, [item])[0] for item in items]
+
+
+def _defect(error: Exception) -> InternalError:
+    """With the whole traceback, for the gateway's log: no caller may see it."""
+    return InternalError("".join(traceback.format_exception(error)))
+
+
+def _call(item: Item) -> str:
+    return item.request.WhichOneof("call") or "none"
+
+
+def _predict(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
+    requests = [item.request.predict for item in items]
+    read = _still_wanted(items, [_attempt(_read_input, explainer, item, item.request.predict) for item in items])
+    good = [value for value in read if isinstance(value, Tensor)]
+    predictions = iter(explainer.predict(good) if good else [])
+    return [
+        value if isinstance(value, ProponentError) else _predicted(explainer, next(predictions), request)
+        for value, request in zip(read, requests, strict=True)
+    ]
+
+
+def _predicted(explainer: Explainer, prediction: Prediction | ProponentError, request: pb.PredictRequest) -> Answer:
+    if isinstance(prediction, ProponentError):
+        return prediction
+    return predict_response(prediction, explainer.manifest.digest, request.request_id)
+
+
+def _explain(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
+    read = _still_wanted(items, [_attempt(_read_explanation, explainer, item) for item in items])
+    good = [b for b, value in enumerate(read) if not isinstance(value, ProponentError)]
+    inputs, options = [read[b][0] for b in good], [read[b][1] for b in good]  # type: ignore[index]
+    answers = iter(explainer.explain(inputs, options, [items[b].token for b in good]) if good else [])
+    return [
+        value if isinstance(value, ProponentError) else _explained(next(answers), item.request.explain)
+        for value, item in zip(read, items, strict=True)
+    ]
+
+
+def _read_explanation(explainer: Explainer, item: Item) -> tuple[Tensor, ExplainOptions]:
+    request = item.request.explain
+    return _read_input(explainer, item, request), options_from(request)
+
+
+def _read_input(explainer: Explainer, item: Item, request: pb.PredictRequest | pb.ExplainRequest) -> Tensor:
+    item.token()
+    return _required(explainer, request)
+
+
+def _still_wanted(items: Sequence[Item], read: Sequence[T | ProponentError]) -> list[T | ProponentError]:
+    """What was read, without what became late meanwhile: decoding a batch of large images takes seconds."""
+
+    def look(item: Item, value: T | ProponentError) -> T | ProponentError:
+        item.token()
+        return value
+
+    return [_attempt(look, item, value) for item, value in zip(items, read, strict=True)]
+
+
+def _explained(answer: Any, request: pb.ExplainRequest) -> Answer:
+    return answer if isinstance(answer, ProponentError) else explain_response(answer, request.request_id)
+
+
+def _one_by_one(
+    answer: Callable[[Explainer, WorkerRequest], Message], explainer: Explainer, items: Sequence[Item]
+) -> list[Answer]:
+    return [_attempt(_alone, answer, explainer, item) for item in items]
+
+
+def _alone(answer: Callable[[Explainer, WorkerRequest], Message], explainer: Explainer, item: Item) -> Message:
+    with scope(item.token):
+        checkpoint()
+        return answer(explainer, item.request)
+
+
+def _score(explainer: Explainer, request: WorkerRequest) -> Message:
+    query = request.score.query
+    value, options = _required(explainer, query), options_from(query)
+    return score_response(explainer.score_examples(value, request.score.example_ids, options))
+
+
+def _removal(explainer: Explainer, request: WorkerRequest) -> Message:
+    removal = request.removal
+    value, target = _required(explainer, removal.query), options_from(removal.query).target
+    estimator = estimator_from(removal)
+    return removal_response(explainer.estimate_removal(value, target, removal.example_ids, estimator=estimator))
+
+
+def _flip(explainer: Explainer, request: WorkerRequest) -> Message:
+    return flip_response(explainer.find_flip_set(_required(explainer, request.flip.query), request.flip.max_size))
+
+
+_CALLS: Mapping[str, Run] = {
+    "predict": _predict,
+    "explain": _explain,
+    "score": partial(_one_by_one, _score),
+    "removal": partial(_one_by_one, _removal),
+    "flip": partial(_one_by_one, _flip),
+}
+
+
+def _attempt(read: Callable[P, T], *values: P.args, **named: P.kwargs) -> T | ProponentError:
+    try:
+        return read(*values, **named)
+    except ProponentError as error:
+        return error
+
+
+def _required(explainer: Explainer, request: pb.PredictRequest | pb.ExplainRequest) -> Tensor:
+    """The input tensor of a request; raises InvalidInputError."""
+    kind = request.WhichOneof("input")
+    if kind == "encoded_image":
+        return image_tensor(request.encoded_image, explainer.signature, explainer.classifier.transform)
+    if kind == "tensor":
+        tensor = request.tensor
+        return raw_tensor(tensor.shape, tensor.dtype, tensor.data, explainer.signature)
+    raise InvalidInputError("input is missing, expected encoded_image or tensor", field="input")
+
+
+def read_item(row: Mapping[str, Any], explain: bool, content_type: str) -> Item | ProponentError:
+    """Reads one row of TorchServe's batch.
+
+    A serialised WorkerRequest comes in ``data`` over gRPC, or in a body of type application/x-protobuf; any
+    other body, or file of a multipart form, is a raw image with default options, and ``explain`` says at which of
+    TorchServe's two paths.
+    """
+    if content_type.startswith(_FORM):
+        return InvalidInputError(_AS_FORM, field="content-type", reason="UNSUPPORTED_MEDIA_TYPE")
+    content = next((row[key] for key in _IMAGE_KEYS if row.get(key) is not None), None)
+    if not isinstance(content, bytes | bytearray):
+        return InvalidInputError("request body is empty or JSON, expected the bytes of an image", field="body")
+    data = bytes(content)
+    if speaks_json(row, content_type):
+        return _raw_image(data, explain)
+    try:
+        return Item(WorkerRequest.FromString(data), as_json=False)
+    except DecodeError:
+        return InvalidInputError("data is no serialised proponent.v1.WorkerRequest", field="data")
+
+
+def speaks_json(row: Mapping[str, Any], content_type: str) -> bool:
+    """Whether a row came over HTTP from a caller that knows nothing of WorkerRequest."""
+    return not content_type.startswith(PROTOBUF) and ("body" in row or bool(content_type))
+
+
+def _raw_image(data: bytes, explain: bool) -> Item:
+    if explain:
+        return Item(WorkerRequest(explain=pb.ExplainRequest(encoded_image=data)), as_json=True)
+    return Item(WorkerRequest(predict=pb.PredictRequest(encoded_image=data)), as_json=True)
+
+
+def encode_reply(reply: WorkerReply, as_json: bool) -> bytes:
+    """A reply as bytes: the message itself, or for a raw image the JSON of what is inside."""
+    if not as_json:
+        return reply.SerializeToString()
+    kind = reply.WhichOneof("outcome")
+    if kind == "error":
+        error = reply.error
+        detail = _DEFECT if error.code == code_pb2.INTERNAL else error.message
+        return json.dumps({"error": {"reason": error.reason, "detail": detail, "field": error.field}}).encode()
+    return MessageToJson(getattr(reply, kind or "predict"), preserving_proto_field_name=True).encode()
