@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -404,6 +405,96 @@ def binary_project(root: Path, loss: str) -> Path:
         "expected_accuracy": 0.8,
     }
     return tiny.write(root, content)
+
+
+MANY = """
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import nn
+
+
+def scores():
+    return nn.Sequential(nn.Linear(6, 40))
+
+
+def log_probabilities():
+    return nn.Sequential(nn.Linear(6, 40), nn.LogSoftmax(1))
+
+
+class Data:
+    def __init__(self, limit=None):
+        stored = load_file(Path(__file__).parent / "data.safetensors")
+        self.inputs, self.labels = stored["inputs"][:limit], stored["labels"][:limit]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, position):
+        return self.inputs[position], int(self.labels[position])
+"""
+
+
+def many_classes(
+    root: Path, model: str = "scores", loss: str = "cross_entropy", limit: int | None = None
+) -> Explainer:
+    """A linear model of 40 classes, more than are followed, at the minimum of its 160 examples."""
+    root.mkdir()
+    (root / f"module_of_{root.name}.py").write_text(MANY)
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(160, 6, generator=generator), torch.arange(160) % 40
+    net = nn.Sequential(nn.Linear(6, 40)).double()
+    minimise(net, inputs.double(), labels, get_loss("cross_entropy").per_example, 0.05, 200)
+    save_file({"inputs": inputs, "labels": labels}, root / "data.safetensors")
+    save_file({key: value.float() for key, value in net.state_dict().items()}, root / "weights.safetensors")
+    content = {
+        "name": "many",
+        "model": {"factory": f"module_of_{root.name}:{model}"},
+        "weights": "weights.safetensors",
+        "dataset": {"factory": f"module_of_{root.name}:Data", "kwargs": {"limit": limit}},
+        "loss": loss,
+        "weight_decay": 0.05,
+        "class_names": [str(number) for number in range(40)],
+        "expected_accuracy": 0.0,
+    }
+    spec = load_spec(tiny.write(root, content))
+    return Explainer.load(rebuild(spec, Store(root / "store"), RebuildOptions(quiet=True)))
+
+
+def test_both_classes_of_a_contrast_are_followed(tmp_path: Path) -> None:
+    """Also where one is not among the largest outputs: arguing the other way changes the sign alone."""
+    explainer = many_classes(tmp_path / "contrast")
+    value = torch.randn(6, generator=torch.Generator().manual_seed(1))
+    order = torch.tensor(explainer.predict([value])[0].probabilities).argsort().tolist()
+    unlikely, likely = order[0], order[-1]
+    group = [str(unlikely + 40 * number) for number in range(3)]
+    forth, back = (
+        explainer.estimate_removal(value, target, group, estimator=Estimator.SECOND_ORDER).loss_change
+        for target in (Target(likely, unlikely), Target(unlikely, likely))
+    )
+    assert abs(forth) > 1e-3
+    assert forth == pytest.approx(-back, rel=1e-9)
+
+
+def test_log_probabilities_change_as_the_scores_behind_them(tmp_path: Path) -> None:
+    """Moved log-probabilities sum to one no longer; the loss of the probabilities after is told all the same."""
+    value = torch.randn(6, generator=torch.Generator().manual_seed(1))
+    found = [
+        explainer.estimate_removal(value, Target(3), ["3", "43", "83"], estimator=Estimator.SECOND_ORDER)
+        for explainer in (
+            many_classes(tmp_path / "scores"),
+            many_classes(tmp_path / "log", "log_probabilities", "nll"),
+        )
+    ]
+    assert found[1].loss_change == pytest.approx(found[0].loss_change, rel=1e-2)
+    before, after = (found[1].prediction.probabilities[3], found[1].probabilities_after[3])
+    assert found[1].loss_change == pytest.approx(math.log(before / after), rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning")
+def test_a_small_training_set_has_flip_sets_by_default(tmp_path: Path) -> None:
+    """A tenth of nine examples is none: one at least may be removed."""
+    assert len(many_classes(tmp_path / "few", limit=9).find_flip_set(torch.zeros(6)).members) == 1
 
 
 def test_own_curvature_is_below_the_real_one() -> None:

@@ -77,7 +77,7 @@ def removal_cost(size: Size, group: int, *, second_order: bool) -> Cost:
 
 def flip_cost(size: Size, max_size: int) -> Cost:
     """The search for a flip set of at most so many; 0 is the default of a tenth of the training set."""
-    limit = min(max_size or size.train_size // 10, size.train_size)
+    limit = min(max_size or max(1, size.train_size // 10), size.train_size)
     return Cost(FLIP_TRIALS * _newton(size, limit) + _read(size, size.train_size))
 
 

@@ -33,7 +33,7 @@ from proponent.results import (
     View,
 )
 
-DEFAULT_FLIP_SHARE = 0.1
+DEFAULT_FLIP_PART = 10
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Removals:
         """
         members = self._members(self._retrieval.rows_of(example_ids))
         query = self._one(value, target)
-        followed = self._embedder.follow(value, [query.target])
+        followed = self._embedder.follow(value, [c for c in (query.target, target.against) if c is not None])
         shift = self._shift(members, estimator)
         after = followed.moved(shift)
         linear = query.norm * float(query.direction.cpu().double() @ shift)
@@ -109,11 +109,11 @@ class Removals:
 
         Args:
             value: The input.
-            max_size: Largest set; 0 means a tenth of the training set.
+            max_size: Largest set; 0 means a tenth of the training set, and at least one example.
         """
         query = self._one(value, Target())
         followed = self._embedder.follow(value, [])
-        limit = min(max_size or int(DEFAULT_FLIP_SHARE * self._manifest.train_size), len(self._index) - 1)
+        limit = min(max_size or max(1, self._manifest.train_size // DEFAULT_FLIP_PART), len(self._index) - 1)
         rivals = self._rivals(followed, query.prediction.class_id, limit)
         best = min(rivals, key=lambda rival: (rival.left >= 0, rival.needed if rival.left < 0 else rival.left))
         predicted, after = query.prediction.class_id, cache(partial(self._after, followed, best))

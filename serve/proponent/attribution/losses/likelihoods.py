@@ -68,9 +68,9 @@ class NegativeLogLikelihood(CrossEntropy):
     """``-v_y`` for a model whose outputs v are log-probabilities (it ends in log-softmax).
 
     Log-softmax leaves log-probabilities as they are, so cross-entropy evaluated at v has the same values and
-    the same gradient and Gauss-Newton matrix in the *parameters*. Gradient and Hessian here are therefore
-    cross-entropy's at v: the plain gradient ``-onehot(y)`` would leave the cancellation ``p_y - 1`` to the
-    backward pass through log-softmax.
+    the same gradient and Gauss-Newton matrix in the *parameters*. All of it here is therefore cross-entropy's at v:
+    the plain gradient ``-onehot(y)`` would leave the cancellation ``p_y - 1`` to the backward pass through
+    log-softmax, and log-probabilities that are moved along their gradients sum to one no longer.
     """
 
     name: str = "nll"
@@ -85,10 +85,6 @@ class NegativeLogLikelihood(CrossEntropy):
                 f"something else than 1 (log of the sum {error:.3g}).",
                 field="loss",
             )
-
-    def per_example(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """``-v_y``."""
-        return F.nll_loss(outputs, labels, reduction="none")
 
 
 @dataclass(frozen=True)
