@@ -40,6 +40,20 @@ def net():
     )
 
 
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(36, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.body(x.flatten(1)).tanh())
+
+
+def named():
+    return Named()
+
+
 def scaled(image):
     import numpy
     import torch
@@ -55,10 +69,11 @@ def loss(outputs, labels):
 class Project:
     """A project with a bundle, whose module can be edited, as between two starts of a process."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, model: str = "net", kind: str = "ekfac", **keys: Any) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tiny, "MODULE", tiny.MODULE + MORE)
-            self.spec = tiny.project(root, model="net", curvature={"kind": "ekfac", "embedding_size": 25})
+            curvature = {"kind": kind, "embedding_size": 25, "damping": 1.0, **keys}
+            self.spec = tiny.project(root, model=model, curvature=curvature)
         self.name = load_spec(self.spec).model.factory.partition(":")[0]
         self.module = root / f"{self.name}.py"
         tiny.change(self.spec, transform={"factory": f"{self.name}:scaled"}, loss=f"{self.name}:loss")
@@ -111,6 +126,54 @@ def test_changed_code_is_refused_where_a_bundle_is_loaded(project: Project, old:
     with project.edited(old, new), pytest.raises(MismatchError, match=expected) as caught:
         Explainer.load(project.bundle)
     assert (caught.value.reason, caught.value.field) == ("MODEL_CODE_CHANGED", suspect)
+
+
+@pytest.fixture(scope="module", params=["exact", "ekfac"])
+def named(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Project:
+    return Project(tmp_path_factory.mktemp("named"), "named", request.param)
+
+
+ORDER = "self.body = nn.Linear(36, 4)\n        self.head = nn.Linear(4, 3)"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (ORDER, "\n        ".join(ORDER.split("\n        ")[::-1])),
+        ("self.head = nn.Linear(4, 3)", "self.head = nn.Linear(4, 3).requires_grad_(False)"),
+        ("self.body(x.flatten(1))", "functional.linear(x.flatten(1), self.body.weight, self.body.bias)"),
+        ("self.head(self.body(x.flatten(1)).tanh())", "self.head(self.body(x.flatten(1)).tanh().detach())"),
+    ],
+    ids=["order", "frozen", "without the layer's call", "detached"],
+)
+def test_code_of_the_same_outputs_and_other_gradients_is_refused(named: Project, old: str, new: str) -> None:
+    """Rows and factors know a parameter by its place: in another order they would be those of other parameters."""
+    with (
+        named.edited(old, new),
+        pytest.raises(MismatchError, match="code of the model is not what the bundle was built with") as caught,
+    ):
+        Explainer.load(named.bundle)
+    assert caught.value.reason == "MODEL_CODE_CHANGED"
+
+
+@pytest.mark.filterwarnings("ignore::proponent.rebuild.coverage.UncoveredWarning")
+def test_a_named_layer_that_is_frozen_since_is_a_change_of_code(tmp_path: Path) -> None:
+    project = Project(tmp_path, "named", layers=["head"])
+    with (
+        project.edited("nn.Linear(4, 3)", "nn.Linear(4, 3).requires_grad_(False)"),
+        pytest.raises(MismatchError, match=r"then head; now others"),
+    ):
+        Explainer.load(project.bundle)
+
+
+def test_bundles_with_fewer_probes_are_loaded(named: Project, tmp_path: Path) -> None:
+    """Those of a version that compared outputs alone."""
+    copy = tmp_path / "bundle"
+    shutil.copytree(named.bundle, copy)
+    kept = read_manifest(named.bundle).probes
+    outputs = {name: kept[name] for name in ("low", "high", "tensors", "losses", "images")}
+    write_manifest(copy, replace(read_manifest(named.bundle), probes=outputs))
+    Explainer.load(copy)
 
 
 def test_the_worker_and_a_verification_say_so(project: Project) -> None:

@@ -20,14 +20,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from proponent.attribution.gradients.capture import CaptureSession
+from proponent.attribution.gradients.layers import Layers
 from proponent.classifier import Classifier, InputSignature
-from proponent.errors import MismatchError
+from proponent.errors import MismatchError, SpecError
 
 REASON = "MODEL_CODE_CHANGED"
 _CHANNELS = {"L": 1, "RGB": 3}
 TOLERANCE = 1e-3
 """Of the largest output: single precision on another device, with other threads or another version of the libraries
 stays a hundred times below (TF32 is switched off), and what changes less does not show in rows of half precision."""
+SUSPECTS = (("tensors", "model"), ("gradients", "model"), ("losses", "loss"), ("images", "transform"))
+"""What is compared, first to last, and whose code it speaks of."""
 GRAINS = (1, 2, 4, 8)
 """Sizes of the squares of the made-up images and tensors."""
 LARGEST = 1024
@@ -46,12 +50,15 @@ def probe(classifier: Classifier, signature: InputSignature, inputs: Tensor) -> 
         inputs: Some training inputs [B, ...], for their range.
 
     Returns:
-        ``low`` and ``high``: the range along the first axis of an input. ``tensors``, ``images``: the outputs for
-        each made-up input, and ``losses``: the loss of each tensor's outputs; None where none is finite.
+        ``low`` and ``high``: the range along the first axis of an input. ``layers``: the layers explained, in
+        order, and their shapes. ``tensors``, ``images``: the outputs for each made-up input; ``losses`` and
+        ``gradients``: the loss of each tensor's outputs, and the norm of each layer's gradient; None where none is
+        finite.
     """
     rows = inputs.transpose(0, 1).flatten(1) if inputs.ndim > 1 else inputs[None]
     low, high = rows.amin(dim=1).tolist(), rows.amax(dim=1).tolist()
-    return {"low": low, "high": high, **_results(classifier, signature, low, high)}
+    layers = _described(classifier.find_layers())
+    return {"low": low, "high": high, "layers": layers, **_results(classifier, signature, low, high)}
 
 
 def check_code(classifier: Classifier, signature: InputSignature, probes: Probes) -> None:
@@ -62,9 +69,10 @@ def check_code(classifier: Classifier, signature: InputSignature, probes: Probes
     """
     if not probes:
         return
+    _check_layers(classifier, probes)
     found = _results(classifier, signature, probes["low"], probes["high"])
-    for kind, suspect in (("tensors", "model"), ("losses", "loss"), ("images", "transform")):
-        change = _change(found[kind], probes[kind])
+    for kind, suspect in SUSPECTS:
+        change = _change(found[kind], probes[kind]) if kind in probes else 0.0
         if not change <= TOLERANCE:
             raise MismatchError(
                 f"the code of the {suspect} is not what the bundle was built with: for the same made-up inputs and "
@@ -73,6 +81,28 @@ def check_code(classifier: Classifier, signature: InputSignature, probes: Probes
                 field=suspect,
                 reason=REASON,
             )
+
+
+def _check_layers(classifier: Classifier, probes: Probes) -> None:
+    """Rows and factors know a parameter by its place alone: layers in another order would be taken for each other."""
+    try:
+        found = _described(classifier.find_layers())
+    except SpecError:  # one that the spec names is gone, or frozen now
+        found = []
+    if "layers" in probes and found != probes["layers"]:
+        names = [", ".join(str(layer[0]) for layer in layers) or "others" for layers in (probes["layers"], found)]
+        raise MismatchError(
+            "the code of the model is not what the bundle was built with: the trained layers that it explains, their "
+            f"order or their shapes are others (then {names[0]}; now {names[1]}): restore the code, or run proponent "
+            "rebuild",
+            field="model",
+            reason=REASON,
+        )
+
+
+def _described(layers: Layers) -> list[list[Any]]:
+    """What decides which parameter a place in a flat gradient stands for, as JSON keeps it."""
+    return [[s.name, s.groups, s.out, s.inputs, s.has_weight, s.has_bias] for s in layers.values()]
 
 
 def _change(found: Results, kept: Results) -> float:
@@ -92,11 +122,26 @@ def _results(classifier: Classifier, signature: InputSignature, low: list[float]
         outputs = [_outputs(classifier, value) for value in tensors]
         losses = [_loss(classifier, found, number) for number, found in enumerate(outputs)]
         images = [_outputs(classifier, _transformed(classifier, signature, image)) for image in _images(signature)]
-    return {"tensors": _listed(outputs), "losses": _listed(losses), "images": _listed(images)}
+        gradients = [_gradients(classifier, value) for value in tensors]
+    found = {"tensors": outputs, "losses": losses, "images": images, "gradients": gradients}
+    return {kind: _listed(results) for kind, results in found.items()}
 
 
 def _outputs(classifier: Classifier, value: Tensor | None) -> Tensor | None:
     return None if value is None else _attempt(lambda: classifier.model(value[None].to(classifier.device)))
+
+
+def _gradients(classifier: Classifier, value: Tensor) -> Tensor | None:
+    """Norm of each layer's gradient, at a seeded output gradient: outputs alone do not tell how hooks see them."""
+
+    def norms() -> Tensor:
+        with CaptureSession(classifier.model, classifier.find_layers()) as session:
+            outputs = session.forward(value[None].to(classifier.device))
+            seed = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+            gradients = session.backward(seed)
+        return torch.cat([gradient.sum_and_squares()[1] for gradient in gradients.values()]).sqrt()
+
+    return _attempt(norms)
 
 
 def _loss(classifier: Classifier, outputs: Tensor | None, number: int) -> Tensor | None:
@@ -150,7 +195,7 @@ def _noise(shape: Sequence[int], grain: int) -> Tensor:
         for axis, side in enumerate(shape)
     ]
     stream = hashlib.shake_256(f"{grain}|{list(shape)}".encode()).digest(math.prod(sides))
-    coarse = torch.from_numpy(np.frombuffer(stream, dtype=np.uint8).copy()).float().view(*sides)
+    coarse = torch.from_numpy(np.frombuffer(stream, dtype=np.uint8).copy()).float().view(sides)
     if len(shape) > 2:
         coarse = coarse.repeat_interleave(grain, dim=-1).repeat_interleave(grain, dim=-2)
         coarse = coarse[..., : shape[-2], : shape[-1]]
