@@ -12,7 +12,6 @@ from proponent.gateway.error_mapping import (
     as_proponent_error,
     from_item_error,
     grpc_code,
-    http_status,
     problem,
     retry_after,
     rpc_status,
@@ -38,7 +37,7 @@ TABLE = [
 def test_each_kind_has_its_codes(kind: type[errors.ProponentError], code: str, status: int) -> None:
     error = kind("words", field="at")
     assert grpc_code(error) is grpc.StatusCode[code]
-    assert http_status(error) == status
+    assert error.http_status == status
     assert problem(error)["status"] == status and problem(error)["reason"] == kind.default_reason
 
 

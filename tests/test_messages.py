@@ -246,6 +246,11 @@ EXPECTED_CODES = {
     "UnavailableError": code_pb2.UNAVAILABLE,
     "CorruptBundleError": code_pb2.UNAVAILABLE,
     "DeadlineError": code_pb2.DEADLINE_EXCEEDED,
+    "BodyTooLargeError": code_pb2.RESOURCE_EXHAUSTED,
+    "BodyTimeoutError": code_pb2.DEADLINE_EXCEEDED,
+    "UnsupportedMediaTypeError": code_pb2.INVALID_ARGUMENT,
+    "MethodNotAllowedError": code_pb2.UNIMPLEMENTED,
+    "UnauthenticatedError": code_pb2.UNAUTHENTICATED,
 }
 
 

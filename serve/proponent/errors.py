@@ -1,10 +1,12 @@
 """Every error a user can meet, each kind with a stable reason code.
 
 The reason travels unchanged through the handler, the gateway, gRPC details and problem+json, so a client
-can branch on it. The kind decides the status code (see ``gateway.status``).
+can branch on it. Each kind says what it is in gRPC, in HTTP and as an exit code of the command line.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
@@ -30,9 +32,20 @@ class ProponentError(Exception):
         message: A sentence that names the thing, the value and what was expected.
         field: The request field, configuration key or file at fault; empty where none applies.
         reason: Stable upper-case code, e.g. ``IMAGE_UNREADABLE``.
+        code: Number of the google.rpc.Code; of the kind, like the next two.
+        http_status: HTTP status.
+        exit_code: Of the command line.
+
+    Example:
+        >>> error = NotFoundError("no model 'digit' (models: digits)", field="model", reason="MODEL_UNKNOWN")
+        >>> error.reason, error.code, error.http_status, error.exit_code
+        ('MODEL_UNKNOWN', 5, 404, 3)
     """
 
     default_reason = "INTERNAL"
+    code = 13
+    http_status = 500
+    exit_code = 2
 
     def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
         super().__init__(printable(message))
@@ -45,48 +58,104 @@ class InvalidInputError(ProponentError):
     """The caller sent something unusable (gRPC INVALID_ARGUMENT, HTTP 400)."""
 
     default_reason = "INVALID_INPUT"
+    code = 3
+    http_status = 400
+
+
+class BodyTooLargeError(InvalidInputError):
+    """A request's body exceeds its limit (RESOURCE_EXHAUSTED, 413)."""
+
+    default_reason = "BODY_TOO_LARGE"
+    code = 8
+    http_status = 413
+
+
+class BodyTimeoutError(InvalidInputError):
+    """A request's body did not arrive in time (DEADLINE_EXCEEDED, 408)."""
+
+    default_reason = "BODY_TIMEOUT"
+    code = 4
+    http_status = 408
+
+
+class UnsupportedMediaTypeError(InvalidInputError):
+    """A request's content type or encoding is not one that is read (INVALID_ARGUMENT, 415)."""
+
+    default_reason = "UNSUPPORTED_MEDIA_TYPE"
+    http_status = 415
+
+
+class MethodNotAllowedError(InvalidInputError):
+    """The path has no such HTTP method (UNIMPLEMENTED, 405)."""
+
+    default_reason = "METHOD_NOT_ALLOWED"
+    code = 12
+    http_status = 405
 
 
 class NotFoundError(ProponentError):
     """An unknown model, example or file (NOT_FOUND, 404)."""
 
     default_reason = "NOT_FOUND"
+    code = 5
+    http_status = 404
+    exit_code = 3
 
 
 class PermissionDeniedError(ProponentError):
     """The operator did not allow this (PERMISSION_DENIED, 403)."""
 
     default_reason = "PERMISSION_DENIED"
+    code = 7
+    http_status = 403
+
+
+class UnauthenticatedError(PermissionDeniedError):
+    """No token, or one that is not known (UNAUTHENTICATED, 401)."""
+
+    default_reason = "UNAUTHENTICATED"
+    code = 16
+    http_status = 401
 
 
 class MismatchError(ProponentError):
     """Model and bundle do not belong together (FAILED_PRECONDITION, 409)."""
 
     default_reason = "INDEX_MODEL_MISMATCH"
+    code = 9
+    http_status = 409
+    exit_code = 4
 
 
 class OverloadedError(ProponentError):
     """Too many requests in flight (RESOURCE_EXHAUSTED, 429)."""
 
     default_reason = "OVERLOADED"
+    code = 8
+    http_status = 429
 
 
 class UnavailableError(ProponentError):
     """No worker with a consistent bundle is ready (UNAVAILABLE, 503)."""
 
     default_reason = "UNAVAILABLE"
+    code = 14
+    http_status = 503
 
 
 class CorruptBundleError(UnavailableError):
     """A bundle file is missing, truncated or altered; the message names the file."""
 
     default_reason = "BUNDLE_CORRUPT"
+    exit_code = 4
 
 
 class DeadlineError(ProponentError):
     """The caller's deadline passed before an answer was ready (DEADLINE_EXCEEDED, 504)."""
 
     default_reason = "DEADLINE_EXCEEDED"
+    code = 4
+    http_status = 504
 
 
 class SpecError(InvalidInputError):
@@ -111,16 +180,41 @@ class BusyError(ProponentError):
     """Another process is changing the bundles of the same model."""
 
     default_reason = "REBUILD_RUNNING"
+    exit_code = 5
 
 
 class StorageError(ProponentError):
     """A disk is full or read-only; what was published stays as it was."""
 
     default_reason = "STORAGE"
+    exit_code = 6
 
 
 class InternalError(ProponentError):
     """A defect of the service itself; nothing the caller can mend (INTERNAL, 500)."""
+
+    code = 13
+
+
+def error_kind(code: int, reason: str = "") -> type[ProponentError]:
+    """The kind of an error that came as a code and a reason: the one whose own reason it is, else the code's first.
+
+    Example:
+        >>> [error_kind(14, reason).__name__ for reason in ("BUNDLE_CORRUPT", "WORKER_STARTING")]
+        ['CorruptBundleError', 'UnavailableError']
+    """
+    kinds = list(_kinds(ProponentError))
+    own = (kind for kind in kinds if kind.code == code and kind.default_reason == reason)
+    first = (kind for kind in kinds if vars(kind).get("code") == code)
+    return next(own, None) or next(first, InternalError)
+
+
+def _kinds(kind: type[ProponentError]) -> Iterator[type[ProponentError]]:
+    """All kinds below one, each before those that specialise it."""
+    below = kind.__subclasses__()
+    yield from below
+    for other in below:
+        yield from _kinds(other)
 
 
 def as_state(error: ProponentError) -> ProponentError:

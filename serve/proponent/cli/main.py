@@ -14,7 +14,6 @@ from rich.console import Console
 
 from proponent.cli import bundles, groups
 from proponent.cli.audit import audit
-from proponent.cli.exit_codes import exit_code
 from proponent.cli.options import DEFAULT_STORE, JsonOption, ModelOption, QuietOption, StoreOption
 from proponent.errors import ProponentError, SpecError
 from proponent.index.bundle import read_manifest
@@ -238,7 +237,7 @@ def main() -> None:
         app()
     except ProponentError as error:
         print(f"error: {error.message} [{error.reason}]", file=sys.stderr)
-        sys.exit(exit_code(error))
+        sys.exit(error.exit_code)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -6,7 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from proponent.cli.exit_codes import exit_code
 from proponent.errors import ProponentError
 from proponent.gateway.torchserve.archive import package
 from proponent.index.store import Store
@@ -25,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(package(Store(options.store), options.model, options.out).path)
     except ProponentError as error:
         print(f"error: {error.message} [{error.reason}]", file=sys.stderr)
-        return exit_code(error)
+        return error.exit_code
     return 0
 
 

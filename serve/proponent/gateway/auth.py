@@ -7,8 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from proponent.errors import PermissionDeniedError, SpecError
-from proponent.gateway.error_mapping import UNAUTHENTICATED
+from proponent.errors import PermissionDeniedError, SpecError, UnauthenticatedError
 
 
 class Scope(enum.Enum):
@@ -17,12 +16,6 @@ class Scope(enum.Enum):
     PREDICT = "predict"
     EXPLAIN = "explain"
     EXAMPLES = "examples"
-
-
-class UnauthenticatedError(PermissionDeniedError):
-    """No token, or one that is not known (UNAUTHENTICATED, 401)."""
-
-    default_reason = UNAUTHENTICATED
 
 
 class Authenticator:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from proponent.bounds.cancellation import Token, always, any_of, checkpoint, scope, until
 from proponent.bounds.lifeline import Board, start_heartbeat
-from proponent.errors import InternalError, InvalidInputError, ProponentError
+from proponent.errors import InternalError, InvalidInputError, ProponentError, UnsupportedMediaTypeError
 from proponent.explainer import Explainer
 from proponent.results import ExplainOptions, Prediction
 from proponent.v1 import explanation_pb2 as pb
@@ -268,7 +268,7 @@ def read_item(row: Mapping[str, Any], explain: bool, content_type: str) -> Item 
     TorchServe's two paths.
     """
     if content_type.startswith(_FORM):
-        return InvalidInputError(_AS_FORM, field="content-type", reason="UNSUPPORTED_MEDIA_TYPE")
+        return UnsupportedMediaTypeError(_AS_FORM, field="content-type")
     content = next((row[key] for key in _IMAGE_KEYS if row.get(key) is not None), None)
     if not isinstance(content, bytes | bytearray):
         return InvalidInputError("request body is empty or JSON, expected the bytes of an image", field="body")

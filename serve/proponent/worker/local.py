@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from proponent.errors import InvalidInputError, NotFoundError, ProponentError
+from proponent.errors import InvalidInputError, NotFoundError, error_kind
 from proponent.explainer import Explainer
 from proponent.results import Estimator, Measure, Redundancy
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 from proponent.worker.batch import Item, Worker
-from proponent.worker.messages import CODES, ESTIMATORS, MEASURES, REDUNDANCIES
+from proponent.worker.messages import ESTIMATORS, MEASURES, REDUNDANCIES
 
 
 def explain_file(
@@ -76,8 +76,7 @@ def answer(bundle: Path, request: WorkerRequest) -> WorkerReply:
     [reply] = Worker(Explainer.load(bundle)).answer([Item(request, as_json=False)])
     if reply.HasField("error"):
         error = reply.error
-        kind = next((kind for kind, code in CODES if code == error.code), ProponentError)
-        raise kind(error.message, field=error.field, reason=error.reason)
+        raise error_kind(error.code, error.reason)(error.message, field=error.field, reason=error.reason)
     return reply
 
 

@@ -8,17 +8,10 @@ from collections.abc import Mapping
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
-from google.rpc import code_pb2
 
 from proponent.errors import (
-    DeadlineError,
     InvalidInputError,
-    MismatchError,
-    NotFoundError,
-    OverloadedError,
-    PermissionDeniedError,
     ProponentError,
-    UnavailableError,
 )
 from proponent.results import (
     Diversity,
@@ -62,15 +55,6 @@ ESTIMATORS: Mapping[int, Estimator] = {
     pb.ESTIMATOR_SECOND_ORDER: Estimator.SECOND_ORDER,
     pb.ESTIMATOR_INFLUENCE_SUM: Estimator.INFLUENCE_SUM,
 }
-CODES: tuple[tuple[type[ProponentError], int], ...] = (
-    (InvalidInputError, code_pb2.INVALID_ARGUMENT),
-    (NotFoundError, code_pb2.NOT_FOUND),
-    (PermissionDeniedError, code_pb2.PERMISSION_DENIED),
-    (MismatchError, code_pb2.FAILED_PRECONDITION),
-    (OverloadedError, code_pb2.RESOURCE_EXHAUSTED),
-    (UnavailableError, code_pb2.UNAVAILABLE),
-    (DeadlineError, code_pb2.DEADLINE_EXCEEDED),
-)
 
 
 def options_from(request: pb.ExplainRequest) -> ExplainOptions:
@@ -264,8 +248,7 @@ def struct(values: Mapping[str, object]) -> Struct:
 
 def error_message(error: ProponentError) -> pb.ItemError:
     """An error of one item as a message."""
-    code = next((number for kind, number in CODES if isinstance(error, kind)), code_pb2.INTERNAL)
-    return pb.ItemError(code=code, reason=error.reason, message=error.message, field=error.field)
+    return pb.ItemError(code=error.code, reason=error.reason, message=error.message, field=error.field)
 
 
 def _duration(seconds: float) -> Duration:

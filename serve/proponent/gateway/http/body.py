@@ -10,8 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from proponent.errors import InvalidInputError
-from proponent.gateway.error_mapping import BODY_TIMEOUT, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE
+from proponent.errors import BodyTimeoutError, BodyTooLargeError, InvalidInputError, UnsupportedMediaTypeError
 from proponent.gateway.http.queries import (
     Asked,
     Query,
@@ -94,7 +93,7 @@ class BodyReader:
                     yield part
         except TimeoutError:
             message = f"request body did not arrive within {whole_s:g} s, or had a pause of {idle_s:g} s"
-            raise InvalidInputError(message, field="body", reason=BODY_TIMEOUT) from None
+            raise BodyTimeoutError(message, field="body") from None
 
 
 class _MemoryParser(MultiPartParser):
@@ -142,8 +141,8 @@ def _require_type(request: Request, accepted: tuple[str, ...]) -> str:
 
 def _unsupported(header: str, value: str, expected: str) -> InvalidInputError:
     message = f"{header.replace('-', ' ')} is {value}, expected {expected}"
-    return InvalidInputError(message, field=header, reason=UNSUPPORTED_MEDIA_TYPE)
+    return UnsupportedMediaTypeError(message, field=header)
 
 
 def _too_large(limit: int) -> InvalidInputError:
-    return InvalidInputError(f"request body is larger than {limit} bytes", field="body", reason=BODY_TOO_LARGE)
+    return BodyTooLargeError(f"request body is larger than {limit} bytes", field="body")

@@ -6,11 +6,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from proponent.errors import InvalidInputError, NotFoundError, ProponentError
+from proponent.errors import MethodNotAllowedError, NotFoundError, ProponentError
 from proponent.gateway.error_mapping import (
-    METHOD_NOT_ALLOWED,
     PROBLEM_TYPE,
-    http_status,
     note_hidden,
     problem,
     retry_after,
@@ -21,7 +19,7 @@ def problem_response(error: ProponentError, status: int | None = None) -> Respon
     """The reply for an error, with Retry-After where waiting helps; ``status`` overrides the error's own."""
     seconds = retry_after(error)
     headers = {} if seconds is None else {"retry-after": str(seconds)}
-    if http_status(error) == 401:
+    if error.http_status == 401:
         headers["www-authenticate"] = "Bearer"
     content = problem(error) if status is None else {**problem(error), "status": status}
     return JSONResponse(content, content["status"], headers=headers, media_type=PROBLEM_TYPE)
@@ -34,7 +32,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
         return problem_response(error)
     if isinstance(error, HTTPException) and error.status_code == 405:
         message = f"{request.method} is not possible at this path"
-        response = problem_response(InvalidInputError(message, field="method", reason=METHOD_NOT_ALLOWED))
+        response = problem_response(MethodNotAllowedError(message, field="method"))
         response.headers.update(error.headers or {})
         return response
     return problem_response(NotFoundError("no such path", field="path", reason="PATH_UNKNOWN"))
