@@ -9,7 +9,7 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 python3-venv \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY serve serve
 COPY handlers handlers
 RUN python3 -m venv /opt/proponent && /opt/proponent/bin/pip install --no-cache-dir .

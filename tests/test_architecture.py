@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import proponent
+
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "serve"
 PACKAGE = SOURCE / "proponent"
@@ -130,8 +132,27 @@ def test_the_process_of_the_gateway_never_loads_torch_or_faiss(module: str) -> N
 
 
 def test_the_bottom_imports_nothing_of_ours() -> None:
+    """But pandas, which a result asks for when it is to become a table."""
     for name in ("proponent.errors", "proponent.bounds.lifeline", "proponent.results"):
-        assert {found.partition(".")[0] for found in imports(MODULES[name])} <= sys.stdlib_module_names
+        found = {module.partition(".")[0] for module in imports(MODULES[name])}
+        assert found - {"pandas"} <= sys.stdlib_module_names
+
+
+def test_importing_the_package_alone_is_light() -> None:
+    """No torch, no faiss, nothing but the standard library."""
+    code = (
+        "import sys; before = set(sys.modules); import proponent; "
+        "print({m.partition('.')[0] for m in set(sys.modules) - before} - sys.stdlib_module_names - {'proponent'})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stdout + done.stderr
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(proponent, name) is not None for name in proponent.__all__)
+    assert set(proponent.__all__) <= set(dir(proponent))
+    with pytest.raises(AttributeError, match="no attribute 'Explain'"):
+        _ = proponent.Explain
 
 
 def test_nothing_imports_the_command_line() -> None:

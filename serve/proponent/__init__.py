@@ -1,3 +1,138 @@
-"""Serve a PyTorch classifier with the training examples that argued for and against each prediction."""
+"""Serve a PyTorch classifier with the training examples that argued for and against each prediction.
+
+The names below are the library's public ones; each is loaded when it is first used, so that importing the package
+alone is quick and needs neither torch nor faiss.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "proponent.spec": ("ModelSpec", "load_spec"),
+    "proponent.index.store": ("Store",),
+    "proponent.rebuild.pipeline": ("RebuildOptions",),
+    "proponent.explainer": ("Explainer",),
+    "proponent.client": ("AsyncClient", "Client", "Retry", "Tls"),
+    "proponent.errors": (
+        "CorruptBundleError",
+        "DeadlineError",
+        "InvalidInputError",
+        "MismatchError",
+        "NotFoundError",
+        "OverloadedError",
+        "PermissionDeniedError",
+        "ProponentError",
+        "SpecError",
+        "UnavailableError",
+    ),
+    "proponent.results": (
+        "Diversity",
+        "Estimator",
+        "ExplainOptions",
+        "Explanation",
+        "Filter",
+        "FlipSet",
+        "Influence",
+        "Measure",
+        "Notice",
+        "Prediction",
+        "Redundancy",
+        "RemovalEstimate",
+        "ScoredExamples",
+        "Target",
+        "View",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+if TYPE_CHECKING:
+    from proponent.client import AsyncClient, Client, Retry, Tls
+    from proponent.errors import (
+        CorruptBundleError,
+        DeadlineError,
+        InvalidInputError,
+        MismatchError,
+        NotFoundError,
+        OverloadedError,
+        PermissionDeniedError,
+        ProponentError,
+        SpecError,
+        UnavailableError,
+    )
+    from proponent.explainer import Explainer
+    from proponent.index.store import Store
+    from proponent.rebuild.pipeline import RebuildOptions, rebuild
+    from proponent.results import (
+        Diversity,
+        Estimator,
+        ExplainOptions,
+        Explanation,
+        Filter,
+        FlipSet,
+        Influence,
+        Measure,
+        Notice,
+        Prediction,
+        Redundancy,
+        RemovalEstimate,
+        ScoredExamples,
+        Target,
+        View,
+    )
+    from proponent.spec import ModelSpec, load_spec
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "CorruptBundleError",
+    "DeadlineError",
+    "Diversity",
+    "Estimator",
+    "ExplainOptions",
+    "Explainer",
+    "Explanation",
+    "Filter",
+    "FlipSet",
+    "Influence",
+    "InvalidInputError",
+    "Measure",
+    "MismatchError",
+    "ModelSpec",
+    "NotFoundError",
+    "Notice",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "Prediction",
+    "ProponentError",
+    "RebuildOptions",
+    "Redundancy",
+    "RemovalEstimate",
+    "Retry",
+    "ScoredExamples",
+    "SpecError",
+    "Store",
+    "Target",
+    "Tls",
+    "UnavailableError",
+    "View",
+    "load_spec",
+    "rebuild",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "rebuild":
+        return import_module("proponent.rebuild")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'proponent' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

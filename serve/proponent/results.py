@@ -1,10 +1,17 @@
-"""What an explanation is made of: plain values, no torch, no protobuf."""
+"""What an explanation is made of: plain values, no torch, no protobuf.
+
+Values that hold lists of training examples have ``to_pandas()``, which needs pandas (``pip install pandas``).
+"""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Measure(enum.Enum):
@@ -134,6 +141,15 @@ class Explanation:
     notices: Sequence[Notice] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
 
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row for each training example of each list: measure, side and the fields of `Influence`."""
+        return _table(
+            {"measure": result.measure.value, "side": side, **vars(influence)}
+            for result in self.results
+            for side in ("proponents", "opponents")
+            for influence in getattr(result, side)
+        )
+
 
 @dataclass(frozen=True)
 class ScoredExamples:
@@ -144,6 +160,12 @@ class ScoredExamples:
     bundle_digest: str
     train_size: int
     notices: Sequence[Notice] = ()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row for each training example under each measure."""
+        return _table(
+            {"measure": result.measure.value, **vars(score)} for result in self.results for score in result.scores
+        )
 
 
 @dataclass(frozen=True)
@@ -175,6 +197,84 @@ class FlipSet:
     probabilities_after: Sequence[float]
     bundle_digest: str
     notices: Sequence[Notice] = ()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row for each member."""
+        return _table(vars(member) for member in self.members)
+
+
+@dataclass(frozen=True)
+class TrainingExample:
+    """What the catalogue knows of one training example; ``thumbnail`` is a PNG, empty where there is none."""
+
+    example_id: str
+    class_id: int
+    label: str
+    predicted_class_id: int
+    self_influence: float
+    source: str = ""
+    thumbnail: bytes = b""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A training example as a candidate for a wrong label.
+
+    ``label_score`` lies in 0..1, lower is more suspicious: one minus the quantile of self-influence.
+    ``is_label_issue`` says whether the model also disagrees with the label.
+    """
+
+    example_id: str
+    is_label_issue: bool
+    label_score: float
+    given_class_id: int
+    predicted_class_id: int
+    self_influence: float
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """A page of suspects, most suspicious first.
+
+    Attributes:
+        total: How many examples are ranked.
+        next_page_token: Asks for the next page; empty after the last one.
+    """
+
+    suspects: Sequence[Suspect]
+    bundle_digest: str
+    total: int
+    next_page_token: str = ""
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row for each suspect, with a column for each of its fields."""
+        return _table(vars(suspect) for suspect in self.suspects)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A served model and its bundle; see GetModelResponse in the proto for each field."""
+
+    model: str
+    bundle_digest: str
+    weights_sha256: str
+    curvature: str
+    damping: float
+    damping_relative: bool
+    embedding_size: int
+    train_size: int
+    class_names: Sequence[str]
+    input_shape: Sequence[int]
+    kept_energy: float
+    audit: Mapping[str, object]
+    loss: str
+    created: str
+    uncovered_share: float
+    uncovered: Sequence[str]
+    image_size: Sequence[int]
+    image_mode: str
+    frozen_share: float
+    frozen: Sequence[str]
 
 
 class View(enum.IntEnum):
@@ -248,3 +348,9 @@ class ExplainOptions:
     filter: Filter = Filter()
     diversity: Diversity | None = None
     view: View = View.ID_ONLY
+
+
+def _table(rows: Iterable[Mapping[str, object]]) -> pandas.DataFrame:
+    import pandas
+
+    return pandas.DataFrame(list(rows))

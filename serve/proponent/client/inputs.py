@@ -1,0 +1,71 @@
+"""What a caller may give as an input, as the fields of a request."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from proponent.errors import InvalidInputError, NotFoundError
+from proponent.v1 import explanation_pb2 as pb
+
+Input = bytes | bytearray | str | Path | Image.Image | NDArray[Any]
+"""An image (the bytes of a file, a path, a Pillow image, or an array [H, W] or [H, W, 3] of uint8) or, as an array of
+floats, a tensor that skips decoding and transform."""
+
+
+def input_fields(value: Input) -> dict[str, Any]:
+    """The ``input`` of a request.
+
+    Raises:
+        NotFoundError: No such file.
+        InvalidInputError: Something else, or an array of another dtype or shape.
+    """
+    if isinstance(value, bytes | bytearray):
+        return {"encoded_image": bytes(value)}
+    if isinstance(value, str | Path):
+        return {"encoded_image": _file(Path(value))}
+    if isinstance(value, Image.Image):
+        return {"encoded_image": _png(value)}
+    if not isinstance(value, np.ndarray):
+        raise InvalidInputError(
+            f"input is of type {type(value).__name__}, expected bytes, a path, a Pillow image or a NumPy array",
+            field="input",
+        )
+    if value.dtype == np.uint8:
+        return {"encoded_image": _png(_image(value))}
+    return {"tensor": _tensor(value)}
+
+
+def _file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NotFoundError(f"image cannot be read: {path}: {error.strerror}", field="input") from None
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _image(array: NDArray[np.uint8]) -> Image.Image:
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] == 3):
+        raise InvalidInputError(
+            f"image array has shape {list(array.shape)}, expected [H, W] or [H, W, 3]", field="input"
+        )
+    return Image.fromarray(array)
+
+
+def _tensor(array: NDArray[Any]) -> pb.Tensor:
+    if array.dtype.kind != "f":
+        raise InvalidInputError(
+            f"array has dtype {array.dtype}, expected uint8 for an image or floats for a tensor", field="input"
+        )
+    values = np.ascontiguousarray(array, dtype="<f4")
+    return pb.Tensor(shape=values.shape, dtype="float32", data=values.tobytes())

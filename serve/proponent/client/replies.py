@@ -1,0 +1,144 @@
+"""From the messages of the service to plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.json_format import MessageToDict
+
+from proponent.client.requests import MEASURES
+from proponent.results import (
+    DiversityOutcome,
+    Explanation,
+    FlipSet,
+    Influence,
+    Measure,
+    MeasureResult,
+    MeasureScores,
+    ModelInfo,
+    Notice,
+    NoticeCode,
+    Prediction,
+    Quality,
+    RemovalEstimate,
+    ScoredExamples,
+    Suspect,
+    Suspects,
+    TrainingExample,
+)
+from proponent.v1 import explanation_pb2 as pb
+
+_MEASURES: dict[int, Measure] = {number: measure for measure, number in MEASURES.items()}
+
+
+def prediction(message: pb.PredictResponse) -> Prediction:
+    """The reply to Predict."""
+    return _prediction(message.prediction)
+
+
+def explanation(message: pb.ExplainResponse) -> Explanation:
+    """The reply to Explain."""
+    return Explanation(
+        prediction=_prediction(message.prediction),
+        results=tuple(
+            MeasureResult(
+                _MEASURES[result.measure],
+                _influences(result.proponents),
+                _influences(result.opponents),
+                _outcome(result, "proponents_diversity"),
+                _outcome(result, "opponents_diversity"),
+            )
+            for result in message.results
+        ),
+        target_class_id=message.target_class_id,
+        bundle_digest=message.bundle_digest,
+        quality=Quality(message.quality.curvature, message.quality.kept_energy, MessageToDict(message.quality.audit)),
+        train_size=message.train_size,
+        notices=_notices(message.notices),
+        timings={timing.stage: timing.duration.ToNanoseconds() / 1e9 for timing in message.timings},
+    )
+
+
+def scored_examples(message: pb.ScoreExamplesResponse) -> ScoredExamples:
+    """The reply to ScoreExamples."""
+    return ScoredExamples(
+        prediction=_prediction(message.prediction),
+        results=tuple(
+            MeasureScores(_MEASURES[result.measure], _influences(result.scores)) for result in message.results
+        ),
+        bundle_digest=message.bundle_digest,
+        train_size=message.train_size,
+        notices=_notices(message.notices),
+    )
+
+
+def removal_estimate(message: pb.EstimateRemovalResponse) -> RemovalEstimate:
+    """The reply to EstimateRemoval."""
+    return RemovalEstimate(
+        prediction=_prediction(message.prediction),
+        loss_change=message.loss_change,
+        probabilities_after=tuple(message.probabilities_after),
+        group_size=message.group_size,
+        bundle_digest=message.bundle_digest,
+        train_size=message.train_size,
+        notices=_notices(message.notices),
+    )
+
+
+def flip_set(message: pb.FindFlipSetResponse) -> FlipSet:
+    """The reply to FindFlipSet."""
+    return FlipSet(
+        prediction=_prediction(message.prediction),
+        members=_influences(message.members),
+        flipped_class_id=message.flipped_class_id,
+        probabilities_after=tuple(message.probabilities_after),
+        bundle_digest=message.bundle_digest,
+        notices=_notices(message.notices),
+    )
+
+
+def training_example(message: pb.GetExampleResponse) -> TrainingExample:
+    """The reply to GetExample."""
+    example = message.example
+    return TrainingExample(**{field.name: getattr(example, field.name) for field in example.DESCRIPTOR.fields})
+
+
+def model_info(message: pb.GetModelResponse) -> ModelInfo:
+    """The reply to GetModel."""
+    values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
+    repeated = {
+        name: tuple(values[name]) for name in ("class_names", "input_shape", "uncovered", "image_size", "frozen")
+    }
+    return ModelInfo(**{**values, **repeated, "audit": MessageToDict(message.audit)})
+
+
+def suspects(message: pb.ListSuspectsResponse) -> Suspects:
+    """The reply to ListSuspects."""
+    found = tuple(
+        Suspect(**{field.name: getattr(suspect, field.name) for field in suspect.DESCRIPTOR.fields})
+        for suspect in message.suspects
+    )
+    return Suspects(found, message.bundle_digest, message.total, message.next_page_token)
+
+
+def _prediction(message: pb.Prediction) -> Prediction:
+    return Prediction(message.class_id, message.label, tuple(message.probabilities))
+
+
+def _influences(messages: Iterable[pb.Influence]) -> tuple[Influence, ...]:
+    return tuple(
+        Influence(**{field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields})
+        for message in messages
+    )
+
+
+def _outcome(result: pb.MeasureResult, side: str) -> DiversityOutcome | None:
+    message = getattr(result, side)
+    fields = (field.name for field in message.DESCRIPTOR.fields)
+    return DiversityOutcome(**{name: getattr(message, name) for name in fields}) if result.HasField(side) else None
+
+
+def _notices(messages: Iterable[pb.Notice]) -> tuple[Notice, ...]:
+    """Notices of the kinds that this version knows; a newer server may send others."""
+    known = {pb.Notice.Code.Value(code.value): code for code in NoticeCode}
+    return tuple(Notice(known[m.code], m.message, m.count) for m in messages if m.code in known)

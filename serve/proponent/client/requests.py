@@ -1,0 +1,114 @@
+"""From plain values to the messages of the service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from proponent.client.inputs import Input, input_fields
+from proponent.results import Diversity, Estimator, ExplainOptions, Filter, Measure, Redundancy, Target, View
+from proponent.v1 import explanation_pb2 as pb
+
+MEASURES = {
+    Measure.INFLUENCE: pb.MEASURE_INFLUENCE,
+    Measure.THETA_RELATIF: pb.MEASURE_THETA_RELATIF,
+    Measure.L_RELATIF: pb.MEASURE_L_RELATIF,
+}
+REDUNDANCIES = {
+    Redundancy.SUM: pb.REDUNDANCY_SUM,
+    Redundancy.FACILITY_LOCATION: pb.REDUNDANCY_FACILITY_LOCATION,
+    Redundancy.MMD: pb.REDUNDANCY_MMD,
+}
+
+ESTIMATORS = {
+    Estimator.FIRST_ORDER: pb.ESTIMATOR_FIRST_ORDER,
+    Estimator.SECOND_ORDER: pb.ESTIMATOR_SECOND_ORDER,
+    Estimator.INFLUENCE_SUM: pb.ESTIMATOR_INFLUENCE_SUM,
+}
+VIEWS = {
+    View.ID_ONLY: pb.VIEW_ID_ONLY,
+    View.METADATA: pb.VIEW_METADATA,
+    View.THUMBNAIL: pb.VIEW_THUMBNAIL,
+}
+DEFAULTS = ExplainOptions()
+PREDICTED = Target()
+
+
+def predict_request(model: str, value: Input) -> pb.PredictRequest:
+    """A request for a prediction alone."""
+    return pb.PredictRequest(model=model, **input_fields(value))
+
+
+def explain_request(model: str, value: Input, options: ExplainOptions) -> pb.ExplainRequest:
+    """A request for an explanation."""
+    request = pb.ExplainRequest(
+        model=model,
+        measures=[MEASURES[measure] for measure in options.measures],
+        top_k=options.top_k,
+        filter=_filter(options.filter),
+        view=VIEWS[options.view],
+        **input_fields(value),
+    )
+    _set_target(request.target, options.target)
+    if options.diversity is not None:
+        request.diversity.CopyFrom(_diversity(options.diversity))
+    return request
+
+
+def stream(model: str, values: Iterable[Input], options: ExplainOptions) -> Iterator[pb.StreamExplainRequest]:
+    """A request for each input, whose id is the input's position."""
+    for position, value in enumerate(values):
+        request = explain_request(model, value, options)
+        request.request_id = str(position)
+        yield pb.StreamExplainRequest(request=request)
+
+
+def score_request(
+    model: str, value: Input, example_ids: Sequence[str], options: ExplainOptions
+) -> pb.ScoreExamplesRequest:
+    """A request for exact scores of named examples."""
+    return pb.ScoreExamplesRequest(query=explain_request(model, value, options), example_ids=example_ids)
+
+
+def removal_request(
+    model: str, value: Input, example_ids: Sequence[str], target: Target, estimator: Estimator
+) -> pb.EstimateRemovalRequest:
+    """A request for what the removal of a group would change."""
+    query = explain_request(model, value, ExplainOptions(target=target))
+    return pb.EstimateRemovalRequest(query=query, example_ids=example_ids, estimator=ESTIMATORS[estimator])
+
+
+def flip_request(model: str, value: Input, max_size: int) -> pb.FindFlipSetRequest:
+    """A request for a set whose removal flips the prediction."""
+    return pb.FindFlipSetRequest(query=explain_request(model, value, ExplainOptions()), max_size=max_size)
+
+
+def _filter(chosen: Filter) -> pb.Filter:
+    return pb.Filter(
+        allow_class_ids=sorted(chosen.allow),
+        deny_class_ids=sorted(chosen.deny),
+        exclude_example_ids=chosen.exclude,
+    )
+
+
+def _set_target(message: pb.Target, target: Target) -> None:
+    if target.class_id is None:
+        return
+    if target.against is None:
+        message.class_id = target.class_id
+    else:
+        message.contrast.CopyFrom(pb.Contrast(for_class_id=target.class_id, against_class_id=target.against))
+
+
+def _diversity(diversity: Diversity) -> pb.Diversity:
+    message = pb.Diversity(
+        redundancy=REDUNDANCIES[diversity.redundancy],
+        candidates=diversity.candidates,
+        bandwidth=diversity.bandwidth or 0.0,
+        whole_dataset=diversity.whole_dataset,
+        unscaled=diversity.unscaled,
+    )
+    if diversity.max_influence_loss is None:
+        message.gamma = diversity.gamma
+    else:
+        message.max_influence_loss = diversity.max_influence_loss
+    return message

@@ -1,0 +1,316 @@
+"""The typed clients, against the real gRPC transport over a fake worker: values, errors, retries, deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gateway_fakes import Service, echo
+from proponent import (
+    AsyncClient,
+    Client,
+    DeadlineError,
+    Diversity,
+    Estimator,
+    ExplainOptions,
+    Filter,
+    InvalidInputError,
+    Measure,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    Retry,
+    SpecError,
+    Target,
+    Tls,
+    UnavailableError,
+    View,
+)
+from proponent.client.connection import Connection
+from proponent.client.failures import Failure
+from proponent.errors import ProponentError, UnauthenticatedError
+from proponent.gateway.auth import Authenticator
+from proponent.gateway.grpc.server import GrpcServer
+from proponent.results import Redundancy
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+
+PNG = b"png"
+NO_WAIT = Retry(initial_s=0.0)
+
+
+class Running:
+    """A gRPC server over fakes in an event loop of its own thread, so that blocking clients can call it."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._run(self._start(directory, settings))
+
+    async def _start(self, directory: Path, settings: dict[str, Any]) -> None:
+        self.service = Service(directory, grpc_address="127.0.0.1:0", **settings)
+        self._server = GrpcServer(self.service.calls, self.service.metrics, self.service.settings)
+        await self._server.start()
+        self.address = f"127.0.0.1:{self._server.port}"
+
+    def _run(self, work: Any) -> Any:
+        done: Future[Any] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return done.result(30)
+
+    def close(self) -> None:
+        self._run(self._server.stop(0))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self.service.close()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    server = Running(tmp_path, allow_examples=True)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def client(running: Running) -> Iterator[Client]:
+    with Client(running.address, model="toy", retry=NO_WAIT, timeout_s=10) as opened:
+        yield opened
+
+
+def failing(times: int, error: ProponentError, tried: list[int]) -> Callable[[WorkerRequest], WorkerReply]:
+    def answer(request: WorkerRequest) -> WorkerReply:
+        tried.append(1)
+        if len(tried) <= times:
+            raise error
+        return echo(request)
+
+    return answer
+
+
+def test_a_prediction_is_a_plain_value(client: Client) -> None:
+    prediction = client.predict(PNG)
+    assert (prediction.class_id, prediction.label, prediction.probabilities) == (1, "b", (0.25, 0.5, 0.25))
+
+
+def test_options_reach_the_server(client: Client, running: Running) -> None:
+    options = ExplainOptions(
+        measures=(Measure.L_RELATIF,),
+        top_k=7,
+        target=Target(2, against=0),
+        filter=Filter(allow=frozenset({1}), exclude=("toy/3",)),
+        diversity=Diversity(Redundancy.MMD, max_influence_loss=0.25, candidates=50),
+        view=View.METADATA,
+    )
+    client.explain(PNG, options)
+    [(request, _)] = running.service.worker.asked
+    asked = request.explain
+    assert (list(asked.measures), asked.top_k, asked.view) == ([pb.MEASURE_L_RELATIF], 7, pb.VIEW_METADATA)
+    assert (asked.target.contrast.for_class_id, asked.target.contrast.against_class_id) == (2, 0)
+    assert (list(asked.filter.allow_class_ids), list(asked.filter.exclude_example_ids)) == ([1], ["toy/3"])
+    assert (asked.diversity.max_influence_loss, asked.diversity.candidates) == (0.25, 50)
+    assert asked.diversity.redundancy == pb.REDUNDANCY_MMD and asked.diversity.WhichOneof("strength") != "gamma"
+
+
+def test_replies_become_values_and_tables(client: Client, running: Running) -> None:
+    def answer(request: WorkerRequest) -> WorkerReply:
+        one = pb.Influence(example_id="toy/1", score=2.5, rank=1, label="a")
+        result = pb.MeasureResult(
+            measure=pb.MEASURE_INFLUENCE,
+            proponents=[one],
+            proponents_diversity=pb.DiversityOutcome(influence_kept=0.75),
+        )
+        notice = pb.Notice(code=pb.Notice.CODE_K_CAPPED, message="capped", count=3)
+        return WorkerReply(explain=pb.ExplainResponse(results=[result], train_size=20, notices=[notice]))
+
+    running.service.worker.answer = answer
+    found = client.explain(PNG)
+    [result] = found.results
+    assert [(i.example_id, i.score) for i in result.proponents] == [("toy/1", 2.5)] and result.opponents == ()
+    assert result.proponents_diversity is not None and result.proponents_diversity.influence_kept == 0.75
+    assert result.opponents_diversity is None
+    assert (found.train_size, found.notices[0].message, found.notices[0].count) == (20, "capped", 3)
+    table = found.to_pandas()
+    assert table[["measure", "side", "example_id", "score"]].values.tolist() == [
+        ["influence", "proponents", "toy/1", 2.5]
+    ]
+
+
+def test_every_other_call(client: Client, running: Running) -> None:
+    assert client.score_examples(PNG, ["toy/1"]).prediction.label == "b"
+    client.estimate_removal(PNG, ["toy/1"], estimator=Estimator.INFLUENCE_SUM)
+    assert running.service.worker.asked[-1][0].removal.estimator == pb.ESTIMATOR_INFLUENCE_SUM
+    assert client.find_flip_set(PNG, max_size=5).prediction.label == "b"
+    assert client.get_example("toy/4").source == "file-4"
+    model = client.get_model()
+    assert (model.model, model.class_names, model.audit["spearman"]) == ("toy", ("a", "b", "c"), 0.99)
+    first = client.list_suspects(limit=3)
+    second = client.list_suspects(limit=3, page_token=first.next_page_token)
+    assert first.total == 20 and len({s.example_id for s in (*first.suspects, *second.suspects)}) == 6
+    assert len(first.to_pandas()) == 3
+
+
+def test_many_inputs_over_one_call(client: Client) -> None:
+    found = dict(client.explain_many([PNG, b"x" * (11 << 20), PNG]))
+    assert sorted(found) == [0, 1, 2]
+    assert isinstance(found[1], InvalidInputError) and found[1].reason == "IMAGE_TOO_LARGE"
+    assert not isinstance(found[0], ProponentError) and found[0].prediction.label == "b"
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "reason"),
+    [
+        (lambda client: client.predict(PNG, model="other"), NotFoundError, "MODEL_UNKNOWN"),
+        (lambda client: client.explain(PNG, ExplainOptions(target=Target(9))), InvalidInputError, "CLASS_UNKNOWN"),
+        (
+            lambda client: client.explain(PNG, ExplainOptions(view=View.THUMBNAIL)),
+            PermissionDeniedError,
+            "THUMBNAILS_DISABLED",
+        ),
+    ],
+)
+def test_errors_are_those_of_the_server(client: Client, call: Any, kind: type[ProponentError], reason: str) -> None:
+    with pytest.raises(kind) as caught:
+        call(client)
+    assert caught.value.reason == reason and caught.value.field
+
+
+@pytest.mark.parametrize("error", [UnavailableError("starting", reason="WORKER_STARTING"), OverloadedError("full")])
+def test_what_may_succeed_later_is_tried_again(running: Running, error: ProponentError) -> None:
+    tried: list[int] = []
+    running.service.worker.answer = failing(1, error, tried)
+    with Client(running.address, model="toy", retry=NO_WAIT, timeout_s=20) as client:
+        assert client.predict(PNG).label == "b"
+    assert len(tried) == 2
+
+
+def test_what_cannot_succeed_is_tried_once(client: Client, running: Running) -> None:
+    tried: list[int] = []
+    running.service.worker.answer = failing(9, InvalidInputError("no image", reason="IMAGE_UNREADABLE"), tried)
+    with pytest.raises(InvalidInputError, match="no image"):
+        client.predict(PNG)
+    assert len(tried) == 1
+
+
+def test_tries_end_with_the_last_error(running: Running) -> None:
+    tried: list[int] = []
+    running.service.worker.answer = failing(9, OverloadedError("full"), tried)
+    once = Client(running.address, model="toy", retry=Retry(attempts=1), timeout_s=10)
+    with once, pytest.raises(OverloadedError, match="full"):
+        once.predict(PNG)
+    # The server advises a second, which the whole call does not have.
+    with Client(running.address, model="toy", timeout_s=0.5) as short, pytest.raises(OverloadedError):
+        short.predict(PNG)
+    assert len(tried) == 2
+
+
+def test_a_server_that_is_not_there_is_unavailable() -> None:
+    retry = Retry(attempts=2, initial_s=0.01)
+    with Client("127.0.0.1:1", model="toy", retry=retry, timeout_s=5) as client, pytest.raises(UnavailableError):
+        client.predict(PNG)
+
+
+def test_a_deadline_ends_the_wait(running: Running) -> None:
+    held = asyncio.Event()
+    running.service.worker.hold = held
+    started = time.monotonic()
+    with Client(running.address, model="toy", timeout_s=0.3) as client, pytest.raises(DeadlineError):
+        client.predict(PNG)
+    assert time.monotonic() - started < 10
+
+
+def test_waits_grow_and_follow_the_servers_advice() -> None:
+    retry = Retry(attempts=4, initial_s=1.0, multiplier=2.0, max_s=3.0)
+    failure = Failure(UnavailableError("later"), retry_delay_s=5.0)
+    for tried, longest in ((1, 1.0), (2, 2.0), (3, 3.0)):
+        waits = [retry.wait_s(failure, tried) for _ in range(200)]
+        assert all(wait is not None and 5.0 <= wait <= 5.0 + longest for wait in waits)
+    assert retry.wait_s(failure, 4) is None
+    assert retry.wait_s(Failure(InvalidInputError("never")), 1) is None
+
+
+def test_a_token_is_sent_and_never_shown(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("secret-word predict\n")
+    server = Running(tmp_path, authenticator=Authenticator.from_file(tokens))
+    try:
+        with Client(server.address, model="toy", token="secret-word") as client:
+            assert client.predict(PNG).label == "b"
+        with Client(server.address, model="toy") as client, pytest.raises(UnauthenticatedError):
+            client.predict(PNG)
+    finally:
+        server.close()
+    assert "secret-word" not in repr(Connection("a:1", token="secret-word"))
+
+
+def test_tls_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="both a certificate and a key"):
+        Tls(certificate=tmp_path / "c.pem")
+    with pytest.raises(SpecError, match="'authorities' cannot be read"):
+        Client("a:1", tls=Tls(authorities=tmp_path / "none.pem"))
+
+
+def encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_images_come_in_many_forms(client: Client, running: Running, tmp_path: Path) -> None:
+    pixels = np.arange(4, dtype=np.uint8).reshape(2, 2)
+    picture = Image.fromarray(pixels)
+    path = tmp_path / "digit.png"
+    path.write_bytes(encoded(picture))
+    for value in (encoded(picture), path, str(path), picture, pixels):
+        client.predict(value)
+        sent = running.service.worker.asked[-1][0].predict.encoded_image
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(sent))), pixels)
+    client.predict(np.full((1, 2, 2), 0.5))
+    tensor = running.service.worker.asked[-1][0].predict.tensor
+    assert (list(tensor.shape), tensor.dtype, len(tensor.data)) == ([1, 2, 2], "float32", 16)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "words"),
+    [
+        (Path("nowhere.png"), NotFoundError, "nowhere.png"),
+        (3, InvalidInputError, "type int"),
+        (np.zeros((2, 2), dtype=np.int64), InvalidInputError, "int64"),
+        (np.zeros((2, 2, 4), dtype=np.uint8), InvalidInputError, r"\[2, 2, 4\]"),
+    ],
+)
+def test_other_inputs_are_refused(client: Client, value: Any, kind: type[ProponentError], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        client.predict(value)
+
+
+def test_the_client_for_asyncio_does_the_same(running: Running) -> None:
+    tried: list[int] = []
+    running.service.worker.answer = failing(1, UnavailableError("starting"), tried)
+
+    async def asked() -> None:
+        async with AsyncClient(running.address, model="toy", retry=NO_WAIT, timeout_s=20) as client:
+            assert (await client.predict(PNG)).label == "b"
+            calls: list[Awaitable[Any]] = [client.explain(PNG), client.get_model(), client.get_example("toy/1")]
+            explanation, model, example = await asyncio.gather(*calls)
+            assert (explanation.prediction.label, model.model, example.example_id) == ("b", "toy", "toy/1")
+            found = {position async for position, _ in client.explain_many([PNG, PNG])}
+            assert found == {0, 1}
+            with pytest.raises(NotFoundError):
+                await client.predict(PNG, model="other")
+
+    asyncio.run(asked())
+    assert len(tried) >= 2
