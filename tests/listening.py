@@ -47,9 +47,9 @@ async def opened(
 ) -> AsyncIterator[Listening]:
     anywhere = {"grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
     service = Service(directory, authenticator, **anywhere, **settings)
-    app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings.limits)
+    app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings)
     rpc, http = GrpcServer(service.calls, service.metrics, service.settings), http_server(app, service.settings)
-    with listen(service.settings.http_address, service.settings.limits.connections) as listener:
+    with listen(service.settings.http_address, service.settings.max_connections) as listener:
         await rpc.start()
         serving = asyncio.create_task(http.serve(sockets=[listener]))
         try:

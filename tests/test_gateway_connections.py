@@ -23,12 +23,11 @@ import pytest
 from gateway_fakes import Service
 from listening import Listening, run, until
 from proponent.gateway.limits.connections import Listener, connection_limit
-from proponent.gateway.settings import Limits
 from proponent.v1 import explanation_pb2 as pb
 
 PATH = "/v1/models/toy:predict"
 BODY = json.dumps({"instances": [{"image": base64.b64encode(b"png").decode()}]}).encode()
-HASTY = Limits(idle_timeout_s=0.3, transfer_timeout_s=1.0)
+HASTY = dict(idle_timeout=0.3, transfer_timeout=1.0)
 
 
 def head(length: int = len(BODY), kind: str = "application/json", extra: str = "") -> bytes:
@@ -82,7 +81,7 @@ def test_what_never_becomes_a_request_is_closed(tmp_path: Path, begun: bytes) ->
         assert not doors.http.server_state.connections
         await assert_good(doors)
 
-    run(tmp_path, ask, limits=HASTY)
+    run(tmp_path, ask, **HASTY)
 
 
 def test_headers_that_drip_are_closed(tmp_path: Path) -> None:
@@ -96,7 +95,7 @@ def test_headers_that_drip_are_closed(tmp_path: Path) -> None:
         writer.close()
         assert reader.at_eof()
 
-    run(tmp_path, ask, limits=HASTY)
+    run(tmp_path, ask, **HASTY)
 
 
 def test_a_body_that_stalls_or_drips_is_answered(tmp_path: Path) -> None:
@@ -107,7 +106,7 @@ def test_a_body_that_stalls_or_drips_is_answered(tmp_path: Path) -> None:
         await until(lambda: not doors.http.server_state.connections)
         await assert_good(doors)
 
-    run(tmp_path, ask, limits=HASTY)
+    run(tmp_path, ask, **HASTY)
 
 
 def test_a_body_that_nobody_wants_ends(tmp_path: Path) -> None:
@@ -116,7 +115,7 @@ def test_a_body_that_nobody_wants_ends(tmp_path: Path) -> None:
         assert answer.startswith(b"HTTP/1.1 415")
         await until(lambda: not doors.http.server_state.connections)
 
-    run(tmp_path, ask, limits=HASTY)
+    run(tmp_path, ask, **HASTY)
 
 
 def test_a_reply_that_is_not_taken_ends(tmp_path: Path) -> None:
@@ -129,12 +128,12 @@ def test_a_reply_that_is_not_taken_ends(tmp_path: Path) -> None:
         writer.close()
         assert not reader.at_eof()
 
-    run(tmp_path, ask, limits=HASTY)
+    run(tmp_path, ask, **HASTY)
 
 
 def test_bodies_share_one_budget(tmp_path: Path) -> None:
     """Uploads over it are refused, in both doors, until those before are done; what they held is given back."""
-    limits = Limits(bodies_bytes=300_000, body_bytes=100_000, idle_timeout_s=2)
+    limits = dict(max_buffered_bytes=300_000, max_body_bytes=100_000, idle_timeout=2)
 
     async def ask(doors: Listening) -> None:
         stalled = [await asyncio.open_connection(*doors.http_address) for _ in range(3)]
@@ -153,7 +152,7 @@ def test_bodies_share_one_budget(tmp_path: Path) -> None:
         await until(lambda: not doors.service.calls.bodies.held)
         await assert_good(doors)
 
-    run(tmp_path, ask, limits=limits)
+    run(tmp_path, ask, **limits)
 
 
 def test_a_caller_who_leaves_is_no_defect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,7 +242,7 @@ def _crowd(server: subprocess.Popen[bytes], *ports: int) -> None:
 
 
 def test_the_budget_of_a_service_is_the_settings(tmp_path: Path) -> None:
-    service = Service(tmp_path, limits=Limits(bodies_bytes=10))
+    service = Service(tmp_path, max_buffered_bytes=10)
     service.calls.bodies.take(10)
     assert service.calls.bodies.held == 10
     service.close()

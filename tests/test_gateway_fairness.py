@@ -15,11 +15,10 @@ from listening import Listening, run, until
 from proponent.errors import DeadlineError, OverloadedError
 from proponent.gateway.limits.limiter import Limiter
 from proponent.gateway.metrics import Metrics
-from proponent.gateway.settings import Limits
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply
 
-SMALL = {"limits": Limits(explain=8, predict=8, stream_in_flight=4)}
+SMALL = dict(max_explanations=8, max_predictions=8, max_parts=4)
 IMAGE = base64.b64encode(b"png").decode()
 
 
@@ -118,7 +117,7 @@ def test_a_stream_over_the_number_of_streams_is_refused(tmp_path: Path) -> None:
             await first.read()
             assert await outcomes(doors, channel, 1) == ["response"]
 
-    run(tmp_path, ask, limits=Limits(streams=1))
+    run(tmp_path, ask, max_streams=1)
 
 
 def test_the_line_keeps_its_order_and_loses_nobody() -> None:

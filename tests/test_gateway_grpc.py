@@ -13,7 +13,6 @@ from google.rpc import error_details_pb2, status_pb2
 
 from listening import Listening, run, until
 from proponent.gateway.auth import Authenticator
-from proponent.gateway.settings import Limits
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
@@ -104,7 +103,7 @@ def test_a_stalled_upload_is_left_and_a_stranger_is_refused_before_it(tmp_path: 
 
     (tmp_path / "tokens").write_text("key predict")
     authenticator = Authenticator.from_file(tmp_path / "tokens")
-    run(tmp_path, ask, authenticator=authenticator, limits=Limits(transfer_timeout_s=0.3))
+    run(tmp_path, ask, authenticator=authenticator, transfer_timeout=0.3)
 
 
 def test_a_reply_that_is_not_taken_ends_the_call(tmp_path: Path) -> None:
@@ -121,7 +120,7 @@ def test_a_reply_that_is_not_taken_ends_the_call(tmp_path: Path) -> None:
         writer.close()
         await reader.read()
 
-    run(tmp_path, ask, limits=Limits(transfer_timeout_s=0.3))
+    run(tmp_path, ask, transfer_timeout=0.3)
 
 
 def literal(name: str, value: str) -> bytes:

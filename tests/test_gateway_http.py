@@ -33,7 +33,7 @@ class Door:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.readiness = Readiness(service.models)
-        self._app = create_app(service.calls, service.metrics, self.readiness, service.settings.limits)
+        self._app = create_app(service.calls, service.metrics, self.readiness, service.settings)
 
     def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
         async def send() -> httpx.Response:

@@ -18,14 +18,12 @@ from proponent.errors import (
     NotFoundError,
     OverloadedError,
     PermissionDeniedError,
-    ProponentError,
     SpecError,
 )
 from proponent.gateway.auth import Authenticator, UnauthenticatedError
 from proponent.gateway.grpc.stream import explain_stream
 from proponent.gateway.limits.body_budget import BodyBudget
 from proponent.gateway.service import Call
-from proponent.gateway.settings import Limits, Security, Settings
 from proponent.v1 import explanation_pb2 as pb
 
 CALL = Call("id")
@@ -41,7 +39,9 @@ def query(**values: object) -> pb.ExplainRequest:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    made = Service(tmp_path, limits=Limits(image_bytes=100, predict=1, explain=1, influences=60, thumbnails=6))
+    made = Service(
+        tmp_path, max_image_bytes=100, max_predictions=1, max_explanations=1, max_influences=60, max_thumbnails=6
+    )
     yield made
     made.close()
 
@@ -113,7 +113,7 @@ def test_passes_the_request_on_with_the_shorter_deadline(service: Service) -> No
     ((sent, timeout_s),) = service.worker.asked
     assert sent.explain == request and 1.0 < timeout_s <= 1.5
     asyncio.run(service.calls.explain(request, Call(timeout_s=1e6)))
-    assert 29.0 < service.worker.asked[1][1] <= service.settings.request_timeout_s
+    assert 29.0 < service.worker.asked[1][1] <= service.settings.request_timeout
     with pytest.raises(DeadlineError):
         asyncio.run(service.calls.explain(request, Call(timeout_s=-0.1)))
 
@@ -234,23 +234,6 @@ async def _stream(service: Service) -> list[tuple[str, str | None]]:
     return [(answer.request_id, answer.WhichOneof("outcome")) for answer in answers]
 
 
-@pytest.mark.parametrize(
-    ("make", "field"),
-    [
-        (lambda: Settings(store=Path(), grpc_address="8500"), "grpc_address"),
-        (lambda: Settings(store=Path(), http_address="host:99999"), "http_address"),
-        (lambda: Settings(store=Path(), workers=0), "workers"),
-        (lambda: Limits(predict=0), "predict"),
-        (lambda: Security(tls_key=Path("key.pem")), "tls_certificate"),
-        (lambda: Security(tokens_file=Path("none")), "tokens_file"),
-    ],
-)
-def test_bad_settings_are_named(make: object, field: str) -> None:
-    with pytest.raises(ProponentError) as caught:
-        make()  # type: ignore[operator]
-    assert caught.value.field == field
-
-
 def test_the_same_error_told_again_and_again_keeps_nothing_of_the_calls(service: Service) -> None:
     """One error object answers every call while a model is not ready: its traceback must not grow with them."""
     service.model.error = error = CorruptBundleError("rows.faiss is damaged")
@@ -264,7 +247,7 @@ def test_the_same_error_told_again_and_again_keeps_nothing_of_the_calls(service:
 
 def test_no_worker_is_asked_what_would_cost_too_much(tmp_path: Path) -> None:
     """Whatever the kind of call; the cheap one beside it is answered."""
-    service = Service(tmp_path, limits=Limits(call_s=2e-3))
+    service = Service(tmp_path, max_call_cost=2e-3)
     diverse = query(diversity=pb.Diversity(redundancy=pb.REDUNDANCY_FACILITY_LOCATION), measures=[1])
     try:
         for call, field in (

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -23,7 +24,7 @@ from proponent.gateway.grpc.server import GrpcServer
 from proponent.gateway.http.app import create_app
 from proponent.gateway.http.listener import http_server, listen
 from proponent.gateway.readiness import Readiness
-from proponent.gateway.settings import Security, Settings
+from proponent.gateway.settings import Settings
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
@@ -45,8 +46,8 @@ class Certificates:
     def path(self, name: str) -> Path:
         return self.directory / name
 
-    def security(self, *, client_ca: bool, tokens: bool) -> Security:
-        return Security(
+    def security(self, *, client_ca: bool, tokens: bool) -> dict[str, Any]:
+        return dict(
             tokens_file=self.path("tokens") if tokens else None,
             tls_certificate=self.path("server.pem"),
             tls_key=self.path("server.key"),
@@ -114,17 +115,17 @@ class Doors:
 
 
 @asynccontextmanager
-async def opened(directory: Path, certificates: Certificates, security: Security) -> AsyncIterator[Doors]:
+async def opened(directory: Path, certificates: Certificates, security: dict[str, Any]) -> AsyncIterator[Doors]:
     service = Service(
         directory,
-        Authenticator.from_file(security.tokens_file),
-        security=security,
+        Authenticator.from_file(security["tokens_file"]),
+        **security,
         grpc_address="127.0.0.1:0",
         http_address="127.0.0.1:0",
     )
-    app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings.limits)
+    app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings)
     rpc, http = GrpcServer(service.calls, service.metrics, service.settings), http_server(app, service.settings)
-    with listen(service.settings.http_address, service.settings.limits.connections) as listener:
+    with listen(service.settings.http_address, service.settings.max_connections) as listener:
         await rpc.start()
         serving = asyncio.create_task(http.serve(sockets=[listener]))
         try:
@@ -135,7 +136,7 @@ async def opened(directory: Path, certificates: Certificates, security: Security
             service.close()
 
 
-def run(directory: Path, certificates: Certificates, security: Security, ask: Ask) -> None:
+def run(directory: Path, certificates: Certificates, security: dict[str, Any], ask: Ask) -> None:
     async def inside() -> None:
         async with opened(directory, certificates, security) as doors:
             await ask(doors)
@@ -198,10 +199,10 @@ def test_a_file_of_tls_that_cannot_be_used_is_named(certificates: Certificates, 
     ]
     bad += [{**pair, "tls_client_ca": tmp_path / name} for name in ("text", "empty")]
     service = Service(tmp_path)
-    app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings.limits)
+    app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings)
     for files in bad:
         (field,) = (name for name, path in files.items() if pair.get(name) != path)
-        settings = Settings(store=tmp_path, grpc_address="127.0.0.1:0", security=Security(**files))
+        settings = Settings(store=tmp_path, grpc_address="127.0.0.1:0", **files)
         for door in (
             partial(http_server, app, settings),
             partial(GrpcServer, service.calls, service.metrics, settings),

@@ -169,7 +169,7 @@ class Registry:
 
 def test_a_model_that_does_not_start_is_started_again_and_no_other(tmp_path: Path) -> None:
     """Before, TorchServe as a whole was, and every other model with it."""
-    service = Service(tmp_path, start_timeout_s=0.01)
+    service = Service(tmp_path, start_timeout=0.01)
     management: Any = Registry()
 
     async def run() -> None:

@@ -8,3 +8,4 @@ HELP = (
     "damaged or does not fit its model; 5 another rebuild or change is running; 6 the disk is full or read-only; "
     "7 a gate (--fail-below) failed."
 )
+SERVE = HELP

@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from proponent.cli import bundles, groups
+from proponent.cli import bundles, groups, serve
 from proponent.cli.audit import audit
-from proponent.cli.options import DEFAULT_STORE, JsonOption, ModelOption, QuietOption, StoreOption
-from proponent.errors import ProponentError, SpecError
+from proponent.cli.options import DEFAULT_STORE, JsonOption, ModelOption, QuietOption, StoreOption, byte_size
+from proponent.errors import ProponentError
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 groups.register(app)
 bundles.register(app)
+serve.register(app)
 app.command()(audit)
 
 
@@ -84,7 +85,7 @@ def rebuild(
     from proponent.rebuild.pipeline import RebuildOptions
     from proponent.spec import load_spec, with_damping
 
-    options = RebuildOptions(parse_bytes(memory), batch_size, publish=False, quiet=quiet)
+    options = RebuildOptions(byte_size(memory, "--memory"), batch_size, publish=False, quiet=quiet)
     path = audited_rebuild(with_damping(load_spec(spec), damping), Store(store), options, subsets=subsets, jobs=jobs)
     manifest = read_manifest(path)
     if publish:
@@ -97,58 +98,6 @@ def rebuild(
             f"{manifest.train_size} examples, K = {manifest.embedding_size}, curvature {manifest.curvature}, "
             f"training accuracy {manifest.train_accuracy:.4f}"
         )
-
-
-@app.command()
-def serve(
-    store: Annotated[Path, typer.Argument(help="Directory of bundles.", envvar="PROPONENT_STORE")] = DEFAULT_STORE,
-    grpc_address: Annotated[str, typer.Option(help="host:port of gRPC; port 0 takes a free one.")] = "127.0.0.1:8500",
-    http_address: Annotated[str, typer.Option(help="host:port of HTTP; port 0 takes a free one.")] = "127.0.0.1:8080",
-    model: Annotated[list[str] | None, typer.Option("--model", help="Models to serve; default: all.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Deployed weights, instead of the bundle's copy.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="TorchServe workers for each model.")] = 1,
-    allow_examples: Annotated[
-        bool, typer.Option(help="Let clients look up training examples and see their sources.")
-    ] = False,
-    allow_thumbnails: Annotated[bool, typer.Option(help="Let clients ask for thumbnails.")] = False,
-    drain_delay: Annotated[
-        float, typer.Option(min=0, help="Seconds that calls are still taken after SIGTERM, while /readyz says 503.")
-    ] = 5.0,
-    reflection: Annotated[bool, typer.Option(help="gRPC server reflection.")] = True,
-    tokens_file: Annotated[Path | None, typer.Option(help="Bearer tokens: 'TOKEN scope,scope' a line.")] = None,
-    tls_certificate: Annotated[
-        Path | None, typer.Option(help="PEM chain; with --tls-key both doors speak TLS.")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
-    tls_client_ca: Annotated[
-        Path | None, typer.Option(help="PEM authorities that clients must be signed by.")
-    ] = None,
-) -> None:
-    """Serve the current bundles: typed gRPC and HTTP in front of a private TorchServe.
-
-    Meanwhile rebuild, publish and rollback on the same store switch it to another bundle without a failed request.
-    SIGTERM first tells balancers (/readyz, gRPC health), and goes on answering for --drain-delay; Ctrl-C does not
-    wait. Then calls in flight finish; a second signal drops them.
-
-    Example: `proponent serve model_store --allow-thumbnails`
-    """
-    from proponent.gateway.server import run
-    from proponent.gateway.settings import Security, Settings
-
-    settings = Settings(
-        store=store,
-        grpc_address=grpc_address,
-        http_address=http_address,
-        weights=weights,
-        workers=workers,
-        allow_examples=allow_examples,
-        allow_thumbnails=allow_thumbnails,
-        drain_delay_s=drain_delay,
-        reflection=reflection,
-        models=tuple(model or ()),
-        security=Security(tokens_file, tls_certificate, tls_key, tls_client_ca),
-    )
-    raise typer.Exit(run(settings))
 
 
 @app.command()
@@ -214,20 +163,6 @@ def info(store: StoreOption = DEFAULT_STORE, model: ModelOption = None, as_json:
     for key, value in manifest.items():
         if key not in ("files", "settings", "audit"):
             typer.echo(f"{key:20} {value}")
-
-
-def parse_bytes(text: str) -> int:
-    """Bytes of e.g. ``8GiB``, ``500MB`` or ``1000000``."""
-    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
-    number = text.strip().rstrip("BKMGibkmg")
-    unit = text.strip()[len(number) :].upper()
-    try:
-        found = int(float(number) * units[unit])
-    except (ValueError, KeyError, OverflowError):
-        found = 0
-    if found < 1:
-        raise SpecError(f"--memory has value {text!r}, expected e.g. 8GiB or 500MB", field="memory")
-    return found
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from proponent.gateway.rollout.repairs import take_up_repaired
 from proponent.gateway.rollout.switch import Rollout
 from proponent.gateway.served_model import ServedModel, open_models
 from proponent.gateway.service import ExplanationCalls
-from proponent.gateway.settings import Settings
+from proponent.gateway.settings import REPLY_BYTES, Settings
 from proponent.gateway.signals import StopSignals
 from proponent.gateway.torchserve.supervisor import Supervisor
 from proponent.gateway.torchserve.worker_client import WorkerClient
@@ -42,12 +42,12 @@ class Gateway:
         self._metrics = metrics = Metrics()
         self._readiness = Readiness(models)
         self._changed = asyncio.Event()
-        self._worker = worker = WorkerClient(settings.limits.reply_bytes, settings.worker_timeout_s)
-        authenticator = Authenticator.from_file(settings.security.tokens_file)
+        self._worker = worker = WorkerClient(REPLY_BYTES, settings.worker_timeout)
+        authenticator = Authenticator.from_file(settings.tokens_file)
         self._calls = ExplanationCalls(models, worker, settings, metrics, authenticator)
         self._supervisor = Supervisor(models, worker, settings, metrics, self._changed.set)
         self._rollout = Rollout(
-            Store(settings.store), models, self._supervisor, worker, metrics, settings.start_timeout_s
+            Store(settings.store), models, self._supervisor, worker, metrics, settings.start_timeout
         )
         for model in models.values():
             if model.readable:
@@ -56,8 +56,8 @@ class Gateway:
     async def run(self) -> None:
         """Serves until told to stop (see ``StopSignals``), then drains and stops all that it started."""
         signals = StopSignals()
-        app = create_app(self._calls, self._metrics, self._readiness, self._settings.limits)
-        with closing(listen(self._settings.http_address, self._settings.limits.connections)) as listener:
+        app = create_app(self._calls, self._metrics, self._readiness, self._settings)
+        with closing(listen(self._settings.http_address, self._settings.max_connections)) as listener:
             http = http_server(app, self._settings)
             grpc = GrpcServer(self._calls, self._metrics, self._settings)
             await grpc.start()
@@ -106,10 +106,10 @@ class Gateway:
         self._readiness.draining = True
         await self._show_health(grpc)
         await self._linger(signals)
-        _log.info("stopping", drain_s=self._settings.drain_timeout_s)
+        _log.info("stopping", drain_s=self._settings.drain_timeout)
         http.should_exit = True
         hurrying = asyncio.create_task(_hurry(grpc, http, signals))
-        await asyncio.gather(grpc.stop(self._settings.drain_timeout_s), serving, return_exceptions=True)
+        await asyncio.gather(grpc.stop(self._settings.drain_timeout), serving, return_exceptions=True)
         for task in (*tasks, hurrying):
             task.cancel()
         await asyncio.gather(*tasks, hurrying, return_exceptions=True)
@@ -118,7 +118,7 @@ class Gateway:
 
     async def _linger(self, signals: StopSignals) -> None:
         """Goes on answering for as long as a balancer may need to see that the gateway is not ready any more."""
-        delay = self._settings.drain_delay_s
+        delay = self._settings.drain_delay
         if not signals.balanced or not delay:
             return
         _log.info("not ready any more; still answering", drain_delay_s=delay)
@@ -167,5 +167,5 @@ async def _first(tasks: Sequence[asyncio.Task[Any]]) -> None:
 def _addresses(settings: Settings, grpc_port: int, listener: socket.socket) -> dict[str, str]:
     grpc_host = settings.grpc_address.rpartition(":")[0]
     http_host = settings.http_address.rpartition(":")[0]
-    scheme = "https" if settings.security.tls_certificate else "http"
+    scheme = "https" if settings.tls_certificate else "http"
     return {"grpc": f"{grpc_host}:{grpc_port}", "http": f"{scheme}://{http_host}:{listener.getsockname()[1]}"}

@@ -85,21 +85,20 @@ class ExplanationCalls:
         self.models = models
         self._worker = worker
         self._settings = settings
-        self._limits = settings.limits
         self._metrics = metrics
         self._auth = authenticator
         self._disclosure = Disclosure(settings.allow_examples, settings.allow_thumbnails)
-        self.bodies = BodyBudget(self._limits.bodies_bytes)
+        self.bodies = BodyBudget(self._settings.max_buffered_bytes)
         names = ("Explain", "ScoreExamples", "EstimateRemoval", "FindFlipSet")
-        limits = {"Predict": self._limits.predict, **dict.fromkeys(names, self._limits.explain)}
-        self._limiter = Limiter({**limits, "StreamExplain": self._limits.streams}, metrics)
+        limits = {"Predict": self._settings.max_predictions, **dict.fromkeys(names, self._settings.max_explanations)}
+        self._limiter = Limiter({**limits, "StreamExplain": self._settings.max_streams}, metrics)
 
     async def predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
         """Predicts the class of one input."""
         self._auth.require(call.authorization, Scope.PREDICT)
         check_rules(request)
         deployment = self._deployment(request.model, call)
-        check_input(request, deployment.manifest, self._limits, "")
+        check_input(request, deployment.manifest, self._settings, "")
         return (await self._ask("Predict", deployment, WorkerRequest(predict=request), call)).predict
 
     async def explain(self, request: pb.ExplainRequest, call: Call) -> pb.ExplainResponse:
@@ -107,7 +106,7 @@ class ExplanationCalls:
         self._auth.require(call.authorization, Scope.EXPLAIN)
         check_rules(request)
         deployment = self._deployment(request.model, call)
-        check_explanation(request, deployment.manifest, self._limits)
+        check_explanation(request, deployment.manifest, self._settings)
         self._allow_view(request.view, call)
         reply = (await self._ask("Explain", deployment, WorkerRequest(explain=request), call)).explain
         self._observe_search(request.model, reply)
@@ -121,7 +120,7 @@ class ExplanationCalls:
         deployment = self._query(request, call)
         self._allow_view(request.query.view, call)
         thumbnails = request.query.view == pb.VIEW_THUMBNAIL
-        most = self._limits.thumbnails if thumbnails else self._limits.influences
+        most = self._settings.max_thumbnails if thumbnails else self._settings.max_influences
         check_group_size(len(request.example_ids), most, "example_ids")
         reply = (await self._ask("ScoreExamples", deployment, WorkerRequest(score=request), call)).score
         self._disclosure.clear_sources(request.query.view, (i for r in reply.results for i in r.scores))
@@ -159,7 +158,7 @@ class ExplanationCalls:
         """Ranks training examples by self-influence."""
         self._auth.require(call.authorization, Scope.EXPLAIN)
         check_rules(request)
-        check_group_size(request.limit, self._limits.suspects, "limit")
+        check_group_size(request.limit, self._settings.max_suspects, "limit")
         return await in_thread(self._model(request.model).deployment, partial(list_suspects, request=request))
 
     def allow(self, scope: Scope | None, call: Call) -> None:
@@ -172,7 +171,7 @@ class ExplanationCalls:
 
     def timed(self, call: Call) -> Call:
         """A call without a deadline of its own, which begins now and may last as long as any."""
-        return replace(call, timeout_s=self._settings.request_timeout_s, started=time.monotonic())
+        return replace(call, timeout_s=self._settings.request_timeout, started=time.monotonic())
 
     def ready(self, name: str, field: str = "model") -> Deployment:
         """Where a model's requests go, which can answer now."""
@@ -189,7 +188,7 @@ class ExplanationCalls:
         self._auth.require(call.authorization, Scope.EXPLAIN)
         check_rules(request)
         deployment = self._deployment(request.query.model, call, "query.model")
-        check_explanation(request.query, deployment.manifest, self._limits, "query.", lists=False)
+        check_explanation(request.query, deployment.manifest, self._settings, "query.", lists=False)
         return deployment
 
     def _model(self, name: str, field: str = "model") -> ServedModel:
@@ -207,8 +206,8 @@ class ExplanationCalls:
         self._disclosure.require_view(view)
 
     async def _ask(self, method: str, deployment: Deployment, request: WorkerRequest, call: Call) -> WorkerReply:
-        check_call_cost(request, deployment.manifest, self._limits.call_s)
-        timeout_s = call.remaining_s(self._settings.request_timeout_s)
+        check_call_cost(request, deployment.manifest, self._settings.max_call_cost)
+        timeout_s = call.remaining_s(self._settings.request_timeout)
         if timeout_s <= 0:
             raise DeadlineError("the deadline had passed before the request was read")
         started = time.monotonic()

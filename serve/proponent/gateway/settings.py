@@ -1,159 +1,185 @@
-"""What an operator decides about a gateway."""
+"""What an operator decides about a gateway: every setting and limit, declared once.
+
+The flags of ``proponent serve``, the environment variables, the keys of its YAML file and their documentation are
+all made from the fields of ``Settings``.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    FilePath,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from proponent.errors import SpecError
 
 MEBIBYTE = 1 << 20
+REPLY_BYTES = 128 * MEBIBYTE
+"""Largest reply, above what ``max_influences`` and ``max_thumbnails`` allow in practice."""
+
+ADDRESSES = "Addresses"
+MODELS = "Models and workers"
+DISCLOSURE = "What callers may see"
+SECURITY = "Who may call"
+TIMEOUTS = "Timeouts"
+LIMITS = "Limits"
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Bounds on what one caller, and all callers together, may ask for.
+class Unit:
+    """In what the values of a type are given."""
 
-    Attributes:
-        image_bytes: Largest encoded image.
-        tensor_bytes: Largest tensor.
-        body_bytes: Largest HTTP body (an image grows by a third in base64; a body may hold several).
-        instances: Most instances in one HTTP call.
-        stream_in_flight: Items of one stream, or of one HTTP call, that are worked on at the same time.
-        influences: Most training examples in one reply, all lists together.
-        thumbnails: The same where each comes with a thumbnail.
-        suspects: Most rows of one page of suspects.
-        predict: Predictions in flight.
-        explain: Explanations in flight, exact scores, removals and flip sets counted apart by the same number.
-        streams: Streams open at the same time.
-        call_s: Longest estimated time of one call on one core (see ``bounds.cost``); longer ones are refused.
-        bodies_bytes: Request bodies held at the same time, all callers and both doors together.
-        connections: Connections of one door; fewer where the process may not open so many files.
-        idle_timeout_s: Longest time without a byte while the headers or the body of an HTTP request come in.
-        transfer_timeout_s: Longest time for one body or message to come in, and for a reply to be taken.
+    name: str
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Splits ``host:port`` (an IPv6 host in brackets).
+
+    Raises:
+        ValueError: It does not have this form.
     """
-
-    image_bytes: int = 10 * MEBIBYTE
-    tensor_bytes: int = 10 * MEBIBYTE
-    body_bytes: int = 32 * MEBIBYTE
-    instances: int = 256
-    stream_in_flight: int = 16
-    influences: int = 100_000
-    thumbnails: int = 2_000
-    suspects: int = 10_000
-    predict: int = 128
-    explain: int = 64
-    streams: int = 32
-    call_s: float = 20.0
-    bodies_bytes: int = 256 * MEBIBYTE
-    connections: int = 1024
-    idle_timeout_s: float = 10.0
-    transfer_timeout_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value <= 0:
-                raise SpecError(f"limit {name!r} has value {value}, expected more than 0", field=name)
-
-    @property
-    def message_bytes(self) -> int:
-        """Largest gRPC request: room for an image just over its cap, so that the answer can name the field."""
-        return max(self.image_bytes, self.tensor_bytes) + 8 * MEBIBYTE
-
-    @property
-    def messages(self) -> int:
-        """Messages of gRPC that come in at the same time: each may turn out to be of the largest size."""
-        return max(1, self.bodies_bytes // self.message_bytes)
-
-    @property
-    def reply_bytes(self) -> int:
-        """Largest reply, above what ``influences`` and ``thumbnails`` allow in practice."""
-        return 128 * MEBIBYTE
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("expected host:port")
+    return host.strip("[]"), int(port)
 
 
-@dataclass(frozen=True)
-class Security:
-    """Who may call, over what transport.
+def _checked_address(address: str) -> str:
+    split_address(address)
+    return address
 
-    Attributes:
-        tokens_file: Bearer tokens, one ``TOKEN scope,scope`` a line; None lets every caller in.
-        tls_certificate: PEM chain of the server; with ``tls_key`` both doors speak TLS.
-        tls_key: PEM private key.
-        tls_client_ca: PEM authorities; clients must then show a certificate signed by one of them.
-    """
 
-    tokens_file: Path | None = None
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
+def _separated(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else value
 
-    def __post_init__(self) -> None:
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+_NUMBER = BeforeValidator(_number)
+Count = Annotated[int, Field(ge=1, le=1_000_000), _NUMBER, Unit("integer")]
+CountOrZero = Annotated[int, Field(ge=0, le=1_000_000), _NUMBER, Unit("integer")]
+Seconds = Annotated[float, Field(gt=0, le=86_400), _NUMBER, Unit("seconds")]
+SecondsOrZero = Annotated[float, Field(ge=0, le=86_400), _NUMBER, Unit("seconds")]
+WholeSeconds = Annotated[int, Field(ge=1, le=86_400), _NUMBER, Unit("whole seconds")]
+Milliseconds = Annotated[int, Field(ge=0, le=60_000), _NUMBER, Unit("milliseconds")]
+MessageSize = Annotated[ByteSize, Field(ge=1, le=1 << 30), _NUMBER, Unit("bytes")]
+"""gRPC and TorchServe count the bytes of a message in 32 bits."""
+Size = Annotated[ByteSize, Field(ge=1, le=1 << 40), _NUMBER, Unit("bytes")]
+Address = Annotated[str, AfterValidator(_checked_address), Unit("host:port")]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_separated), Unit("name")]
+Directory = Annotated[Path, Unit("path")]
+OptionalPath = Annotated[Path | None, Unit("path")]
+OptionalFile = Annotated[FilePath | None, Unit("path")]
+
+
+def _setting(default: Any, panel: str, description: str, *, flag: str = "") -> Any:
+    return Field(default, description=description, json_schema_extra={"panel": panel, "flag": flag})
+
+
+class Settings(BaseSettings):
+    """All settings of ``proponent serve``; ``load_settings`` reads them from where operators write them."""
+
+    model_config = SettingsConfigDict(env_prefix="PROPONENT_", env_ignore_empty=True, extra="forbid", frozen=True)
+
+    store: Directory = _setting(Path("model_store"), MODELS, "Directory of models and their bundles.", flag="STORE")
+
+    grpc_address: Address = _setting("127.0.0.1:8500", ADDRESSES, "Where gRPC listens; port 0 takes a free one.")
+    http_address: Address = _setting("127.0.0.1:8080", ADDRESSES, "Where HTTP listens; port 0 takes a free one.")
+    reflection: bool = _setting(True, ADDRESSES, "Let gRPC clients ask for the schema.")
+
+    models: Names = _setting(
+        (), MODELS, "Models to serve (the flag once for each, else separated by commas); none: all.", flag="--model"
+    )
+    weights: OptionalPath = _setting(
+        None, MODELS, "Deployed weights of the one model served, instead of the bundle's copy; same SHA-256."
+    )
+    workers: Count = _setting(1, MODELS, "Python processes of each model.")
+    cores: CountOrZero = _setting(0, MODELS, "Cores shared by all workers; 0 means all of the machine.")
+    batch_size: Count = _setting(16, MODELS, "Most requests in one batch.")
+    batch_delay_ms: Milliseconds = _setting(2, MODELS, "How long a batch waits to fill; 0 counts as 1.")
+
+    allow_examples: bool = _setting(
+        False, DISCLOSURE, "Let callers look up training examples and be told their sources."
+    )
+    allow_thumbnails: bool = _setting(False, DISCLOSURE, "Let replies carry thumbnails of training images.")
+
+    tokens_file: OptionalFile = _setting(
+        None, SECURITY, "Bearer tokens, one 'TOKEN scope,scope' per line; without it every caller may call."
+    )
+    tls_certificate: OptionalFile = _setting(
+        None, SECURITY, "PEM chain of the server; with the key, gRPC and HTTP speak TLS."
+    )
+    tls_key: OptionalFile = _setting(None, SECURITY, "PEM private key.")
+    tls_client_ca: OptionalFile = _setting(
+        None, SECURITY, "PEM authorities; clients must then show a certificate signed by one of them."
+    )
+
+    request_timeout: Seconds = _setting(
+        30.0, TIMEOUTS, "Longest time for one call; a shorter deadline of the caller's wins."
+    )
+    worker_timeout: WholeSeconds = _setting(120, TIMEOUTS, "A worker that takes longer for one batch is replaced.")
+    start_timeout: Seconds = _setting(
+        180.0, TIMEOUTS, "Longest time until a worker is ready, before TorchServe is started again."
+    )
+    idle_timeout: Seconds = _setting(
+        10.0, TIMEOUTS, "Longest time without a byte while the headers or the body of an HTTP request come in."
+    )
+    transfer_timeout: Seconds = _setting(
+        60.0, TIMEOUTS, "Longest time for one body or message to come in, and for a reply to be taken."
+    )
+    drain_delay: SecondsOrZero = _setting(
+        5.0, TIMEOUTS, "How long calls are still taken after SIGTERM, while /readyz and gRPC health say not ready."
+    )
+    drain_timeout: Seconds = _setting(20.0, TIMEOUTS, "Longest time that calls in flight get to finish at the end.")
+
+    max_image_bytes: MessageSize = _setting("10MiB", LIMITS, "Largest encoded image.")
+    max_tensor_bytes: MessageSize = _setting("10MiB", LIMITS, "Largest tensor.")
+    max_body_bytes: MessageSize = _setting(
+        "32MiB", LIMITS, "Largest HTTP body (base64 adds a third to an image; a body may hold several)."
+    )
+    max_buffered_bytes: Size = _setting(
+        "256MiB", LIMITS, "Request bodies held at the same time, of all callers, by gRPC and HTTP together."
+    )
+    max_instances: Count = _setting(256, LIMITS, "Most instances in one HTTP call.")
+    max_influences: Count = _setting(100_000, LIMITS, "Most training examples in one reply, all lists together.")
+    max_thumbnails: Count = _setting(2_000, LIMITS, "The same where each comes with a thumbnail.")
+    max_suspects: Count = _setting(10_000, LIMITS, "Most rows of one page of suspects.")
+    max_call_cost: Seconds = _setting(
+        20.0, LIMITS, "Longest estimated time of one call on one core; a call estimated above it is refused."
+    )
+    max_predictions: Count = _setting(128, LIMITS, "Predictions in flight.")
+    max_explanations: Count = _setting(
+        64, LIMITS, "Explanations in flight; exact scores, removals and flip sets are counted apart, each up to this."
+    )
+    max_streams: Count = _setting(32, LIMITS, "Streams open at the same time.")
+    max_parts: Count = _setting(
+        16, LIMITS, "Items of one stream, or instances of one HTTP call, that are worked on at the same time."
+    )
+    max_connections: Count = _setting(
+        1024, LIMITS, "Connections of gRPC and of HTTP, each; fewer where the process may not open so many files."
+    )
+
+    @model_validator(mode="after")
+    def _tls_is_complete(self) -> Settings:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise SpecError("TLS needs both a certificate and a key, got one of them", field="tls_certificate")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise SpecError("a client CA needs a server certificate and key", field="tls_client_ca")
-        for name, path in vars(self).items():
-            if path is not None and not path.is_file():
-                raise SpecError(f"file not found: {path}", field=name)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All of it.
-
-    Attributes:
-        store: Directory of models and their bundles.
-        grpc_address: ``host:port``; port 0 takes a free one.
-        http_address: ``host:port``; port 0 takes a free one.
-        models: Models to serve; empty means every model of the store.
-        weights: Deployed weights of the one model served, instead of the bundle's copy; they must hash to the
-            manifest's.
-        workers: Python processes for each model.
-        cores: Cores shared by all workers; 0 means all of the machine.
-        batch_size: Most requests in one batch.
-        batch_delay_ms: How long a batch waits to fill; at least 1, which 0 counts as.
-        request_timeout_s: Longest time for one call; a shorter deadline of the caller's wins.
-        worker_timeout_s: A worker that takes longer for one batch is replaced.
-        start_timeout_s: Longest time until a worker is ready, before TorchServe is started again.
-        drain_delay_s: How long calls are still taken after SIGTERM, while readiness and health say that the gateway
-            is going: at least as long as a balancer needs to see it.
-        drain_timeout_s: Longest time that calls in flight get to finish at the end.
-        allow_examples: Whether callers may look up training examples (GetExample) and be told their sources.
-        allow_thumbnails: Whether replies may carry thumbnails.
-        reflection: Whether gRPC clients may ask for the schema.
-    """
-
-    store: Path
-    grpc_address: str = "127.0.0.1:8500"
-    http_address: str = "127.0.0.1:8080"
-    models: tuple[str, ...] = ()
-    weights: Path | None = None
-    workers: int = 1
-    cores: int = 0
-    batch_size: int = 16
-    batch_delay_ms: int = 2
-    request_timeout_s: float = 30.0
-    worker_timeout_s: int = 120
-    start_timeout_s: float = 180.0
-    drain_delay_s: float = 5.0
-    drain_timeout_s: float = 20.0
-    allow_examples: bool = False
-    allow_thumbnails: bool = False
-    reflection: bool = True
-    limits: Limits = field(default_factory=Limits)
-    security: Security = field(default_factory=Security)
-
-    def __post_init__(self) -> None:
-        for name in ("workers", "batch_size", "request_timeout_s", "worker_timeout_s", "start_timeout_s"):
-            if getattr(self, name) <= 0:
-                raise SpecError(f"setting {name!r} is {getattr(self, name)}, expected more than 0", field=name)
-        if self.drain_delay_s < 0:
-            raise SpecError(
-                f"setting 'drain_delay_s' is {self.drain_delay_s}, expected 0 or more", field="drain_delay_s"
-            )
-        split_address(self.grpc_address, "grpc_address")
-        split_address(self.http_address, "http_address")
+        return self
 
     @property
     def threads(self) -> int:
@@ -161,23 +187,21 @@ class Settings:
         return max(1, (self.cores or os.cpu_count() or 1) // self.workers)
 
     @property
-    def probe_timeout_s(self) -> float:
+    def probe_timeout(self) -> float:
         """How long a worker may take to say how it is: what it works on meanwhile stops at its callers' deadlines."""
-        return self.request_timeout_s + 5.0
+        return self.request_timeout + 5.0
 
     @property
     def queue_size(self) -> int:
         """TorchServe's queue for a model: all calls in flight fit twice, since abandoned ones stay in it."""
-        return 2 * (self.limits.predict + 4 * self.limits.explain)
+        return 2 * (self.max_predictions + 4 * self.max_explanations)
 
+    @property
+    def max_message_bytes(self) -> int:
+        """Largest gRPC request: room for an image just over its cap, so that the answer can name the field."""
+        return max(self.max_image_bytes, self.max_tensor_bytes) + 8 * MEBIBYTE
 
-def split_address(address: str, name: str) -> tuple[str, int]:
-    """Splits ``host:port`` (an IPv6 host in brackets).
-
-    Raises:
-        SpecError: It has no such form; ``name`` is the setting at fault.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise SpecError(f"setting {name!r} is {address!r}, expected host:port", field=name)
-    return host.strip("[]"), int(port)
+    @property
+    def max_messages(self) -> int:
+        """Messages of gRPC that come in at the same time: each may turn out to be of the largest size."""
+        return max(1, self.max_buffered_bytes // self.max_message_bytes)

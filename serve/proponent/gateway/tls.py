@@ -6,23 +6,23 @@ import ssl
 from pathlib import Path
 
 from proponent.errors import SpecError
-from proponent.gateway.settings import Security
+from proponent.gateway.settings import Settings
 
 
-def server_context(security: Security) -> ssl.SSLContext | None:
+def server_context(settings: Settings) -> ssl.SSLContext | None:
     """What a listening door needs; None where the settings name no certificate.
 
     Raises:
         SpecError: A file cannot be read or is not what it should be; names the file and the setting.
     """
-    certificate, key = security.tls_certificate, security.tls_key
+    certificate, key = settings.tls_certificate, settings.tls_key
     if certificate is None or key is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, "tls_certificate", "a PEM certificate chain")
     _load_key(context, certificate, key)
-    if security.tls_client_ca is not None:
-        _authorities(context, security.tls_client_ca, "tls_client_ca", "PEM certificates of authorities")
+    if settings.tls_client_ca is not None:
+        _authorities(context, settings.tls_client_ca, "tls_client_ca", "PEM certificates of authorities")
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 

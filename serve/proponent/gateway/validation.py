@@ -11,7 +11,7 @@ import protovalidate
 from google.protobuf.message import DecodeError, Message
 
 from proponent.errors import InvalidInputError
-from proponent.gateway.settings import Limits
+from proponent.gateway.settings import Settings
 from proponent.index.bundle import Manifest
 from proponent.v1 import explanation_pb2 as pb
 
@@ -54,25 +54,25 @@ def check_rules(request: Message) -> None:
 
 
 def check_explanation(
-    request: pb.ExplainRequest, manifest: Manifest, limits: Limits, path: str = "", lists: bool = True
+    request: pb.ExplainRequest, manifest: Manifest, settings: Settings, path: str = "", lists: bool = True
 ) -> None:
     """Checks an explanation request against the model; ``lists`` False where it asks for no top-k lists."""
-    check_input(request, manifest, limits, path)
+    check_input(request, manifest, settings, path)
     _check_target(request, len(manifest.class_names), path)
     _check_filter(request.filter, len(manifest.class_names), f"{path}filter")
     if lists:
-        _check_reply_size(request, manifest, limits, path)
+        _check_reply_size(request, manifest, settings, path)
 
 
 def check_input(
-    request: pb.PredictRequest | pb.ExplainRequest, manifest: Manifest, limits: Limits, path: str
+    request: pb.PredictRequest | pb.ExplainRequest, manifest: Manifest, settings: Settings, path: str
 ) -> None:
     """Checks the size of an image, or all of a tensor."""
     if request.WhichOneof("input") == "tensor":
-        _check_tensor(request.tensor, manifest, limits, f"{path}tensor")
-    elif len(request.encoded_image) > limits.image_bytes:
+        _check_tensor(request.tensor, manifest, settings, f"{path}tensor")
+    elif len(request.encoded_image) > settings.max_image_bytes:
         raise InvalidInputError(
-            f"image has {len(request.encoded_image)} bytes, expected at most {limits.image_bytes}",
+            f"image has {len(request.encoded_image)} bytes, expected at most {settings.max_image_bytes}",
             field=f"{path}encoded_image",
             reason="IMAGE_TOO_LARGE",
         )
@@ -84,11 +84,13 @@ def check_group_size(count: int, limit: int, field: str) -> None:
         raise InvalidInputError(f"field {field!r} has value {count}, expected at most {limit}", field=field)
 
 
-def _check_tensor(tensor: pb.Tensor, manifest: Manifest, limits: Limits, path: str) -> None:
+def _check_tensor(tensor: pb.Tensor, manifest: Manifest, settings: Settings, path: str) -> None:
     size = len(tensor.data)
-    if size > limits.tensor_bytes:
+    if size > settings.max_tensor_bytes:
         raise _bad(
-            f"tensor has {size} bytes, expected at most {limits.tensor_bytes}", f"{path}.data", "TENSOR_TOO_LARGE"
+            f"tensor has {size} bytes, expected at most {settings.max_tensor_bytes}",
+            f"{path}.data",
+            "TENSOR_TOO_LARGE",
         )
     if tensor.dtype != "float32":
         raise _bad(f"tensor has dtype {tensor.dtype!r}, expected 'float32'", f"{path}.dtype", "TENSOR_WRONG_DTYPE")
@@ -137,34 +139,34 @@ def _check_classes(class_ids: Iterable[int], classes: int, path: str) -> None:
             raise _bad(f"class id {class_id} is unknown, expected 0 to {classes - 1}", path, "CLASS_UNKNOWN")
 
 
-def check_replies(requests: Sequence[pb.ExplainRequest], manifest: Manifest, limits: Limits) -> None:
+def check_replies(requests: Sequence[pb.ExplainRequest], manifest: Manifest, settings: Settings) -> None:
     """Checks what the answers to several requests would hold, since they travel in one reply.
 
     Raises:
         InvalidInputError: More training examples than one reply may hold.
     """
-    sizes = [_reply_size(request, manifest, limits) for request in requests]
+    sizes = [_reply_size(request, manifest, settings) for request in requests]
     if sum(asked / allowed for asked, allowed in sizes) > 1:
         raise _bad(
             f"{len(sizes)} instances would return {sum(asked for asked, _ in sizes)} examples in one reply, "
-            f"expected at most {limits.influences}, or {limits.thumbnails} with thumbnails",
+            f"expected at most {settings.max_influences}, or {settings.max_thumbnails} with thumbnails",
             "instances",
             "REPLY_TOO_LARGE",
         )
 
 
-def _check_reply_size(request: pb.ExplainRequest, manifest: Manifest, limits: Limits, path: str) -> None:
-    asked, allowed = _reply_size(request, manifest, limits)
+def _check_reply_size(request: pb.ExplainRequest, manifest: Manifest, settings: Settings, path: str) -> None:
+    asked, allowed = _reply_size(request, manifest, settings)
     if asked > allowed:
         message = f"top_k {request.top_k} would return {asked} examples, expected at most {allowed}"
         raise _bad(message, f"{path}top_k", "REPLY_TOO_LARGE")
 
 
-def _reply_size(request: pb.ExplainRequest, manifest: Manifest, limits: Limits) -> tuple[int, int]:
+def _reply_size(request: pb.ExplainRequest, manifest: Manifest, settings: Settings) -> tuple[int, int]:
     """Training examples that the answer may hold, and the most that a reply of its kind may."""
     length = min(request.top_k if request.HasField("top_k") else _DEFAULT_TOP_K, manifest.train_size)
     measures = len(set(request.measures)) or len(pb.Measure.values()) - 1
-    allowed = limits.thumbnails if request.view == pb.VIEW_THUMBNAIL else limits.influences
+    allowed = settings.max_thumbnails if request.view == pb.VIEW_THUMBNAIL else settings.max_influences
     return max(0, length) * measures * _LISTS, allowed
 
 

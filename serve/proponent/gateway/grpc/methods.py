@@ -27,7 +27,7 @@ from proponent.gateway.grpc.stream import explain_stream
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.request_id import REQUEST_ID, accept_request_id
 from proponent.gateway.service import Call, ExplanationCalls
-from proponent.gateway.settings import Limits
+from proponent.gateway.settings import Settings
 from proponent.gateway.validation import parse
 from proponent.v1 import explanation_pb2 as pb
 
@@ -65,12 +65,12 @@ class Record:
 class ExplanationMethods:
     """The handlers of the public service."""
 
-    def __init__(self, calls: ExplanationCalls, metrics: Metrics, limits: Limits) -> None:
+    def __init__(self, calls: ExplanationCalls, metrics: Metrics, settings: Settings) -> None:
         self._calls = calls
         self._metrics = metrics
-        self._limits = limits
+        self._settings = settings
         self._bodies = calls.bodies
-        self._reading = asyncio.Semaphore(limits.messages)
+        self._reading = asyncio.Semaphore(settings.max_messages)
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What the server registers."""
@@ -106,7 +106,7 @@ class ExplanationMethods:
         with self._recorded("StreamExplain", context) as record:
             self._calls.allow(Scope.EXPLAIN, record.call)
             with self._calls.stream_slot():
-                in_flight = self._limits.stream_in_flight
+                in_flight = self._settings.max_parts
                 async for answer in explain_stream(
                     self._calls, _messages(context), record.call, in_flight, self._bodies
                 ):
@@ -115,10 +115,10 @@ class ExplanationMethods:
     async def _read(self, context: Any) -> bytes:
         """The one message of a call; few are read at the same time, since nobody knows how large they will be."""
         try:
-            async with asyncio.timeout(self._limits.transfer_timeout_s), self._reading:
+            async with asyncio.timeout(self._settings.transfer_timeout), self._reading:
                 data = await context.read()
         except TimeoutError:
-            message = f"the request did not arrive within {self._limits.transfer_timeout_s:g} s"
+            message = f"the request did not arrive within {self._settings.transfer_timeout:g} s"
             raise DeadlineError(message, reason="TRANSFER_TOO_SLOW") from None
         if data is grpc.aio.EOF:
             raise InvalidInputError("the call holds no request message", reason="MESSAGE_MISSING")
@@ -126,10 +126,10 @@ class ExplanationMethods:
 
     async def _write(self, context: Any, reply: Message) -> None:
         try:
-            async with asyncio.timeout(self._limits.transfer_timeout_s):
+            async with asyncio.timeout(self._settings.transfer_timeout):
                 await context.write(reply.SerializeToString())
         except TimeoutError:
-            message = f"the reply was not taken within {self._limits.transfer_timeout_s:g} s"
+            message = f"the reply was not taken within {self._settings.transfer_timeout:g} s"
             raise DeadlineError(message, reason="TRANSFER_TOO_SLOW") from None
 
     @contextmanager

@@ -14,7 +14,7 @@ from proponent.gateway.grpc.methods import SERVICE, ExplanationMethods
 from proponent.gateway.limits.connections import connection_limit
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.service import ExplanationCalls
-from proponent.gateway.settings import Security, Settings
+from proponent.gateway.settings import REPLY_BYTES, Settings
 from proponent.gateway.tls import server_context
 
 # Calls of one connection; a client keeps those over it back by itself.
@@ -32,13 +32,13 @@ class GrpcServer:
 
     def __init__(self, calls: ExplanationCalls, metrics: Metrics, settings: Settings) -> None:
         self._server = grpc.aio.server(options=_options(settings))
-        self._server.add_generic_rpc_handlers((ExplanationMethods(calls, metrics, settings.limits).handlers(),))
+        self._server.add_generic_rpc_handlers((ExplanationMethods(calls, metrics, settings).handlers(),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
             names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        self.port = _listen(self._server, settings.grpc_address, settings.security)
+        self.port = _listen(self._server, settings)
 
     async def start(self) -> None:
         """Starts to answer, with the health NOT_SERVING."""
@@ -58,33 +58,34 @@ class GrpcServer:
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
-    limits = settings.limits
-    idle_ms, transfer_ms = (round(1000 * s) for s in (limits.idle_timeout_s, limits.transfer_timeout_s))
+    idle_ms, transfer_ms = (round(1000 * s) for s in (settings.idle_timeout, settings.transfer_timeout))
     return [
-        ("grpc.max_allowed_incoming_connections", connection_limit(limits.connections)),
+        ("grpc.max_allowed_incoming_connections", connection_limit(settings.max_connections)),
         ("grpc.max_concurrent_streams", _STREAMS),
         ("grpc.server_handshake_timeout_ms", idle_ms),
         ("grpc.http2.settings_timeout", idle_ms),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.keepalive_time_ms", transfer_ms),
         ("grpc.keepalive_timeout_ms", idle_ms),
-        ("grpc.max_receive_message_length", settings.limits.message_bytes),
-        ("grpc.max_send_message_length", settings.limits.reply_bytes),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", REPLY_BYTES),
         ("grpc.so_reuseport", 0),
     ]
 
 
-def _listen(server: Any, address: str, security: Security) -> int:
-    server_context(security)
+def _listen(server: Any, settings: Settings) -> int:
+    server_context(settings)
     try:
-        if security.tls_certificate is None or security.tls_key is None:
-            return int(server.add_insecure_port(address))
-        client_ca = security.tls_client_ca
+        if settings.tls_certificate is None or settings.tls_key is None:
+            return int(server.add_insecure_port(settings.grpc_address))
+        client_ca = settings.tls_client_ca
         credentials = grpc.ssl_server_credentials(
-            [(security.tls_key.read_bytes(), security.tls_certificate.read_bytes())],
+            [(settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())],
             root_certificates=client_ca.read_bytes() if client_ca else None,
             require_client_auth=client_ca is not None,
         )
-        return int(server.add_secure_port(address, credentials))
+        return int(server.add_secure_port(settings.grpc_address, credentials))
     except RuntimeError as error:
-        raise SpecError(f"cannot listen on grpc_address {address!r}: {error}", field="grpc_address") from None
+        raise SpecError(
+            f"cannot listen on grpc_address {settings.grpc_address!r}: {error}", field="grpc_address"
+        ) from None

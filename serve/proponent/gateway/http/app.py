@@ -27,7 +27,7 @@ from proponent.gateway.metrics import Metrics
 from proponent.gateway.parts import Placed, answer_parts
 from proponent.gateway.readiness import Readiness
 from proponent.gateway.service import Call, ExplanationCalls
-from proponent.gateway.settings import Limits
+from proponent.gateway.settings import Settings
 from proponent.gateway.validation import check_replies
 from proponent.index.bundle import Manifest
 from proponent.v1 import explanation_pb2 as pb
@@ -36,14 +36,14 @@ Check = Callable[[Sequence[Query], Manifest], None]
 Ask = Callable[[Query, Call], Awaitable[Any]]
 
 
-def create_app(calls: ExplanationCalls, metrics: Metrics, readiness: Readiness, limits: Limits) -> FastAPI:
+def create_app(calls: ExplanationCalls, metrics: Metrics, readiness: Readiness, settings: Settings) -> FastAPI:
     """The application with all its routes."""
     summary = "Predictions and the training examples behind them."
     app = FastAPI(title="proponent", summary=summary, docs_url=None, redoc_url=None)
     app.add_exception_handler(ProponentError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)
     app.add_middleware(RequestLog, metrics=metrics)
-    doors = HttpDoors(calls, limits, BodyReader(limits))
+    doors = HttpDoors(calls, settings, BodyReader(settings))
     _add_operation_routes(app, metrics, readiness)
     _add_model_routes(app, doors)
     _add_example_routes(app, doors)
@@ -55,7 +55,7 @@ class HttpDoors:
     """Translates requests to calls."""
 
     calls: ExplanationCalls
-    limits: Limits
+    settings: Settings
     bodies: BodyReader
 
     async def predict(self, request: Request, model: str) -> Response:
@@ -90,7 +90,7 @@ class HttpDoors:
 
     def _check_replies(self, queries: Sequence[Query], manifest: Manifest) -> None:
         read = [q.read(pb.ExplainRequest()) for q in queries if not isinstance(q.message, ProponentError)]
-        check_replies(read, manifest, self.limits)
+        check_replies(read, manifest, self.settings)
 
     async def _answers(
         self, request: Request, asked: Asked, scope: Scope, ask: Ask, check: Check | None = None
@@ -126,7 +126,7 @@ class HttpDoors:
             except Exception as error:
                 return position, queries[position].located(as_proponent_error(error, call.request_id))
 
-        answers = answer_parts(_each(range(len(queries))), one, self.limits.stream_in_flight)
+        answers = answer_parts(_each(range(len(queries))), one, self.settings.max_parts)
         return [answer for _, answer in sorted([pair async for pair in answers], key=itemgetter(0))]
 
 

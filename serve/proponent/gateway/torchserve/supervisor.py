@@ -122,7 +122,7 @@ class Supervisor:
         """One life of TorchServe."""
         torchserve = await TorchServe.start(layout, Capacity.of(self._settings))
         try:
-            await torchserve.listening(self._settings.start_timeout_s)
+            await torchserve.listening(self._settings.start_timeout)
             async with torchserve.management() as management:
                 await self._worker.connect(torchserve.grpc_address, torchserve.keys.inference, self._tickets)
                 for watched in self._watched.values():
@@ -182,7 +182,7 @@ class Supervisor:
         model, waited = watched.deployment.model, watched.clock.waited_s
         if watched.clock.is_slow():
             self._report(f"worker of model {model!r} is not ready after {waited:.0f} s", layout)
-        if waited > self._settings.start_timeout_s:
+        if waited > self._settings.start_timeout:
             _log.error("model registered again", model=model, not_ready_for_s=round(waited))
             await management.unregister(model, watched.deployment.version)
             await management.register(watched.archive.path.name)
@@ -190,7 +190,7 @@ class Supervisor:
 
     def _watch_over(self, deployment: Deployment, archive: Archive) -> Watched:
         async def ask() -> ProponentError | None:
-            return await self._worker.verdict(deployment, self._settings.probe_timeout_s)
+            return await self._worker.verdict(deployment, self._settings.probe_timeout)
 
         return Watched(deployment, archive, Prober(deployment.model, ask))
 

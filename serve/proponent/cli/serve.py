@@ -1,0 +1,111 @@
+"""The command ``proponent serve``: its flags are the settings of the gateway."""
+
+from __future__ import annotations
+
+from inspect import Parameter, Signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from proponent.cli import panels
+from proponent.cli.exit_codes import SERVE
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+_CONFIG = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML file whose keys are settings.", envvar="PROPONENT_CONFIG", metavar="path"),
+]
+_PRINT_CONFIG = Annotated[
+    bool, typer.Option("--print-config", help="Print all settings and where each comes from, as YAML; do not serve.")
+]
+
+
+class _ServeCommand(TyperCommand):
+    """Stands in help for the command, and makes it when it is called: pydantic takes longer to load than all else."""
+
+    def make_context(self, *arguments: Any, **named: Any) -> Any:
+        return _with_flags().make_context(*arguments, **named)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the command line."""
+    app.command(cls=_ServeCommand, rich_help_panel=panels.USE, epilog=SERVE)(serve)
+
+
+def serve() -> None:
+    """Serve the current bundles: typed gRPC and HTTP in front of a private TorchServe.
+
+    Meanwhile rebuild, publish and rollback on the same store switch it to another bundle without a failed request.
+    SIGTERM first tells balancers (/readyz, gRPC health), and goes on answering for --drain-delay; Ctrl-C does not
+    wait. Then calls in flight finish; a second signal drops them.
+
+    A flag wins over its environment variable (--max-image-bytes is PROPONENT_MAX_IMAGE_BYTES), that over the key of
+    the same name (max_image_bytes) in the YAML file of --config, and that over the default.
+
+    Example: `proponent serve model_store --allow-thumbnails --print-config`
+    """
+
+
+def _with_flags() -> TyperCommand:
+    """The command with a parameter for each setting."""
+    from proponent.gateway.settings import Settings
+
+    def run_serve(**given: Any) -> None:
+        _serve(**given)
+
+    flags = [_parameter(name, field) for name, field in Settings.model_fields.items()]
+    own = [_keyword("config", _CONFIG, None), _keyword("print_config", _PRINT_CONFIG, False)]
+    run_serve.__signature__ = Signature([*flags, *own])  # type: ignore[attr-defined]
+    run_serve.__doc__ = serve.__doc__
+    app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    app.command(name="serve", epilog=SERVE)(run_serve)
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperCommand)
+    return command
+
+
+def _serve(config: Path | None, print_config: bool, **given: Any) -> None:
+    from proponent.gateway.effective_settings import load_settings
+
+    effective = load_settings({name: value for name, value in given.items() if value is not None}, config)
+    if print_config:
+        typer.echo(effective.as_yaml())
+        return
+    from proponent.gateway.server import run
+
+    raise typer.Exit(run(effective.settings))
+
+
+def _parameter(name: str, field: FieldInfo) -> Parameter:
+    """A setting as the command line's parameter: text, which the settings check, a switch, or several texts."""
+    from proponent.gateway.effective_settings import flag_of, unit_of
+    from proponent.gateway.settings import Settings
+
+    extra: Any = field.json_schema_extra
+    shown: dict[str, Any] = {"help": help_of(name), "rich_help_panel": extra["panel"], "show_default": False}
+    if name == "store":
+        return _keyword(name, Annotated[str | None, typer.Argument(metavar="STORE", **shown)], None)
+    if field.annotation is bool:
+        return _keyword(name, Annotated[bool | None, typer.Option(**shown)], None)
+    kind = list[str] if isinstance(Settings.model_fields[name].default, tuple) else str
+    option = typer.Option(flag_of(name), metavar=unit_of(name), **shown)
+    return _keyword(name, Annotated[kind | None, option], None)
+
+
+def _keyword(name: str, annotation: Any, default: object) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def help_of(name: str) -> str:
+    """What help says of a setting, with its default."""
+    from proponent.gateway.settings import Settings
+
+    field = Settings.model_fields[name]
+    default = field.default
+    if default is None or default == ():
+        return str(field.description)
+    return f"{field.description} [default: {str(default).lower() if isinstance(default, bool) else default}]"
