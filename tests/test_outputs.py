@@ -101,8 +101,10 @@ def test_log_probabilities_are_scores(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_what_looks_like_probabilities() -> None:
-    rows = torch.tensor([[0.2, 0.8], [0.5, 0.6], [-0.1, 1.1], [1.0, 0.0], [0.5005, 0.4999]])
-    assert look_like_probabilities(rows).tolist() == [True, False, False, True, True]
+    rows = torch.tensor([[0.2, 0.8], [0.5, 0.6], [-0.1, 1.1], [1.0, 0.0], [0.5005, 0.4999], [0.5, 0.49]])
+    assert look_like_probabilities(rows).tolist() == [True, False, False, True, True, False]
     assert look_like_probabilities(torch.tensor([[0.2], [1.2], [1.0], [-0.1]])).tolist() == [True, False, True, False]
     assert look_like_probabilities(torch.tensor([0.2, 1.2])).tolist() == [True, False]
-    assert bool(look_like_probabilities(torch.randn(64, 5).softmax(1).half()).all())
+    for narrow in (torch.float16, torch.bfloat16):
+        rows = torch.randn(64, 5, generator=torch.Generator().manual_seed(0)).softmax(1).to(narrow)
+        assert bool(look_like_probabilities(rows).all())

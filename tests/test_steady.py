@@ -7,20 +7,24 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import tiny
 from proponent.audit.rebuilding import audited_rebuild
 from proponent.errors import SpecError
+from proponent.explainer import Explainer
 from proponent.index.store import Store
 from proponent.inspection.diff import diff
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.readings import Readings
+from proponent.results import ExplainOptions, Explanation
 from proponent.spec import load_spec
 
 UNSTEADY = """
 import random
 
 from PIL import ImageOps
+from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from {module} import Images, Tensors
@@ -74,6 +78,25 @@ class Late(Tensors):
         value, label = super().__getitem__(position)
         self.reads += position == 17
         return value.flip(-1) if position == 17 and self.reads == 4 else value, label
+
+
+class Buffered(Tensors):
+    def __init__(self, **changes):
+        super().__init__(**changes)
+        self.buffer = self.inputs[0].clone().requires_grad_()
+
+    def __getitem__(self, position):
+        self.buffer.data.copy_(self.inputs[position])
+        return self.buffer, int(self.labels[position])
+
+
+class Numbers(Tensors):
+    def __getitem__(self, position):
+        return self.inputs[position].mean(), int(self.labels[position])
+
+
+def of_numbers():
+    return nn.Sequential(nn.Unflatten(0, (-1, 1)), nn.Linear(1, 3))
 
 
 class Shuffled(Images):
@@ -141,6 +164,26 @@ def test_a_random_transform_is_refused(tmp_path: Path, dataset: str) -> None:
     assert caught.value.field == "transform"
 
 
+def test_examples_in_one_buffer_are_those_of_their_positions(tmp_path: Path) -> None:
+    """A dataset may fill the same tensor for each example, and one that requires a gradient."""
+    path = unsteady(tmp_path, dataset="Buffered")
+    module = load_spec(path).model.factory.partition(":")[0]
+    buffered = build(path)
+    separate = build(tiny.change(path, dataset={"factory": f"{module}:Tensors"}), "other")
+    names = ("rows.faiss", "scales.safetensors")
+    assert all((buffered / name).read_bytes() == (separate / name).read_bytes() for name in names)
+
+
+@pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning")
+def test_an_input_may_be_a_single_number(tmp_path: Path) -> None:
+    path = unsteady(tmp_path, dataset="Numbers", model="of_numbers")
+    save_file({"1.weight": torch.ones(3, 1), "1.bias": torch.zeros(3)}, tmp_path / "weights.safetensors")
+    [answer] = Explainer.load(build(tiny.change(path, expected_accuracy=0))).explain(
+        [torch.tensor(0.5)], [ExplainOptions(top_k=3)]
+    )
+    assert isinstance(answer, Explanation) and answer.results[0].proponents
+
+
 def test_held_out_examples_are_looked_at_too(tmp_path: Path) -> None:
     path = unsteady(tmp_path, held_out="Shuffled")
     with pytest.raises(SpecError, match="key 'held_out': its factory gave"):
@@ -169,3 +212,24 @@ def test_rounding_is_not_a_change_and_what_can_be_seen_is() -> None:
     assert readings.change(1, 8, value) == "id or label"
     assert readings.change(0, 7, torch.zeros_like(value)) == ""
     assert readings.change(0, 7, value) == "input"
+
+
+def test_a_change_shows_beside_numbers_of_any_size() -> None:
+    """A table's columns have units of their own: none hides a change of another."""
+    generator = torch.Generator().manual_seed(0)
+    seen = []
+    for _ in range(50):
+        person = torch.tensor([40.0, 2e5, *torch.randint(0, 16, (12,), generator=generator).tolist()])
+        older, other = person.clone(), person.clone()
+        older[0] += 5
+        other[7] = (other[7] + 3) % 16
+        readings = Readings(1)
+        assert readings.change(0, 1, person) == "" == readings.change(0, 1, person * (1 + 1e-7))
+        seen.append([readings.change(0, 1, changed) for changed in (older, other)])
+    assert seen == [["input", "input"]] * 50
+
+
+def test_a_change_of_scale_alone_is_seen() -> None:
+    readings = Readings(1)
+    value = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert [readings.change(0, 1, changed) for changed in (value, value * 1.01)] == ["", "input"]

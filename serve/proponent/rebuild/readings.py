@@ -6,9 +6,14 @@ the data's own size, so a label, an id and one projection of the input are kept:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+SMALL = 1e-3
+"""Of an input's root mean square: above it a number counts by its logarithm, so that large ones do not hide others
+(an age beside a salary, a frequent token beside a rare one)."""
 TOLERANCE = 1e-4
 """Relative change of an input below which it counts as the same: rounding stays far below, augmentation far above."""
 
@@ -29,8 +34,8 @@ class Readings:
             key: Of its id and label.
             value: The model's input, of the same size for all examples; finite.
         """
-        flat = value.detach().flatten().cpu().double()
-        projection, scale = float(flat @ self._noise(len(flat))), float(flat.norm()) / max(len(flat), 1) ** 0.5
+        flat = _compressed(value.detach().flatten().cpu().double())
+        projection, scale = float(flat @ self._noise(len(flat))), _root_mean_square(flat)
         first = float(self._projections[position])
         if first != first:
             self._keys[position], self._projections[position] = key, projection
@@ -45,3 +50,13 @@ class Readings:
             noise = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
             self._pattern = noise / max(size, 1) ** 0.5
         return self._pattern
+
+
+def _compressed(flat: Tensor) -> Tensor:
+    """As large as before as a whole, but with numbers of different sizes brought together."""
+    size = _root_mean_square(flat)
+    return (flat / (SMALL * size)).asinh() * size if size > 0 else flat
+
+
+def _root_mean_square(flat: Tensor) -> float:
+    return float(flat.norm()) / math.sqrt(max(len(flat), 1))

@@ -124,9 +124,10 @@ def check_outputs(classifier: Classifier, outputs: Tensor) -> None:
 def _probabilities(classifier: Classifier, count: int) -> SpecError:
     """That all examples look so says it: a few scores may lie there by chance."""
     return SpecError(
-        f"loss {classifier.spec.loss} takes scores as outputs, but the outputs of all {count} training examples are "
-        "in [0, 1] and, where there are several, sum to 1: softmax or sigmoid inside the model? Return what goes "
-        "into it (log-softmax will do for several outputs), or set outputs_are_scores: true if these are scores",
+        f"loss {classifier.spec.loss} takes scores as outputs (their softmax or sigmoid are the probabilities of "
+        f"replies), but the outputs of all {count} training examples are in [0, 1] and, where there are several, sum "
+        "to 1: softmax or sigmoid inside the model? Return what goes into it (log-softmax will do for several "
+        "outputs; a loss of your own can apply it), or set outputs_are_scores: true if these are scores",
         field="loss",
     )
 

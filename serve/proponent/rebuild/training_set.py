@@ -215,7 +215,8 @@ class TrainingSet:
 
     def _transformed(self, raw: Any, position: int) -> Tensor:
         tensor = raw if isinstance(raw, Tensor) else self._apply(raw, position)
-        tensor = tensor.to(torch.float32)
+        # A copy: a dataset may fill one buffer for all of its examples.
+        tensor = tensor.detach().to(torch.float32, copy=True)
         expected = getattr(self, "signature", None)
         if expected is not None and tuple(tensor.shape) != expected.shape:
             raise SpecError(
