@@ -34,10 +34,10 @@ from proponent.audit.tuning import SECOND_DAMPINGS
 from proponent.classifier import Classifier, load_classifier
 from proponent.rebuild import compression as passes
 from proponent.rebuild.batching import Batching
+from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.ekfac import fit_factors
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
-from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import Batch, TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.spec import load_spec
@@ -65,11 +65,11 @@ def predicted(classifier: Classifier, batch: Batch) -> Batch:
     return replace(batch, labels=labels)
 
 
-def run(stages: Stages, whitening: Whitening, subspaces: Mapping, queries: Mapping[str, Tensor]) -> Pass:
+def run(context: RebuildContext, whitening: Whitening, subspaces: Mapping, queries: Mapping[str, Tensor]) -> Pass:
     """Everything that the comparison needs, streaming the rows."""
     parts = []
-    for batch in stages.progress.track("rows", stages.batches(), stages.batching.count(len(stages.data))):
-        scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
+    for batch in context.tracked_batches("rows", range(len(context.data))):
+        scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
         z, products, energy, damped = [], 0.0, 0.0, 0.0
         for name, value in whiten(whitening, gradients):
             z.append(subspaces[name].compress_all(value, whitening[name].root)[0])
@@ -125,17 +125,17 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         progress=progress,
     )
     with tempfile.TemporaryDirectory() as work, progress:
-        stages = Stages(
-            classifier, data, layers, Workspace(Path(work) / "f", "k"), Batching.of(options.batch), 8 << 30, progress
+        context = RebuildContext(
+            classifier, layers, data, Batching.of(options.batch), Workspace(Path(work) / "f", "k"), progress
         )
-        factors = fit_factors(stages)
+        factors = fit_factors(context)
         batch = predicted(classifier, held_out.batch(held_out.sample(options.queries, 1)))
         _, asked = scaled_gradients(classifier, layers, batch)
         asked_scale, truthful = scaled_gradients(classifier, layers, held_out.batch(truth.positions))
         for number, (damping, size) in enumerate(itertools.product(options.dampings, options.sizes)):
             curvature = spec.curvature.model_copy(update={"subspace_size": size})
             sized = replace(classifier, spec=spec.model_copy(update={"curvature": curvature}))
-            here = replace(stages, classifier=sized, workspace=Workspace(Path(work) / str(number), "k"))
+            here = replace(context, classifier=sized, workspace=Workspace(Path(work) / str(number), "k"))
             whitening = make_whitening(factors, damping, relative=True, device=classifier.device)
             subspaces = passes._subspaces(here, whitening)
             whitened = {name: value.dense() for name, value in whiten(whitening, asked)}

@@ -19,10 +19,10 @@ from proponent.audit.retraining import Retraining, half_subsets, retrained_losse
 from proponent.classifier import Classifier, load_classifier
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.compression import compress
+from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.ekfac import fit_factors
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
-from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.spec import load_spec
@@ -103,19 +103,18 @@ def _own(
     of: Classifier, data: TrainingSet, held_out: TrainingSet, queries: list[int], work: Path
 ) -> Iterator[tuple[Setting, Tensor]]:
     """Every pair of dampings, as a bundle's rows would score."""
-    stages = Stages(
+    context = RebuildContext(
         of,
-        data,
         find_layers(of.model),
-        Workspace(work / "own", "factors"),
+        data,
         Batching.of(BATCH),
-        8 << 30,
+        Workspace(work / "own", "factors"),
         StageProgress(quiet=True),
     )
-    factors = fit_factors(stages)
-    scaled, gradients = scaled_gradients(of, stages.layers, held_out.batch(queries))
+    factors = fit_factors(context)
+    scaled, gradients = scaled_gradients(of, context.layers, held_out.batch(queries))
     for damping in DAMPINGS:
-        here = replace(stages, workspace=Workspace(work / f"own-{damping:g}", "rows"))
+        here = replace(context, workspace=Workspace(work / f"own-{damping:g}", "rows"))
         compression, projected = compress(here, factors, damping)
         shards = [here.workspace.load_some(name, ["y", "scale"]) for name in projected]
         y, scale = torch.cat([s["y"] for s in shards]).double(), torch.cat([s["scale"] for s in shards])

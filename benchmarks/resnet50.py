@@ -30,9 +30,9 @@ from proponent.classifier import Classifier, weights_digest
 from proponent.models.resnet50 import resnet50
 from proponent.rebuild import compression as passes
 from proponent.rebuild.batching import Batching
+from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.ekfac import DEFAULT_DAMPING, fit_factors
 from proponent.rebuild.progress import StageProgress
-from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import Batch, TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.spec import ModelSpec
@@ -106,18 +106,18 @@ def main() -> None:
     layers = find_layers(of.model)
     data = TrainingSet(RandomImages(max(options.fit, options.batch)), of)
     with tempfile.TemporaryDirectory() as work:
-        stages = Stages(
-            of, data, layers, Workspace(Path(work) / "w", "k"), Batching.of(options.batch), 8 << 30, StageProgress()
+        context = RebuildContext(
+            of, layers, data, Batching.of(options.batch), Workspace(Path(work) / "w", "k"), StageProgress()
         )
-        with stages.progress:
-            fitted, _ = passes.compress(stages, fit_factors(stages), DEFAULT_DAMPING)
+        with context.progress:
+            fitted, _ = passes.compress(context, fit_factors(context), DEFAULT_DAMPING)
         embedding = SubspaceEmbedding(layers, fitted.subspaces, fitted.basis)
         batch = data.batch(range(options.batch))
         found = rates(
             {
                 "plain forward + backward": lambda: plain(of, batch),
                 "query embedding": lambda: query(of, embedding, batch),
-                "rebuild's embedding pass": lambda: passes.project_batch(stages, fitted, batch),
+                "rebuild's embedding pass": lambda: passes.project_batch(context, fitted, batch),
             },
             options.batch,
             options.repeats,

@@ -22,7 +22,7 @@ from proponent.index.lifecycle import kept_bundles, rollback
 from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
-from proponent.rebuild.remaining import Remaining
+from proponent.rebuild.training_set import FilteredDataset
 from proponent.results import (
     Diversity,
     Estimator,
@@ -266,7 +266,7 @@ def test_remaining_keeps_ids_and_order() -> None:
         def __getitem__(self, position: int) -> tuple[torch.Tensor, int]:
             return torch.tensor([float(position)]), position
 
-    kept = Remaining(Plain(), {"1", "7"})
+    kept = FilteredDataset(Plain(), {"1", "7"})
     assert len(kept) == 3
     assert [kept.example_id(i) for i in range(3)] == ["0", "2", "3"]
     assert [kept[i][1] for i in range(3)] == [0, 2, 3]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +19,13 @@ from proponent.audit.intervals import Statistic, auc_interval, two_way_interval
 from proponent.audit.label_noise import flipped_positions, with_label_noise
 from proponent.audit.retraining import Retraining, retrained_losses, trained_model
 from proponent.audit.scoring import Opened, influence_matrix
+from proponent.index.bundle import CATALOG
 from proponent.index.catalog import Catalog
 from proponent.index.store import Store
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.results import Measure
-from proponent.spec import ModelSpec
 from proponent.tensor_file import save_tensors
 
 TOP = 10
@@ -183,11 +182,11 @@ def label_noise(opened: Opened, options: AuditOptions, progress: StageProgress) 
     noisy = with_label_noise(spec, options.label_noise, seed=9)
     with tempfile.TemporaryDirectory(prefix="proponent-audit-") as work:
         weights = Path(work) / "noisy.safetensors"
-        for model in progress.track("retrain on flipped labels", _trained(noisy), 1):
-            save_tensors(model.state_dict(), weights)
+        with progress.step("retrain on flipped labels"):
+            save_tensors(trained_model(noisy, None, 0).state_dict(), weights)
         noisy = noisy.model_copy(update={"weights": str(weights), "expected_accuracy": 0.0})
         bundle = rebuild(noisy, Store(Path(work) / "store"), RebuildOptions(quiet=True))
-        entries = list(Catalog.open(bundle / "catalog.sqlite"))
+        entries = list(Catalog.open(bundle / CATALOG))
     flipped = torch.zeros(len(entries), dtype=torch.bool)
     flipped[flipped_positions(len(entries), options.label_noise, seed=9)] = True
     influence = torch.tensor([entry.self_influence for entry in entries], dtype=torch.float64)
@@ -198,10 +197,6 @@ def label_noise(opened: Opened, options: AuditOptions, progress: StageProgress) 
         "interval_95": interval,
         "trainings": 1,
     }
-
-
-def _trained(spec: ModelSpec) -> Iterator[torch.nn.Module]:
-    yield trained_model(spec, None, 0)
 
 
 def solver(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
@@ -217,8 +212,8 @@ def solver(opened: Opened, options: AuditOptions, progress: StageProgress) -> di
     top = min(TOP, len(opened.data))
     scaled, gradients = scaled_gradients(classifier, layers, opened.held_out.batch(positions))
     right = flat_gradients(gradients).double().mT.to(next(classifier.model.parameters()))
-    for side in progress.track("solve", [right], 1):
-        solution, report = cg(product, side, damping=options.solver_damping, tol=1e-4, max_iterations=200)
+    with progress.step("solve"):
+        solution, report = cg(product, right, damping=options.solver_damping, tol=1e-4, max_iterations=200)
     reference = _dot_rows(opened, layers, solution) * scaled.scale[:, None]
     ours = influence_matrix(opened, positions)
     return {

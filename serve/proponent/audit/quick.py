@@ -25,8 +25,9 @@ from proponent.attribution.gradients.capture import eager
 from proponent.attribution.gradients.layer_gradients import LayerGradients, flat_gradients
 from proponent.attribution.gradients.layers import num_parameters
 from proponent.classifier import Classifier
-from proponent.rebuild.bundle_writer import Built
+from proponent.rebuild.bundle_writer import RebuildResult
 from proponent.rebuild.compression import Compression
+from proponent.rebuild.exact import SPECTRUM
 from proponent.rebuild.rows_stage import scaled_gradients, unit_rows
 from proponent.rebuild.training_set import Batch, TrainingSet
 from proponent.results import Measure
@@ -46,13 +47,13 @@ class Queries:
     covered: float
 
 
-def quick_audit(built: Built) -> dict[str, object]:
+def quick_audit(result: RebuildResult) -> dict[str, object]:
     """The figures of a rebuild; see the module."""
-    queries = _queries(built)
-    weights = {measure: built.scales.of(measure) for measure in Measure}
-    phi, blocks = queries.phi.cpu(), unit_rows(built.stages.workspace, built.shards)
+    queries = _queries(result)
+    weights = {measure: result.scales.of(measure) for measure in Measure}
+    phi, blocks = queries.phi.cpu(), unit_rows(result.context.workspace, result.shards)
     products = torch.cat([phi @ block.double().mT for block in blocks], dim=1)
-    positions = built.stages.data.sample(ROWS, 3)
+    positions = result.context.data.sample(ROWS, 3)
     figures: dict[str, object] = {
         "queries": len(products),
         "queries_from": queries.origin,
@@ -61,24 +62,24 @@ def quick_audit(built: Built) -> dict[str, object]:
         "distinct_in_top_10": {m.value: _distinct(products * w) for m, w in weights.items()},
     }
     stored = (products * weights[Measure.INFLUENCE])[:, positions]
-    return figures | _references(built, queries, stored, positions)
+    return figures | _references(result, queries, stored, positions)
 
 
-def _queries(built: Built) -> Queries:
-    stages = built.stages
-    spec = stages.classifier.spec
+def _queries(result: RebuildResult) -> Queries:
+    context = result.context
+    spec = context.classifier.spec
     held_out = spec.held_out is not None
     factory, key = (spec.held_out, "held_out") if spec.held_out else (spec.dataset, "dataset")
-    data = TrainingSet.open(stages.classifier, factory, key)
+    data = TrainingSet.open(context.classifier, factory, key)
     if held_out:
         data.check_factory(factory)
-    fitting = stages.memory // 8 // (4 * num_parameters(stages.layers))
-    batch = data.batch(data.sample(max(1, min(QUERIES, fitting, stages.batching.block)), 4))
-    scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
-    phi = built.embedding.to(stages.classifier.device).embed(gradients).double()
+    fitting = context.batching.memory // 8 // (4 * num_parameters(context.layers))
+    batch = data.batch(data.sample(max(1, min(QUERIES, fitting, context.batching.block)), 4))
+    scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
+    phi = result.embedding.to(context.device).embed(gradients).double()
     inside = torch.stack([gradient.sum_and_squares()[1] for gradient in gradients.values()]).sum(dim=0)
     whole = torch.stack(
-        [_squared_norm(stages.classifier, x, d) for x, d in zip(batch.inputs, scaled.unit, strict=True)]
+        [_squared_norm(context.classifier, x, d) for x, d in zip(batch.inputs, scaled.unit, strict=True)]
     )
     covered = float((inside[whole > 0] / whole[whole > 0]).mean()) if bool((whole > 0).any()) else 1.0
     return Queries(gradients, phi, "held-out set" if held_out else "training set", covered)
@@ -100,10 +101,10 @@ def _distinct(scores: Tensor) -> int:
     return len(set(scores.topk(k, dim=1).indices.flatten().tolist()))
 
 
-def _references(built: Built, queries: Queries, stored: Tensor, positions: list[int]) -> dict[str, object]:
-    if built.compression is None:
-        return {"reference": "dense inverse, float64", **_agreement(stored, _dense(built, queries, positions))}
-    whole, before = _full_dimension(built, built.compression, queries, positions)
+def _references(result: RebuildResult, queries: Queries, stored: Tensor, positions: list[int]) -> dict[str, object]:
+    if result.compression is None:
+        return {"reference": "dense inverse, float64", **_agreement(stored, _dense(result, queries, positions))}
+    whole, before = _full_dimension(result, result.compression, queries, positions)
     return {
         "reference": "EK-FAC in full dimension",
         **_agreement(stored, whole),
@@ -120,38 +121,38 @@ def _agreement(ours: Tensor, reference: Tensor) -> dict[str, float]:
     }
 
 
-def _dense(built: Built, queries: Queries, positions: list[int]) -> Tensor:
+def _dense(result: RebuildResult, queries: Queries, positions: list[int]) -> Tensor:
     """g_q^T H^-1 g_i by the stored spectrum in float64, [Q, R]."""
-    spectrum = built.stages.workspace.load("spectrum")
-    damped = spectrum["eigenvalues"] + built.damping
+    spectrum = result.context.workspace.load(SPECTRUM)
+    damped = spectrum["eigenvalues"] + result.damping
     vectors = spectrum["eigenvectors"]
     left = flat_gradients(queries.gradients).double().cpu() @ vectors / damped
     parts = []
-    for batch in built.stages.batches(positions):
-        scaled, gradients = scaled_gradients(built.stages.classifier, built.stages.layers, batch)
+    for batch in result.context.batches(positions):
+        scaled, gradients = scaled_gradients(result.context.classifier, result.context.layers, batch)
         right = flat_gradients(gradients).double().cpu() @ vectors
         parts.append(left @ (right * scaled.scale.cpu()[:, None]).mT)
     return torch.cat(parts, dim=1)
 
 
 def _full_dimension(
-    built: Built, compression: Compression, queries: Queries, positions: list[int]
+    result: RebuildResult, compression: Compression, queries: Queries, positions: list[int]
 ) -> tuple[Tensor, Tensor]:
     """Whitened products in all P dimensions and after the compression, both [Q, R]."""
     left = {name: value.dense() for name, value in whiten(compression.whitening, queries.gradients)}
     y = compression.coordinates(queries.gradients).double()
     whole, before = [], []
-    for batch in built.stages.batches(positions):
-        scale, products, coordinates = _products(built, compression, left, batch)
+    for batch in result.context.batches(positions):
+        scale, products, coordinates = _products(result, compression, left, batch)
         whole.append(products * scale)
         before.append((y @ coordinates.double().mT) * scale)
     return torch.cat(whole, dim=1).cpu(), torch.cat(before, dim=1).cpu()
 
 
 def _products(
-    built: Built, compression: Compression, left: Mapping[str, Tensor], batch: Batch
+    result: RebuildResult, compression: Compression, left: Mapping[str, Tensor], batch: Batch
 ) -> tuple[Tensor, Tensor, Tensor]:
-    scaled, gradients = scaled_gradients(built.stages.classifier, built.stages.layers, batch)
+    scaled, gradients = scaled_gradients(result.context.classifier, result.context.layers, batch)
     total = _whole_products(compression.whitening, left, gradients)
     return scaled.scale, total, compression.coordinates(gradients)
 

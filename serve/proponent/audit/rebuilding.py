@@ -8,7 +8,7 @@ from pathlib import Path
 from proponent.audit.quick import quick_audit
 from proponent.audit.tuning import Tuning, tune
 from proponent.index.store import Store
-from proponent.rebuild.bundle_writer import Built
+from proponent.rebuild.bundle_writer import RebuildResult
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
 from proponent.spec import ModelSpec
@@ -23,8 +23,8 @@ def audited_rebuild(
     options = options or RebuildOptions()
     tuning = _tuned(spec, store, options, subsets, jobs) if spec.curvature.damping == "auto" else None
 
-    def audit(built: Built) -> Mapping[str, object]:
-        return quick_audit(built) | (tuning.figures() if tuning else {})
+    def audit(result: RebuildResult) -> Mapping[str, object]:
+        return quick_audit(result) | (tuning.figures() if tuning else {})
 
     return rebuild(tuning.spec if tuning else spec, store, options, audit)
 

@@ -24,13 +24,14 @@ from proponent.errors import SpecError
 from proponent.rebuild.batching import batching_for
 from proponent.rebuild.bundle_writer import rebuild_key
 from proponent.rebuild.compression import DEFAULT_SIZE, Compression, compress
+from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.coverage import covered
 from proponent.rebuild.ekfac import fit_factors
+from proponent.rebuild.memory import DEFAULT_MEMORY
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
-from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import TrainingSet
-from proponent.rebuild.workspace import Workspace
+from proponent.rebuild.workspace import KEY, Workspace
 from proponent.spec import ModelSpec
 
 DAMPINGS = (1.0, 10.0, 100.0, 1000.0)
@@ -76,7 +77,7 @@ def tune(
     queries: int = 100,
     jobs: int = 1,
     batch_size: int | None = None,
-    memory: int = 8 << 30,
+    memory: int = DEFAULT_MEMORY,
     progress: StageProgress,
 ) -> Tuning:
     """Sweeps damping, second damping and K of a deep network's curvature.
@@ -106,29 +107,33 @@ def tune(
     classifier, layers = covered(classifier, data)
     workspace = Workspace(directory / "tuning" / "factors", rebuild_key(classifier, data.fingerprint()))
     batching = batching_for(classifier, layers, data, memory, batch_size)
-    stages = Stages(classifier, data, layers, workspace, batching, memory, progress)
-    trials = tuple(itertools.chain.from_iterable(_sweep(stages, held_out, truth)))
+    context = RebuildContext(classifier, layers, data, batching, workspace, progress)
+    trials = tuple(itertools.chain.from_iterable(_sweep(context, held_out, truth)))
     return replace(choose(spec, trials), subsets=subsets, queries=len(truth.positions))
 
 
-def _sweep(stages: Stages, held_out: TrainingSet, truth: GroundTruth) -> Iterator[list[Trial]]:
-    factors = fit_factors(stages)
-    key = (stages.workspace.directory / "key").read_text(encoding="utf-8")
+def _sweep(context: RebuildContext, held_out: TrainingSet, truth: GroundTruth) -> Iterator[list[Trial]]:
+    factors = fit_factors(context)
+    key = (context.workspace.directory / KEY).read_text(encoding="utf-8")
     for damping in DAMPINGS:
-        own = Workspace(stages.workspace.directory.parent / f"damping-{damping:g}", key)
-        here = replace(stages, workspace=own)
+        own = Workspace(context.workspace.directory.parent / f"damping-{damping:g}", key)
+        here = replace(context, workspace=own)
         compression, projected = compress(here, factors, damping)
         yield _trials(damping, *_coordinates(here, held_out, truth, compression, projected), truth)
 
 
 def _coordinates(
-    stages: Stages, held_out: TrainingSet, truth: GroundTruth, compression: Compression, projected: Sequence[str]
+    context: RebuildContext,
+    held_out: TrainingSet,
+    truth: GroundTruth,
+    compression: Compression,
+    projected: Sequence[str],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Y of the training rows [N, K] for unit output gradients, their scales [N], and y of the queries [Q, K]."""
-    shards = [stages.workspace.load_some(name, ["y", "scale"]) for name in projected]
+    shards = [context.workspace.load_some(name, ["y", "scale"]) for name in projected]
     queries = []
-    for batch in stages.batching.blocks(held_out, truth.positions):
-        scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
+    for batch in context.batching.blocks(held_out, truth.positions):
+        scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
         queries.append(compression.coordinates(gradients).double() * scaled.scale[:, None])
     y = torch.cat([shard["y"] for shard in shards]).double()
     return y, torch.cat([shard["scale"] for shard in shards]), torch.cat(queries).cpu()

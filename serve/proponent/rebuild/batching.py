@@ -13,26 +13,28 @@ from dataclasses import dataclass
 
 from proponent.attribution.gradients.layers import Layers
 from proponent.classifier import Classifier
-from proponent.rebuild.memory import block_size, check_budget, example_bytes, matrix_bytes
+from proponent.rebuild.memory import DEFAULT_MEMORY, block_size, check_budget, example_bytes, matrix_bytes
 from proponent.rebuild.training_set import Batch, TrainingSet
 
 
 @dataclass(frozen=True)
 class Batching:
-    """Sizes in examples.
+    """Sizes in examples, and the memory that they were chosen for.
 
     Attributes:
         block: Computed on together.
         read: Read and moved to the device together, a multiple of ``block``.
+        memory: Bytes that batches and matrices may take.
     """
 
     block: int
     read: int
+    memory: int
 
     @classmethod
-    def of(cls, block: int, batch_size: int | None = None) -> Batching:
+    def of(cls, block: int, batch_size: int | None = None, memory: int = DEFAULT_MEMORY) -> Batching:
         """Reads ``batch_size`` examples at a time, rounded up to whole blocks; by default one block."""
-        return cls(block, -(-(batch_size or block) // block) * block)
+        return cls(block, -(-(batch_size or block) // block) * block, memory)
 
     def blocks(self, data: TrainingSet, positions: Sequence[int] | None = None) -> Iterator[Batch]:
         """Blocks on the classifier's device, in the order of the positions (by default all)."""
@@ -55,4 +57,4 @@ def batching_for(
     check_budget(classifier, layers, memory)
     rest = memory - matrix_bytes(classifier.spec.curvature.kind, layers)
     example = example_bytes(classifier, layers, data.batch([0]).inputs)
-    return Batching.of(block_size(rest, example, len(data), classifier.device), batch_size)
+    return Batching.of(block_size(rest, example, len(data), classifier.device), batch_size, memory)

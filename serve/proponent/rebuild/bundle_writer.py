@@ -22,9 +22,9 @@ from proponent.index.catalog import CatalogEntry, write_catalog
 from proponent.index.faults import fault_point
 from proponent.index.rows import RowScales, write_rows, write_scales
 from proponent.rebuild.compression import Compression
+from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import unit_rows
-from proponent.rebuild.stages import Stages
 from proponent.rebuild.survey import Survey
 from proponent.rebuild.training_set import PROBED, TrainingSet, thumbnail
 from proponent.rebuild.workspace import workspace_key
@@ -50,7 +50,7 @@ def rebuild_key(classifier: Classifier, dataset_sha256: str) -> str:
 
 
 @dataclass(frozen=True)
-class Built:
+class RebuildResult:
     """A rebuild before it is sealed: what an audit looks at.
 
     Attributes:
@@ -58,7 +58,7 @@ class Built:
         damping: As recorded in the manifest.
     """
 
-    stages: Stages
+    context: RebuildContext
     embedding: InfluenceEmbedding
     compression: Compression | None
     shards: list[str]
@@ -68,13 +68,13 @@ class Built:
 
 
 def manifest_of(
-    built: Built, found: Survey, audit: Mapping[str, object], dataset_sha256: str, started: datetime.datetime
+    result: RebuildResult, found: Survey, audit: Mapping[str, object], dataset_sha256: str, started: datetime.datetime
 ) -> Manifest:
     """The manifest of a rebuild, still without the checksums of its files."""
-    classifier, data = built.stages.classifier, built.stages.data
-    spec, scales, kept = classifier.spec, built.scales, built.kept_energy
+    classifier, data = result.context.classifier, result.context.data
+    spec, scales, kept = classifier.spec, result.scales, result.kept_energy
     explains_frozen = spec.curvature.explains_frozen
-    left_out = uncovered(classifier.model, built.stages.layers, frozen=explains_frozen)
+    left_out = uncovered(classifier.model, result.context.layers, frozen=explains_frozen)
     frozen = {} if explains_frozen else frozen_parameters(classifier.model)
     whole = sum(p.numel() for p in classifier.model.parameters())
     return Manifest(
@@ -84,10 +84,10 @@ def manifest_of(
         dataset_sha256=dataset_sha256,
         loss=spec.loss,
         weight_decay=spec.weight_decay,
-        curvature=built.embedding.kind,
-        damping=built.damping,
+        curvature=result.embedding.kind,
+        damping=result.damping,
         damping_relative=spec.curvature.relative,
-        embedding_size=built.embedding.size,
+        embedding_size=result.embedding.size,
         train_size=len(data),
         class_names=spec.class_names,
         input_shape=list(data.signature.shape),
@@ -104,19 +104,19 @@ def manifest_of(
         frozen=frozen,
         frozen_share=sum(frozen.values()) / whole,
         audit=dict(audit),
-        probes=_probes(built.stages),
+        probes=_probes(result.context),
     )
 
 
-def _probes(stages: Stages) -> dict[str, Any]:
+def _probes(context: RebuildContext) -> dict[str, Any]:
     """Results for made-up inputs; an example's range takes a block at most.
 
     Raises:
         SpecError: They are other results each time.
     """
-    classifier, signature = stages.classifier, stages.data.signature
-    positions = stages.data.sample(min(PROBED, stages.batching.block), seed=2)
-    probes = probe(classifier, signature, stages.data.batch(positions).inputs.cpu())
+    classifier, signature = context.classifier, context.data.signature
+    positions = context.data.sample(min(PROBED, context.batching.block), seed=2)
+    probes = probe(classifier, signature, context.data.batch(positions).inputs.cpu())
     try:
         check_code(classifier, signature, probes)
     except MismatchError as error:
@@ -128,18 +128,18 @@ def _probes(stages: Stages) -> dict[str, Any]:
     return probes
 
 
-def write_files(directory: Path, built: Built, found: Survey, progress: StageProgress) -> None:
+def write_files(directory: Path, result: RebuildResult, found: Survey, progress: StageProgress) -> None:
     """Writes all files of a bundle but the manifest into a new directory."""
-    classifier, embedding = built.stages.classifier, built.embedding
+    classifier, embedding = result.context.classifier, result.embedding
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     write: dict[str, Callable[[Path], object]] = {
-        files.ROWS: lambda path: write_rows(path, unit_rows(built.stages.workspace, built.shards), embedding.size),
-        files.SCALES: lambda path: write_scales(path, built.scales),
+        files.ROWS: lambda path: write_rows(path, unit_rows(result.context.workspace, result.shards), embedding.size),
+        files.SCALES: lambda path: write_scales(path, result.scales),
         files.FACTORS: lambda path: save_tensors(embedding.tensors(), path),
         files.SPEC: lambda path: path.write_text(dump_spec(classifier.spec), encoding="utf-8"),
         files.WEIGHTS: lambda path: save_tensors(classifier.model.state_dict(), path),
-        files.CATALOG: lambda path: write_catalog(path, _entries(built.stages.data, built.scales, found)),
+        files.CATALOG: lambda path: write_catalog(path, _entries(result.context.data, result.scales, found)),
     }
     for name in progress.track("write bundle", write, len(write)):
         write[name](directory / name)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
 
@@ -18,14 +17,18 @@ from proponent.attribution.embedding.whitening import Whitening, make_whitening,
 from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.gradients.layers import num_parameters
 from proponent.attribution.groups import own_curvature
+from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.memory import too_small
 from proponent.rebuild.rows_stage import concatenated, finished_rows, scaled_gradients, shard_ranges
-from proponent.rebuild.stages import Stages
 from proponent.rebuild.training_set import Batch
 
 DEFAULT_SIZE = 768
 LEAST_SUBSPACE, MOST_SUBSPACE = 1 << 14, 1 << 15
 MOMENT_EXAMPLES = 2048
+BASIS = "basis"
+
+Directions = Mapping[str, Tensor]
+"""Columns of some examples, before the joint basis; see `_directions`."""
 
 
 @dataclass(frozen=True)
@@ -48,41 +51,55 @@ class Compression:
         return torch.cat(z, dim=1) @ self.basis
 
 
-def compress(stages: Stages, factors: Mapping[str, LayerFactors], damping: float) -> tuple[Compression, list[str]]:
-    """Fits subspaces and joint basis at a damping, and projects all rows; returns also the names of their shards."""
-    settings, device = stages.classifier.spec.curvature, stages.classifier.device
-    weight_decay = stages.classifier.spec.weight_decay
-    whitening = make_whitening(factors, damping, relative=settings.relative, device=device, weight_decay=weight_decay)
-    subspaces = _stored_subspaces(stages, whitening)
-    basis, sample = _basis(stages, whitening, subspaces)
+def compress(
+    context: RebuildContext, factors: Mapping[str, LayerFactors], damping: float
+) -> tuple[Compression, list[str]]:
+    """Fits subspaces and joint basis at a damping, and projects all rows; returns also the names of their shards.
+
+    The basis is fitted to a sample. One of the whole training set is kept, and spares the pass over it.
+    """
+    relative, weight_decay = context.settings.relative, context.classifier.spec.weight_decay
+    whitening = make_whitening(factors, damping, relative=relative, device=context.device, weight_decay=weight_decay)
+    subspaces = _cached_subspaces(context, whitening)
+    everything: Directions | None = None
+    if not context.workspace.has(BASIS):
+        count, total = _sample_size(context, subspaces), len(context.data)
+        if count < total:
+            chosen = context.data.sample(count, context.settings.seed + 2)
+            _save_basis(context, _sampled(context, whitening, subspaces, chosen))
+        else:
+            # By shards, so that these rows are what a resumed pass over them computes, bit by bit.
+            everything = _sampled(context, whitening, subspaces, *shard_ranges(total).values())
+            _save_basis(context, everything)
+    basis = context.workspace.load(BASIS)["basis"].to(context.device)
     compression = Compression(whitening, subspaces, basis)
-    return compression, _project_rows(stages, compression, sample)
+    return compression, _project_rows(context, compression, everything)
 
 
-def _stored_subspaces(stages: Stages, whitening: Whitening) -> dict[str, LayerSubspace]:
+def _cached_subspaces(context: RebuildContext, whitening: Whitening) -> dict[str, LayerSubspace]:
     """The subspaces, fitted once: what is stored after them holds for no other choice of eigenvectors."""
-    if not stages.workspace.has("subspaces"):
-        fitted = SubspaceEmbedding(stages.layers, _subspaces(stages, whitening), torch.empty(0, 0))
-        stages.workspace.save("subspaces", fitted.tensors())
-    stored = SubspaceEmbedding.from_tensors("", stages.workspace.load("subspaces"), stages.layers)
-    return dict(stored.to(stages.classifier.device).subspaces)
+
+    def compute() -> Mapping[str, Tensor]:
+        fitted = _fit_subspaces(context, whitening)
+        return SubspaceEmbedding(context.layers, fitted, torch.empty(0, 0)).tensors()
+
+    stored = SubspaceEmbedding.from_tensors("", context.workspace.cached("subspaces", compute), context.layers)
+    return dict(stored.to(context.device).subspaces)
 
 
-def _subspaces(stages: Stages, whitening: Whitening) -> dict[str, LayerSubspace]:
-    settings = stages.classifier.spec.curvature
+def _fit_subspaces(context: RebuildContext, whitening: Whitening) -> dict[str, LayerSubspace]:
+    settings = context.settings
     moments = MomentAccumulator(whitening, settings.seed)
-    positions = stages.data.sample(min(settings.fit_examples, MOMENT_EXAMPLES), settings.seed + 1)
+    positions = context.data.sample(min(settings.fit_examples, MOMENT_EXAMPLES), settings.seed + 1)
 
     def update(batch: Batch) -> None:
-        _, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
+        _, gradients = scaled_gradients(context.classifier, context.layers, batch)
         moments.update(whitening, gradients, batch.keys)
 
-    stages.fold("directions", moments, positions, update)
-    [fitted] = [
-        fit_subspaces(moments, whitening, settings.subspace_size or default_subspace(num_parameters(stages.layers)))
-        for _ in stages.progress.track("subspaces", [None], 1)
-    ]
-    return fitted
+    context.fold("directions", moments, positions, update)
+    with context.progress.step("subspaces"):
+        size = settings.subspace_size or default_subspace(num_parameters(context.layers))
+        return fit_subspaces(moments, whitening, size)
 
 
 def default_subspace(parameters: int) -> int:
@@ -90,58 +107,44 @@ def default_subspace(parameters: int) -> int:
     return min(max(parameters // 8, LEAST_SUBSPACE), MOST_SUBSPACE)
 
 
-def _basis(
-    stages: Stages, whitening: Whitening, subspaces: Mapping[str, LayerSubspace]
-) -> tuple[Tensor, Mapping[str, Tensor] | None]:
-    """V, [D, K], from a sample that fits half of the memory; also its z where it is the whole training set."""
-    sample = None
-    if not stages.workspace.has("basis"):
-        settings = stages.classifier.spec.curvature
-        count = _sample_size(stages, sum(subspace.size for subspace in subspaces.values()))
-        whole = count >= len(stages.data)
-        # By shards, so that rows of a sample of all are what a resumed pass over them computes, bit by bit.
-        chosen = (
-            list(shard_ranges(len(stages.data)).values()) if whole else [stages.data.sample(count, settings.seed + 2)]
-        )
-        batches = itertools.chain.from_iterable(stages.batches(positions) for positions in chosen)
-        parts = stages.progress.track("joint sample", batches, sum(stages.batching.count(len(c)) for c in chosen))
-        sample = concatenated([_directions(stages, whitening, subspaces, batch) for batch in parts])
-        size, norms = settings.embedding_size or DEFAULT_SIZE, sample["energy"].sqrt()
-        for rows in stages.progress.track("joint basis", [sample["z"]], 1):
-            basis = joint_basis(rows, norms, sample["scale"], size, settings.seed)
-            stages.workspace.save("basis", {"basis": basis})
-        sample = sample if whole else None
-    return stages.workspace.load("basis")["basis"].to(stages.classifier.device), sample
+def _sampled(
+    context: RebuildContext, whitening: Whitening, subspaces: Mapping[str, LayerSubspace], *parts: Sequence[int]
+) -> Directions:
+    """The directions of some parts of the training set, in their order."""
+    batches = context.tracked_batches("joint sample", *parts)
+    return concatenated([_directions(context, whitening, subspaces, batch) for batch in batches])
 
 
-def _sample_size(stages: Stages, width: int) -> int:
+def _save_basis(context: RebuildContext, sample: Directions) -> None:
+    """Fits V, [D, K], to a sample."""
+    size, norms = context.settings.embedding_size or DEFAULT_SIZE, sample["energy"].sqrt()
+    with context.progress.step("joint basis"):
+        basis = joint_basis(sample["z"], norms, sample["scale"], size, context.settings.seed)
+        context.workspace.save(BASIS, {"basis": basis})
+
+
+def _sample_size(context: RebuildContext, subspaces: Mapping[str, LayerSubspace]) -> int:
     """How many rows the joint basis is fitted on: z, a copy and as much again, and their products a few times.
 
     Raises:
         SpecError: The memory holds fewer rows than the basis is to have directions.
     """
-    by_width, by_count = stages.memory // 4 // (4 * 4 * width), isqrt(stages.memory // 4 // (3 * 8))
-    settings = stages.classifier.spec.curvature
+    width = sum(subspace.size for subspace in subspaces.values())
+    settings, memory = context.settings, context.batching.memory
+    by_width, by_count = memory // 4 // (4 * 4 * width), isqrt(memory // 4 // (3 * 8))
     count = min(settings.fit_examples, by_width, by_count)
-    wanted = min(settings.embedding_size or DEFAULT_SIZE, settings.fit_examples, len(stages.data), width)
+    wanted = min(settings.embedding_size or DEFAULT_SIZE, settings.fit_examples, len(context.data), width)
     if count < wanted:
         needed = 4 * wanted * max(4 * 4 * width, 3 * 8 * wanted)
-        raise too_small(stages.memory, needed, f"a joint basis of {wanted} out of {width:,} directions")
+        raise too_small(memory, needed, f"a joint basis of {wanted} out of {width:,} directions")
     return count
 
 
-def _blocks(positions: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [positions[start : start + size] for start in range(0, len(positions), size)]
-
-
 def _directions(
-    stages: Stages,
-    whitening: Whitening,
-    subspaces: Mapping[str, LayerSubspace],
-    batch: Batch,
-) -> dict[str, Tensor]:
+    context: RebuildContext, whitening: Whitening, subspaces: Mapping[str, LayerSubspace], batch: Batch
+) -> Directions:
     """Z and R^T (Lambda + lambda)^-1 w C of all layers, ||w||^2 and w^T (Lambda + lambda)^-1 w of a batch."""
-    scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
+    scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
     z, crossed = [], []
     energy, damped_energy = torch.zeros_like(scaled.scale), torch.zeros_like(scaled.scale)
     for name, value in whiten(whitening, gradients):
@@ -161,47 +164,49 @@ def _directions(
     }
 
 
-def _project_rows(stages: Stages, compression: Compression, sample: Mapping[str, Tensor] | None) -> list[str]:
-    """The pass over all rows, shard by shard; a sample of all rows spares it most of the work."""
-    shards = {f"y-{name}": positions for name, positions in shard_ranges(len(stages.data)).items()}
-    open_shards = [name for name in shards if not stages.workspace.has(name)]
-    done = len(shards) - len(open_shards)
-    for name in stages.progress.track("project", open_shards, len(shards), done):
+def _project_rows(context: RebuildContext, compression: Compression, everything: Directions | None) -> list[str]:
+    """The pass over all rows, shard by shard; the directions of all of them spare it most of the work."""
+    shards = {f"y-{name}": positions for name, positions in shard_ranges(len(context.data)).items()}
+    for name in context.unfinished("project", shards):
         positions = shards[name]
-        if sample is not None:
-            parts = [
-                _onto_basis({key: value[part[0] : part[-1] + 1] for key, value in sample.items()}, compression.basis)
-                for part in _blocks(positions, stages.batching.block)
-            ]
+        if everything is None:
+            parts = [project_batch(context, compression, batch) for batch in context.batches(positions)]
         else:
-            parts = [project_batch(stages, compression, batch) for batch in stages.batches(positions)]
-        stages.workspace.save(name, concatenated(parts))
+            blocks = _blocks(everything, positions, context.batching.block)
+            parts = [_onto_basis(block, compression.basis) for block in blocks]
+        context.workspace.save(name, concatenated(parts))
     return list(shards)
 
 
-def project_batch(stages: Stages, compression: Compression, batch: Batch) -> dict[str, Tensor]:
+def _blocks(everything: Directions, positions: range, size: int) -> Iterator[Directions]:
+    for start in range(positions.start, positions.stop, size):
+        rows = slice(start, min(start + size, positions.stop))
+        yield {name: column[rows] for name, column in everything.items()}
+
+
+def project_batch(context: RebuildContext, compression: Compression, batch: Batch) -> dict[str, Tensor]:
     """Y = V^T z of a batch, and what the norms need."""
-    return _onto_basis(_directions(stages, compression.whitening, compression.subspaces, batch), compression.basis)
+    return _onto_basis(_directions(context, compression.whitening, compression.subspaces, batch), compression.basis)
 
 
-def _onto_basis(rows: Mapping[str, Tensor], basis: Tensor) -> dict[str, Tensor]:
+def _onto_basis(rows: Directions, basis: Tensor) -> dict[str, Tensor]:
     """Y = V^T z and V^T (Lambda + lambda)^-1 w in place of what they are projected from."""
     columns = {key: value for key, value in rows.items() if key != "z"}
     return columns | {"y": rows["z"] @ basis, "crossed": rows["crossed"] @ basis}
 
 
 def fit_second_stage(
-    stages: Stages, compression: Compression, projected: Sequence[str], second_damping: float
+    context: RebuildContext, compression: Compression, projected: Sequence[str], second_damping: float
 ) -> SecondStage:
     """The second stage from the projected rows."""
-    moment, outside = moments(stages, projected)
+    moment, outside = moments(context, projected)
     gram = damped_gram(compression.subspaces, compression.basis).cpu()
-    stage = second_stage(moment, outside, gram, num_parameters(stages.layers), second_damping)
-    device = stages.classifier.device
+    stage = second_stage(moment, outside, gram, num_parameters(context.layers), second_damping)
+    device = context.device
     return SecondStage(stage.root.to(device), stage.inverse.to(device), stage.gram.to(device), stage.residual)
 
 
-def moments(stages: Stages, projected: Sequence[str]) -> tuple[Tensor, float]:
+def moments(context: RebuildContext, projected: Sequence[str]) -> tuple[Tensor, float]:
     """M, [K, K] float64, and the mean energy outside V, each row weighted as a Gauss-Newton matrix would.
 
     A gradient g of a well-fitted example is (1 - p) times a direction, so that g g^T weighs it by (1 - p)^2 and
@@ -211,21 +216,20 @@ def moments(stages: Stages, projected: Sequence[str]) -> tuple[Tensor, float]:
     moment: Tensor | float = 0.0
     outside = 0.0
     for name in projected:
-        shard = stages.workspace.load(name)
+        shard = context.workspace.load(name)
         y, scale = shard["y"].double(), shard["scale"]
         moment = moment + (y * scale[:, None]).mT @ y
         outside += float((scale * (shard["energy"] - y.square().sum(dim=1))).sum())
     assert isinstance(moment, Tensor)
-    return moment / len(stages.data), max(outside, 0.0) / len(stages.data)
+    return moment / len(context.data), max(outside, 0.0) / len(context.data)
 
 
-def finish_rows(stages: Stages, stage: SecondStage, projected: Sequence[str]) -> list[str]:
+def finish_rows(context: RebuildContext, stage: SecondStage, projected: Sequence[str]) -> list[str]:
     """The finished row shards from the projected ones."""
-    shards = list(shard_ranges(len(stages.data)))
-    pairs = [(name, source) for name, source in zip(shards, projected, strict=True) if not stages.workspace.has(name)]
-    for name, source in stages.progress.track("embed", pairs, len(shards), len(shards) - len(pairs)):
-        shard = {key: value.to(stage.root.device) for key, value in stages.workspace.load(source).items()}
+    sources = dict(zip(shard_ranges(len(context.data)), projected, strict=True))
+    for name in context.unfinished("embed", sources):
+        shard = {key: value.to(stage.root.device) for key, value in context.workspace.load(sources[name]).items()}
         rows = stage.rows(shard["y"], shard["crossed"], shard["energy"], shard["damped_energy"])
-        own = own_curvature(stages.classifier.loss, shard["scale"])
-        stages.workspace.save(name, finished_rows(rows, shard["scale"], shard["directed"], own))
-    return shards
+        own = own_curvature(context.classifier.loss, shard["scale"])
+        context.workspace.save(name, finished_rows(rows, shard["scale"], shard["directed"], own))
+    return list(sources)

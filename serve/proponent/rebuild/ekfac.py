@@ -15,13 +15,8 @@ from proponent.attribution.embedding.subspace import SubspaceEmbedding
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.classifier import Classifier
 from proponent.errors import CurvatureError
-from proponent.rebuild.compression import (
-    Compression,
-    compress,
-    finish_rows,
-    fit_second_stage,
-)
-from proponent.rebuild.stages import Stages
+from proponent.rebuild.compression import Compression, compress, finish_rows, fit_second_stage
+from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.survey import stored_survey
 from proponent.rebuild.training_set import Batch
 
@@ -35,28 +30,28 @@ class SmallDampingWarning(UserWarning):
     """The damping is too small for the precision of the computation."""
 
 
-def rebuild_ekfac(stages: Stages) -> tuple[SubspaceEmbedding, Compression, list[str]]:
+def rebuild_ekfac(context: RebuildContext) -> tuple[SubspaceEmbedding, Compression, list[str]]:
     """Runs all stages; returns the embedding, what it is made of, and the names of the row shards."""
-    settings = stages.classifier.spec.curvature
-    _warn_of_damping(stages.classifier)
-    factors = fit_factors(stages)
-    _check_curvature(stages, factors)
-    compression, projected = compress(stages, factors, damping_of(stages.classifier))
-    for names in stages.progress.track("second stage", [projected], 1):
-        stage = fit_second_stage(stages, compression, names, settings.second_damping)
+    settings = context.settings
+    _warn_of_damping(context.classifier)
+    factors = fit_factors(context)
+    _check_curvature(context, factors)
+    compression, projected = compress(context, factors, damping_of(context.classifier))
+    with context.progress.step("second stage"):
+        stage = fit_second_stage(context, compression, projected, settings.second_damping)
     joint = (compression.basis.double() @ stage.root).float()
-    embedding = SubspaceEmbedding(stages.layers, compression.subspaces, joint, settings.kind)
-    return embedding, compression, finish_rows(stages, stage, projected)
+    embedding = SubspaceEmbedding(context.layers, compression.subspaces, joint, settings.kind)
+    return embedding, compression, finish_rows(context, stage, projected)
 
 
-def _check_curvature(stages: Stages, factors: Mapping[str, LayerFactors]) -> None:
+def _check_curvature(context: RebuildContext, factors: Mapping[str, LayerFactors]) -> None:
     """Refuses curvature of nothing where there are gradients: their products would all be zero."""
-    settings = stages.classifier.spec.curvature
-    absolute = 0.0 if settings.relative else damping_of(stages.classifier)
+    settings = context.settings
+    absolute = 0.0 if settings.relative else damping_of(context.classifier)
     some = absolute > 0 or any(bool((layer.eigenvalues > 0).any()) for layer in factors.values())
-    if not some and not stored_survey(stages.workspace).without_gradients:
+    if not some and not stored_survey(context.workspace).without_gradients:
         raise CurvatureError(
-            f"the curvature of every layer is zero (loss {stages.classifier.spec.loss!r}, fisher "
+            f"the curvature of every layer is zero (loss {context.classifier.spec.loss!r}, fisher "
             f"{settings.fisher!r}), though there are gradients: set curvature.fisher to true or empirical, or an "
             "absolute damping",
             field="curvature.fisher",
@@ -80,28 +75,30 @@ def damping_of(classifier: Classifier) -> float:
     return DEFAULT_DAMPING if damping is None else float(damping)
 
 
-def fit_factors(stages: Stages) -> dict[str, LayerFactors]:
+def fit_factors(context: RebuildContext) -> dict[str, LayerFactors]:
     """Damping-free factors from a sample of the training set."""
-    settings = stages.classifier.spec.curvature
-    positions = stages.data.sample(settings.fit_examples, settings.seed)
-    covariances = CovarianceAccumulator(stages.layers, stages.classifier.device)
-    stages.fold("covariance", covariances, positions, _fisher_update(stages, covariances))
-    if not stages.workspace.has("bases"):
-        for state in stages.progress.track("eigenbases", [covariances.state()], 1):
-            stages.workspace.save("bases", _flat(eigenbases(state, stages.layers)))
-    bases = _nested(stages.workspace.load("bases"), stages)
+    settings = context.settings
+    positions = context.data.sample(settings.fit_examples, settings.seed)
+    covariances = CovarianceAccumulator(context.layers, context.device)
+    context.fold("covariance", covariances, positions, _fisher_update(context, covariances))
+    bases = _nested(context.workspace.cached("bases", lambda: _flat(_eigenbases(context, covariances))), context)
     if settings.kind == "kfac":
         return bases
     eigenvalues = LambdaAccumulator(bases)
-    stages.fold("eigenvalues", eigenvalues, positions, _fisher_update(stages, eigenvalues))
+    context.fold("eigenvalues", eigenvalues, positions, _fisher_update(context, eigenvalues))
     return eigenvalues.factors()
 
 
-def _fisher_update(stages: Stages, accumulator: Accumulator) -> Callable[[Batch], None]:
-    settings, loss = stages.classifier.spec.curvature, stages.classifier.loss
+def _eigenbases(context: RebuildContext, covariances: CovarianceAccumulator) -> dict[str, LayerFactors]:
+    with context.progress.step("eigenbases"):
+        return eigenbases(covariances.state(), context.layers)
+
+
+def _fisher_update(context: RebuildContext, accumulator: Accumulator) -> Callable[[Batch], None]:
+    settings, loss = context.settings, context.classifier.loss
 
     def update(batch: Batch) -> None:
-        with CaptureSession(stages.classifier.model, stages.layers) as session:
+        with CaptureSession(context.classifier.model, context.layers) as session:
             outputs = session.forward(batch.inputs)
             passes = fisher_gradients(
                 session,
@@ -122,7 +119,9 @@ def _flat(bases: dict[str, LayerFactors]) -> dict[str, Tensor]:
     return {f"{part}/{name}": value for name, layer in bases.items() for part, value in vars(layer).items()}
 
 
-def _nested(tensors: dict[str, Tensor], stages: Stages) -> dict[str, LayerFactors]:
-    device = stages.classifier.device
+def _nested(tensors: dict[str, Tensor], context: RebuildContext) -> dict[str, LayerFactors]:
     parts = ("q_out", "q_in", "eigenvalues")
-    return {name: LayerFactors(*(tensors[f"{part}/{name}"].to(device) for part in parts)) for name in stages.layers}
+    return {
+        name: LayerFactors(*(tensors[f"{part}/{name}"].to(context.device) for part in parts))
+        for name in context.layers
+    }

@@ -15,6 +15,7 @@ from proponent.classifier import Classifier, users_model
 from proponent.errors import SpecError
 
 MIB, GIB = 1 << 20, 1 << 30
+DEFAULT_MEMORY = 8 * GIB
 FLOAT, DOUBLE = 4, 8
 MOST_ON_CPU, MOST = 64, 512
 """Largest blocks; above 64, blocks were measured up to 1.4 times slower per example on a processor."""

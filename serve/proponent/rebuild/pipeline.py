@@ -16,15 +16,15 @@ from proponent.index.lock import changing
 from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
 from proponent.rebuild.batching import batching_for
-from proponent.rebuild.bundle_writer import Built, manifest_of, rebuild_key, write_files
+from proponent.rebuild.bundle_writer import RebuildResult, manifest_of, rebuild_key, write_files
+from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.coverage import covered
 from proponent.rebuild.ekfac import damping_of, rebuild_ekfac
 from proponent.rebuild.exact import rebuild_exact
-from proponent.rebuild.memory import GIB
+from proponent.rebuild.memory import DEFAULT_MEMORY
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import read_scales
-from proponent.rebuild.stages import Stages
-from proponent.rebuild.survey import STAGE, STATIONARY, Survey, store_survey, stored_survey, survey
+from proponent.rebuild.survey import STATIONARY, Survey, cached_survey
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.spec import ModelSpec
@@ -49,24 +49,24 @@ class RebuildOptions:
         publish: Make the bundle current when it is done.
     """
 
-    memory: int = 8 * GIB
+    memory: int = DEFAULT_MEMORY
     batch_size: int | None = None
     publish: bool = True
     quiet: bool = False
 
 
-Audit = Callable[[Built], Mapping[str, object]]
+Audit = Callable[[RebuildResult], Mapping[str, object]]
 
 
-def no_audit(built: Built) -> Mapping[str, object]:
-    """No figures."""
+def no_audit(result: RebuildResult) -> Mapping[str, object]:
+    """No metrics."""
     return {}
 
 
 def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None, audit: Audit = no_audit) -> Path:
     """Builds (or resumes) the bundle of a spec; returns its directory.
 
-    The figures that ``audit`` returns are stored in the manifest.
+    The metrics that ``audit`` returns are stored in the manifest.
 
     Forgotten examples are left out as if the dataset did not hold them: no stage reads them, the curvature is
     that of the others, and N counts the others. A model that was trained on them is thus explained as if it
@@ -104,33 +104,34 @@ def _run(
     progress: StageProgress,
 ) -> tuple[Workspace, Path]:
     spec = classifier.spec
-    [dataset_sha256] = [data.fingerprint() for _ in progress.track("read data", [None], 1)]
+    with progress.step("read data"):
+        dataset_sha256 = data.fingerprint()
     workspace = Workspace(store.directory(spec.name) / WORK, rebuild_key(classifier, dataset_sha256))
     batching = batching_for(classifier, layers, data, options.memory, options.batch_size)
-    stages = Stages(classifier, data, layers, workspace, batching, options.memory, progress)
-    found = _survey(stages)
-    built = _build(stages)
-    _warn_of_omitted(built, found)
-    figures = [audit(built) for _ in progress.track("audit", [None], 1)]
-    manifest = manifest_of(built, found, figures[0], dataset_sha256, workspace.started)
+    context = RebuildContext(classifier, layers, data, batching, workspace, progress)
+    found = _survey(context)
+    result = _build(context)
+    _warn_of_omitted(result, found)
+    with progress.step("audit"):
+        metrics = audit(result)
+    manifest = manifest_of(result, found, metrics, dataset_sha256, workspace.started)
     directory = workspace.directory / "bundle"
-    write_files(directory, built, found, progress)
+    write_files(directory, result, found, progress)
     return workspace, seal(directory, manifest, store.bundles(spec.name))
 
 
-def _build(stages: Stages) -> Built:
-    settings = stages.classifier.spec.curvature
-    if settings.kind == "exact":
-        embedding, shards = rebuild_exact(stages)
-        scales, kept = read_scales(stages.workspace, shards)
-        return Built(stages, embedding, None, shards, scales, kept, float(settings.damping or 0.0))
-    deep, compression, shards = rebuild_ekfac(stages)
-    scales, kept = read_scales(stages.workspace, shards)
-    return Built(stages, deep, compression, shards, scales, kept, damping_of(stages.classifier))
+def _build(context: RebuildContext) -> RebuildResult:
+    if context.settings.kind == "exact":
+        embedding, shards = rebuild_exact(context)
+        scales, kept = read_scales(context.workspace, shards)
+        return RebuildResult(context, embedding, None, shards, scales, kept, float(context.settings.damping or 0.0))
+    deep, compression, shards = rebuild_ekfac(context)
+    scales, kept = read_scales(context.workspace, shards)
+    return RebuildResult(context, deep, compression, shards, scales, kept, damping_of(context.classifier))
 
 
-def _warn_of_omitted(built: Built, found: Survey) -> None:
-    if not bool(built.scales.directed.any()) and not found.without_gradients:
+def _warn_of_omitted(result: RebuildResult, found: Survey) -> None:
+    if not bool(result.scales.directed.any()) and not found.without_gradients:
         warnings.warn(
             "no training example has a direction, though some have gradients: both RelatIF measures stay empty; see "
             "curvature.fisher and damping",
@@ -139,10 +140,8 @@ def _warn_of_omitted(built: Built, found: Survey) -> None:
         )
 
 
-def _survey(stages: Stages) -> Survey:
-    if not stages.workspace.has(STAGE):
-        store_survey(stages.workspace, survey(stages))
-    found = stored_survey(stages.workspace)
+def _survey(context: RebuildContext) -> Survey:
+    found = cached_survey(context)
     ratio = found.gradient_norm_ratio
     if ratio > STATIONARY:
         warnings.warn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -59,3 +60,9 @@ class StageProgress:
         for step in steps:
             yield step
             self._progress.advance(task)
+
+    @contextmanager
+    def step(self, stage: str) -> Iterator[None]:
+        """Shows a stage of one item, which is done when the block ends."""
+        for _ in self.track(stage, [None], 1):
+            yield

@@ -15,7 +15,7 @@ from proponent.attribution.gradients.scaling import ScaledGradient, scaled_outpu
 from proponent.attribution.groups import own_curvature
 from proponent.classifier import Classifier
 from proponent.index.rows import RowScales
-from proponent.rebuild.stages import Stages
+from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.training_set import Batch
 from proponent.rebuild.workspace import Workspace
 
@@ -37,18 +37,17 @@ def shard_ranges(size: int) -> dict[str, range]:
     return {f"rows-{number:05d}": range(start, min(start + SHARD, size)) for number, start in enumerate(starts)}
 
 
-def embed_rows(stages: Stages, embed: Embed) -> list[str]:
+def embed_rows(context: RebuildContext, embed: Embed) -> list[str]:
     """Runs the pass over the shards that are not finished; returns the names of all shards."""
-    loss = stages.classifier.loss
-    shards = shard_ranges(len(stages.data))
-    open_shards = [name for name in shards if not stages.workspace.has(name)]
-    for name in stages.progress.track("embed", open_shards, len(shards), len(shards) - len(open_shards)):
+    loss = context.classifier.loss
+    shards = shard_ranges(len(context.data))
+    for name in context.unfinished("embed", shards):
         parts = []
-        for batch in stages.batches(shards[name]):
-            scaled, gradients = scaled_gradients(stages.classifier, stages.layers, batch)
+        for batch in context.batches(shards[name]):
+            scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
             own = own_curvature(loss, scaled.scale)
             parts.append(finished_rows(embed(gradients), scaled.scale, scaled.directed, own))
-        stages.workspace.save(name, concatenated(parts))
+        context.workspace.save(name, concatenated(parts))
     return list(shards)
 
 

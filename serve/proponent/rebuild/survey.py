@@ -17,7 +17,7 @@ from proponent.attribution.gradients.layers import Layers, flatten_parameters, n
 from proponent.attribution.losses.outputs import look_like_probabilities
 from proponent.classifier import Classifier, users_model
 from proponent.errors import SpecError, TrainingMismatchError
-from proponent.rebuild.stages import Stages
+from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.training_set import Batch
 from proponent.rebuild.workspace import Workspace
 
@@ -48,10 +48,14 @@ class Survey:
         return self.gradient_norm_ratio == 0
 
 
-def store_survey(workspace: Workspace, found: Survey) -> None:
-    """Finishes the stage."""
-    numbers = torch.tensor([found.accuracy, found.gradient_norm_ratio], dtype=torch.float64)
-    workspace.save(STAGE, {"predictions": found.predictions, "labels": found.labels, "numbers": numbers})
+def cached_survey(context: RebuildContext) -> Survey:
+    """What the first pass found, after running it where it is not finished; raises what `survey` raises."""
+    if not context.workspace.has(STAGE):
+        found = survey(context)
+        numbers = torch.tensor([found.accuracy, found.gradient_norm_ratio], dtype=torch.float64)
+        tensors = {"predictions": found.predictions, "labels": found.labels, "numbers": numbers}
+        context.workspace.save(STAGE, tensors)
+    return stored_survey(context.workspace)
 
 
 def stored_survey(workspace: Workspace) -> Survey:
@@ -61,19 +65,19 @@ def stored_survey(workspace: Workspace) -> Survey:
     return Survey(stored["predictions"], stored["labels"], accuracy, ratio)
 
 
-def survey(stages: Stages) -> Survey:
+def survey(context: RebuildContext) -> Survey:
     """Runs the pass.
 
     Raises:
         TrainingMismatchError: Accuracy below ``expected_accuracy``.
         SpecError: Outputs do not fit the loss or the classes.
     """
-    classifier, layers, count = stages.classifier, stages.layers, len(stages.data)
+    classifier, layers, count = context.classifier, context.layers, len(context.data)
     predictions: list[Tensor] = []
     labels: list[Tensor] = []
     total = torch.zeros(num_parameters(layers), dtype=torch.float64, device=classifier.device)
     norms, probabilities = 0.0, True
-    for batch in stages.progress.track(STAGE, stages.batches(), stages.batching.count(count)):
+    for batch in context.tracked_batches(STAGE, range(count)):
         outputs, summed, squares = _gradients(classifier, layers, batch)
         predictions.append(classifier.loss.predict(outputs).cpu())
         labels.append(batch.labels.cpu())

@@ -15,7 +15,6 @@ from torch import Tensor
 from proponent.classifier import Classifier, InputSignature, call_factory
 from proponent.errors import ProponentError, SpecError
 from proponent.rebuild.readings import Readings
-from proponent.rebuild.remaining import Remaining
 from proponent.spec import Factory
 
 THUMBNAIL = 64
@@ -37,6 +36,40 @@ class Batch:
         for start in range(0, len(self.labels), size):
             part = slice(start, start + size)
             yield Batch(self.inputs[part].clone(), self.labels[part].clone(), self.keys[part].clone())
+
+
+def example_id_of(dataset: Any, position: int) -> str:
+    """What a dataset's ``example_id`` says, or the position where it has none."""
+    name = getattr(dataset, "example_id", None)
+    return str(name(position)) if name else str(position)
+
+
+def source_of(dataset: Any, position: int) -> str:
+    """What a dataset's ``source`` says, or an empty text where it has none."""
+    source = getattr(dataset, "source", None)
+    return str(source(position)) if source else ""
+
+
+class FilteredDataset:
+    """A map-style dataset whose forgotten examples cannot be reached; the others keep their ids and order."""
+
+    def __init__(self, dataset: Any, forgotten: Collection[str]) -> None:
+        self._dataset = dataset
+        self._positions = [i for i in range(len(dataset)) if example_id_of(dataset, i) not in forgotten]
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, position: int) -> Any:
+        return self._dataset[self._positions[position]]
+
+    def example_id(self, position: int) -> str:
+        """Id of an example, by the dataset or by its place there."""
+        return example_id_of(self._dataset, self._positions[position])
+
+    def source(self, position: int) -> str:
+        """Where the example comes from, or an empty text."""
+        return source_of(self._dataset, self._positions[position])
 
 
 class TrainingSet:
@@ -68,7 +101,7 @@ class TrainingSet:
     ) -> TrainingSet:
         """Calls a dataset factory of the classifier's spec; forgotten examples are left out by id."""
         dataset = call_factory(classifier.spec, factory, key)
-        return cls(Remaining(dataset, forgotten) if forgotten else dataset, classifier, key)
+        return cls(FilteredDataset(dataset, forgotten) if forgotten else dataset, classifier, key)
 
     def check_factory(self, factory: Factory, *, forgotten: Collection[str] = ()) -> None:
         """Calls the dataset's factory again: a rebuild, an audit and a verification each do, and mean the same.
@@ -92,13 +125,11 @@ class TrainingSet:
 
     def example_id(self, position: int) -> str:
         """Stable id of one example."""
-        name = getattr(self._dataset, "example_id", None)
-        return str(name(position)) if name else str(position)
+        return example_id_of(self._dataset, position)
 
     def source(self, position: int) -> str:
         """Where the example comes from, or an empty text."""
-        source = getattr(self._dataset, "source", None)
-        return str(source(position)) if source else ""
+        return source_of(self._dataset, position)
 
     def item(self, position: int) -> tuple[Any, Tensor, int]:
         """Raw image or tensor, model input and label of one example.

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from safetensors import safe_open
@@ -46,6 +46,12 @@ class Workspace:
     def has(self, stage: str) -> bool:
         """Whether the stage is finished."""
         return self._path(stage).exists()
+
+    def cached(self, stage: str, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Tensors of a stage, on the CPU; computed and saved where it is not finished."""
+        if not self.has(stage):
+            self.save(stage, compute())
+        return self.load(stage)
 
     def load(self, stage: str) -> dict[str, Tensor]:
         """Tensors of a finished stage, on the CPU."""
