@@ -9,9 +9,10 @@ import asyncio
 import base64
 import gc
 import json
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import httpx
 import pytest
 
 from gateway_fakes import echo
-from listening import Listening, run
+from listening import Listening, run, until
 from proponent.index.catalog import Catalog, CatalogEntry, write_catalog
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
@@ -116,6 +117,55 @@ def test_no_page_of_suspects_holds_the_loop(tmp_path: Path) -> None:
             await assert_free(doors, f"/v1/models/toy/suspects?{query}", method="GET")
 
     run(tmp_path, ask)
+
+
+CHUNKED = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+WANTED, UNWANTED = CHUNKED % b"/v1/models/toy:predict", CHUNKED % b"/healthz"
+FRAMING = {
+    "chunks of a byte": (WANTED, b"1\r\nx\r\n" * 60_000),
+    "chunks of a byte that nobody wants": (UNWANTED, b"1\r\nx\r\n" * 60_000),
+    "chunks of a hundred bytes": (WANTED, (b"64\r\n" + b"x" * 100 + b"\r\n") * 10_000),
+}
+
+
+@pytest.mark.parametrize("name", FRAMING)
+def test_what_is_mostly_framing_is_refused_and_holds_no_loop(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, framing = FRAMING[name]
+
+    async def ask(doors: Listening) -> None:
+        await assert_free(doors, "/healthz", "GET")
+        with watched() as steps:
+            heard = await asyncio.to_thread(said, doors.http_address, begun, framing)
+        assert not heard or b"HTTP_INVALID" in heard, heard
+        assert sum(seconds for seconds, _ in steps) < 4 * LONGEST_S
+        assert max(steps)[0] < LONGEST_S, sorted(steps)[-3:]
+        await until(lambda: not doors.http.server_state.connections)
+
+    run(tmp_path, ask)
+    assert "defect" not in capsys.readouterr().out
+
+
+def test_chunks_of_a_usual_size_are_read(tmp_path: Path) -> None:
+    content = json.dumps({"instances": [{"image": base64.b64encode(bytes(1 << 20)).decode()}]}).encode()
+
+    async def ask(doors: Listening) -> None:
+        pieces = (content[start : start + 256] for start in range(0, len(content), 256))
+        await assert_free(doors, "/v1/models/toy:predict", content=pieces, headers=JSON)
+
+    run(tmp_path, ask)
+
+
+def said(address: tuple[str, int], *parts: bytes) -> bytes:
+    """What a connection answers before it is closed."""
+    heard = b""
+    with socket.create_connection(address, timeout=10) as connection, suppress(ConnectionError):
+        for part in parts:
+            connection.sendall(part)
+        while piece := connection.recv(1 << 16):
+            heard += piece
+    return heard
 
 
 async def assert_free(doors: Listening, path: str, method: str = "POST", **request: Any) -> None:

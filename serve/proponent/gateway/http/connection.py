@@ -11,7 +11,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from proponent.errors import InvalidInputError
 from proponent.gateway.error_mapping import PROBLEM_TYPE, problem
+from proponent.gateway.http.parser import ThriftyParser
 from proponent.gateway.settings import Settings
+
+_LONGEST_HEAD = 64 << 10
+# One step of the parser.
+_PIECE = 8 << 10
 
 
 class BoundedConnection(H11Protocol):
@@ -22,6 +27,7 @@ class BoundedConnection(H11Protocol):
 
     def __init__(self, *arguments: Any, settings: Settings, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.conn = self._parser = ThriftyParser(_LONGEST_HEAD)
         self._settings = settings
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
@@ -33,7 +39,9 @@ class BoundedConnection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Reads on; goes on waiting for headers as long as they are not complete."""
-        super().data_received(data)
+        for start in range(0, len(data), _PIECE):
+            if not self.transport.is_closing():
+                super().data_received(data[start : start + _PIECE])
         if self.conn.their_state is h11.IDLE and self._receiving is None:
             self._await_headers()
         elif self.conn.their_state is not h11.IDLE and self.conn.our_state is h11.SEND_RESPONSE:
@@ -66,10 +74,12 @@ class BoundedConnection(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()
             return
-        body = json.dumps(problem(InvalidInputError(msg, reason="HTTP_INVALID"))).encode()
+        body = json.dumps(problem(InvalidInputError(self._parser.refusal or msg, reason="HTTP_INVALID"))).encode()
         headers = [("content-type", PROBLEM_TYPE), ("content-length", str(len(body))), ("connection", "close")]
         for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # an answer of the application would be a second one
         self.transport.close()
 
     def _receive_in_time(self) -> None:
