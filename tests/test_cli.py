@@ -19,14 +19,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proponent.cli.docs import pages
 from proponent.cli.main import app, main
-from proponent.cli.options import byte_size
+from proponent.cli.options import CHECK, LIFE, USE, WHAT_IF, byte_size
 from proponent.datasets import digits
 from proponent.errors import SpecError
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
 from proponent.training.train_preset import PRESETS
 
+DOCS = Path(__file__).parent.parent / "docs"
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
@@ -89,10 +91,30 @@ def test_every_command_shows_an_example_that_names_it(command: str) -> None:
     assert re.search(rf"Example:\s+.*proponent {command}\b", done.out), done.out
 
 
-def test_help_names_every_command_and_is_shown_without_arguments() -> None:
+def test_help_names_the_commands_in_the_order_of_use_and_is_shown_without_arguments() -> None:
+    order = ["train", "rebuild", "serve", "explain", "score", "removal", "flip", "audit", "verify", "diff", "info"]
+    order += ["suspects", "publish", "rollback", "forget", "gc"]
+    assert sorted(order) == COMMANDS
     for done in (run(), run("--help")):
-        assert all(f" {command} " in done.out + done.err for command in COMMANDS)
-    assert {"train", "rebuild", "serve", "explain", "info"} <= set(COMMANDS)
+        text = done.out + done.err
+        assert re.findall(r"^│ (\w+) ", text, flags=re.MULTILINE) == order
+        panels = [USE, WHAT_IF, CHECK, LIFE]
+        assert re.findall(r"^╭─ (.*?) ─+╮$", text, flags=re.MULTILINE) == ["Options", *panels]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_states_its_exit_codes(command: str) -> None:
+    assert {"0", "2"} < set(stated_exit_codes(command))
+
+
+def stated_exit_codes(command: str) -> list[str]:
+    text = " ".join(run(command, "--help").out.split())
+    return re.findall(r"[:;] (\d) ", text[text.index("Exit codes:") :])
+
+
+@pytest.mark.parametrize("page", ["cli.md", "settings.md"])
+def test_the_pages_made_of_the_code_are_up_to_date(page: str) -> None:
+    assert (DOCS / page).read_text(encoding="utf-8") == pages()[page], "run scripts/docs"
 
 
 def test_presets_are_listed() -> None:
@@ -180,7 +202,7 @@ def test_a_rebuild_for_programs_that_is_not_published(made: Digits, tmp_path: Pa
 def test_an_error_is_one_line_and_an_exit_code(made: Digits, arguments: list[str], code: int, expected: str) -> None:
     places = {"store": made.store, "image": made.image, "spec": made.runs / "explain.yaml"}
     done = run(*(argument.format(**places) for argument in arguments))
-    assert done.code == code
+    assert done.code == code and str(code) in stated_exit_codes(arguments[0])
     assert done.out == "" and done.err.startswith("error: ") and len(done.err.splitlines()) == 1, done.err
     assert re.search(expected, done.err), done.err
 

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from proponent.cli.options import DEFAULT_STORE, JsonOption, ModelOption, QuietOption, StoreOption
+from proponent.cli.exit_codes import DAMAGED, exits
+from proponent.cli.options import (
+    CHECK,
+    DEFAULT_STORE,
+    JsonOption,
+    ModelOption,
+    QuietOption,
+    StoreOption,
+    open_store,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the command line."""
+    app.command(rich_help_panel=CHECK, epilog=exits(3, DAMAGED, 6))(audit)
 
 
 def audit(
@@ -19,7 +32,9 @@ def audit(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each half-subset.")] = 1,
     leave_one_out: Annotated[int, typer.Option(min=0, help="Examples to remove one at a time (convex models).")] = 0,
     label_noise: Annotated[float, typer.Option(min=0, max=0.9, help="Share of labels to flip and to find.")] = 0.0,
-    solver: Annotated[int, typer.Option(min=0, help="Queries to solve for by conjugate gradients.")] = 0,
+    solver: Annotated[
+        int, typer.Option(min=0, help="Queries to solve for by conjugate gradients; 0 leaves it out.")
+    ] = 0,
     solver_damping: Annotated[float, typer.Option(min=0, help="Damping of that solve.")] = 0.0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that retrain.")] = 1,
     as_json: JsonOption = False,
@@ -27,7 +42,7 @@ def audit(
 ) -> None:
     """Measure how faithful the current bundle's explanations are; finished retrainings are kept and reused.
 
-    The figures are printed and written to STORE/MODEL/audits/DIGEST.json.
+    The results are printed and written to STORE/MODEL/audits/DIGEST.json.
 
     Example: `proponent audit --store model_store --lds 50 --jobs 2`
     """
@@ -35,20 +50,17 @@ def audit(
     from proponent.audit.rebuilding import AUDITS
     from proponent.audit.scoring import open_bundle
     from proponent.index.bundle import write_json
-    from proponent.index.store import Store
     from proponent.rebuild.progress import StageProgress
 
-    opened_store = Store(store)
-    name = opened_store.only_model(model)
-    bundle = opened_store.current(name)
-    directory: Path = opened_store.directory(name) / AUDITS
+    opened, name = open_store(store, model)
+    bundle, directory = opened.current(name), opened.directory(name) / AUDITS
     directory.mkdir(exist_ok=True)
     options = AuditOptions(directory, queries, lds, seeds, leave_one_out, label_noise, solver, solver_damping, jobs)
     with StageProgress(quiet=quiet) as progress:
-        figures = full_audit(open_bundle(bundle), options, progress)
-    write_json(directory / f"{bundle.name}.json", figures)
+        metrics = full_audit(open_bundle(bundle), options, progress)
+    write_json(directory / f"{bundle.name}.json", metrics)
     if as_json:
-        typer.echo(json.dumps(figures))
+        typer.echo(json.dumps(metrics))
         return
-    for check, value in figures.items():
+    for check, value in metrics.items():
         typer.echo(f"{check:20} {value}")

@@ -1,4 +1,4 @@
-"""Commands for the life of an index: verify, diff, publish, rollback, gc, forget, suspects."""
+"""Commands on bundles: verify, diff, info, suspects; publish, rollback, forget, gc."""
 
 from __future__ import annotations
 
@@ -6,20 +6,32 @@ import csv
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from proponent.cli.exit_codes import DAMAGED, GATE, HELP
-from proponent.cli.options import DEFAULT_STORE, DryRunOption, JsonOption, ModelOption, StoreOption
-from proponent.index.store import Store
+from proponent.cli.exit_codes import DAMAGED, GATE, READS, WRITES, exits
+from proponent.cli.options import (
+    CHECK,
+    DEFAULT_STORE,
+    LIFE,
+    DryRunOption,
+    JsonOption,
+    ModelOption,
+    StoreOption,
+    current_bundle,
+    open_store,
+)
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
-    for command in (verify, diff, publish, rollback, gc, forget, suspects):
-        app.command(epilog=HELP)(command)
+    app.command(rich_help_panel=CHECK, epilog=READS)(verify)
+    app.command(rich_help_panel=CHECK, epilog=exits(3, DAMAGED, GATE))(diff)
+    for look in (info, suspects):
+        app.command(rich_help_panel=CHECK, epilog=READS)(look)
+    for change in (publish, rollback, forget, gc):
+        app.command(rich_help_panel=LIFE, epilog=WRITES)(change)
 
 
 def verify(
@@ -37,7 +49,7 @@ def verify(
     from proponent.index.lifecycle import find_bundle
     from proponent.inspection.verify import verify as run_verify
 
-    opened, name = _opened(store, model)
+    opened, name = open_store(store, model)
     found = run_verify(
         find_bundle(opened, name, digest) if digest else opened.current(name), sample=sample, seed=seed
     )
@@ -54,10 +66,10 @@ def verify(
 
 def diff(
     old: Annotated[str, typer.Argument(help="First digits of the old bundle.")],
-    new: Annotated[str | None, typer.Argument(help="Those of the new one; default: the current one.")] = None,
+    new: Annotated[str | None, typer.Argument(help="First digits of the new one; default: the current one.")] = None,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
-    queries: Annotated[int, typer.Option(min=1, help="Inputs to ask both about.")] = 100,
+    queries: Annotated[int, typer.Option(min=1, help="Inputs that both explain.")] = 100,
     top_k: Annotated[int, typer.Option(min=1, help="Length of the lists compared.")] = 10,
     measure: Annotated[str, typer.Option(help="influence, theta-relatif or l-relatif.")] = "influence",
     seed: Annotated[int, typer.Option(help="Seed of the sample of inputs.")] = 0,
@@ -66,7 +78,7 @@ def diff(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what changed in the reasons: top-k overlap and rank correlation of two bundles, also by class.
+    """Compare the explanations of two bundles: top-k overlap and rank correlation, also by class.
 
     Example: `proponent diff 3f2a9c 81d0be --store model_store --fail-below 0.8`
     """
@@ -75,7 +87,7 @@ def diff(
     from proponent.worker.local import measure_number
     from proponent.worker.messages import MEASURES
 
-    opened, name = _opened(store, model)
+    opened, name = open_store(store, model)
     bundles = find_bundle(opened, name, old), find_bundle(opened, name, new) if new else opened.current(name)
     chosen = MEASURES[measure_number(measure)]
     found = run_diff(*bundles, queries=queries, top_k=top_k, measure=chosen, seed=seed)
@@ -91,101 +103,20 @@ def diff(
         raise typer.Exit(GATE)
 
 
-def publish(
-    digest: Annotated[str, typer.Argument(help="First digits of a bundle.")],
-    store: StoreOption = DEFAULT_STORE,
-    model: ModelOption = None,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a bundle current, after checking every file of it.
+def info(store: StoreOption = DEFAULT_STORE, model: ModelOption = None, as_json: JsonOption = False) -> None:
+    """Describe the current bundle of a model.
 
-    A running service takes it before the command returns, without failing a request; when the bundle cannot be
-    served, the old one stays, and the exit code says why.
-
-    Example: `proponent publish 81d0be --store model_store`
+    Example: `proponent info --store model_store --json`
     """
-    from proponent.publishing import publish as run_publish
+    from proponent.index.bundle import read_manifest
 
-    opened, name = _opened(store, model)
-    _print_change(run_publish(opened, name, digest, dry_run=dry_run), as_json)
-
-
-def rollback(
-    store: StoreOption = DEFAULT_STORE,
-    model: ModelOption = None,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Make the bundle current that was so before; a running service takes it as with publish.
-
-    Example: `proponent rollback --store model_store`
-    """
-    from proponent.publishing import rollback as run_rollback
-
-    opened, name = _opened(store, model)
-    _print_change(run_rollback(opened, name, dry_run=dry_run), as_json)
-
-
-def gc(
-    store: StoreOption = DEFAULT_STORE,
-    model: ModelOption = None,
-    workspace: Annotated[bool, typer.Option(help="Also drop the finished stages of a killed rebuild.")] = False,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Remove the bundles that are neither current, nor the one before, nor read by any process.
-
-    Example: `proponent gc --store model_store --dry-run`
-    """
-    from proponent.index.lifecycle import collect
-
-    opened, name = _opened(store, model)
-    found = collect(opened, name, workspace=workspace, dry_run=dry_run)
+    manifest = asdict(read_manifest(current_bundle(store, model)))
     if as_json:
-        _print_json(asdict(found))
+        _print_json(manifest)
         return
-    verb = "would remove" if dry_run else "removed"
-    typer.echo(f"{verb} {len(found.removed)} bundles ({found.bytes:,} bytes): {_short(found.removed)}")
-    typer.echo(f"kept: {_short(found.kept)}; in use: {_short(found.in_use)}")
-
-
-def forget(
-    example_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID...", help="Ids of training examples.")
-    ] = None,
-    store: StoreOption = DEFAULT_STORE,
-    model: ModelOption = None,
-    compact: Annotated[
-        bool, typer.Option(help="Also rewrite the bundles without what they hold of all forgotten examples.")
-    ] = False,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Forget training examples: at once in every answer of every bundle, and in every later rebuild.
-
-    Their rows, metadata and thumbnails leave the disk with --compact, which makes new bundles current and removes
-    the old ones; without ids it compacts what was forgotten before. A running gateway takes the new bundle; one
-    that another process reads is removed by a later compaction. The receipt says what still holds them. The
-    dataset itself and the trained weights are not touched.
-
-    Example: `proponent forget digits-0012 digits-0099 --compact --store model_store --json`
-    """
-    from proponent.errors import InvalidInputError
-    from proponent.publishing import forget as run_forget
-
-    if not example_ids and not compact:
-        raise InvalidInputError("no id was given, expected at least one (or --compact)", field="example_ids")
-    opened, name = _opened(store, model)
-    receipt = run_forget(opened, name, example_ids or [], compact=compact, dry_run=dry_run)
-    if as_json:
-        _print_json(asdict(receipt))
-        return
-    verb = "would forget" if dry_run else "forgot"
-    typer.echo(f"{verb} {len(receipt.newly_forgotten)} of {len(receipt.ids)} examples of {name} at {receipt.time}")
-    for change in receipt.bundles:
-        typer.echo(f"rewrote {change.before[:12]} as {change.after[:12]} without {change.rows_removed} rows")
-    typer.echo(f"bundles that still hold forgotten examples: {_short(receipt.still_on_disk)}")
+    for key, value in manifest.items():
+        if key not in ("files", "settings", "audit"):
+            typer.echo(f"{key:20} {value}")
 
 
 def suspects(
@@ -208,7 +139,7 @@ def suspects(
     from proponent.index.catalog import Catalog, Place
     from proponent.index.tombstones import Tombstones
 
-    opened, name = _opened(store, model)
+    opened, name = open_store(store, model)
     bundle = opened.current(name)
     catalog = Catalog.open(bundle / CATALOG)
     try:
@@ -241,9 +172,101 @@ def _suspect_row(row: dict[str, Any], names: list[str]) -> dict[str, Any]:
     }
 
 
-def _opened(store: Path, model: str | None) -> tuple[Store, str]:
-    opened = Store(store)
-    return opened, opened.only_model(model)
+def publish(
+    digest: Annotated[str, typer.Argument(help="First digits of a bundle.")],
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a bundle current, after checking every file of it.
+
+    A running service takes it before the command returns, without failing a request; when the bundle cannot be
+    served, the old one stays, and the exit code says why.
+
+    Example: `proponent publish 81d0be --store model_store`
+    """
+    from proponent.publishing import publish as run_publish
+
+    opened, name = open_store(store, model)
+    _print_change(run_publish(opened, name, digest, dry_run=dry_run), as_json)
+
+
+def rollback(
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the previous bundle current again; a running service takes it as with publish.
+
+    Example: `proponent rollback --store model_store`
+    """
+    from proponent.publishing import rollback as run_rollback
+
+    opened, name = open_store(store, model)
+    _print_change(run_rollback(opened, name, dry_run=dry_run), as_json)
+
+
+def forget(
+    example_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID...", help="Ids of training examples.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    compact: Annotated[
+        bool, typer.Option(help="Also rewrite the bundles without what they hold of all forgotten examples.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Forget training examples: at once in every answer of every bundle, and in every later rebuild.
+
+    Their rows, metadata and thumbnails leave the disk with --compact, which makes new bundles current and removes
+    the old ones; without ids it compacts what was forgotten before. A running gateway takes the new bundle; one
+    that another process reads is removed by a later compaction. The receipt says what still holds them. The
+    dataset itself and the trained weights are not touched.
+
+    Example: `proponent forget digits-0012 digits-0099 --compact --store model_store --json`
+    """
+    from proponent.errors import InvalidInputError
+    from proponent.publishing import forget as run_forget
+
+    if not example_ids and not compact:
+        raise InvalidInputError("no id was given, expected at least one (or --compact)", field="example_ids")
+    opened, name = open_store(store, model)
+    receipt = run_forget(opened, name, example_ids or [], compact=compact, dry_run=dry_run)
+    if as_json:
+        _print_json(asdict(receipt))
+        return
+    verb = "would forget" if dry_run else "forgot"
+    typer.echo(f"{verb} {len(receipt.newly_forgotten)} of {len(receipt.ids)} examples of {name} at {receipt.time}")
+    for change in receipt.bundles:
+        typer.echo(f"rewrote {change.before[:12]} as {change.after[:12]} without {change.rows_removed} rows")
+    typer.echo(f"bundles that still hold forgotten examples: {_short(receipt.still_on_disk)}")
+
+
+def gc(
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    workspace: Annotated[bool, typer.Option(help="Also drop the finished stages of a killed rebuild.")] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove the bundles that are neither current nor previous and that no process reads.
+
+    Example: `proponent gc --store model_store --dry-run`
+    """
+    from proponent.index.lifecycle import collect
+
+    opened, name = open_store(store, model)
+    found = collect(opened, name, workspace=workspace, dry_run=dry_run)
+    if as_json:
+        _print_json(asdict(found))
+        return
+    verb = "would remove" if dry_run else "removed"
+    typer.echo(f"{verb} {len(found.removed)} bundles ({found.bytes:,} bytes): {_short(found.removed)}")
+    typer.echo(f"kept: {_short(found.kept)}; in use: {_short(found.in_use)}")
 
 
 def _print_change(change: dict[str, Any], as_json: bool) -> None:

@@ -3,9 +3,20 @@
 DAMAGED = 4
 GATE = 7
 
-HELP = (
-    "Exit codes: 0 done; 2 bad input or another error; 3 unknown model, bundle, example or file; 4 a bundle is "
-    "damaged or does not fit its model; 5 another rebuild or change is running; 6 the disk is full or read-only; "
-    "7 a gate (--fail-below) failed."
-)
-SERVE = HELP
+_MEANINGS = {
+    3: "unknown model, bundle, example or file",
+    DAMAGED: "a bundle is damaged or does not fit its model",
+    5: "another rebuild or change is running",
+    6: "the disk is full or read-only",
+    GATE: "the overlap is below --fail-below",
+}
+
+
+def exits(*codes: int) -> str:
+    """What help says of a command that may also end with these codes."""
+    special = "".join(f"; {code} {_MEANINGS[code]}" for code in codes)
+    return f"Exit codes: 0 done; 2 bad input or another error{special}."
+
+
+READS = exits(3, DAMAGED)
+WRITES = exits(3, DAMAGED, 5, 6)

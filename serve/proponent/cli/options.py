@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""What several commands share: options, the panels of help, and the store that they name."""
 
 from __future__ import annotations
 
@@ -8,13 +8,33 @@ from typing import Annotated
 import typer
 
 from proponent.errors import SpecError
+from proponent.index.store import Store
 
 StoreOption = Annotated[Path, typer.Option("--store", help="Directory of bundles.", envvar="PROPONENT_STORE")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Model name; needed when the store has several.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")]
+MeasureOption = Annotated[list[str] | None, typer.Option("--measure", help="influence, theta-relatif or l-relatif.")]
 DEFAULT_STORE = Path("model_store")
+
+# Panels of `proponent --help`, in the order of use.
+USE = "From training to explanations"
+WHAT_IF = "Chosen training examples"
+CHECK = "Look and check"
+LIFE = "The life of an index"
+
+
+def open_store(store: Path, model: str | None) -> tuple[Store, str]:
+    """The store, and the name of the model that is meant."""
+    opened = Store(store)
+    return opened, opened.only_model(model)
+
+
+def current_bundle(store: Path, model: str | None) -> Path:
+    """The current bundle of the model that is meant."""
+    opened, name = open_store(store, model)
+    return opened.current(name)
 
 
 def byte_size(text: str, option: str) -> int:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from proponent.cli import panels
-from proponent.cli.exit_codes import SERVE
+from proponent.cli.exit_codes import exits
+from proponent.cli.options import USE
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -23,6 +23,8 @@ _PRINT_CONFIG = Annotated[
     bool, typer.Option("--print-config", help="Print all settings and where each comes from, as YAML; do not serve.")
 ]
 
+_EXITS = exits(3)
+
 
 class _ServeCommand(TyperCommand):
     """Stands in help for the command, and makes it when it is called: pydantic takes longer to load than all else."""
@@ -33,18 +35,19 @@ class _ServeCommand(TyperCommand):
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the command line."""
-    app.command(cls=_ServeCommand, rich_help_panel=panels.USE, epilog=SERVE)(serve)
+    app.command(cls=_ServeCommand, rich_help_panel=USE, epilog=_EXITS)(serve)
 
 
 def serve() -> None:
     """Serve the current bundles: typed gRPC and HTTP in front of a private TorchServe.
 
-    Meanwhile rebuild, publish and rollback on the same store switch it to another bundle without a failed request.
-    SIGTERM first tells balancers (/readyz, gRPC health), and goes on answering for --drain-delay; Ctrl-C does not
-    wait. Then calls in flight finish; a second signal drops them.
+    While it runs, rebuild, publish and rollback on the same store switch it to another bundle without a failed
+    request. After SIGTERM, /readyz and gRPC health say not ready, and calls are answered for --drain-delay more;
+    Ctrl-C does not wait. Then calls in flight finish; a second signal drops them.
 
     A flag wins over its environment variable (--max-image-bytes is PROPONENT_MAX_IMAGE_BYTES), that over the key of
     the same name (max_image_bytes) in the YAML file of --config, and that over the default.
+    docs/settings.md has all names, units and bounds.
 
     Example: `proponent serve model_store --allow-thumbnails --print-config`
     """
@@ -62,7 +65,7 @@ def _with_flags() -> TyperCommand:
     run_serve.__signature__ = Signature([*flags, *own])  # type: ignore[attr-defined]
     run_serve.__doc__ = serve.__doc__
     app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
-    app.command(name="serve", epilog=SERVE)(run_serve)
+    app.command(name="serve", epilog=_EXITS)(run_serve)
     command = typer.main.get_command(app)
     assert isinstance(command, TyperCommand)
     return command
@@ -83,15 +86,14 @@ def _serve(config: Path | None, print_config: bool, **given: Any) -> None:
 def _parameter(name: str, field: FieldInfo) -> Parameter:
     """A setting as the command line's parameter: text, which the settings check, a switch, or several texts."""
     from proponent.gateway.effective_settings import flag_of, unit_of
-    from proponent.gateway.settings import Settings
 
     extra: Any = field.json_schema_extra
-    shown: dict[str, Any] = {"help": help_of(name), "rich_help_panel": extra["panel"], "show_default": False}
+    shown: dict[str, Any] = {"help": _help(name, field), "rich_help_panel": extra["panel"], "show_default": False}
     if name == "store":
         return _keyword(name, Annotated[str | None, typer.Argument(metavar="STORE", **shown)], None)
     if field.annotation is bool:
         return _keyword(name, Annotated[bool | None, typer.Option(**shown)], None)
-    kind = list[str] if isinstance(Settings.model_fields[name].default, tuple) else str
+    kind = list[str] if isinstance(field.default, tuple) else str
     option = typer.Option(flag_of(name), metavar=unit_of(name), **shown)
     return _keyword(name, Annotated[kind | None, option], None)
 
@@ -100,12 +102,8 @@ def _keyword(name: str, annotation: Any, default: object) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def help_of(name: str) -> str:
-    """What help says of a setting, with its default."""
-    from proponent.gateway.settings import Settings
+def _help(name: str, field: FieldInfo) -> str:
+    from proponent.gateway.effective_settings import default_of
 
-    field = Settings.model_fields[name]
-    default = field.default
-    if default is None or default == ():
-        return str(field.description)
-    return f"{field.description} [default: {str(default).lower() if isinstance(default, bool) else default}]"
+    default = default_of(name)
+    return f"{field.description} [default: {default}]" if default else str(field.description)

@@ -62,6 +62,21 @@ def unit_of(name: str) -> str:
     return next((m.name for m in Settings.model_fields[name].metadata if isinstance(m, Unit)), "true or false")
 
 
+def bounds_of(name: str) -> str:
+    """The values that a setting may have, e.g. `` >= 1, <= 86400``."""
+    words = {"gt": ">", "ge": ">=", "le": "<="}
+    bounds = ((words[key], bound) for m in Settings.model_fields[name].metadata for key, bound in _limits(m))
+    return ",".join(f" {word} {bound}" for word, bound in bounds)
+
+
+def default_of(name: str) -> str:
+    """The default as an operator would write it; empty where there is none."""
+    default = Settings.model_fields[name].default
+    if default is None or default == ():
+        return ""
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
 def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> EffectiveSettings:
     """Settings from all that operators may write them in.
 
@@ -88,6 +103,10 @@ def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Effec
         details = "; ".join(_describe(problem, origins) for problem in problems)
         raise SpecError(details, field=str(problems[0]["loc"][0])) from None
     return EffectiveSettings(settings, origins)
+
+
+def _limits(metadata: object) -> list[tuple[str, float]]:
+    return [(key, getattr(metadata, key)) for key in ("gt", "ge", "le") if hasattr(metadata, key)]
 
 
 def _read_config(path: Path) -> dict[str, Any]:

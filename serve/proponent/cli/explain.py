@@ -1,4 +1,4 @@
-"""Commands that ask about chosen training examples: their scores, their removal, a set that flips a prediction."""
+"""Commands that explain one image: the lists, chosen training examples' scores and removal, a set that flips it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,78 @@ import typer
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 
-from proponent.cli.exit_codes import HELP
-from proponent.index.store import Store
+from proponent.cli.exit_codes import READS
+from proponent.cli.options import (
+    DEFAULT_STORE,
+    USE,
+    WHAT_IF,
+    JsonOption,
+    MeasureOption,
+    ModelOption,
+    StoreOption,
+    current_bundle,
+)
 from proponent.v1 import explanation_pb2 as pb
 
 ImageArgument = Annotated[Path, typer.Argument(help="PNG or JPEG file.")]
 IdsArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of training examples.")]
-StoreOption = Annotated[Path, typer.Option("--store", help="Directory of bundles.", envvar="PROPONENT_STORE")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Model name; needed when the store has several.")]
 ClassOption = Annotated[int | None, typer.Option(help="Class to explain; default: the predicted one.")]
 AgainstOption = Annotated[int | None, typer.Option(help="Why --class-id rather than this class.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-DEFAULT_STORE = Path("model_store")
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
+    app.command(rich_help_panel=USE, epilog=READS)(explain)
     for command in (score, removal, flip):
-        app.command(epilog=HELP)(command)
+        app.command(rich_help_panel=WHAT_IF, epilog=READS)(command)
+
+
+def explain(
+    image: ImageArgument,
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    top_k: Annotated[int, typer.Option(help="Length of each list.")] = 3,
+    measure: MeasureOption = None,
+    class_id: ClassOption = None,
+    against: AgainstOption = None,
+    diverse: Annotated[
+        str | None, typer.Option(help="DIVINE selection by sum-redundancy, facility-location or mmd.")
+    ] = None,
+    gamma: Annotated[
+        float | None, typer.Option(min=0, help="Weight of --diverse; 0 gives plain top-k; default: 1.")
+    ] = None,
+    max_influence_loss: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Largest share of the influence to give up, instead of --gamma."),
+    ] = None,
+    unscaled: Annotated[bool, typer.Option(help="Let --gamma weigh the term as the paper writes it.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain one image with the current bundle, without a service.
+
+    Example: `proponent explain digit.png --store model_store --top-k 3`
+    """
+    from rich.console import Console
+
+    from proponent.cli.terminal import print_explanation
+    from proponent.worker.local import explain_file
+
+    reply = explain_file(
+        current_bundle(store, model),
+        image,
+        top_k=top_k,
+        measures=measure,
+        class_id=class_id,
+        against=against,
+        diverse=diverse,
+        gamma=gamma,
+        max_influence_loss=max_influence_loss,
+        unscaled=unscaled,
+    )
+    if as_json:
+        typer.echo(MessageToJson(reply, preserving_proto_field_name=True))
+    else:
+        print_explanation(Console(), reply)
 
 
 def score(
@@ -34,7 +88,7 @@ def score(
     example_ids: IdsArgument,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
-    measure: Annotated[list[str] | None, typer.Option(help="influence, theta-relatif or l-relatif.")] = None,
+    measure: MeasureOption = None,
     class_id: ClassOption = None,
     against: AgainstOption = None,
     as_json: JsonOption = False,
@@ -49,7 +103,7 @@ def score(
 
     query = query_message(image, measures=measure, class_id=class_id, against=against)
     request = pb.ScoreExamplesRequest(query=query, example_ids=example_ids)
-    reply = answer(_bundle(store, model), WorkerRequest(score=request)).score
+    reply = answer(current_bundle(store, model), WorkerRequest(score=request)).score
     if as_json:
         _print_json(reply)
         return
@@ -71,7 +125,7 @@ def removal(
     against: AgainstOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict what the removal of training examples, and training again, would change for one image.
+    """Predict how one image's prediction would change without training examples, after training again.
 
     Training again means the mean loss of the others; influence-sum leaves the others' weights at 1/N instead.
 
@@ -86,7 +140,7 @@ def removal(
         example_ids=example_ids,
         estimator=estimator_number(estimator),  # type: ignore[arg-type]
     )
-    reply = answer(_bundle(store, model), WorkerRequest(removal=request)).removal
+    reply = answer(current_bundle(store, model), WorkerRequest(removal=request)).removal
     if as_json:
         _print_json(reply)
         return
@@ -115,7 +169,7 @@ def flip(
     from proponent.worker.local import answer, query_message
 
     request = pb.FindFlipSetRequest(query=query_message(image), max_size=max_size)
-    reply = answer(_bundle(store, model), WorkerRequest(flip=request)).flip
+    reply = answer(current_bundle(store, model), WorkerRequest(flip=request)).flip
     if as_json:
         _print_json(reply)
         return
@@ -127,11 +181,6 @@ def flip(
         typer.echo(f"without these {len(reply.members)} examples: class {reply.flipped_class_id} ({after:.1%})")
         for member in reply.members:
             typer.echo(f"{member.rank:4} {member.example_id:24} {member.label:12} {member.score:+.4g}")
-
-
-def _bundle(store: Path, model: str | None) -> Path:
-    opened = Store(store)
-    return opened.current(opened.only_model(model))
 
 
 def _prediction(prediction: pb.Prediction) -> str:

@@ -1,0 +1,87 @@
+"""Commands that make a model and its bundle: train, rebuild."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proponent.cli.exit_codes import WRITES, exits
+from proponent.cli.options import DEFAULT_STORE, USE, JsonOption, QuietOption, StoreOption, byte_size
+from proponent.index.bundle import read_manifest
+from proponent.index.store import Store
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    app.command(rich_help_panel=USE, epilog=exits(3, 6))(train)
+    app.command(rich_help_panel=USE, epilog=WRITES)(rebuild)
+
+
+def train(
+    preset: Annotated[str, typer.Argument(help="Name of a preset; 'list' shows them.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Directory for weights, log and explain.yaml; default: runs/PRESET.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option("--data-root", help="Folder of the data sets; default: PROPONENT_DATA.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of the preset's.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only so many of the first examples.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N.")] = "cpu",
+) -> None:
+    """Train one of the paper's models and write its explain.yaml.
+
+    Example: `proponent train digits --out runs/digits`
+    """
+    from proponent.training.train_preset import PRESETS, train_preset
+
+    if preset == "list":
+        typer.echo("\n".join(PRESETS))
+        return
+    out = out or Path("runs") / preset
+    result = train_preset(preset, out, data_root=data_root, seed=seed, epochs=epochs, limit=limit, device=device)
+    typer.echo(f"training accuracy {result.accuracy:.4f}, held-out accuracy {result.held_out_accuracy:.4f}")
+    typer.echo(f"spec: {out / 'explain.yaml'}")
+
+
+def rebuild(
+    spec: Annotated[Path, typer.Argument(help="explain.yaml, or a directory that holds one.")],
+    store: StoreOption = DEFAULT_STORE,
+    memory: Annotated[str, typer.Option(help="Memory budget, e.g. 8GiB.")] = "8GiB",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Examples read at a time; the result does not depend on it.")
+    ] = None,
+    publish: Annotated[bool, typer.Option(help="Make the new bundle current.")] = True,
+    damping: Annotated[str | None, typer.Option(help="A number, or auto: sweep and choose by retraining.")] = None,
+    subsets: Annotated[int, typer.Option(min=2, help="Half-subsets to retrain on for --damping auto.")] = 16,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that retrain.")] = 1,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Build the index of a classifier and make it current, also in a running service; a killed rebuild resumes.
+
+    Example: `proponent rebuild runs/digits/explain.yaml --store model_store`
+    """
+    from proponent.audit.rebuilding import audited_rebuild
+    from proponent.publishing import publish as run_publish
+    from proponent.rebuild.pipeline import RebuildOptions
+    from proponent.spec import load_spec, with_damping
+
+    options = RebuildOptions(byte_size(memory, "--memory"), batch_size, publish=False, quiet=quiet)
+    path = audited_rebuild(with_damping(load_spec(spec), damping), Store(store), options, subsets=subsets, jobs=jobs)
+    manifest = read_manifest(path)
+    if publish:
+        run_publish(Store(store), manifest.model, manifest.digest)
+    if as_json:
+        typer.echo(json.dumps({"bundle": str(path), **asdict(manifest)}))
+    else:
+        typer.echo(f"bundle: {path}")
+        typer.echo(
+            f"{manifest.train_size} examples, K = {manifest.embedding_size}, curvature {manifest.curvature}, "
+            f"training accuracy {manifest.train_accuracy:.4f}"
+        )
