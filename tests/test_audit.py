@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,27 @@ def test_an_audit_after_tuning_uses_nothing_that_the_tuning_used(
 def test_few_subsets_are_warned_of(convex: Store) -> None:
     with pytest.warns(FewSubsetsWarning, match=f"{SUBSETS} subsets give a wide interval: use at least 32"):
         audit(convex, queries=30, lds_subsets=SUBSETS)
+
+
+def test_a_tuning_that_used_all_queries_leaves_one(convex: Store, tmp_path: Path) -> None:
+    """Halves and seeds are others all the same."""
+    opened = open_bundle(convex.current(stores.MODEL))
+    used = {"tuning": {"queries": len(opened.held_out)}}
+    opened.explainer.manifest = replace(opened.explainer.manifest, audit=used)
+    with StageProgress(quiet=True) as progress:
+        figures = full_audit(opened, AuditOptions(tmp_path, queries=5, lds_subsets=2), progress)
+    assert figures["lds"]["queries"] == 1
+
+
+def test_diverged_trainings_are_told(tmp_path: Path) -> None:
+    """Ranked as the largest losses they gave a score like any other."""
+    diverging = {"factory": "proponent.training:fit", "kwargs": {"lr": 1e30, "epochs": 2}}
+    path = project(tmp_path / "project", count=20, weight_decay=0.05)
+    store = Store(tmp_path / "store")
+    audited_rebuild(load_spec(tiny.change(path, training=diverging)), store, QUIET)
+    expected = r"'training': the losses of 3 of 3 retrained models are not finite, first that of seed 1000000"
+    with pytest.raises(SpecError, match=expected):
+        audit(store, queries=5, lds_subsets=3)
 
 
 def bank(models: int, queries: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -88,7 +88,7 @@ def distinct(opened: Opened, queries: int) -> dict[str, int]:
 def lds(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
     """The linear datamodeling score with a 95 % interval over queries and retrained models.
 
-    After a tuning its queries are left out; halves and training seeds are others anyway.
+    After a tuning its queries are left out where there are others; halves and training seeds are others anyway.
     """
     if options.lds_subsets < ENOUGH_SUBSETS:
         warnings.warn(
@@ -103,7 +103,7 @@ def lds(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[
         opened.held_out,
         purpose=AUDIT,
         subsets=options.lds_subsets,
-        queries=min(options.queries, len(opened.held_out) - _tuned_queries(opened)),
+        queries=max(1, min(options.queries, len(opened.held_out) - _tuned_queries(opened))),
         seeds=options.seeds,
         jobs=options.jobs,
         progress=progress,

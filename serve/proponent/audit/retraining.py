@@ -64,7 +64,7 @@ def retrained_losses(job: Retraining, masks: Tensor, progress: StageProgress, jo
     """Held-out losses [count, Q] float64 of models trained on each mask [count, N] with each seed; resumes.
 
     Raises:
-        SpecError: The spec lacks ``training`` or ``held_out``.
+        SpecError: The spec lacks ``training`` or ``held_out``, or a training diverged.
     """
     for key in ("training", "held_out"):
         if getattr(job.spec, key) is None:
@@ -75,7 +75,20 @@ def retrained_losses(job: Retraining, masks: Tensor, progress: StageProgress, jo
     finished = _in_parallel(job, [(number, masks[number]) for number in missing], jobs)
     for _ in progress.track("retrain", finished, len(masks), len(masks) - len(missing)):
         pass
-    return torch.stack([load_file(file)["losses"] for file in files])
+    losses = torch.stack([load_file(file)["losses"] for file in files])
+    _check_finite(losses, job, files)
+    return losses
+
+
+def _check_finite(losses: Tensor, job: Retraining, files: Sequence[Path]) -> None:
+    """A rank takes NaN for the largest loss: a figure of diverged trainings would look like any other."""
+    diverged = (~losses.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if diverged:
+        raise SpecError(
+            f"key 'training': the losses of {len(diverged)} of {len(losses)} retrained models are not finite, first "
+            f"that of seed {job.seeds[diverged[0]]} ({files[diverged[0]]}): does the training diverge?",
+            field="training",
+        )
 
 
 def _in_parallel(job: Retraining, work: Sequence[tuple[int, Tensor]], jobs: int) -> Iterator[None]:
