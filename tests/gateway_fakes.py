@@ -71,7 +71,7 @@ class FakeWorker:
         self.answer: Callable[[WorkerRequest], WorkerReply] = echo
         self.hold: asyncio.Event | None = None
 
-    async def ask(
+    async def send(
         self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: AsyncExitStack | None = None
     ) -> WorkerReply:
         async with held or AsyncExitStack():
@@ -83,7 +83,7 @@ class FakeWorker:
 
     async def verdict(self, deployment: Deployment, timeout_s: float) -> ProponentError | None:
         try:
-            await self.ask(deployment, WorkerRequest(), timeout_s)
+            await self.send(deployment, WorkerRequest(), timeout_s)
         except ProponentError as error:
             return error
         return None

@@ -17,7 +17,7 @@ from proponent.gateway.auth import Authenticator
 from proponent.gateway.grpc.server import GrpcServer
 from proponent.gateway.http.app import create_app
 from proponent.gateway.http.listener import HttpServer, http_server, listen
-from proponent.gateway.readiness import Readiness
+from proponent.gateway.served_model import Readiness
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
 

@@ -36,7 +36,7 @@ def slow(doors: Listening) -> None:
             assert at_once < 8
             return worker.answer(request)  # type: ignore[arg-type]
 
-    worker.ask = ask  # type: ignore[method-assign]
+    worker.send = ask  # type: ignore[method-assign]
 
 
 def items(count: int) -> Iterator[pb.StreamExplainRequest]:

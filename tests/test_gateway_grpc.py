@@ -12,7 +12,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from listening import Listening, run, until
-from proponent.gateway.auth import Authenticator
+from proponent.gateway.auth import Authenticator, Scope
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
@@ -144,3 +144,27 @@ def frame(kind: int, payload: bytes = b"", flags: int = 0) -> bytes:
     """A frame of HTTP/2, of stream 1 unless it is of settings."""
     head = len(payload).to_bytes(3, "big") + bytes([kind, flags])
     return head + (0 if kind == 4 else 1).to_bytes(4, "big") + payload
+
+
+def test_both_transports_ask_for_permission_before_they_read(tmp_path: Path) -> None:
+    """A token without the scope is refused whatever the call, while its message is still on the way."""
+
+    async def ask(transports: Listening) -> None:
+        token = {"authorization": "Bearer key"}
+        methods = transports.service.calls.methods
+        scopes = {name: method.scope for name, method in methods.items()} | {"StreamExplain": Scope.EXPLAIN}
+        async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
+            for name in (name for name, scope in scopes.items() if scope not in (None, Scope.PREDICT)):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await raw(channel, name)(metadata=tuple(token.items())).read()
+                assert caught.value.code() is CODE.PERMISSION_DENIED, name
+        async with transports.client() as client:
+            for verb in ("explain", "scoreExamples", "estimateRemoval", "findFlipSet"):
+                reply = await client.post(f"/v1/models/toy:{verb}", content=b"{", headers=token)
+                assert reply.status_code == 403, verb
+            for path in ("models/toy/suspects", "models/toy/examples/toy/1", "examples/toy/1"):
+                assert (await client.get(f"/v1/{path}", headers=token)).status_code == 403, path
+            assert (await client.get("/v1/models")).status_code == 401
+
+    (tmp_path / "tokens").write_text("key predict")
+    run(tmp_path, ask, authenticator=Authenticator.from_file(tmp_path / "tokens"))

@@ -19,7 +19,7 @@ from proponent.errors import MismatchError, UnavailableError
 from proponent.gateway.http.app import create_app
 from proponent.gateway.http.docs import docs_page
 from proponent.gateway.http.reply import to_json
-from proponent.gateway.readiness import Readiness
+from proponent.gateway.served_model import Readiness
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 

@@ -65,7 +65,7 @@ def test_every_inference_shows_the_key_of_the_torchserve_that_runs_now(tmp_path:
         deployment = Deployment("toy", "1.0", Contents(Path(), manifest(), None, None))  # type: ignore[arg-type]
         for key in ("first", "second"):
             await client.connect(address, key, tickets)
-            await client.ask(deployment, WorkerRequest(predict=pb.PredictRequest()), 10)
+            await client.send(deployment, WorkerRequest(predict=pb.PredictRequest()), 10)
         await client.close()
         await server.stop(0)
         return inference.authorizations

@@ -9,8 +9,8 @@ import signal
 import pytest
 
 from proponent.errors import InvalidInputError, UnavailableError
-from proponent.gateway.http.queries import json_object
-from proponent.gateway.offload import INLINE_BYTES, Offload
+from proponent.gateway.http.instances import json_object
+from proponent.gateway.http.offload import INLINE_BYTES, Offload
 
 LARGE = INLINE_BYTES + 1
 

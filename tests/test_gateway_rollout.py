@@ -17,8 +17,7 @@ from proponent.gateway.rollout.switch import Rollout
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.torchserve.archive import Archive
 from proponent.gateway.torchserve.management import WorkerStatus
-from proponent.gateway.torchserve.prober import Prober
-from proponent.gateway.torchserve.worker_state import Watched
+from proponent.gateway.torchserve.worker_state import Prober, Watched
 from proponent.index.lock import changing
 from proponent.index.store import Store
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest

@@ -20,13 +20,12 @@ from proponent.errors import (
     PermissionDeniedError,
     SpecError,
 )
-from proponent.gateway.auth import Authenticator, UnauthenticatedError
-from proponent.gateway.grpc.stream import explain_stream
-from proponent.gateway.limits.body_budget import BodyBudget
-from proponent.gateway.service import Call
+from proponent.gateway.auth import Authenticator, Scope, UnauthenticatedError
+from proponent.gateway.grpc.methods import explain_stream
+from proponent.gateway.service import CallContext
 from proponent.v1 import explanation_pb2 as pb
 
-CALL = Call("id")
+CALL = CallContext("id", frozenset(Scope))
 
 
 def tensor(values: object = 0.5, shape: tuple[int, ...] = SHAPE, dtype: str = "float32") -> pb.Tensor:
@@ -109,13 +108,13 @@ def test_names_the_known_classes_and_models(service: Service) -> None:
 
 def test_passes_the_request_on_with_the_shorter_deadline(service: Service) -> None:
     request = query(request_id="r", tensor=tensor())
-    assert asyncio.run(service.calls.explain(request, Call(timeout_s=1.5))).request_id == "r"
+    assert asyncio.run(service.calls.explain(request, CallContext(timeout_s=1.5))).request_id == "r"
     ((sent, timeout_s),) = service.worker.asked
     assert sent.explain == request and 1.0 < timeout_s <= 1.5
-    asyncio.run(service.calls.explain(request, Call(timeout_s=1e6)))
+    asyncio.run(service.calls.explain(request, CallContext(timeout_s=1e6)))
     assert 29.0 < service.worker.asked[1][1] <= service.settings.request_timeout
     with pytest.raises(DeadlineError):
-        asyncio.run(service.calls.explain(request, Call(timeout_s=-0.1)))
+        asyncio.run(service.calls.explain(request, CallContext(timeout_s=-0.1)))
 
 
 def test_the_other_calls_check_their_query_and_reach_the_worker(service: Service) -> None:
@@ -187,16 +186,18 @@ def test_tokens_grant_their_scopes_only(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("# who\nalpha predict\nbeta predict,explain\n")
     service = Service(tmp_path, Authenticator.from_file(tokens))
-    predict = pb.PredictRequest(model="toy", encoded_image=b"png")
-    asyncio.run(service.calls.predict(predict, Call(authorization="Bearer alpha")))
-    asyncio.run(service.calls.explain(query(), Call(authorization="bearer beta")))
+    calls = service.calls
+    assert calls.permit(CALL, "Bearer alpha", Scope.PREDICT).scopes == {Scope.PREDICT}
+    explaining = calls.permit(CALL, "bearer beta", Scope.EXPLAIN)
+    asyncio.run(calls.explain(query(), explaining))
     for authorization in ("", "Bearer gamma", "Basic alpha", "alpha"):
-        with pytest.raises(UnauthenticatedError):
-            asyncio.run(service.calls.predict(predict, Call(authorization=authorization)))
+        for scope in (Scope.PREDICT, None):
+            with pytest.raises(UnauthenticatedError):
+                calls.permit(CALL, authorization, scope)
     with pytest.raises(PermissionDeniedError, match="explain"):
-        asyncio.run(service.calls.explain(query(), Call(authorization="Bearer alpha")))
+        calls.permit(CALL, "Bearer alpha", Scope.EXPLAIN)
     with pytest.raises(PermissionDeniedError, match="examples"):
-        asyncio.run(service.calls.explain(query(view=pb.VIEW_METADATA), Call(authorization="Bearer beta")))
+        asyncio.run(calls.explain(query(view=pb.VIEW_METADATA), explaining))
     service.close()
 
 
@@ -225,7 +226,7 @@ async def _stream(service: Service) -> list[tuple[str, str | None]]:
             yield pb.StreamExplainRequest(request=query(request_id=str(read), top_k=top_k)).SerializeToString()
 
     service.worker.hold = asyncio.Event()
-    stream = explain_stream(service.calls, requests(), CALL, 3, BodyBudget(1 << 20))
+    stream = explain_stream(service.calls, requests(), CALL, 3)
     first = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0.05)
     assert len(service.worker.asked) == 3 and read == 2

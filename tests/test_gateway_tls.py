@@ -23,7 +23,7 @@ from proponent.gateway.auth import Authenticator
 from proponent.gateway.grpc.server import GrpcServer
 from proponent.gateway.http.app import create_app
 from proponent.gateway.http.listener import http_server, listen
-from proponent.gateway.readiness import Readiness
+from proponent.gateway.served_model import Readiness
 from proponent.gateway.settings import Settings
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub

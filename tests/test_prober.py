@@ -10,14 +10,12 @@ from typing import Any
 from gateway_fakes import Service, broken
 from proponent.errors import CorruptBundleError, ProponentError, UnavailableError
 from proponent.gateway.error_mapping import retry_after
-from proponent.gateway.readiness import Readiness
-from proponent.gateway.served_model import ServedModel
+from proponent.gateway.served_model import Readiness, ServedModel
 from proponent.gateway.torchserve.archive import Archive
 from proponent.gateway.torchserve.launch import Layout
 from proponent.gateway.torchserve.management import WorkerStatus
-from proponent.gateway.torchserve.prober import EVERY_S, Prober
 from proponent.gateway.torchserve.supervisor import Supervisor
-from proponent.gateway.torchserve.worker_state import StartClock
+from proponent.gateway.torchserve.worker_state import EVERY_S, Prober, StartClock
 
 
 class Worker:

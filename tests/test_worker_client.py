@@ -91,7 +91,7 @@ def test_the_worker_is_told_when_the_answer_is_of_no_use_any_more(tmp_path: Path
     async def test(rig: Rig) -> None:
         rig.upstream.let.set()
         before = time.monotonic_ns()
-        reply = await rig.client.ask(rig.deployment, PREDICT, 3.0, rig.held())
+        reply = await rig.client.send(rig.deployment, PREDICT, 3.0, rig.held())
         assert reply.predict.request_id == "done"
         (sent,) = rig.upstream.asked
         assert before + 3 * 10**9 <= sent.deadline_ns <= time.monotonic_ns() + 3 * 10**9
@@ -104,7 +104,7 @@ def test_a_deadline_is_answered_at_once_and_the_slot_is_held_until_the_worker_is
     async def test(rig: Rig) -> None:
         started = time.monotonic()
         with pytest.raises(DeadlineError):
-            await rig.client.ask(rig.deployment, PREDICT, 0.2, rig.held())
+            await rig.client.send(rig.deployment, PREDICT, 0.2, rig.held())
         assert time.monotonic() - started < 2
         sent = await rig.until_asked()
         assert not rig.board.holds(sent.ticket)
@@ -119,7 +119,7 @@ def test_a_deadline_is_answered_at_once_and_the_slot_is_held_until_the_worker_is
 
 def test_a_caller_who_leaves_takes_its_ticket_from_the_board_and_nothing_else(tmp_path: Path) -> None:
     async def test(rig: Rig) -> None:
-        call = asyncio.create_task(rig.client.ask(rig.deployment, PREDICT, 30.0, rig.held()))
+        call = asyncio.create_task(rig.client.send(rig.deployment, PREDICT, 30.0, rig.held()))
         sent = await rig.until_asked()
         assert rig.board.holds(sent.ticket)
         call.cancel()
@@ -136,14 +136,14 @@ def test_a_caller_who_leaves_takes_its_ticket_from_the_board_and_nothing_else(tm
 
 def test_everything_held_is_released_when_torchserve_is_gone(tmp_path: Path) -> None:
     async def test(rig: Rig) -> None:
-        call = asyncio.create_task(rig.client.ask(rig.deployment, PREDICT, 30.0, rig.held()))
+        call = asyncio.create_task(rig.client.send(rig.deployment, PREDICT, 30.0, rig.held()))
         await rig.until_asked()
         await rig.client.close()
         with pytest.raises(UnavailableError):
             await call
         assert rig.released
         with pytest.raises(UnavailableError):
-            await rig.client.ask(rig.deployment, PREDICT, 30.0, rig.held())
+            await rig.client.send(rig.deployment, PREDICT, 30.0, rig.held())
         assert len(rig.released) == 2
 
     run(tmp_path, test)
@@ -156,7 +156,7 @@ def test_a_defect_of_the_worker_is_logged_whole_and_told_to_nobody(
         rig.upstream.let.set()
         rig.upstream.reply = WorkerReply(error=pb.ItemError(code=13, reason="INTERNAL", message="KeyError: 'secret'"))
         with pytest.raises(WorkerDefectError) as caught:
-            await rig.client.ask(rig.deployment, PREDICT, 5.0, rig.held())
+            await rig.client.send(rig.deployment, PREDICT, 5.0, rig.held())
         told = as_proponent_error(caught.value, "trace-9")
         assert "secret" not in told.message
 
@@ -190,7 +190,7 @@ def test_a_worker_that_died_is_not_called_a_full_queue(tmp_path: Path, words: st
         rig.upstream.let.set()
         rig.upstream.failure = (grpc.StatusCode.INTERNAL, words)
         with pytest.raises(UnavailableError) as caught:
-            await rig.client.ask(rig.deployment, PREDICT, 5.0, rig.held())
+            await rig.client.send(rig.deployment, PREDICT, 5.0, rig.held())
         assert caught.value.reason == "WORKER_DIED" and retry_after(caught.value)
 
     run(tmp_path, test)
@@ -201,10 +201,10 @@ def test_the_words_of_the_model_server_and_a_reply_over_its_limit_are_defects(tm
         rig.upstream.let.set()
         rig.upstream.reply = WorkerReply(predict=pb.PredictResponse(request_id="x" * (2 << 20)))
         with pytest.raises(WorkerDefectError, match="larger than max"):
-            await rig.client.ask(rig.deployment, PREDICT, 5.0, rig.held())
+            await rig.client.send(rig.deployment, PREDICT, 5.0, rig.held())
         rig.upstream.failure = (grpc.StatusCode.INTERNAL, "java.lang.Secret")
         with pytest.raises(WorkerDefectError) as caught:
-            await rig.client.ask(rig.deployment, PREDICT, 5.0, rig.held())
+            await rig.client.send(rig.deployment, PREDICT, 5.0, rig.held())
         assert "Secret" not in as_proponent_error(caught.value).message
 
     run(tmp_path, test)

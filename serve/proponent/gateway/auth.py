@@ -40,20 +40,27 @@ class Authenticator:
         lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         return cls(dict(_entry(path, n, line) for n, line in lines if line.strip() and line.strip()[0] != "#"))
 
-    def require(self, authorization: str, scope: Scope | None) -> None:
-        """Checks the value of an ``authorization`` header; scope None asks for any known token.
+    def require(self, authorization: str, scope: Scope | None) -> frozenset[Scope]:
+        """What the value of an ``authorization`` header allows; scope None asks for any known token.
 
         Raises:
             UnauthenticatedError: No bearer token, or an unknown one.
             PermissionDeniedError: The token lacks the scope.
         """
         if self._scopes is None:
-            return
+            return frozenset(Scope)
         granted = self._scopes.get(_digest(_bearer(authorization)))
         if granted is None:
             raise UnauthenticatedError("bearer token is missing or unknown", field="authorization")
-        if scope is not None and scope not in granted:
-            raise PermissionDeniedError(f"token lacks the scope {scope.value!r}", field="authorization")
+        if scope is not None:
+            require_scope(granted, scope)
+        return granted
+
+
+def require_scope(granted: frozenset[Scope], scope: Scope) -> None:
+    """Raises PermissionDeniedError where a scope is not among those granted."""
+    if scope not in granted:
+        raise PermissionDeniedError(f"token lacks the scope {scope.value!r}", field="authorization")
 
 
 def _bearer(authorization: str) -> str:

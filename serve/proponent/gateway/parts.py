@@ -7,21 +7,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 Part = TypeVar("Part")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Placed = Callable[[], None]
 
 
-async def answer_parts(
-    parts: AsyncIterator[Part], answer: Callable[[Part, Placed], Awaitable[Answer]], in_flight: int
-) -> AsyncIterator[Answer]:
-    """Answers as they come, at most ``in_flight`` of them unfinished or not yet taken by the caller.
+async def handle_parts(
+    parts: AsyncIterator[Part], handle: Callable[[Part, Placed], Awaitable[Result]], in_flight: int
+) -> AsyncIterator[Result]:
+    """Results as they come, at most ``in_flight`` of them unfinished or not yet taken by the caller.
 
-    The next part is read only when the one before has its slot, which ``answer`` says by calling ``Placed``, or its
-    answer: nobody holds more than one place in the line for slots.
+    The next part is read only when the one before has its slot, which ``handle`` says by calling ``Placed``, or its
+    result: nobody holds more than one place in the line for slots.
     """
     finished: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
     room, running = asyncio.Semaphore(in_flight), set[asyncio.Task[Any]]()
-    feeding = asyncio.create_task(_feed(parts, answer, room, running, finished))
+    feeding = asyncio.create_task(_feed(parts, handle, room, running, finished))
     feeding.add_done_callback(finished.put_nowait)
     try:
         while (task := await finished.get()) is not feeding:
@@ -37,16 +37,16 @@ async def answer_parts(
 
 async def _feed(
     parts: AsyncIterator[Part],
-    answer: Callable[[Part, Placed], Awaitable[Answer]],
+    handle: Callable[[Part, Placed], Awaitable[Result]],
     room: asyncio.Semaphore,
     running: set[asyncio.Task[Any]],
     finished: asyncio.Queue[asyncio.Task[Any]],
 ) -> None:
-    """Starts an answer for each part; ends after the last answer."""
+    """Starts on each part; ends when the last one is done."""
     await room.acquire()
     async for part in parts:
         placed = asyncio.Event()
-        task = asyncio.ensure_future(answer(part, placed.set))
+        task = asyncio.ensure_future(handle(part, placed.set))
         running.add(task)
         task.add_done_callback(finished.put_nowait)
         task.add_done_callback(lambda _, placed=placed: placed.set())  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The gateway process: TorchServe below, two doors above, one event loop, an orderly end."""
+"""The gateway process: TorchServe below, two transports above, one event loop, an orderly end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from proponent.gateway.http.listener import HttpServer, http_server, listen
 from proponent.gateway.limits.connections import raise_file_limit
 from proponent.gateway.log import configure_logs
 from proponent.gateway.metrics import Metrics
-from proponent.gateway.readiness import Readiness
 from proponent.gateway.rollout.control_server import controlled
-from proponent.gateway.rollout.repairs import take_up_repaired
-from proponent.gateway.rollout.switch import Rollout
-from proponent.gateway.served_model import ServedModel, open_models
+from proponent.gateway.rollout.switch import Rollout, take_up_repaired
+from proponent.gateway.served_model import Readiness, ServedModel, open_models
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import REPLY_BYTES, Settings
 from proponent.gateway.signals import StopSignals

@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from google.protobuf.message import Message
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from proponent.errors import BodyTimeoutError, BodyTooLargeError, InvalidInputError, UnsupportedMediaTypeError
-from proponent.gateway.http.queries import (
-    Asked,
-    Query,
+from proponent.gateway.http.instances import (
+    Instance,
+    instance_of_image,
+    instances_of_json,
     message_of_json,
     option_bytes,
-    queries_of_json,
-    query_of_image,
 )
+from proponent.gateway.http.offload import Offload
+from proponent.gateway.http.protojson import M
 from proponent.gateway.limits.body_budget import Share
-from proponent.gateway.offload import Offload
 from proponent.gateway.settings import Settings
 
 JSON = "application/json"
@@ -37,29 +38,30 @@ class BodyReader:
         self._settings = settings
         self._offload = Offload()
 
-    async def queries(self, request: Request, share: Share, asked: Asked) -> list[Query]:
+    async def instances(self, request: Request, share: Share, kind: type[Message], model: str) -> list[Instance]:
         """The inputs of a predict or explain request, in any of its forms.
 
         Raises:
             InvalidInputError: No such form, no input, or more of them than allowed.
             OverloadedError: The budget for bodies is spent.
         """
-        kind = _require_type(request, (JSON, FORM, *IMAGES))
+        content_type = _require_type(request, (JSON, FORM, *IMAGES))
         body = await self._read(request, share)
-        if kind == JSON:
-            return await self._offload.run(len(body), queries_of_json, body, asked, self._settings.max_instances)
+        if content_type == JSON:
+            most = self._settings.max_instances
+            return await self._offload.run(len(body), instances_of_json, body, kind, model, most)
         options = list(request.query_params.multi_items())
-        if kind == FORM:
+        if content_type == FORM:
             body, rest = await _read_form(request, body)
             options += rest
         # The image itself needs no reading; what is large here are options.
-        return [await self._offload.run(option_bytes(options), query_of_image, body, options, asked)]
+        return [await self._offload.run(option_bytes(options), instance_of_image, body, options, kind, model)]
 
-    async def message(self, request: Request, share: Share, asked: Asked) -> bytes:
-        """The message of a call about one input and a group of examples, serialized."""
+    async def message(self, request: Request, share: Share, kind: type[M], model: str) -> M:
+        """The message of a call about one input and a group of examples."""
         _require_type(request, (JSON,))
         body = await self._read(request, share)
-        return await self._offload.run(len(body), message_of_json, body, asked)
+        return await self._offload.run(len(body), message_of_json, body, kind, model)
 
     def close(self) -> None:
         """Ends what it started."""

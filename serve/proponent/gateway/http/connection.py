@@ -22,7 +22,7 @@ _PIECE = 8 << 10
 class BoundedConnection(H11Protocol):
     """Ends when headers do not come in time, a reply is not taken, or an unwanted body goes on.
 
-    The time of a wanted body is kept where it is read (``http_body``), so that its caller gets an answer.
+    The time of a wanted body is kept where it is read (``body.py``), so that its caller gets an answer.
     """
 
     def __init__(self, *arguments: Any, settings: Settings, **named: Any) -> None:
@@ -70,7 +70,7 @@ class BoundedConnection(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP as every other error is answered, where an answer can still be begun."""
+        """Answers what is not HTTP as every other error is answered, where an answer can still be begun."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()
             return

@@ -74,7 +74,7 @@ async def _check(deployment: Deployment, worker: WorkerClient) -> None:
     if problem is not None:
         raise problem
     try:
-        reply = await worker.ask(deployment, WorkerRequest(explain=_neutral(deployment)), _PROBE_TIMEOUT_S)
+        reply = await worker.send(deployment, WorkerRequest(explain=_neutral(deployment)), _PROBE_TIMEOUT_S)
     except InvalidInputError:
         # Not every model takes a tensor of zeros.
         return

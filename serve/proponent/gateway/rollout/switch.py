@@ -15,8 +15,9 @@ from pathlib import Path
 
 import structlog
 
-from proponent.errors import NotFoundError, ProponentError, UnavailableError
+from proponent.errors import NotFoundError, ProponentError, UnavailableError, as_state
 from proponent.gateway.deployment import Contents, Deployment, open_contents
+from proponent.gateway.error_mapping import as_proponent_error
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.rollout.candidate import on_trial, remove_version
 from proponent.gateway.rollout.control_client import NOT_SERVED
@@ -30,6 +31,9 @@ from proponent.index.lock import changing
 from proponent.index.storage import unreadable
 from proponent.index.store import Store
 
+# Between two tries of a bundle that cannot be read.
+_FIRST_DELAY_S = 2.0
+_LONGEST_DELAY_S = 60.0
 _log = structlog.get_logger("proponent.gateway")
 
 
@@ -186,6 +190,27 @@ class Rollout:
             await remove_version(old.deployment, old.archive, self._supervisor.management)
         except UnavailableError as error:
             _log.warning("TorchServe restarted during a switch", model=name, why=error.message)
+
+
+async def take_up_repaired(models: Mapping[str, ServedModel], rollout: Rollout) -> None:
+    """Tries again, ever more rarely, the models whose bundle cannot be read; runs until cancelled."""
+    delay = _FIRST_DELAY_S
+    while True:
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, _LONGEST_DELAY_S)
+        for model in models.values():
+            if not model.readable:
+                await _retry(model, rollout)
+
+
+async def _retry(model: ServedModel, rollout: Rollout) -> None:
+    try:
+        await rollout.take_up(model.name)
+    except Exception as error:
+        known = as_state(as_proponent_error(error))
+        if not model.readable and (model.error is None or model.error.message != known.message):
+            _log.warning("bundle still cannot be served", model=model.name, reason=known.reason, why=known.message)
+            model.error = known
 
 
 def _checked(bundle: Path, model: str) -> Contents:

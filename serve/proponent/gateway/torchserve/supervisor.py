@@ -18,10 +18,9 @@ from proponent.gateway.torchserve.archive import Archive, WorkerOptions, write_a
 from proponent.gateway.torchserve.launch import Capacity, Layout, tail
 from proponent.gateway.torchserve.management import Management, WorkerStatus
 from proponent.gateway.torchserve.private import private_layout
-from proponent.gateway.torchserve.prober import Prober
 from proponent.gateway.torchserve.process import TorchServe
 from proponent.gateway.torchserve.worker_client import WorkerClient
-from proponent.gateway.torchserve.worker_state import Watched, ready_pids
+from proponent.gateway.torchserve.worker_state import Prober, Watched, ready_pids
 
 POLL_S = 0.25
 SILENT_S = 10.0

@@ -75,7 +75,7 @@ class WorkerClient:
         if channel is not None:
             await channel.close()
 
-    async def ask(
+    async def send(
         self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: AsyncExitStack | None = None
     ) -> WorkerReply:
         """One request, one reply of the same kind.
@@ -126,7 +126,7 @@ class WorkerClient:
         if tickets is not None:
             request.ticket = tickets.issue()
             held.callback(tickets.retire, request.ticket)
-        task = asyncio.create_task(self._send(deployment, request, timeout_s + self._overdue_s, held))
+        task = asyncio.create_task(self._exchange(deployment, request, timeout_s + self._overdue_s, held))
         self._followed.add(task)
         task.add_done_callback(self._forget)
         try:
@@ -143,7 +143,7 @@ class WorkerClient:
         if not task.cancelled():
             task.exception()  # the caller who would have seen it may have left
 
-    async def _send(
+    async def _exchange(
         self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: AsyncExitStack
     ) -> WorkerReply:
         async with held:

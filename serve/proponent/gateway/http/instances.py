@@ -10,32 +10,24 @@ from typing import Any
 from google.protobuf.message import Message
 
 from proponent.errors import InvalidInputError, ProponentError
-from proponent.gateway.http.protojson import image_key, parse_message, parse_query
-from proponent.v1 import explanation_pb2 as pb
+from proponent.gateway.http.protojson import M, image_key, parse_message, parse_query
 
 _NUMBER_LISTS = ("allow_class_ids", "deny_class_ids")
 
 
 @dataclass(frozen=True)
-class Query:
-    """One input with its options as a message, or why it is none.
+class Instance:
+    """One input with its options as a message, or what is wrong with it.
 
     Attributes:
-        message: A serialized request of the kind asked for.
+        message: A request of the type asked for.
         path: Where the input stands in the body, as a prefix of its fields' names.
         image_key: The caller's own name of the image.
     """
 
-    message: bytes | ProponentError
+    message: Message | ProponentError
     path: str = ""
     image_key: str = "encoded_image"
-
-    def read(self, request: Any) -> Any:
-        """The message; raises what was wrong with it."""
-        if isinstance(self.message, ProponentError):
-            raise self.message
-        request.MergeFromString(self.message)
-        return request
 
     def located(self, error: ProponentError) -> ProponentError:
         """An error with its field named as the caller wrote it."""
@@ -44,23 +36,11 @@ class Query:
         return error
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the path of a request says: the name of the message's type and of the model."""
-
-    kind: str
-    model: str
-
-    def empty(self) -> Any:
-        """A message to fill."""
-        return getattr(pb, self.kind)()
-
-
-def queries_of_json(body: bytes, asked: Asked, most: int) -> list[Query]:
-    """A query for each of the instances, options beside them holding for all.
+def instances_of_json(body: bytes, kind: type[Message], model: str, most: int) -> list[Instance]:
+    """The instances of a body; options beside them hold for all.
 
     Raises:
-        InvalidInputError: No instances, or more than ``most``, or one that is no input at all.
+        InvalidInputError: No instances, or more than ``most``, or one that is not an input at all.
     """
     values = json_object(body)
     instances = values.get("instances")
@@ -70,32 +50,32 @@ def queries_of_json(body: bytes, asked: Asked, most: int) -> list[Query]:
         raise InvalidInputError(f"{len(instances)} instances, expected at most {most}", field="instances")
     shared = {key: value for key, value in values.items() if key != "instances"}
     merged = [_merged(value, shared, f"instances[{index}]") for index, value in enumerate(instances)]
-    return [_query(each, asked, f"instances[{index}].") for index, each in enumerate(merged)]
+    return [_instance(each, kind(), model, f"instances[{index}].") for index, each in enumerate(merged)]
 
 
-def query_of_image(image: bytes, options: Sequence[tuple[str, str]], asked: Asked) -> Query:
-    """A query about the bytes of an image, with options that came as text."""
+def instance_of_image(image: bytes, options: Sequence[tuple[str, str]], kind: type[Message], model: str) -> Instance:
+    """An instance from the bytes of an image and options that came as text."""
     try:
-        message = parse_query(_structured(options), asked.empty(), asked.model)
+        message: Any = parse_query(_structured(options), kind(), model)
     except ProponentError as error:
-        return Query(error)
+        return Instance(error)
     message.encoded_image = image
-    return Query(message.SerializeToString(), image_key="image" if image else "encoded_image")
+    return Instance(message, image_key="image" if image else "encoded_image")
 
 
-def message_of_json(body: bytes, asked: Asked) -> bytes:
+def message_of_json(body: bytes, kind: type[M], model: str) -> M:
     """A message about one input and a group of examples: the input's fields stand below ``query``.
 
     Raises:
         InvalidInputError: Names the key at fault.
     """
-    values, message = json_object(body), asked.empty()
+    values = json_object(body)
     query = values.pop("query", None)
     if not isinstance(query, dict):
         raise InvalidInputError("field 'query' is missing, expected an object with the input", field="query")
-    parse_message(values, message)
-    parse_query(query, message.query, asked.model, "query.")
-    return bytes(message.SerializeToString())
+    message: Any = parse_message(values, kind())
+    parse_query(query, message.query, model, "query.")
+    return message  # type: ignore[no-any-return]
 
 
 def json_object(text: bytes | str, field: str = "body") -> dict[str, Any]:
@@ -124,12 +104,11 @@ def _merged(value: Any, shared: Mapping[str, Any], path: str) -> dict[str, Any]:
     return {**shared, **value}
 
 
-def _query(values: dict[str, Any], asked: Asked, path: str) -> Query:
+def _instance(values: dict[str, Any], message: Message, model: str, path: str) -> Instance:
     try:
-        filled: Message = parse_query(values, asked.empty(), asked.model, path)
+        return Instance(parse_query(values, message, model, path), path, image_key(values))
     except ProponentError as error:
-        return Query(error, path)
-    return Query(filled.SerializeToString(), path, image_key(values))
+        return Instance(error, path)
 
 
 def _structured(options: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -1,0 +1,232 @@
+"""What stands behind the paths: inference, models and their examples, operation.
+
+The docstrings of endpoints are their descriptions in OpenAPI.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from operator import itemgetter
+from typing import Any, TypeVar
+
+from fastapi import Request
+from google.protobuf.message import Message
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+
+from proponent.errors import InvalidInputError, NotFoundError, ProponentError
+from proponent.gateway.auth import Scope
+from proponent.gateway.error_mapping import as_proponent_error, problem
+from proponent.gateway.http.body import BodyReader
+from proponent.gateway.http.docs import docs_response
+from proponent.gateway.http.instances import Instance
+from proponent.gateway.http.problem import problem_response
+from proponent.gateway.http.protojson import parse_message
+from proponent.gateway.http.reply import json_response, to_json
+from proponent.gateway.metrics import Metrics
+from proponent.gateway.parts import Placed, handle_parts
+from proponent.gateway.served_model import Readiness
+from proponent.gateway.service import CallContext, ExplanationCalls, Method
+from proponent.gateway.settings import Settings
+from proponent.gateway.validation import check_replies
+from proponent.v1 import explanation_pb2 as pb
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class InferenceEndpoints:
+    """A body in, one call for each of its instances or one in all, a reply of JSON out."""
+
+    calls: ExplanationCalls
+    settings: Settings
+    bodies: BodyReader
+
+    async def predict(self, request: Request, model: str) -> Response:
+        """Predict the class of each instance."""
+        replies, digest = await self._for_each(request, model, "Predict")
+        return json_response({"predictions": _predictions(replies), "bundle_digest": digest})
+
+    async def explain(self, request: Request, model: str) -> Response:
+        """Predict each instance and explain it by training examples."""
+        replies, digest = await self._for_each(request, model, "Explain")
+        found = {"predictions": _predictions(replies), "explanations": replies}
+        return json_response({**found, "bundle_digest": digest})
+
+    async def score_examples(self, request: Request, model: str) -> Response:
+        """Score named training examples for one input."""
+        return await self._for_one(request, model, "ScoreExamples")
+
+    async def estimate_removal(self, request: Request, model: str) -> Response:
+        """Predict what the removal of a group of training examples would change."""
+        return await self._for_one(request, model, "EstimateRemoval")
+
+    async def find_flip_set(self, request: Request, model: str) -> Response:
+        """Look for a group of training examples whose removal flips the prediction."""
+        return await self._for_one(request, model, "FindFlipSet")
+
+    async def _for_one(self, request: Request, model: str, name: str) -> Response:
+        """A call about one input and a group of examples: the input's fields stand below ``query``."""
+        method = self.calls.methods[name]
+        context = _permitted(self.calls, request, method.scope)
+        with self.calls.bodies.share() as share:
+            message = await self.bodies.message(request, share, method.request, model)
+            return json_response(await while_connected(request, method.run(message, self.calls.timed(context))))
+
+    async def _for_each(self, request: Request, model: str, name: str) -> tuple[list[Any], str]:
+        """A reply, or the problem of an error, for each instance, all of the bundle whose digest is returned.
+
+        A bad instance fails only itself, unless it is the only one.
+        """
+        method = self.calls.methods[name]
+        context = _permitted(self.calls, request, method.scope)
+        with self.calls.bodies.share() as share:
+            instances = await self.bodies.instances(request, share, method.request, model)
+            deployment = self.calls.ready(model)
+            messages = [each.message for each in instances if isinstance(each.message, pb.ExplainRequest)]
+            if len(instances) > 1:
+                check_replies(messages, deployment.manifest, self.settings)
+            context = replace(self.calls.timed(context), deployment=deployment)
+            with deployment.in_use():
+                results = await while_connected(request, self._run_all(method, instances, context))
+        if len(results) == 1 and isinstance(results[0], ProponentError):
+            raise results[0]
+        replies = [{"error": problem(each)} if isinstance(each, ProponentError) else each for each in results]
+        return replies, deployment.manifest.digest
+
+    async def _run_all(self, method: Method, instances: Sequence[Instance], context: CallContext) -> list[Any]:
+        """One reply or error for each instance, in order; one that is alone does not wait for its slot."""
+
+        async def run(position: int, placed: Placed) -> tuple[int, Any]:
+            part = replace(context, placed=placed if len(instances) > 1 else None)
+            return position, await _run(method, instances[position], part)
+
+        results = handle_parts(_positions(len(instances)), run, self.settings.max_parts)
+        return [result for _, result in sorted([pair async for pair in results], key=itemgetter(0))]
+
+
+@dataclass(frozen=True)
+class ModelEndpoints:
+    """Models, their training examples and their suspects: what is answered without a worker."""
+
+    calls: ExplanationCalls
+
+    async def list_models(self, request: Request) -> Response:
+        """List the models and whether they are ready."""
+        _permitted(self.calls, request, None)
+        models = self.calls.models.values()
+        return JSONResponse({"models": [{"name": m.name, "ready": m.error is None} for m in models]})
+
+    async def get_model(self, request: Request, model: str) -> Response:
+        """Describe a model and its bundle."""
+        reply = await self._reply(request, "GetModel", pb.GetModelRequest(model=model))
+        ready = self.calls.models[model].error is None
+        return JSONResponse({"name": model, "ready": ready, **to_json(reply)})
+
+    async def list_suspects(self, request: Request, model: str) -> Response:
+        """Rank training examples by self-influence (query: limit, page_token)."""
+        message = parse_message({**request.query_params, "model": model}, pb.ListSuspectsRequest())
+        return json_response(await self._reply(request, "ListSuspects", message))
+
+    async def get_model_example(self, request: Request, model: str, example_id: str) -> Response:
+        """Return one training example."""
+        if not example_id:
+            raise NotFoundError("no example id in the path", field="example_id", reason="EXAMPLE_UNKNOWN")
+        message = pb.GetExampleRequest(model=model, example_id=example_id)
+        return json_response((await self._reply(request, "GetExample", message)).example)
+
+    async def get_example(self, request: Request, example_id: str, model: str = "") -> Response:
+        """Return one training example (query: model, needed when several are served)."""
+        return await self.get_model_example(request, model or self._only_model(), example_id)
+
+    async def _reply(self, request: Request, name: str, message: Message) -> Any:
+        method = self.calls.methods[name]
+        return await method.run(message, _permitted(self.calls, request, method.scope))
+
+    def _only_model(self) -> str:
+        names = list(self.calls.models)
+        if len(names) != 1:
+            message = f"several models are served ({', '.join(names)}), expected ?model=NAME"
+            raise InvalidInputError(message, field="model")
+        return names[0]
+
+
+@dataclass(frozen=True)
+class OperationEndpoints:
+    """For whoever runs the gateway: is it alive, may it be sent traffic, what has it measured."""
+
+    recorded: Metrics
+    readiness: Readiness
+
+    async def healthz(self) -> Response:
+        """Whether the process lives."""
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(self) -> Response:
+        """Whether all models have been tried and one at least can answer; ``/v1/models/{model}:ready`` says which."""
+        error = self.readiness.error()
+        return JSONResponse({"status": "ready"}) if error is None else problem_response(error, status=503)
+
+    async def model_ready(self, model: str) -> Response:
+        """Whether a worker answers for the model; 503 says why none does."""
+        error = self.readiness.error_of(model)
+        ready = {"name": model, "ready": True}
+        return JSONResponse(ready) if error is None else problem_response(error, status=503)
+
+    async def docs(self, request: Request) -> Response:
+        """Describe the paths for people."""
+        return docs_response(request.app.openapi())
+
+    async def metrics(self) -> Response:
+        """Metrics in Prometheus's text format."""
+        return Response(self.recorded.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _permitted(calls: ExplanationCalls, request: Request, scope: Scope | None) -> CallContext:
+    """The context of a call that the request's token allows; raises PermissionDeniedError."""
+    context = CallContext(request.state.request_id)
+    return calls.permit(context, request.headers.get("authorization", ""), scope)
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of some work, which is cancelled when the caller leaves; the body must have been read before.
+
+    Raises:
+        ClientDisconnect: The caller left.
+    """
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _run(method: Method, instance: Instance, context: CallContext) -> Any:
+    """The reply to one instance, or an error that names the field as the caller wrote it."""
+    if isinstance(instance.message, ProponentError):
+        return instance.located(instance.message)
+    try:
+        return await method.run(instance.message, context)
+    except Exception as error:
+        return instance.located(as_proponent_error(error, context.request_id))
+
+
+async def _positions(count: int) -> AsyncIterator[int]:
+    for position in range(count):
+        yield position
+
+
+def _predictions(replies: Sequence[Any]) -> list[Any]:
+    return [reply if isinstance(reply, dict) else reply.prediction for reply in replies]
