@@ -14,8 +14,8 @@ import httpx
 import pytest
 from inputs import GOOD, MODEL
 
-from proponent.cli.exit_codes import NOT_FOUND
 from proponent.cli.package_model import main as package
+from proponent.errors import NotFoundError
 from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve.launch import Capacity, Layout
 from proponent.gateway.torchserve.private import private_layout
@@ -138,6 +138,6 @@ def test_messages_are_answered_with_messages(answers: Answers) -> None:
 
 
 def test_packaging_an_unknown_model_fails(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert package([str(digits / "store"), "other", str(tmp_path)]) == NOT_FOUND
+    assert package([str(digits / "store"), "other", str(tmp_path)]) == NotFoundError.exit_code
     assert "no bundle for model 'other'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

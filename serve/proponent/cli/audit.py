@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proponent.cli.exit_codes import DAMAGED, exits
+from proponent.cli.exit_codes import DAMAGED, INTERRUPTED, exits
 from proponent.cli.options import (
     CHECK,
     DEFAULT_STORE,
@@ -21,7 +21,7 @@ from proponent.cli.options import (
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the command line."""
-    app.command(rich_help_panel=CHECK, epilog=exits(3, DAMAGED, 6))(audit)
+    app.command(rich_help_panel=CHECK, epilog=exits(3, DAMAGED, 6, INTERRUPTED))(audit)
 
 
 def audit(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from proponent.cli.exit_codes import WRITES, exits
+from proponent.cli.exit_codes import INTERRUPTED, WRITES, exits
 from proponent.cli.options import DEFAULT_STORE, USE, JsonOption, QuietOption, StoreOption, byte_size
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
@@ -17,7 +17,7 @@ from proponent.index.store import Store
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
-    app.command(rich_help_panel=USE, epilog=exits(3, 6))(train)
+    app.command(rich_help_panel=USE, epilog=exits(3, 6, INTERRUPTED))(train)
     app.command(rich_help_panel=USE, epilog=WRITES)(rebuild)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from proponent.cli.exit_codes import DAMAGED, GATE, READS, WRITES, exits
+from proponent.cli.exit_codes import DAMAGED, GATE, INTERRUPTED, READS, WRITES, exits
 from proponent.cli.options import (
     CHECK,
     DEFAULT_STORE,
@@ -27,7 +27,7 @@ from proponent.cli.options import (
 def register(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
     app.command(rich_help_panel=CHECK, epilog=READS)(verify)
-    app.command(rich_help_panel=CHECK, epilog=exits(3, DAMAGED, GATE))(diff)
+    app.command(rich_help_panel=CHECK, epilog=exits(3, DAMAGED, GATE, INTERRUPTED))(diff)
     for look in (info, suspects):
         app.command(rich_help_panel=CHECK, epilog=READS)(look)
     for change in (publish, rollback, forget, gc):

@@ -2,6 +2,7 @@
 
 DAMAGED = 4
 GATE = 7
+INTERRUPTED = 130
 
 _MEANINGS = {
     3: "unknown model, bundle, example or file",
@@ -9,14 +10,15 @@ _MEANINGS = {
     5: "another rebuild or change is running",
     6: "the disk is full or read-only",
     GATE: "the overlap is below --fail-below",
+    INTERRUPTED: "interrupted",
 }
 
 
 def exits(*codes: int) -> str:
     """What help says of a command that may also end with these codes."""
     special = "".join(f"; {code} {_MEANINGS[code]}" for code in codes)
-    return f"Exit codes: 0 done; 2 bad input or another error{special}."
+    return f"Exit codes: 0 done; 1 a defect, with a traceback; 2 bad input or another error{special}."
 
 
-READS = exits(3, DAMAGED)
-WRITES = exits(3, DAMAGED, 5, 6)
+READS = exits(3, DAMAGED, INTERRUPTED)
+WRITES = exits(3, DAMAGED, 5, 6, INTERRUPTED)
