@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proponent.index.selection import BLOCK, largest, strongest_ends
+from proponent.index.selection import BLOCK, EndBounds, largest, strongest_ends
 
 
 @settings(max_examples=40, deadline=None)
@@ -30,7 +30,7 @@ def test_both_ends_are_the_strongest_bounds(rows: int, length: int, count: int, 
     weights = torch.exp(3 * torch.randn(2, length, generator=generator))
     allowed = (torch.rand(rows, length, generator=generator) < 0.5).float() if filtered else None
     count = min(count, length)
-    bounds, places = strongest_ends(products, weights, 0.01, count, allowed)
+    bounds, places = strongest_ends(EndBounds(products, weights, 0.01, allowed), count)
     assert bounds.shape == places.shape == (rows, 4, count)
     for e, (weight, sign) in enumerate((w, s) for w in weights for s in (1, -1)):
         expected = (sign * products + 0.01) * (1 if allowed is None else allowed) * weight

@@ -195,33 +195,66 @@ class Removals:
         return float(self._loss.per_example(outputs, torch.tensor([class_id]))[0])
 
 
-def _shortest(left: Callable[[int], float], start: float, likely: int, limit: int) -> int | None:
-    """The smallest count in 1..limit whose margin left is negative, or None; larger counts are taken to leave less.
+@dataclass(frozen=True)
+class _Bracket:
+    """Two counts of removals between which a margin turns negative.
+
+    Attributes:
+        low: Leaves the margin ``above``, >= 0.
+        high: Leaves the margin ``below``, < 0.
+    """
+
+    low: int
+    above: float
+    high: int
+    below: float
+
+    @property
+    def width(self) -> int:
+        return self.high - self.low
+
+    def middle(self) -> int:
+        return (self.low + self.high) // 2
+
+    def interpolated(self) -> int:
+        """Where a straight line between both margins turns negative, inside."""
+        crossing = round(self.low + self.width * self.above / (self.above - self.below))
+        return min(max(crossing, self.low + 1), self.high - 1)
+
+    def narrowed(self, count: int, margin: float) -> _Bracket:
+        if margin < 0:
+            return _Bracket(self.low, self.above, count, margin)
+        return _Bracket(count, margin, self.high, self.below)
+
+
+def _shortest(margin_after: Callable[[int], float], start: float, likely: int, limit: int) -> int | None:
+    """The smallest count in 1..limit that leaves a negative margin, or None; more removals are taken to leave less.
 
     Interpolates between the margins found, and halves the interval where that did not.
 
     Args:
-        left: The margin after so many removals, which is dear to compute.
+        margin_after: The margin after so many removals, which is expensive to compute.
         start: The margin before any.
-        likely: A count that may do.
+        likely: A count that may suffice, 0..limit.
         limit: The largest count.
     """
-    low, above, high, below = 0, start, 0, 0.0
-    for count in dict.fromkeys((likely, limit)):
-        if count > low and (found := left(count)) < 0:
-            high, below = count, found
-            break
-        elif count > low:
-            low, above = count, found
-    if not high:
-        return None
-    halve = False
-    while high - low > 1:
-        guess = (low + high) // 2 if halve else round(low + (high - low) * above / (above - below))
-        middle, width = min(max(guess, low + 1), high - 1), high - low
-        if (found := left(middle)) < 0:
-            high, below = middle, found
-        else:
-            low, above = middle, found
-        halve = high - low > width // 2
-    return high
+    bracket, halve = _bracket(margin_after, start, likely, limit), False
+    while bracket and bracket.width > 1:
+        count = bracket.middle() if halve else bracket.interpolated()
+        narrower = bracket.narrowed(count, margin_after(count))
+        halve = narrower.width > bracket.width // 2
+        bracket = narrower
+    return bracket.high if bracket else None
+
+
+def _bracket(margin_after: Callable[[int], float], start: float, likely: int, limit: int) -> _Bracket | None:
+    """Tries the likely count first, then the limit; None where neither leaves a negative margin."""
+    low, above = 0, start
+    for count in (likely, limit):
+        if count == low:
+            continue  # nothing is likely, or the limit was tried already
+        margin = margin_after(count)
+        if margin < 0:
+            return _Bracket(low, above, count, margin)
+        low, above = count, margin
+    return None

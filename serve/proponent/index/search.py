@@ -17,7 +17,7 @@ from torch import Tensor
 from proponent.errors import CorruptBundleError
 from proponent.index.bundle import ROWS
 from proponent.index.rows import HALF_ERROR, InfluenceIndex
-from proponent.index.selection import SIGNS, strongest_ends
+from proponent.index.selection import SIGNS, EndBounds, strongest_ends
 from proponent.results import Measure
 
 SPARE, COARSE_SPARE = 6, 22
@@ -62,21 +62,20 @@ def search(
     error = index.product_error(len(queries))
     spare = COARSE_SPARE if error >= HALF_ERROR else SPARE
     count = min(max(query.k for query in queries) + spare, len(index))
-    bounds, candidates = strongest_ends(
-        products, index.scanned_scales(measures), error, count, _allowed(index, queries)
-    )
+    ends_bounds = EndBounds(products, index.scanned_scales(measures), error, _allowed(index, queries))
+    bounds, candidates = strongest_ends(ends_bounds, count)
     ends = [(measure, sign) for measure in measures for sign in SIGNS]
     scores, rows = _ranked(index, queries, candidates.cpu(), ends)
     beyond = bounds[..., -1].tolist() if count < len(index) else [[-inf] * len(ends)] * len(queries)
     found: list[Mapping[Measure, tuple[Hits, Hits]]] = []
     for b, query in enumerate(queries):
-        lists = [
-            _first(query, end, scores[b][e], rows[b][e], beyond[b][e])
+        lists = {
+            end: _first(query, end, scores[b][e], rows[b][e], beyond[b][e])
             or _widened(index, query, products[b], error, end, count)
             for e, end in enumerate(ends)
-        ]
-        _check(index, query, lists)
-        found.append(dict(zip(measures, zip(lists[::2], lists[1::2], strict=True), strict=True)))
+        }
+        _check(index, query, list(lists.values()))
+        found.append({measure: (lists[measure, SIGNS[0]], lists[measure, SIGNS[1]]) for measure in measures})
     return found
 
 
@@ -134,8 +133,10 @@ def _ranked(
 def _first(query: Query, end: End, scores: list[float], rows: list[int], beyond: float) -> Hits | None:
     """The first k of a ranking, or None where a row outside it, of bound ``beyond``, may belong to them."""
     kept = [score for score in scores[: query.k] if score > 0]
-    weakest = kept[-1] if len(kept) == query.k > 0 else 0.0
-    if beyond > 0 and query.norm > 0 and weakest / query.norm <= beyond:
+    is_full = query.k > 0 and len(kept) == query.k
+    weakest = kept[-1] if is_full else 0.0
+    scores_anything = beyond > 0 and query.norm > 0
+    if scores_anything and weakest / query.norm <= beyond:
         return None
     return Hits(rows[: len(kept)], [end[1] * score for score in kept])
 

@@ -13,59 +13,76 @@ SIGNS = (1.0, -1.0)
 
 
 def largest(values: Tensor, count: int, block: int = BLOCK) -> tuple[Tensor, Tensor]:
-    """The ``count`` largest entries of each row of [B, N], with their positions; like ``topk``.
+    """The ``count`` largest entries of each row of [..., N], with their positions; like ``topk``.
 
     The largest entries lie in the blocks with the largest maxima, so only those blocks are looked into, by
     smaller blocks.
     """
-    if values.shape[1] // block <= 2 * count:
-        top = values.topk(count, dim=1)
+    length = values.shape[-1]
+    if length // block <= 2 * count:
+        top = values.topk(count)
         return top.values, top.indices
-    places = candidates(block_maxima(values, block), values.shape[1], count, block)
-    found, order = largest(values.gather(1, places), count, max(block // FINER, 2))
-    return found, places.gather(1, order)
+    places = candidates(block_maxima(values, block), length, count, block)
+    found, order = largest(values.gather(-1, places), count, max(block // FINER, 2))
+    return found, places.gather(-1, order)
 
 
-def strongest_ends(
-    products: Tensor, weights: Tensor, slack: float, count: int, allowed: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The ``count`` largest upper bounds ``(+-x_i + slack) w_i`` of both ends for several weights.
+class EndBounds:
+    """Upper bounds ``(+-x_i + slack) w_i`` of the scores of B queries at E = 2 M ends, found where needed.
+
+    The ends are the upper and the lower one of the first weights, then those of the second, and so on.
 
     Args:
         products: x, [B, N].
         weights: w, [M, N], not negative.
         slack: Largest error of a product.
-        count: At most N.
         allowed: [B, N] of 0 and 1, or None.
-
-    Returns:
-        Bounds, descending, and their positions, each [B, 2 M, count]: the upper and the lower end of the first
-        weights, then those of the second, and so on.
     """
-    signs, error = torch.tensor(SIGNS, device=products.device)[:, None], products.new_full((), slack)
 
-    def bounds_of(place: slice) -> Tensor:
-        """All ends of some rows, [B, M, 2, n]."""
-        reach = torch.addcmul(error, products[:, None, place], signs)
-        if allowed is not None:
-            reach *= allowed[:, None, place]
-        return reach[:, None] * weights[:, None, place]
+    def __init__(self, products: Tensor, weights: Tensor, slack: float, allowed: Tensor | None) -> None:
+        self.queries, self.length = products.shape
+        self.ends = len(SIGNS) * len(weights)
+        self._products = products
+        self._weights = weights
+        self._allowed = allowed
+        self._signs = torch.tensor(SIGNS, device=products.device)[:, None]
+        self._slack = products.new_full((), slack)
 
-    length = products.shape[1]
-    if length // BLOCK <= 2 * count:
-        top = bounds_of(slice(None)).flatten(1, 2).topk(count, dim=2)
+    def between(self, place: slice) -> Tensor:
+        """The bounds of neighbouring rows, [B, E, n]."""
+        reach = torch.addcmul(self._slack, self._products[:, None, place], self._signs)
+        if self._allowed is not None:
+            reach *= self._allowed[:, None, place]
+        return (reach[:, None] * self._weights[:, None, place]).flatten(1, 2)
+
+    def at(self, places: Tensor) -> Tensor:
+        """The bounds of other rows at each end, [B, E, C], for their positions [B, E, C]."""
+        end = torch.arange(self.ends, device=places.device)
+        reach = _columns(self._products, places) * self._signs[end % len(SIGNS)] + self._slack
+        if self._allowed is not None:
+            reach *= _columns(self._allowed, places)
+        return reach * self._weights[(end // len(SIGNS))[:, None], places]
+
+    def maxima(self) -> Tensor:
+        """The largest bound of each whole block, [B, E, N // BLOCK]."""
+        step = max(AT_ONCE // (self.queries * self.ends) // BLOCK, 1) * BLOCK
+        starts = range(0, self.length // BLOCK * BLOCK, step)
+        return torch.cat([block_maxima(self.between(slice(start, start + step))) for start in starts], dim=-1)
+
+
+def _columns(values: Tensor, places: Tensor) -> Tensor:
+    """Entries of [B, N] at positions [B, E, C]."""
+    return values.gather(1, places.flatten(1)).view(places.shape)
+
+
+def strongest_ends(bounds: EndBounds, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` (at most N) largest bounds of each end, descending, and their positions, each [B, E, count]."""
+    if bounds.length // BLOCK <= 2 * count:
+        top = bounds.between(slice(None)).topk(count)
         return top.values, top.indices
-    step = max(AT_ONCE // (2 * len(weights) * len(products)) // BLOCK, 1) * BLOCK
-    pieces = [slice(start, start + step) for start in range(0, length // BLOCK * BLOCK, step)]
-    maxima = torch.cat([block_maxima(bounds_of(piece)) for piece in pieces], dim=3).flatten(1, 2)
-    places = candidates(maxima.flatten(0, 1), length, count).view(*maxima.shape[:2], -1)
-    reach = products.gather(1, places.flatten(1)).view(len(products), -1, 2, places.shape[2]) * signs + error
-    if allowed is not None:
-        reach *= allowed.gather(1, places.flatten(1)).view(reach.shape)
-    owner = torch.arange(len(weights), device=products.device).repeat_interleave(2)[:, None]
-    bounds = reach.flatten(1, 2) * weights[owner, places]
-    found, order = largest(bounds.flatten(0, 1), count, BLOCK // FINER)
-    return found.view(*bounds.shape[:2], count), places.gather(2, order.view(*bounds.shape[:2], count))
+    places = candidates(bounds.maxima(), bounds.length, count)
+    found, order = largest(bounds.at(places), count, BLOCK // FINER)
+    return found, places.gather(-1, order)
 
 
 def block_maxima(values: Tensor, block: int = BLOCK) -> Tensor:
@@ -76,8 +93,8 @@ def block_maxima(values: Tensor, block: int = BLOCK) -> Tensor:
 
 
 def candidates(maxima: Tensor, length: int, count: int, block: int = BLOCK) -> Tensor:
-    """Positions in the ``count`` blocks of the largest maxima, and behind the last whole block; [B, C]."""
-    chosen = maxima.topk(count, dim=1, sorted=False).indices
-    inside = (chosen[..., None] * block + torch.arange(block, device=maxima.device)).flatten(1)
-    rest = torch.arange(maxima.shape[1] * block, length, device=maxima.device)
-    return torch.cat([inside, rest.expand(len(maxima), -1)], dim=1)
+    """Positions in the ``count`` blocks of largest maxima [..., blocks], and behind the last one; [..., C]."""
+    chosen = maxima.topk(count, sorted=False).indices
+    inside = (chosen[..., None] * block + torch.arange(block, device=maxima.device)).flatten(-2)
+    rest = torch.arange(maxima.shape[-1] * block, length, device=maxima.device)
+    return torch.cat([inside, rest.expand(*maxima.shape[:-1], -1)], dim=-1)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from google.protobuf.json_format import MessageToJson
@@ -25,7 +26,7 @@ from proponent.bounds.cancellation import Token, always, any_of, checkpoint, sco
 from proponent.bounds.lifeline import Board, start_heartbeat
 from proponent.errors import InternalError, InvalidInputError, ProponentError, UnsupportedMediaTypeError
 from proponent.explainer import Explainer
-from proponent.results import ExplainOptions, Prediction
+from proponent.results import ExplainOptions
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 from proponent.worker.inputs import image_tensor, raw_tensor
@@ -52,7 +53,6 @@ _AS_FORM = (
 )
 _DEFECT = "the worker failed"
 Answer = Message | ProponentError
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -99,19 +99,24 @@ class Worker:
 
     def answer(self, items: Sequence[Item | ProponentError]) -> list[WorkerReply]:
         """One reply for each item, in order."""
-        items = [replace(item, token=self._token(item.request)) if isinstance(item, Item) else item for item in items]
-        replies: list[WorkerReply] = [WorkerReply() for _ in items]
-        for call, run in _CALLS.items():
-            chosen = [b for b, item in enumerate(items) if isinstance(item, Item) and _call(item) == call]
-            self._run(run, [items[b] for b in chosen], [replies[b] for b in chosen], call)  # type: ignore[misc]
+        replies = [WorkerReply() for _ in items]
+        groups = defaultdict[str | None, list[tuple[Item, WorkerReply]]](list)
         for item, reply in zip(items, replies, strict=True):
             if isinstance(item, ProponentError):
                 reply.error.CopyFrom(error_message(item))
-            elif item.request.WhichOneof("call") is None and isinstance(
-                found := self._loaded.checked(), ProponentError
-            ):
-                reply.error.CopyFrom(error_message(found))
+            else:
+                timed = replace(item, token=self._token(item.request))
+                groups[item.request.WhichOneof("call")].append((timed, reply))
+        for call, run in _CALLS.items():
+            self._run(run, groups[call], call)
+        self._report_state([reply for _, reply in groups[None]])
         return replies
+
+    def _report_state(self, replies: Sequence[WorkerReply]) -> None:
+        """An empty request asks whether answers are possible."""
+        for reply in replies:
+            if isinstance(found := self._loaded.checked(), ProponentError):
+                reply.error.CopyFrom(error_message(found))
 
     def _token(self, request: WorkerRequest) -> Token:
         if not request.deadline_ns:
@@ -120,10 +125,10 @@ class Worker:
             return until(request.deadline_ns)
         return until(request.deadline_ns, partial(self._board.holds, request.ticket))
 
-    def _run(self, run: Run, items: Sequence[Item], replies: Sequence[WorkerReply], call: str) -> None:
-        if not items:
+    def _run(self, run: Run, group: Sequence[tuple[Item, WorkerReply]], call: str) -> None:
+        if not group:
             return
-        for reply, answer in zip(replies, self._answers(run, items), strict=True):
+        for (_, reply), answer in zip(group, self._answers(run, [item for item, _ in group]), strict=True):
             if isinstance(answer, ProponentError):
                 reply.error.CopyFrom(error_message(answer))
             else:
@@ -148,72 +153,65 @@ def _defect(error: Exception) -> InternalError:
     return InternalError("".join(traceback.format_exception(error)))
 
 
-def _call(item: Item) -> str:
-    return item.request.WhichOneof("call") or "none"
-
-
 def _predict(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
-    requests = [item.request.predict for item in items]
-    read = _still_wanted(items, [_attempt(_read_input, explainer, item, item.request.predict) for item in items])
-    good = [value for value in read if isinstance(value, Tensor)]
-    predictions = iter(explainer.predict(good) if good else [])
-    return [
-        value if isinstance(value, ProponentError) else _predicted(explainer, next(predictions), request)
-        for value, request in zip(read, requests, strict=True)
-    ]
-
-
-def _predicted(explainer: Explainer, prediction: Prediction | ProponentError, request: pb.PredictRequest) -> Answer:
-    if isinstance(prediction, ProponentError):
-        return prediction
-    return predict_response(prediction, explainer.manifest.digest, request.request_id)
+    inputs, answers = _read(items, lambda item: _required(explainer, item.request.predict))
+    found = explainer.predict(list(inputs.values())) if inputs else []
+    for number, prediction in zip(inputs, found, strict=True):
+        if isinstance(prediction, ProponentError):
+            answers[number] = prediction
+        else:
+            request_id = items[number].request.predict.request_id
+            answers[number] = predict_response(prediction, explainer.manifest.digest, request_id)
+    return [answers[number] for number in range(len(items))]
 
 
 def _explain(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
-    read = _still_wanted(items, [_attempt(_read_explanation, explainer, item) for item in items])
-    good = [b for b, value in enumerate(read) if not isinstance(value, ProponentError)]
-    inputs, options = [read[b][0] for b in good], [read[b][1] for b in good]  # type: ignore[index]
-    answers = iter(explainer.explain(inputs, options, [items[b].token for b in good]) if good else [])
-    return [
-        value if isinstance(value, ProponentError) else _explained(next(answers), item.request.explain)
-        for value, item in zip(read, items, strict=True)
-    ]
+    def read(item: Item) -> tuple[Tensor, ExplainOptions]:
+        return _required(explainer, item.request.explain), options_from(item.request.explain)
+
+    queries, answers = _read(items, read)
+    inputs, options = [value for value, _ in queries.values()], [option for _, option in queries.values()]
+    found = explainer.explain(inputs, options, [items[number].token for number in queries]) if queries else []
+    for number, explanation in zip(queries, found, strict=True):
+        if isinstance(explanation, ProponentError):
+            answers[number] = explanation
+        else:
+            answers[number] = explain_response(explanation, items[number].request.explain.request_id)
+    return [answers[number] for number in range(len(items))]
 
 
-def _read_explanation(explainer: Explainer, item: Item) -> tuple[Tensor, ExplainOptions]:
-    request = item.request.explain
-    return _read_input(explainer, item, request), options_from(request)
-
-
-def _read_input(explainer: Explainer, item: Item, request: pb.PredictRequest | pb.ExplainRequest) -> Tensor:
-    item.token()
-    return _required(explainer, request)
-
-
-def _still_wanted(items: Sequence[Item], read: Sequence[T | ProponentError]) -> list[T | ProponentError]:
-    """What was read, without what became late meanwhile: decoding a batch of large images takes seconds."""
-
-    def look(item: Item, value: T | ProponentError) -> T | ProponentError:
-        item.token()
-        return value
-
-    return [_attempt(look, item, value) for item, value in zip(items, read, strict=True)]
-
-
-def _explained(answer: Any, request: pb.ExplainRequest) -> Answer:
-    return answer if isinstance(answer, ProponentError) else explain_response(answer, request.request_id)
+def _read(items: Sequence[Item], read: Callable[[Item], T]) -> tuple[dict[int, T], dict[int, Answer]]:
+    """What could be read, by the numbers of the items, and the errors of the others."""
+    readable: dict[int, T] = {}
+    errors: dict[int, Answer] = {}
+    for number, item in enumerate(items):
+        try:
+            item.token()
+            readable[number] = read(item)
+        except ProponentError as error:
+            errors[number] = error
+    for number in list(readable):
+        try:
+            items[number].token()  # decoding a batch of large images takes seconds, in which callers leave
+        except ProponentError as error:
+            errors[number] = error
+            del readable[number]
+    return readable, errors
 
 
 def _one_by_one(
     answer: Callable[[Explainer, WorkerRequest], Message], explainer: Explainer, items: Sequence[Item]
 ) -> list[Answer]:
-    return [_attempt(_alone, answer, explainer, item) for item in items]
+    return [_alone(answer, explainer, item) for item in items]
 
 
-def _alone(answer: Callable[[Explainer, WorkerRequest], Message], explainer: Explainer, item: Item) -> Message:
-    with scope(item.token):
-        checkpoint()
-        return answer(explainer, item.request)
+def _alone(answer: Callable[[Explainer, WorkerRequest], Message], explainer: Explainer, item: Item) -> Answer:
+    try:
+        with scope(item.token):
+            checkpoint()
+            return answer(explainer, item.request)
+    except ProponentError as error:
+        return error
 
 
 def _score(explainer: Explainer, request: WorkerRequest) -> Message:
@@ -240,13 +238,6 @@ _CALLS: Mapping[str, Run] = {
     "removal": partial(_one_by_one, _removal),
     "flip": partial(_one_by_one, _flip),
 }
-
-
-def _attempt(read: Callable[P, T], *values: P.args, **named: P.kwargs) -> T | ProponentError:
-    try:
-        return read(*values, **named)
-    except ProponentError as error:
-        return error
 
 
 def _required(explainer: Explainer, request: pb.PredictRequest | pb.ExplainRequest) -> Tensor:

@@ -7,9 +7,9 @@ magnitude, and raw moments would see only a handful of examples.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import prod, sqrt
 
 import torch
 from torch import Tensor
@@ -103,35 +103,49 @@ def _side(moment: Tensor) -> _Side:
     return _Side(vectors.flip(1), [0.0, *kept.tolist()])
 
 
+@dataclass(frozen=True, order=True)
+class _Step:
+    """A layer's next ranks; the step that keeps the most energy for each number sorts first."""
+
+    loss: float
+    layer: str
+    after: tuple[int, int]
+    before: tuple[int, int]
+
+    @property
+    def cost(self) -> int:
+        return prod(self.after) - prod(self.before)
+
+
 def _share_out(rows: Mapping[str, _Side], columns: Mapping[str, _Side], size: int) -> dict[str, tuple[int, int]]:
     """Greedy ranks (r, c); a layer's kept energy is taken as the product of both sides' shares."""
     ranks = {name: (1, 1) for name in rows}
     used = len(ranks)
-    queue: list[tuple[float, str, tuple[int, int]]] = []
-
-    def offer(name: str) -> None:
-        r, c = ranks[name]
-        now = _energy(rows[name], columns[name], r, c)
-        more_rows = min(r + 1 + r // 16, len(rows[name].kept) - 1)
-        more_columns = min(c + 1 + c // 16, len(columns[name].kept) - 1)
-        for step in ((more_rows, c), (r, more_columns)):
-            cost = step[0] * step[1] - r * c
-            if cost > 0:
-                gain = _energy(rows[name], columns[name], *step) - now
-                heapq.heappush(queue, (-gain / cost, name, step))
-
-    for name in ranks:
-        offer(name)
+    queue = [step for name in ranks for step in _steps(name, rows[name], columns[name], ranks[name])]
+    heapq.heapify(queue)
     while queue:
-        _, name, step = heapq.heappop(queue)
-        r, c = ranks[name]
-        cost = step[0] * step[1] - r * c
-        grows_one_side = (step[0] > r) != (step[1] > c) and step[0] >= r and step[1] >= c
-        if grows_one_side and used + cost <= size:
-            ranks[name] = step
-            used += cost
-            offer(name)
+        step = heapq.heappop(queue)
+        has_grown_since = ranks[step.layer] != step.before  # by the step on its other side
+        if has_grown_since or used + step.cost > size:
+            continue
+        ranks[step.layer] = step.after
+        used += step.cost
+        for following in _steps(step.layer, rows[step.layer], columns[step.layer], step.after):
+            heapq.heappush(queue, following)
     return ranks
+
+
+def _steps(layer: str, rows: _Side, columns: _Side, ranks: tuple[int, int]) -> Iterator[_Step]:
+    """A sixteenth more rows, and a sixteenth more columns, where there are more."""
+    r, c = ranks
+    now = _energy(rows, columns, r, c)
+    more_rows, more_columns = (
+        min(rank + 1 + rank // 16, len(side.kept) - 1) for rank, side in ((r, rows), (c, columns))
+    )
+    for after in ((more_rows, c), (r, more_columns)):
+        cost = prod(after) - prod(ranks)
+        if cost > 0:
+            yield _Step(-(_energy(rows, columns, *after) - now) / cost, layer, after, ranks)
 
 
 def _energy(rows: _Side, columns: _Side, r: int, c: int) -> float:
