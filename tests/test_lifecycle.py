@@ -16,7 +16,6 @@ from torch import Tensor
 
 import stores
 import tiny
-from proponent.cli.exit_codes import exit_code
 from proponent.errors import CorruptBundleError, InvalidInputError, NotFoundError
 from proponent.explainer import Explainer
 from proponent.index.bundle import CATALOG, ROWS
@@ -234,4 +233,4 @@ def test_exit_codes_are_distinct(store: Store) -> None:
     assert stores.run("diff", current, current, "--measure", "nonsense", store=store).returncode == 2
     (store.bundles(stores.MODEL) / previous / ROWS).write_bytes(b"")
     assert stores.run("rollback", store=store).returncode == 4
-    assert exit_code(InvalidInputError("")) == 2
+    assert InvalidInputError("").exit_code == 2
