@@ -117,7 +117,7 @@ class Sized(Images):
 
 
 def jittered(image):
-    return pil_to_tensor(image).float() / 255 + 0.01 * random.random()
+    return pil_to_tensor(image).float() / 255 + 0.5 * random.random()
 """
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from google.protobuf.json_format import MessageToDict
 
-from proponent.client.requests import MEASURES
 from proponent.results import (
     DiversityOutcome,
     Explanation,
@@ -28,8 +27,6 @@ from proponent.results import (
 )
 from proponent.v1 import explanation_pb2 as pb
 
-_MEASURES: dict[int, Measure] = {number: measure for measure, number in MEASURES.items()}
-
 
 def prediction(message: pb.PredictResponse) -> Prediction:
     """The reply to Predict."""
@@ -42,7 +39,7 @@ def explanation(message: pb.ExplainResponse) -> Explanation:
         prediction=_prediction(message.prediction),
         results=tuple(
             MeasureResult(
-                _MEASURES[result.measure],
+                _measure(result.measure),
                 _influences(result.proponents),
                 _influences(result.opponents),
                 _outcome(result, "proponents_diversity"),
@@ -64,7 +61,7 @@ def scored_examples(message: pb.ScoreExamplesResponse) -> ScoredExamples:
     return ScoredExamples(
         prediction=_prediction(message.prediction),
         results=tuple(
-            MeasureScores(_MEASURES[result.measure], _influences(result.scores)) for result in message.results
+            MeasureScores(_measure(result.measure), _influences(result.scores)) for result in message.results
         ),
         bundle_digest=message.bundle_digest,
         train_size=message.train_size,
@@ -119,6 +116,10 @@ def suspects(message: pb.ListSuspectsResponse) -> Suspects:
         for suspect in message.suspects
     )
     return Suspects(found, message.bundle_digest, message.total, message.next_page_token)
+
+
+def _measure(number: pb.Measure) -> Measure:
+    return Measure[pb.Measure.Name(number).removeprefix("MEASURE_")]
 
 
 def _prediction(message: pb.Prediction) -> Prediction:

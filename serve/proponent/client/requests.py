@@ -5,30 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from proponent.client.inputs import Input, input_fields
-from proponent.results import Diversity, Estimator, ExplainOptions, Filter, Measure, Redundancy, Target, View
+from proponent.results import Diversity, Estimator, ExplainOptions, Filter, Target
 from proponent.v1 import explanation_pb2 as pb
 
-MEASURES = {
-    Measure.INFLUENCE: pb.MEASURE_INFLUENCE,
-    Measure.THETA_RELATIF: pb.MEASURE_THETA_RELATIF,
-    Measure.L_RELATIF: pb.MEASURE_L_RELATIF,
-}
-REDUNDANCIES = {
-    Redundancy.SUM: pb.REDUNDANCY_SUM,
-    Redundancy.FACILITY_LOCATION: pb.REDUNDANCY_FACILITY_LOCATION,
-    Redundancy.MMD: pb.REDUNDANCY_MMD,
-}
-
-ESTIMATORS = {
-    Estimator.FIRST_ORDER: pb.ESTIMATOR_FIRST_ORDER,
-    Estimator.SECOND_ORDER: pb.ESTIMATOR_SECOND_ORDER,
-    Estimator.INFLUENCE_SUM: pb.ESTIMATOR_INFLUENCE_SUM,
-}
-VIEWS = {
-    View.ID_ONLY: pb.VIEW_ID_ONLY,
-    View.METADATA: pb.VIEW_METADATA,
-    View.THUMBNAIL: pb.VIEW_THUMBNAIL,
-}
 DEFAULTS = ExplainOptions()
 PREDICTED = Target()
 
@@ -42,10 +21,10 @@ def explain_request(model: str, value: Input, options: ExplainOptions) -> pb.Exp
     """A request for an explanation."""
     request = pb.ExplainRequest(
         model=model,
-        measures=[MEASURES[measure] for measure in options.measures],
+        measures=[f"MEASURE_{measure.name}" for measure in options.measures],
         top_k=options.top_k,
         filter=_filter(options.filter),
-        view=VIEWS[options.view],
+        view=f"VIEW_{options.view.name}",
         **input_fields(value),
     )
     _set_target(request.target, options.target)
@@ -74,7 +53,7 @@ def removal_request(
 ) -> pb.EstimateRemovalRequest:
     """A request for what the removal of a group would change."""
     query = explain_request(model, value, ExplainOptions(target=target))
-    return pb.EstimateRemovalRequest(query=query, example_ids=example_ids, estimator=ESTIMATORS[estimator])
+    return pb.EstimateRemovalRequest(query=query, example_ids=example_ids, estimator=f"ESTIMATOR_{estimator.name}")
 
 
 def flip_request(model: str, value: Input, max_size: int) -> pb.FindFlipSetRequest:
@@ -101,7 +80,7 @@ def _set_target(message: pb.Target, target: Target) -> None:
 
 def _diversity(diversity: Diversity) -> pb.Diversity:
     message = pb.Diversity(
-        redundancy=REDUNDANCIES[diversity.redundancy],
+        redundancy=f"REDUNDANCY_{diversity.redundancy.name}",
         candidates=diversity.candidates,
         bandwidth=diversity.bandwidth or 0.0,
         whole_dataset=diversity.whole_dataset,
