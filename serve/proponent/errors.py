@@ -55,7 +55,11 @@ class ProponentError(Exception):
 
 
 class InvalidInputError(ProponentError):
-    """The caller sent something unusable (gRPC INVALID_ARGUMENT, HTTP 400)."""
+    """The caller sent something unusable (gRPC INVALID_ARGUMENT, HTTP 400).
+
+    >>> InvalidInputError("class id 12 is unknown, expected 0 to 9", field="target.class_id").http_status
+    400
+    """
 
     default_reason = "INVALID_INPUT"
     code = 3
@@ -94,7 +98,11 @@ class MethodNotAllowedError(InvalidInputError):
 
 
 class NotFoundError(ProponentError):
-    """An unknown model, example or file (NOT_FOUND, 404)."""
+    """An unknown model, example or file (NOT_FOUND, 404).
+
+    >>> NotFoundError("no model 'digit'", field="model", reason="MODEL_UNKNOWN").exit_code
+    3
+    """
 
     default_reason = "NOT_FOUND"
     code = 5
@@ -103,7 +111,11 @@ class NotFoundError(ProponentError):
 
 
 class PermissionDeniedError(ProponentError):
-    """The operator did not allow this (PERMISSION_DENIED, 403)."""
+    """The operator did not allow this (PERMISSION_DENIED, 403).
+
+    >>> PermissionDeniedError("this server does not disclose thumbnails", field="view").http_status
+    403
+    """
 
     default_reason = "PERMISSION_DENIED"
     code = 7
@@ -119,7 +131,11 @@ class UnauthenticatedError(PermissionDeniedError):
 
 
 class MismatchError(ProponentError):
-    """Model and bundle do not belong together (FAILED_PRECONDITION, 409)."""
+    """Model and bundle do not belong together (FAILED_PRECONDITION, 409).
+
+    >>> MismatchError("weights changed").reason
+    'INDEX_MODEL_MISMATCH'
+    """
 
     default_reason = "INDEX_MODEL_MISMATCH"
     code = 9
@@ -128,7 +144,11 @@ class MismatchError(ProponentError):
 
 
 class OverloadedError(ProponentError):
-    """Too many requests in flight (RESOURCE_EXHAUSTED, 429)."""
+    """Too many requests in flight (RESOURCE_EXHAUSTED, 429).
+
+    >>> OverloadedError("64 Explain calls are in flight").http_status
+    429
+    """
 
     default_reason = "OVERLOADED"
     code = 8
@@ -136,7 +156,11 @@ class OverloadedError(ProponentError):
 
 
 class UnavailableError(ProponentError):
-    """No worker with a consistent bundle is ready (UNAVAILABLE, 503)."""
+    """No worker with a consistent bundle is ready (UNAVAILABLE, 503).
+
+    >>> UnavailableError("model 'digits' is starting", reason="WORKER_STARTING").http_status
+    503
+    """
 
     default_reason = "UNAVAILABLE"
     code = 14
@@ -144,14 +168,22 @@ class UnavailableError(ProponentError):
 
 
 class CorruptBundleError(UnavailableError):
-    """A bundle file is missing, truncated or altered; the message names the file."""
+    """A bundle file is missing, truncated or altered; the message names the file.
+
+    >>> issubclass(CorruptBundleError, UnavailableError), CorruptBundleError("rows.faiss is damaged").exit_code
+    (True, 4)
+    """
 
     default_reason = "BUNDLE_CORRUPT"
     exit_code = 4
 
 
 class DeadlineError(ProponentError):
-    """The caller's deadline passed before an answer was ready (DEADLINE_EXCEEDED, 504)."""
+    """The caller's deadline passed before an answer was ready (DEADLINE_EXCEEDED, 504).
+
+    >>> DeadlineError("no slot became free within 2 s").http_status
+    504
+    """
 
     default_reason = "DEADLINE_EXCEEDED"
     code = 4
@@ -159,7 +191,11 @@ class DeadlineError(ProponentError):
 
 
 class SpecError(InvalidInputError):
-    """A key of explain.yaml is missing or wrong; the message names key, value and expectation."""
+    """A key of explain.yaml is missing or wrong; the message names key, value and expectation.
+
+    >>> issubclass(SpecError, InvalidInputError), SpecError("key 'loss' is missing", field="loss").field
+    (True, 'loss')
+    """
 
     default_reason = "SPEC_INVALID"
 

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class Measure(enum.Enum):
-    """How influence is measured; the order is the order of results in a reply."""
+    """How influence is measured; the order is the order of results in a reply.
+
+    >>> [measure.value for measure in Measure]
+    ['influence', 'theta-relatif', 'l-relatif']
+    """
 
     INFLUENCE = "influence"
     THETA_RELATIF = "theta-relatif"
@@ -23,7 +27,11 @@ class Measure(enum.Enum):
 
 
 class Estimator(enum.Enum):
-    """How the effect of a removal is estimated; see ``attribution.groups``."""
+    """How the effect of a removal is estimated; see ``attribution.groups``.
+
+    >>> Estimator("influence-sum").name
+    'INFLUENCE_SUM'
+    """
 
     FIRST_ORDER = "first-order"
     SECOND_ORDER = "second-order"
@@ -45,7 +53,11 @@ class NoticeCode(enum.Enum):
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the reader of a reply must know; ``count`` where the kind has one."""
+    """Something the reader of a reply must know; ``count`` where the kind has one.
+
+    >>> Notice(NoticeCode.K_CAPPED, "top_k is 50, the index holds 20", count=20).code.value
+    'CODE_K_CAPPED'
+    """
 
     code: NoticeCode
     message: str
@@ -54,7 +66,11 @@ class Notice:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one input; ``probabilities`` has one float for each class and sums to 1."""
+    """What the model says of one input; ``probabilities`` has one float for each class and sums to 1.
+
+    >>> Prediction(1, "dog", [0.25, 0.75]).label
+    'dog'
+    """
 
     class_id: int
     label: str
@@ -67,6 +83,10 @@ class Influence:
 
     ``score`` is signed: positive argues for the explained label (training on the example lowered its loss).
     ``self_influence`` is g_i^T C^-1 g_i. ``rank`` counts from 1.
+
+    >>> influence = Influence("img-7", +2.5, 1, class_id=1, label="dog", predicted_class_id=1, self_influence=0.5)
+    >>> influence.score > 0  # argues for the explained label
+    True
     """
 
     example_id: str
@@ -130,7 +150,14 @@ class Quality:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The answer to one explanation request; ``timings`` maps a stage to seconds."""
+    """The answer to one explanation request; ``timings`` maps a stage to seconds.
+
+    >>> result = MeasureResult(Measure.INFLUENCE, proponents=[], opponents=[])
+    >>> quality = Quality("exact", kept_energy=1.0)
+    >>> found = Explanation(Prediction(0, "cat", [0.9, 0.1]), [result], 0, "3f2a", quality, train_size=100)
+    >>> found.prediction.label, found.results[0].measure.value
+    ('cat', 'influence')
+    """
 
     prediction: Prediction
     results: Sequence[MeasureResult]
@@ -153,7 +180,11 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ScoredExamples:
-    """The exact scores of named examples for one input."""
+    """The exact scores of named examples for one input.
+
+    >>> ScoredExamples(Prediction(0, "cat", [0.9, 0.1]), [], "3f2a", train_size=100).train_size
+    100
+    """
 
     prediction: Prediction
     results: Sequence[MeasureScores]
@@ -173,6 +204,10 @@ class RemovalEstimate:
     """What the removal of ``group_size`` examples, and training anew, is predicted to change.
 
     ``loss_change`` is that of the target's loss (for a contrast, of the difference of both losses).
+
+    >>> estimate = RemovalEstimate(Prediction(0, "cat", [0.9, 0.1]), +0.2, [0.8, 0.2], 5, "3f2a", train_size=100)
+    >>> estimate.loss_change > 0  # without the group the label would be less likely
+    True
     """
 
     prediction: Prediction
@@ -189,6 +224,9 @@ class FlipSet:
     """Examples whose removal is predicted to change the predicted class; no members where none were found.
 
     A member's score is its influence on the margin over the class that wins: positive, as it argues against it.
+
+    >>> FlipSet(Prediction(0, "cat", [0.6, 0.4]), [], 0, [0.6, 0.4], "3f2a").members  # none was found
+    []
     """
 
     prediction: Prediction
@@ -278,7 +316,11 @@ class ModelInfo:
 
 
 class View(enum.IntEnum):
-    """How much of a training example an answer discloses; each includes the ones before."""
+    """How much of a training example an answer discloses; each includes the ones before.
+
+    >>> View.THUMBNAIL > View.ID_ONLY
+    True
+    """
 
     ID_ONLY = 1
     METADATA = 2
@@ -286,7 +328,11 @@ class View(enum.IntEnum):
 
 
 class Redundancy(enum.Enum):
-    """The redundancy term of a DIVINE selection (Bhatt et al. 2021)."""
+    """The redundancy term of a DIVINE selection (Bhatt et al. 2021).
+
+    >>> Redundancy("mmd").name
+    'MMD'
+    """
 
     SUM = "sum-redundancy"
     FACILITY_LOCATION = "facility-location"
@@ -295,7 +341,11 @@ class Redundancy(enum.Enum):
 
 @dataclass(frozen=True)
 class Target:
-    """Which label is explained: None for the predicted one; ``against`` makes it a contrast."""
+    """Which label is explained: None for the predicted one; ``against`` makes it a contrast.
+
+    >>> Target(3, against=8)  # why 3 rather than 8
+    Target(class_id=3, against=8)
+    """
 
     class_id: int | None = None
     against: int | None = None
@@ -303,7 +353,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which training examples may appear; an empty ``allow`` allows every class."""
+    """Which training examples may appear; an empty ``allow`` allows every class.
+
+    >>> Filter(allow=frozenset({3, 8})).active, Filter().active
+    (True, False)
+    """
 
     allow: frozenset[int] = frozenset()
     deny: frozenset[int] = frozenset()
@@ -327,6 +381,9 @@ class Diversity:
         bandwidth: Of the RBF kernel; None for the median rule.
         whole_dataset: Whether sums run over all training examples instead of the pool.
         unscaled: Whether gamma multiplies the term as the paper writes it.
+
+    >>> Diversity(Redundancy.FACILITY_LOCATION, max_influence_loss=0.1).candidates
+    1000
     """
 
     redundancy: Redundancy = Redundancy.SUM
@@ -340,7 +397,11 @@ class Diversity:
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """What a caller may choose about an explanation."""
+    """What a caller may choose about an explanation.
+
+    >>> ExplainOptions(measures=(Measure.L_RELATIF,), top_k=3).top_k
+    3
+    """
 
     measures: tuple[Measure, ...] = tuple(Measure)
     top_k: int = 10

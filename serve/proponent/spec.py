@@ -66,6 +66,10 @@ class ModelSpec(_Section):
         outputs_are_scores: Whether the loss is to take the model's outputs for scores though all look like
             probabilities.
         root: Directory of the spec; relative paths and the user's modules are looked up there.
+
+    >>> spec = load_spec(project)  # a directory with explain.yaml
+    >>> spec.name, spec.curvature.kind, len(spec.class_names)
+    ('digits', 'exact', 10)
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
@@ -108,6 +112,13 @@ def load_spec(path: str | Path) -> ModelSpec:
     Raises:
         NotFoundError: There is no such file.
         SpecError: The file is no YAML mapping, or a key is missing, unknown or wrong.
+
+    Example:
+        >>> load_spec(project / "explain.yaml").weight_decay
+        0.01
+        >>> load_spec("nowhere")
+        Traceback (most recent call last):
+        proponent.errors.NotFoundError: spec not found: ...
     """
     file = Path(path)
     file = file / "explain.yaml" if file.is_dir() else file

@@ -13,6 +13,8 @@ import pytest
 from inputs import GOOD
 from running import RunningGateway
 
+from proponent.gateway.rollout.control_client import SOCKET
+
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -46,7 +48,7 @@ def test_client(service: RunningGateway, tmp_path: Path) -> None:
 def test_a_release_is_gated(digits: Path, tmp_path: Path) -> None:
     """The same model again has the same reasons; no bundle has an overlap above 1."""
     store = tmp_path / "store"
-    shutil.copytree(digits / "store", store, ignore=shutil.ignore_patterns("control*"))
+    shutil.copytree(digits / "store", store, ignore=shutil.ignore_patterns(SOCKET))
     gate = [str(EXAMPLES / "release_gate"), str(digits / "model"), str(store), "digits"]
     passed = run(*gate, "0.9", cwd=tmp_path)
     assert passed.returncode == 0, passed.stderr

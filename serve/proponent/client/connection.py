@@ -29,6 +29,10 @@ class Tls:
             gRPC ships.
         certificate: PEM file of this client's own certificate, where the server asks for one; needs ``key``.
         key: PEM file of its private key.
+
+    >>> Tls(certificate="client.pem")
+    Traceback (most recent call last):
+    proponent.errors.SpecError: TLS needs both a certificate and a key, got one of them
     """
 
     authorities: Path | str | None = None

@@ -22,6 +22,9 @@ class Retry:
         initial_s: Longest wait before the second try.
         multiplier: Growth of that wait from try to try.
         max_s: Its limit.
+
+    >>> Retry(attempts=2).max_s
+    5.0
     """
 
     attempts: int = 4

@@ -1,8 +1,4 @@
-"""The online path: a batch of inputs in, predictions and explanations out. No service code.
-
->>> explainer = Explainer.load(bundle)
->>> [answer] = explainer.explain([tensor], [ExplainOptions(top_k=3)])
-"""
+"""The online path: a batch of inputs in, predictions and explanations out. No service code."""
 
 from proponent.explainer.explainer import Explainer
 from proponent.explainer.opening import read_spec

@@ -43,7 +43,18 @@ from proponent.results import (
 
 
 class Explainer:
-    """A classifier with its bundle. Not thread-safe: hooks on the model are per call."""
+    """A classifier with its bundle. Not thread-safe: hooks on the model are per call.
+
+    >>> from PIL import Image
+    >>> from proponent import Explainer, ExplainOptions, Measure, Store
+    >>> from proponent.datasets.transforms import pixels
+    >>> explainer = Explainer.load(Store(store).current("digits"))
+    >>> value = pixels(Image.new("L", (8, 8), 128))  # [1, 8, 8] float32, as the model takes it
+    >>> [found] = explainer.explain([value], [ExplainOptions(measures=(Measure.L_RELATIF,), top_k=3)])
+    >>> [proponents] = [result.proponents for result in found.results]
+    >>> len(proponents), proponents[0].rank, all(one.score > 0 for one in proponents)
+    (3, 1, True)
+    """
 
     def __init__(
         self,

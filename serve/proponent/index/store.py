@@ -14,7 +14,14 @@ BUNDLES = "bundles"
 
 
 class Store:
-    """``root/<model>/current`` names a bundle in ``root/<model>/bundles`` by its digest."""
+    """``root/<model>/current`` names a bundle in ``root/<model>/bundles`` by its digest.
+
+    >>> opened = Store(store)  # a directory
+    >>> opened.models()
+    ['digits']
+    >>> opened.current("digits").parent.name  # where the bundle in service lies
+    'bundles'
+    """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()

@@ -47,6 +47,9 @@ class RebuildOptions:
         batch_size: Examples read at a time, rounded up to whole blocks; None reads one block. The rows do not
             depend on it (see `proponent.rebuild.batching`).
         publish: Make the bundle current when it is done.
+
+    >>> RebuildOptions(memory=2 << 30, publish=False).quiet
+    False
     """
 
     memory: int = DEFAULT_MEMORY
@@ -76,6 +79,12 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
         BusyError: Another rebuild or change of this model is running.
         StorageError: The disk is full or read-only; what was current stays so.
         SpecError, NotFoundError, TrainingMismatchError, CurvatureError: See the stages.
+
+    Example:
+        >>> from proponent import load_spec
+        >>> bundle = rebuild(load_spec(project), Store(store), RebuildOptions(publish=False, quiet=True))
+        >>> bundle.parent.name, len(bundle.name)
+        ('bundles', 64)
     """
     options = options or RebuildOptions()
     if spec.curvature.damping == "auto":
