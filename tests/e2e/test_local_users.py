@@ -47,7 +47,7 @@ def guarded(digits: Path) -> Iterator[RunningGateway]:
     """A gateway that asks for tokens, on a store and below a TMPDIR that every user may enter."""
     root = Path(tempfile.mkdtemp(prefix="guarded-"))
     root.chmod(0o755)
-    shutil.copytree(digits / "store", root / "store")
+    shutil.copytree(digits / "store", root / "store", ignore=shutil.ignore_patterns(SOCKET))
     (root / "tokens").write_text(f"{TOKEN} predict,explain,examples\n")
     gateway = RunningGateway(root / "store", root / "gateway.log", "--tokens-file", str(root / "tokens"))
     gateway.temporary.chmod(0o755)
