@@ -164,6 +164,23 @@ def test_compaction_leaves_no_trace_and_changes_no_other_score(store: Store) -> 
     assert stores.output("verify", store=store)["rescored"] == stores.COUNT - 2
 
 
+def test_compaction_changes_no_estimate_of_a_removal(store: Store) -> None:
+    """Their mean row is that of all examples trained on; a third of them, all of one class, leave the rows."""
+    gone, group = [f"toy/{row}" for row in range(0, stores.COUNT, 3)], ["toy/1", "toy/4", "toy/8"]
+    value = tiny.inputs(1)[0]
+
+    def estimates() -> list[float]:
+        explainer = loaded(store)
+        return [explainer.estimate_removal(value, Target(1), group, estimator=e).loss_change for e in Estimator]
+
+    before = estimates()
+    forget(store, stores.MODEL, gone)
+    assert estimates() == before
+    forget(store, stores.MODEL, gone[:1], compact=True)
+    for estimator, was, now in zip(Estimator, before, estimates(), strict=True):
+        assert now == pytest.approx(was, rel=0.1 if estimator is Estimator.SECOND_ORDER else 1e-3)
+
+
 def test_rollback_after_compaction(store: Store) -> None:
     """The bundle before is rewritten as well, so that there still is one to go back to."""
     receipt = forget(store, stores.MODEL, ["toy/5"], compact=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor
 
+from proponent.attribution.embedding.base import ExactEmbedding
+from proponent.attribution.functional import current_parameters
 from proponent.attribution.groups import (
     Population,
     fewest_to_cross,
@@ -68,7 +70,21 @@ class Removals:
     @cached_property
     def _population(self) -> Population:
         """One pass over the rows at the first call that needs it."""
-        return Population.of(self._index, self._index.scales.norms)
+        found, mean = Population.of(self._index, self._index.scales.norms), self._mean_without_rows()
+        return found if mean is None else replace(found, mean=mean)
+
+    def _mean_without_rows(self) -> Tensor | None:
+        """The mean row of all that the model was trained on, [K] float64, where a compaction has removed some.
+
+        At a minimum it is minus the weight decay's gradient, which no example is needed for: the mean itself, kept,
+        would tell the last row removed. None where the mean of the rows left is nearer.
+        """
+        embedding, manifest = self._embedder.embedding, self._manifest
+        nearer = manifest.gradient_norm_ratio < manifest.forgotten_rows / manifest.train_size
+        if not nearer or not isinstance(embedding, ExactEmbedding):
+            return None
+        theta = current_parameters(self._embedder.classifier.model, self._embedder.layers, embedding.basis.dtype)
+        return (-manifest.weight_decay * (theta @ embedding.basis)).double().cpu()
 
     def estimate(
         self, value: Tensor, target: Target, example_ids: Sequence[str], estimator: Estimator
