@@ -106,6 +106,24 @@ def test_a_stalled_upload_is_left_and_a_stranger_is_refused_before_it(tmp_path: 
     run(tmp_path, ask, authenticator=authenticator, transfer_timeout=0.3)
 
 
+def test_stalled_uploads_keep_nobody_out(tmp_path: Path) -> None:
+    async def ask(doors: Listening) -> None:
+        seats = doors.service.settings.max_messages
+        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+            stalled = [raw(channel, "Predict")() for _ in range(2 * seats)]
+            ends = [asyncio.ensure_future(call.read()) for call in stalled]
+            await until(lambda: sum(call.done() for call in stalled) >= seats)
+            assert {await call.code() for call in stalled if call.done()} == {CODE.DEADLINE_EXCEEDED}
+            for _ in range(2):
+                assert (await doors.stub(channel).Predict(PREDICT, timeout=10)).prediction.class_id == 1
+            assert sum(call.done() for call in stalled) <= seats + 2
+            for call in stalled:
+                call.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+
+    run(tmp_path, ask, fair_transfer_timeout=0.5, max_buffered_bytes=72 << 20)
+
+
 def test_a_reply_that_is_not_taken_ends_the_call(tmp_path: Path) -> None:
     async def ask(doors: Listening) -> None:
         def large(request: WorkerRequest) -> WorkerReply:

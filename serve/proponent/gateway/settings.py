@@ -141,6 +141,9 @@ class Settings(BaseSettings):
     transfer_timeout: Seconds = _setting(
         60.0, TIMEOUTS, "Longest time for one body or message to come in, and for a reply to be taken."
     )
+    fair_transfer_timeout: Seconds = _setting(
+        2.0, TIMEOUTS, "Longest time for one message of gRPC to come in while others wait to send theirs."
+    )
     drain_delay: SecondsOrZero = _setting(
         5.0, TIMEOUTS, "How long calls are still taken after SIGTERM, while /readyz and gRPC health say not ready."
     )

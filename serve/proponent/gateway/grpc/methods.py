@@ -23,6 +23,7 @@ from grpc_status import rpc_status
 from proponent.errors import DeadlineError, InvalidInputError, ProponentError
 from proponent.gateway.error_mapping import as_proponent_error, grpc_code, note_hidden, to_item_error
 from proponent.gateway.error_mapping import rpc_status as status_of
+from proponent.gateway.limits.reading_room import ReadingRoom
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.parts import Placed, handle_parts
 from proponent.gateway.request_id import REQUEST_ID, accept_request_id
@@ -68,7 +69,7 @@ class ExplanationMethods:
         self._calls = calls
         self._metrics = metrics
         self._settings = settings
-        self._reading = asyncio.Semaphore(settings.max_messages)
+        self._reading = ReadingRoom(settings.max_messages, settings.transfer_timeout, settings.fair_transfer_timeout)
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What the server registers."""
@@ -99,10 +100,11 @@ class ExplanationMethods:
     async def _read(self, rpc: Any) -> bytes:
         """The one message of a call; few are read at the same time, since nobody knows how large they will be."""
         try:
-            async with asyncio.timeout(self._settings.transfer_timeout), self._reading:
+            async with self._reading.seat():
                 data = await rpc.read()
         except TimeoutError:
-            message = f"the request did not arrive within {self._settings.transfer_timeout:g} s"
+            longest, fair = self._settings.transfer_timeout, self._settings.fair_transfer_timeout
+            message = f"the request did not arrive within {longest:g} s, or {fair:g} s while others waited"
             raise DeadlineError(message, reason="TRANSFER_TOO_SLOW") from None
         if data is grpc.aio.EOF:
             raise InvalidInputError("the call holds no request message", reason="MESSAGE_MISSING")
