@@ -23,6 +23,7 @@ from proponent.spec import load_spec
 UNSTEADY = """
 import random
 
+import torch
 from PIL import ImageOps
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
@@ -93,6 +94,20 @@ class Buffered(Tensors):
 class Numbers(Tensors):
     def __getitem__(self, position):
         return self.inputs[position].mean(), int(self.labels[position])
+
+
+class Projected(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.directions = torch.randn(36, 36)
+        self.head = nn.Linear(36, 3)
+
+    def forward(self, x):
+        return self.head(x.flatten(1) @ self.directions)
+
+
+def projected():
+    return nn.Sequential(Projected())
 
 
 def of_numbers():
@@ -172,6 +187,16 @@ def test_examples_in_one_buffer_are_those_of_their_positions(tmp_path: Path) -> 
     separate = build(tiny.change(path, dataset={"factory": f"{module}:Tensors"}), "other")
     names = ("rows.faiss", "scales.safetensors")
     assert all((buffered / name).read_bytes() == (separate / name).read_bytes() for name in names)
+
+
+@pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning")
+def test_a_model_whose_factory_draws_what_no_weights_hold_is_refused(tmp_path: Path) -> None:
+    """Loaded anew it would be another model, whoever restores the code."""
+    path = unsteady(tmp_path, model="projected")
+    save_file({"0.head.weight": torch.eye(3, 36), "0.head.bias": torch.zeros(3)}, tmp_path / "weights.safetensors")
+    with pytest.raises(SpecError, match="key 'model': its factory makes another one each time"):
+        build(tiny.change(path, expected_accuracy=0))
+    assert Store(tmp_path / "store").models() == []
 
 
 @pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from proponent.attribution.embedding.base import InfluenceEmbedding
 from proponent.attribution.gradients.layers import frozen_parameters, uncovered
-from proponent.classifier import Classifier
+from proponent.classifier import Classifier, InputSignature, load_classifier
 from proponent.errors import MismatchError, SpecError
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
@@ -117,15 +117,21 @@ def _probes(context: RebuildContext) -> dict[str, Any]:
     classifier, signature = context.classifier, context.data.signature
     positions = context.data.sample(min(PROBED, context.batching.block), seed=2)
     probes = probe(classifier, signature, context.data.batch(positions).inputs.cpu())
+    _check_again(
+        classifier, signature, probes, "it gives other results each time that it is called on the same input"
+    )
+    again = load_classifier(classifier.spec, device=classifier.device)
+    _check_again(again, signature, probes, "its factory makes another one each time, with the same weights")
+    return probes
+
+
+def _check_again(classifier: Classifier, signature: InputSignature, probes: dict[str, Any], what: str) -> None:
     try:
         check_code(classifier, signature, probes)
     except MismatchError as error:
         raise SpecError(
-            f"key '{error.field}': it gives other results each time that it is called on the same input: take what "
-            "is random out of it",
-            field=error.field,
+            f"key '{error.field}': {what}: take what is random out of it, or give it a seed", field=error.field
         ) from error
-    return probes
 
 
 def write_files(directory: Path, result: RebuildResult, found: Survey, progress: StageProgress) -> None:
