@@ -36,7 +36,7 @@ class InfluenceHandler:
             read_item(row, _header(context, index, "explain").lower() == "true", types[index])
             for index, row in enumerate(rows)
         ]
-        replies = self._worker.answer(items)
+        replies = self._worker.handle(items)
         return [
             _finished(reply, speaks_json(row, types[index]), context, index)
             for index, (row, reply) in enumerate(zip(rows, replies, strict=True))

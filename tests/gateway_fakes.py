@@ -11,7 +11,7 @@ from typing import Any
 
 from proponent.errors import ProponentError
 from proponent.gateway.auth import Authenticator
-from proponent.gateway.deployment import Contents, Deployment
+from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.service import ExplanationCalls
@@ -63,12 +63,12 @@ def catalog(directory: Path) -> Catalog:
 
 
 class FakeWorker:
-    """Answers with the request's id; ``answer`` replaces that, ``hold`` keeps every answer back until it is set."""
+    """Answers with the request's id; ``handle`` replaces that, ``hold`` keeps every answer back until it is set."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[WorkerRequest, float]] = []
         self.deployments: list[Deployment] = []
-        self.answer: Callable[[WorkerRequest], WorkerReply] = echo
+        self.handle: Callable[[WorkerRequest], WorkerReply] = echo
         self.hold: asyncio.Event | None = None
 
     async def send(
@@ -79,7 +79,7 @@ class FakeWorker:
             self.deployments.append(deployment)
             if self.hold is not None:
                 await self.hold.wait()
-            return self.answer(request)
+            return self.handle(request)
 
     async def verdict(self, deployment: Deployment, timeout_s: float) -> ProponentError | None:
         try:
@@ -105,7 +105,7 @@ class Service:
     def __init__(self, directory: Path, authenticator: Authenticator | None = None, **settings: Any) -> None:
         self.settings = Settings(store=directory, **settings)
         self.tombstones = Tombstones(directory / FORGOTTEN)
-        self.model = ServedModel("toy", Contents(directory, manifest(), catalog(directory), self.tombstones))
+        self.model = ServedModel("toy", BundleHandle(directory, manifest(), catalog(directory), self.tombstones))
         self.model.error, self.model.starting = None, False
         self.worker = FakeWorker()
         self.metrics = Metrics()

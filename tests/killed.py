@@ -18,7 +18,7 @@ from proponent.explainer import Explainer
 from proponent.index.bundle import read_manifest, verify_files
 from proponent.index.faults import FAULT, KILLED, TRACE
 from proponent.index.forgetting import forget
-from proponent.index.lifecycle import collect, kept_bundles, publish, rollback
+from proponent.index.lifecycle import collect, kept_bundles, make_current, rollback
 from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
@@ -39,7 +39,7 @@ def operations(spec: Path) -> dict[str, tuple[Operation, Operation]]:
         return collect(store, MODEL, workspace=True)
 
     def run_publish(store: Store) -> object:
-        return publish(store, MODEL, store.pointer(MODEL).get("previous") or store.pointer(MODEL)["digest"])
+        return make_current(store, MODEL, store.pointer(MODEL).get("previous") or store.pointer(MODEL)["digest"])
 
     def run_forget(store: Store) -> object:
         return forget(store, MODEL, FORGOTTEN)

@@ -1,4 +1,4 @@
-"""Both doors of a gateway over fakes, listening on the loopback inside the test's own event loop."""
+"""Both transports of a gateway over fakes, listening on the loopback inside the test's own event loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
 @dataclass(frozen=True)
 class Listening:
-    """Where the doors are, and what stands behind them."""
+    """Where the transports are, and what stands behind them."""
 
     service: Service
     http: HttpServer

@@ -139,7 +139,7 @@ def items(**fields: int) -> Iterator[Item]:
 
 
 def reasons(worker: Worker, asked: list[Item]) -> set[str]:
-    return {reply.error.reason for reply in worker.answer(asked)}
+    return {reply.error.reason for reply in worker.handle(asked)}
 
 
 def test_a_late_item_is_dropped_before_it_is_read(explainer: Explainer) -> None:
@@ -148,7 +148,7 @@ def test_a_late_item_is_dropped_before_it_is_read(explainer: Explainer) -> None:
     assert reasons(worker, [*items(deadline_ns=1)]) == {"DEADLINE_EXCEEDED"}
     assert reasons(worker, [*items(deadline_ns=later)]) == {"IMAGE_UNREADABLE"} == reasons(worker, [*items()])
     mixed = [*items(deadline_ns=1), *items(deadline_ns=later)]
-    assert [reply.error.reason for reply in worker.answer(mixed)] == [
+    assert [reply.error.reason for reply in worker.handle(mixed)] == [
         *["DEADLINE_EXCEEDED"] * 5,
         *["IMAGE_UNREADABLE"] * 5,
     ]

@@ -136,7 +136,7 @@ def test_replies_become_values_and_tables(client: Client, running: Running) -> N
         notice = pb.Notice(code=pb.Notice.CODE_K_CAPPED, message="capped", count=3)
         return WorkerReply(explain=pb.ExplainResponse(results=[result], train_size=20, notices=[notice]))
 
-    running.service.worker.answer = answer
+    running.service.worker.handle = answer
     found = client.explain(PNG)
     [result] = found.results
     assert [(i.example_id, i.score) for i in result.proponents] == [("toy/1", 2.5)] and result.opponents == ()
@@ -191,7 +191,7 @@ def test_errors_are_those_of_the_server(client: Client, call: Any, kind: type[Pr
 @pytest.mark.parametrize("error", [UnavailableError("starting", reason="WORKER_STARTING"), OverloadedError("full")])
 def test_what_may_succeed_later_is_tried_again(running: Running, error: ProponentError) -> None:
     tried: list[int] = []
-    running.service.worker.answer = failing(1, error, tried)
+    running.service.worker.handle = failing(1, error, tried)
     with Client(running.address, model="toy", retry=NO_WAIT, timeout_s=20) as client:
         assert client.predict(PNG).label == "b"
     assert len(tried) == 2
@@ -199,7 +199,7 @@ def test_what_may_succeed_later_is_tried_again(running: Running, error: Proponen
 
 def test_what_cannot_succeed_is_tried_once(client: Client, running: Running) -> None:
     tried: list[int] = []
-    running.service.worker.answer = failing(9, InvalidInputError("no image", reason="IMAGE_UNREADABLE"), tried)
+    running.service.worker.handle = failing(9, InvalidInputError("no image", reason="IMAGE_UNREADABLE"), tried)
     with pytest.raises(InvalidInputError, match="no image"):
         client.predict(PNG)
     assert len(tried) == 1
@@ -207,7 +207,7 @@ def test_what_cannot_succeed_is_tried_once(client: Client, running: Running) -> 
 
 def test_tries_end_with_the_last_error(running: Running) -> None:
     tried: list[int] = []
-    running.service.worker.answer = failing(9, OverloadedError("full"), tried)
+    running.service.worker.handle = failing(9, OverloadedError("full"), tried)
     once = Client(running.address, model="toy", retry=Retry(attempts=1), timeout_s=10)
     with once, pytest.raises(OverloadedError, match="full"):
         once.predict(PNG)
@@ -299,7 +299,7 @@ def test_other_inputs_are_refused(client: Client, value: Any, kind: type[Propone
 
 def test_the_client_for_asyncio_does_the_same(running: Running) -> None:
     tried: list[int] = []
-    running.service.worker.answer = failing(1, UnavailableError("starting"), tried)
+    running.service.worker.handle = failing(1, UnavailableError("starting"), tried)
 
     async def asked() -> None:
         async with AsyncClient(running.address, model="toy", retry=NO_WAIT, timeout_s=20) as client:

@@ -19,7 +19,7 @@ from proponent.explainer import Explainer
 from proponent.index.bundle import CATALOG, FACTORS, FILES, MANIFEST, ROWS, SCALES, SPEC, WEIGHTS, write_manifest
 from proponent.index.bundle import read_manifest as read
 from proponent.index.catalog import Catalog, write_catalog
-from proponent.index.lifecycle import publish
+from proponent.index.lifecycle import make_current
 from proponent.index.rows import InfluenceIndex, RowScales, write_rows, write_scales
 from proponent.index.store import Store
 from proponent.inspection.verify import Verification, verify
@@ -91,7 +91,7 @@ def test_damage_is_found_at_loading_and_by_verify(store: Store, bundle: Path, na
         assert str(bundle / name) in caught.value.message, kind
         assert found_by_verify(bundle) == [name], kind
         with pytest.raises(CorruptBundleError):
-            publish(store, stores.MODEL, bundle.name)
+            make_current(store, stores.MODEL, bundle.name)
         if (bundle / name).is_dir():
             (bundle / name).rmdir()
         (bundle / name).write_bytes(whole)
@@ -124,7 +124,7 @@ def test_a_damaged_pointer_is_told_and_can_be_replaced(store: Store, content: by
     pointer.write_bytes(content)
     with pytest.raises(CorruptBundleError, match="current"):
         store.current(stores.MODEL)
-    publish(store, stores.MODEL, current)
+    make_current(store, stores.MODEL, current)
     assert store.current(stores.MODEL).name == current
 
 

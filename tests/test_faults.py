@@ -17,7 +17,7 @@ import pytest
 import stores
 from proponent.errors import BusyError, StorageError
 from proponent.index.forgetting import forget
-from proponent.index.lifecycle import collect, publish, rollback
+from proponent.index.lifecycle import collect, make_current, rollback
 from proponent.index.lock import changing
 from proponent.index.store import Store
 from proponent.inspection.verify import verify
@@ -91,7 +91,7 @@ def test_only_one_may_change(spec: Path, tmp_path: Path) -> None:
     current, previous = stores.digests(store)
     with changing(store, stores.MODEL):
         for change in (
-            lambda: publish(store, stores.MODEL, previous),
+            lambda: make_current(store, stores.MODEL, previous),
             lambda: rollback(store, stores.MODEL),
             lambda: collect(store, stores.MODEL),
             lambda: rebuild(load_spec(spec), store, RebuildOptions(quiet=True)),

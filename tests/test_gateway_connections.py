@@ -36,9 +36,9 @@ def head(length: int = len(BODY), kind: str = "application/json", extra: str = "
     ).encode()
 
 
-async def said(doors: Listening, *parts: bytes, pause_s: float = 0.0) -> bytes:
+async def said(transports: Listening, *parts: bytes, pause_s: float = 0.0) -> bytes:
     """What a connection answers to some bytes until it is closed."""
-    reader, writer = await asyncio.open_connection(*doors.http_address)
+    reader, writer = await asyncio.open_connection(*transports.http_address)
     heard = bytearray()
 
     async def hear() -> None:
@@ -55,17 +55,17 @@ async def said(doors: Listening, *parts: bytes, pause_s: float = 0.0) -> bytes:
     return bytes(heard)
 
 
-async def assert_good(doors: Listening) -> None:
-    async with doors.client() as client:
+async def assert_good(transports: Listening) -> None:
+    async with transports.client() as client:
         reply = await client.post(PATH, content=BODY, headers={"content-type": "application/json"})
     assert reply.json()["predictions"][0]["class_id"] == 1
 
 
 def test_small_replies_wait_for_no_acknowledgement(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
-        async with doors.client() as client:
+    async def ask(transports: Listening) -> None:
+        async with transports.client() as client:
             assert (await client.get("/healthz")).status_code == 200
-            (connection,) = doors.http.server_state.connections
+            (connection,) = transports.http.server_state.connections
             accepted = connection.transport.get_extra_info("socket")
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
@@ -76,17 +76,17 @@ def test_small_replies_wait_for_no_acknowledgement(tmp_path: Path) -> None:
     "begun", [b"", b"GET /healthz HT", head(), b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /healthz HTT"]
 )
 def test_what_never_becomes_a_request_is_closed(tmp_path: Path, begun: bytes) -> None:
-    async def ask(doors: Listening) -> None:
-        await said(doors, begun)
-        assert not doors.http.server_state.connections
-        await assert_good(doors)
+    async def ask(transports: Listening) -> None:
+        await said(transports, begun)
+        assert not transports.http.server_state.connections
+        await assert_good(transports)
 
     run(tmp_path, ask, **HASTY)
 
 
 def test_headers_that_drip_are_closed(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
-        reader, writer = await asyncio.open_connection(*doors.http_address)
+    async def ask(transports: Listening) -> None:
+        reader, writer = await asyncio.open_connection(*transports.http_address)
         with pytest.raises(ConnectionError):
             for _ in range(50):
                 writer.write(b"x")
@@ -99,32 +99,32 @@ def test_headers_that_drip_are_closed(tmp_path: Path) -> None:
 
 
 def test_a_body_that_stalls_or_drips_is_answered(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
+    async def ask(transports: Listening) -> None:
         for parts, pause_s in (((head(), BODY[:5]), 0.0), ((head(), *[b"x"] * 30), 0.1)):
-            answer = await said(doors, *parts, pause_s=pause_s)
+            answer = await said(transports, *parts, pause_s=pause_s)
             assert answer.startswith(b"HTTP/1.1 408") and b"BODY_TIMEOUT" in answer
-        await until(lambda: not doors.http.server_state.connections)
-        await assert_good(doors)
+        await until(lambda: not transports.http.server_state.connections)
+        await assert_good(transports)
 
     run(tmp_path, ask, **HASTY)
 
 
 def test_a_body_that_nobody_wants_ends(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
-        answer = await said(doors, head(1 << 20, "text/plain"), *[b"x"] * 30, pause_s=0.05)
+    async def ask(transports: Listening) -> None:
+        answer = await said(transports, head(1 << 20, "text/plain"), *[b"x"] * 30, pause_s=0.05)
         assert answer.startswith(b"HTTP/1.1 415")
-        await until(lambda: not doors.http.server_state.connections)
+        await until(lambda: not transports.http.server_state.connections)
 
     run(tmp_path, ask, **HASTY)
 
 
 def test_a_reply_that_is_not_taken_ends(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
-        doors.service.model.deployment.manifest.audit["note"] = "x" * (32 << 20)
-        reader, writer = await asyncio.open_connection(*doors.http_address, limit=1024)
+    async def ask(transports: Listening) -> None:
+        transports.service.model.deployment.manifest.audit["note"] = "x" * (32 << 20)
+        reader, writer = await asyncio.open_connection(*transports.http_address, limit=1024)
         writer.write(b"GET /v1/models/toy HTTP/1.1\r\nhost: x\r\n\r\n")
-        await until(lambda: bool(doors.http.server_state.connections))
-        await until(lambda: not doors.http.server_state.connections)
+        await until(lambda: bool(transports.http.server_state.connections))
+        await until(lambda: not transports.http.server_state.connections)
         writer.close()
         assert not reader.at_eof()
 
@@ -132,41 +132,41 @@ def test_a_reply_that_is_not_taken_ends(tmp_path: Path) -> None:
 
 
 def test_bodies_share_one_budget(tmp_path: Path) -> None:
-    """Uploads over it are refused, in both doors, until those before are done; what they held is given back."""
+    """Uploads over it are refused, in both transports, until those before are done; what they held is given back."""
     limits = dict(max_buffered_bytes=300_000, max_body_bytes=100_000, idle_timeout=2)
 
-    async def ask(doors: Listening) -> None:
-        stalled = [await asyncio.open_connection(*doors.http_address) for _ in range(3)]
+    async def ask(transports: Listening) -> None:
+        stalled = [await asyncio.open_connection(*transports.http_address) for _ in range(3)]
         for _, writer in stalled:
             writer.write(head(100_000) + b"x" * 99_999)
-        async with doors.client() as client, grpc.aio.insecure_channel(doors.grpc_address) as channel:
-            await until(lambda: doors.service.calls.bodies.held == 3 * 99_999)
+        async with transports.client() as client, grpc.aio.insecure_channel(transports.grpc_address) as channel:
+            await until(lambda: transports.service.calls.bodies.held == 3 * 99_999)
             reply = await client.post(PATH, content=BODY, headers={"content-type": "application/json"})
             assert (reply.status_code, reply.json()["reason"]) == (429, "BODIES_FULL")
             assert reply.headers["retry-after"]
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await doors.stub(channel).Predict(pb.PredictRequest(model="toy", encoded_image=b"x" * 99))
+                await transports.stub(channel).Predict(pb.PredictRequest(model="toy", encoded_image=b"x" * 99))
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         for _, writer in stalled:
             writer.close()
-        await until(lambda: not doors.service.calls.bodies.held)
-        await assert_good(doors)
+        await until(lambda: not transports.service.calls.bodies.held)
+        await assert_good(transports)
 
     run(tmp_path, ask, **limits)
 
 
-def test_a_caller_who_leaves_is_no_defect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async def ask(doors: Listening) -> None:
-        doors.service.worker.hold = asyncio.Event()
+def test_a_caller_who_leaves_is_not_a_defect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def ask(transports: Listening) -> None:
+        transports.service.worker.hold = asyncio.Event()
         for part in (BODY[:9], BODY):
-            _, writer = await asyncio.open_connection(*doors.http_address)
+            _, writer = await asyncio.open_connection(*transports.http_address)
             writer.write(head() + part)
-            await until(lambda: doors.service.calls.bodies.held > 0)
+            await until(lambda: transports.service.calls.bodies.held > 0)
             writer.close()
-            await until(lambda: doors.service.calls.bodies.held == 0)
+            await until(lambda: transports.service.calls.bodies.held == 0)
         left = re.compile(rb'seconds_count{.*http_response_status_code="499".*} 2\.0')
-        await until(lambda: left.search(doors.service.metrics.text()) is not None)
-        assert b'proponent_requests_in_flight{method="Predict"} 0' in doors.service.metrics.text()
+        await until(lambda: left.search(transports.service.metrics.text()) is not None)
+        assert b'proponent_requests_in_flight{method="Predict"} 0' in transports.service.metrics.text()
 
     run(tmp_path, ask)
     assert "defect" not in capsys.readouterr().out
@@ -188,7 +188,7 @@ def test_a_listener_takes_so_many_connections_and_closes_the_rest() -> None:
             each.close()
 
 
-def test_a_door_takes_its_part_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transport_takes_its_part_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
     for files, expected in ((128, 32), (1 << 20, 1024), (70, 8), (resource.RLIM_INFINITY, 1024)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
         assert connection_limit(1024) == expected
@@ -200,8 +200,8 @@ from pathlib import Path
 from proponent.gateway.log import configure_logs
 import listening
 
-async def ask(doors):
-    print(doors.http_address[1], doors.grpc_address, flush=True)
+async def ask(transports):
+    print(transports.http_address[1], transports.grpc_address, flush=True)
     await asyncio.Event().wait()
 
 configure_logs()
@@ -226,7 +226,7 @@ def test_more_connections_than_files_leave_the_process_calm(tmp_path: Path) -> N
 
 
 def _crowd(server: subprocess.Popen[bytes], *ports: int) -> None:
-    """150 idle connections to each door: little work, and an answer as soon as they leave."""
+    """150 idle connections to each transport: little work, and an answer as soon as they leave."""
     for port in ports:
         idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(150)]
         time.sleep(0.5)

@@ -19,7 +19,8 @@ from proponent.errors import CorruptBundleError, InternalError, InvalidInputErro
 from proponent.gateway.rollout import control_server
 from proponent.gateway.rollout.control_client import NOT_SERVED, SOCKET, request
 from proponent.gateway.rollout.control_server import LOCK, controlled
-from proponent.gateway.rollout.switch import Switched
+from proponent.gateway.rollout.switch import SwitchResult
+from proponent.index.lifecycle import Change
 from proponent.index.lock import exclusive
 from proponent.index.store import Store
 from proponent.publishing import publish, rollback
@@ -36,15 +37,15 @@ class Commands:
         self.delay_s = 0.0
         self.caught_up = False
 
-    async def publish(self, name: str, digest: str | None = None) -> Switched:
+    async def roll_out(self, name: str, digest: str | None = None) -> SwitchResult:
         await asyncio.sleep(self.delay_s)
         if self.error is not None:
             raise self.error
         self.asked.append((name, digest))
-        return Switched(name, "a" * 64, "b" * 64, 1.5, 0.1)
+        return SwitchResult(name, "a" * 64, "b" * 64, 1.5, 0.1)
 
-    async def rollback(self, name: str) -> Switched:
-        return await self.publish(name, "previous")
+    async def rollback(self, name: str) -> SwitchResult:
+        return await self.roll_out(name, "previous")
 
     async def catch_up(self) -> None:
         self.caught_up = True
@@ -169,15 +170,15 @@ def test_a_command_outlives_its_caller(tmp_path: Path, commands: Commands) -> No
 def test_publishing_asks_a_gateway_that_serves_the_model(tmp_path: Path, commands: Commands) -> None:
     store = Store(tmp_path)
     first, second = (sealed_bundle(store, note).name for note in ("1", "2"))
-    assert publish(store, "toy", first)["seconds"] is None
+    assert publish(store, "toy", first).seconds is None
     change = asked(tmp_path, commands, lambda: publish(store, "toy", second))
-    assert change == {"model": "toy", "before": "a" * 64, "after": "b" * 64, "seconds": 1.5, "dry_run": False}
+    assert change == Change("toy", "a" * 64, "b" * 64, dry_run=False, seconds=1.5)
     assert store.pointer("toy") == {"digest": first}
     asked(tmp_path, commands, lambda: rollback(store, "toy"))
     assert commands.asked == [("toy", second), ("toy", "previous")]
-    assert asked(tmp_path, commands, lambda: publish(store, "toy", second, dry_run=True))["seconds"] is None
+    assert asked(tmp_path, commands, lambda: publish(store, "toy", second, dry_run=True)).seconds is None
     commands.error = NotFoundError("not served", reason=NOT_SERVED)
-    assert asked(tmp_path, commands, lambda: publish(store, "toy", second))["after"] == second
+    assert asked(tmp_path, commands, lambda: publish(store, "toy", second)).after == second
     assert store.pointer("toy") == {"digest": second, "previous": first}
     commands.error = InvalidInputError("bad")
     with pytest.raises(InvalidInputError):

@@ -52,7 +52,7 @@ CALLS: list[tuple[str, Callable[[int], Any]]] = [
 @pytest.fixture(params=FLAGS, ids=lambda flags: f"examples={flags[0]},thumbnails={flags[1]}")
 def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
     found = Service(tmp_path, allow_examples=request.param[0], allow_thumbnails=request.param[1])
-    found.worker.answer = worker_that_tells_all
+    found.worker.handle = worker_that_tells_all
     yield found
     found.close()
 

@@ -22,9 +22,9 @@ SMALL = dict(max_explanations=8, max_predictions=8, max_parts=4)
 IMAGE = base64.b64encode(b"png").decode()
 
 
-def slow(doors: Listening) -> None:
+def slow(transports: Listening) -> None:
     """A worker that takes a moment and is overrun, as TorchServe's queue, by more than the limits allow."""
-    worker, at_once, most = doors.service.worker, 0, []
+    worker, at_once, most = transports.service.worker, 0, []
 
     async def ask(deployment: object, request: object, timeout_s: float, held: AsyncExitStack) -> WorkerReply:
         nonlocal at_once
@@ -34,7 +34,7 @@ def slow(doors: Listening) -> None:
             await asyncio.sleep(0.002)
             at_once -= 1
             assert at_once < 8
-            return worker.answer(request)  # type: ignore[arg-type]
+            return worker.handle(request)  # type: ignore[arg-type]
 
     worker.send = ask  # type: ignore[method-assign]
 
@@ -45,24 +45,24 @@ def items(count: int) -> Iterator[pb.StreamExplainRequest]:
         yield pb.StreamExplainRequest(request=request)
 
 
-async def outcomes(doors: Listening, channel: grpc.aio.Channel, count: int) -> list[str]:
-    return [answer.WhichOneof("outcome") async for answer in doors.stub(channel).StreamExplain(items(count))]
+async def outcomes(transports: Listening, channel: grpc.aio.Channel, count: int) -> list[str]:
+    return [answer.WhichOneof("outcome") async for answer in transports.stub(channel).StreamExplain(items(count))]
 
 
 def test_no_item_of_many_streams_is_refused(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
-        slow(doors)
-        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
-            found = await asyncio.gather(*(outcomes(doors, channel, 40) for _ in range(8)))
+    async def ask(transports: Listening) -> None:
+        slow(transports)
+        async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
+            found = await asyncio.gather(*(outcomes(transports, channel, 40) for _ in range(8)))
         assert [set(each) for each in found] == [{"response"}] * 8 and sum(map(len, found)) == 320
 
     run(tmp_path, ask, **SMALL)
 
 
 def test_no_instance_of_many_batches_is_refused(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
-        slow(doors)
-        async with doors.client() as client:
+    async def ask(transports: Listening) -> None:
+        slow(transports)
+        async with transports.client() as client:
             body = {"instances": [{"image": IMAGE, "request_id": str(n)} for n in range(32)]}
             replies = await asyncio.gather(*(client.post("/v1/models/toy:explain", json=body) for _ in range(8)))
         for reply in replies:
@@ -74,15 +74,15 @@ def test_no_instance_of_many_batches_is_refused(tmp_path: Path) -> None:
 def test_single_calls_find_room_beside_streams_and_are_refused_beside_each_other(tmp_path: Path) -> None:
     single = pb.ExplainRequest(model="toy", encoded_image=b"png")
 
-    async def ask(doors: Listening) -> None:
-        doors.service.worker.hold = held = asyncio.Event()
-        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
-            streams = [asyncio.ensure_future(outcomes(doors, channel, 10)) for _ in range(5)]
-            await until(lambda: len(doors.service.worker.asked) == 4)
-            singles = [asyncio.ensure_future(doors.stub(channel).Explain(single)) for _ in range(4)]
-            await until(lambda: len(doors.service.worker.asked) == 8)
+    async def ask(transports: Listening) -> None:
+        transports.service.worker.hold = held = asyncio.Event()
+        async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
+            streams = [asyncio.ensure_future(outcomes(transports, channel, 10)) for _ in range(5)]
+            await until(lambda: len(transports.service.worker.asked) == 4)
+            singles = [asyncio.ensure_future(transports.stub(channel).Explain(single)) for _ in range(4)]
+            await until(lambda: len(transports.service.worker.asked) == 8)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await doors.stub(channel).Explain(single)
+                await transports.stub(channel).Explain(single)
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             held.set()
             assert len(await asyncio.gather(*singles)) == 4
@@ -92,30 +92,30 @@ def test_single_calls_find_room_beside_streams_and_are_refused_beside_each_other
 
 
 def test_waiting_ends_with_the_deadline(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
-        doors.service.worker.hold = asyncio.Event()
-        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+    async def ask(transports: Listening) -> None:
+        transports.service.worker.hold = asyncio.Event()
+        async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                [answer async for answer in doors.stub(channel).StreamExplain(items(10), timeout=0.3)]
+                [answer async for answer in transports.stub(channel).StreamExplain(items(10), timeout=0.3)]
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        await until(lambda: b'proponent_requests_in_flight{method="Explain"} 0' in doors.service.metrics.text())
-        assert len(doors.service.worker.asked) == 4
+        await until(lambda: b'proponent_requests_in_flight{method="Explain"} 0' in transports.service.metrics.text())
+        assert len(transports.service.worker.asked) == 4
 
     run(tmp_path, ask, **SMALL)
 
 
 def test_a_stream_over_the_number_of_streams_is_refused(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
-        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
-            first = doors.stub(channel).StreamExplain()
+    async def ask(transports: Listening) -> None:
+        async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
+            first = transports.stub(channel).StreamExplain()
             await first.write(next(items(1)))
             assert (await first.read()).WhichOneof("outcome") == "response"
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await outcomes(doors, channel, 1)
+                await outcomes(transports, channel, 1)
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             await first.done_writing()
             await first.read()
-            assert await outcomes(doors, channel, 1) == ["response"]
+            assert await outcomes(transports, channel, 1) == ["response"]
 
     run(tmp_path, ask, max_streams=1)
 

@@ -1,4 +1,4 @@
-"""The gRPC door with callers who send nonsense, send nothing, leave, or take nothing: each is told and counted."""
+"""gRPC with callers who send nonsense, send nothing, leave, or take nothing: each is told and counted."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def raw(channel: grpc.aio.Channel, method: str) -> Any:
     return channel.stream_stream(SERVICE + method)
 
 
-def counted(doors: Listening, method: str, code: str) -> Callable[[], bool]:
+def counted(transports: Listening, method: str, code: str) -> Callable[[], bool]:
     line = f'duration_seconds_count{{code="{code}",method="proponent.v1.ExplanationService/{method}"}} 1.0'
-    return lambda: line in doors.service.metrics.text().decode()
+    return lambda: line in transports.service.metrics.text().decode()
 
 
 async def refusal(call: Any, *messages: bytes) -> grpc.aio.AioRpcError:
@@ -41,9 +41,9 @@ async def refusal(call: Any, *messages: bytes) -> grpc.aio.AioRpcError:
 
 
 @pytest.mark.parametrize("method", ["Predict", "Explain", "GetModel", "ListSuspects", "EstimateRemoval"])
-def test_a_message_that_is_no_protobuf_is_bad_input(tmp_path: Path, method: str) -> None:
-    async def ask(doors: Listening) -> None:
-        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+def test_a_message_that_is_not_protobuf_is_bad_input(tmp_path: Path, method: str) -> None:
+    async def ask(transports: Listening) -> None:
+        async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
             call = raw(channel, method)(metadata=(("x-request-id", "trace-1"),))
             error = await refusal(call, b"\xff\xff no message")
             info = error_details_pb2.ErrorInfo()
@@ -51,16 +51,16 @@ def test_a_message_that_is_no_protobuf_is_bad_input(tmp_path: Path, method: str)
             assert error.code() is CODE.INVALID_ARGUMENT and details["x-request-id"] == "trace-1"
             status = status_pb2.Status.FromString(details["grpc-status-details-bin"])
             assert status.details[0].Unpack(info) and info.reason == "MESSAGE_MALFORMED"
-            assert counted(doors, method, "INVALID_ARGUMENT")()
+            assert counted(transports, method, "INVALID_ARGUMENT")()
             assert (await refusal(raw(channel, method)())).code() is CODE.INVALID_ARGUMENT
 
     run(tmp_path, ask)
 
 
-def test_a_message_that_is_no_protobuf_fails_alone_in_a_stream(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
+def test_a_message_that_is_not_protobuf_fails_alone_in_a_stream(tmp_path: Path) -> None:
+    async def ask(transports: Listening) -> None:
         good = pb.StreamExplainRequest(request=pb.ExplainRequest(model="toy", encoded_image=b"x", request_id="r"))
-        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+        async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
             call = raw(channel, "StreamExplain")()
             for message in (b"\xff\xff", good.SerializeToString()):
                 await call.write(message)
@@ -72,33 +72,33 @@ def test_a_message_that_is_no_protobuf_fails_alone_in_a_stream(tmp_path: Path) -
 
 
 def test_a_passed_deadline_and_a_caller_who_leaves_are_told_apart(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
-        doors.service.worker.hold = asyncio.Event()
-        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+    async def ask(transports: Listening) -> None:
+        transports.service.worker.hold = asyncio.Event()
+        async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await doors.stub(channel).Predict(PREDICT, timeout=0.5)
+                await transports.stub(channel).Predict(PREDICT, timeout=0.5)
             assert caught.value.code() is CODE.DEADLINE_EXCEEDED
-            await until(counted(doors, "Predict", "DEADLINE_EXCEEDED"))
-            leaving = doors.stub(channel).Predict(PREDICT, timeout=20)
-            await until(lambda: len(doors.service.worker.asked) == 2)
+            await until(counted(transports, "Predict", "DEADLINE_EXCEEDED"))
+            leaving = transports.stub(channel).Predict(PREDICT, timeout=20)
+            await until(lambda: len(transports.service.worker.asked) == 2)
             leaving.cancel()
-            await until(counted(doors, "Predict", "CANCELLED"))
+            await until(counted(transports, "Predict", "CANCELLED"))
 
     run(tmp_path, ask)
 
 
 def test_a_stalled_upload_is_left_and_a_stranger_is_refused_before_it(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
-        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+    async def ask(transports: Listening) -> None:
+        async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
             call = raw(channel, "Predict")(metadata=(("authorization", "Bearer key"),))
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call.read()
             assert caught.value.code() is CODE.DEADLINE_EXCEEDED
-            assert counted(doors, "Predict", "DEADLINE_EXCEEDED")()
+            assert counted(transports, "Predict", "DEADLINE_EXCEEDED")()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await raw(channel, "Predict")().read()
             assert caught.value.code() is CODE.UNAUTHENTICATED
-            reply = await doors.stub(channel).Predict(PREDICT, metadata=(("authorization", "Bearer key"),))
+            reply = await transports.stub(channel).Predict(PREDICT, metadata=(("authorization", "Bearer key"),))
             assert reply.prediction.class_id == 1
 
     (tmp_path / "tokens").write_text("key predict")
@@ -125,16 +125,16 @@ def test_stalled_uploads_keep_nobody_out(tmp_path: Path) -> None:
 
 
 def test_a_reply_that_is_not_taken_ends_the_call(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
+    async def ask(transports: Listening) -> None:
         def large(request: WorkerRequest) -> WorkerReply:
             return WorkerReply(predict=pb.PredictResponse(request_id="x" * (64 << 20)))
 
-        doors.service.worker.answer = large
-        reader, writer = await asyncio.open_connection(*doors.grpc_address.split(":"))
+        transports.service.worker.handle = large
+        reader, writer = await asyncio.open_connection(*transports.grpc_address.split(":"))
         body = PREDICT.SerializeToString()
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4) + frame(1, HEADERS, flags=4))
         writer.write(frame(0, b"\0" + len(body).to_bytes(4, "big") + body, flags=1))
-        await until(counted(doors, "Predict", "DEADLINE_EXCEEDED"))
+        await until(counted(transports, "Predict", "DEADLINE_EXCEEDED"))
         writer.close()
         await reader.read()
 

@@ -1,4 +1,4 @@
-"""The HTTP door translates: KServe bodies in, proto JSON out, problems that name the caller's own field."""
+"""The HTTP transport translates: KServe bodies in, proto JSON out, problems that name the caller's own field."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGE = base64.b64encode(b"png").decode()
 EXPLAIN = "/v1/models/toy:explain"
 
 
-class Door:
+class AppClient:
     """A client of the application in this process."""
 
     def __init__(self, service: Service) -> None:
@@ -48,22 +48,22 @@ class Door:
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[Door]:
+def app(tmp_path: Path) -> Iterator[AppClient]:
     service = Service(tmp_path, allow_examples=True, allow_thumbnails=True)
-    yield Door(service)
+    yield AppClient(service)
     service.close()
 
 
 @pytest.mark.parametrize(
     "image", [{"image": IMAGE}, {"image": {"b64": IMAGE}}, {"image_b64": IMAGE}, {"encodedImage": IMAGE}]
 )
-def test_takes_an_image_under_any_of_its_names(door: Door, image: dict[str, Any]) -> None:
-    assert door("POST", EXPLAIN, json={"instances": [image]}).status_code == 200
-    assert door.sent() == pb.ExplainRequest(model="toy", encoded_image=b"png")
+def test_takes_an_image_under_any_of_its_names(app: AppClient, image: dict[str, Any]) -> None:
+    assert app("POST", EXPLAIN, json={"instances": [image]}).status_code == 200
+    assert app.sent() == pb.ExplainRequest(model="toy", encoded_image=b"png")
 
 
 @pytest.mark.parametrize("names", ["snake", "camel"])
-def test_reads_every_option(door: Door, names: str) -> None:
+def test_reads_every_option(app: AppClient, names: str) -> None:
     snake = names == "snake"
     options = {
         "top_k" if snake else "topK": 4,
@@ -78,8 +78,8 @@ def test_reads_every_option(door: Door, names: str) -> None:
         "view": "metadata",
         "request_id" if snake else "requestId": "r",
     }
-    assert door("POST", EXPLAIN, json={"instances": [{"image": IMAGE}], **options}).status_code == 200
-    assert door.sent() == pb.ExplainRequest(
+    assert app("POST", EXPLAIN, json={"instances": [{"image": IMAGE}], **options}).status_code == 200
+    assert app.sent() == pb.ExplainRequest(
         model="toy",
         encoded_image=b"png",
         top_k=4,
@@ -92,7 +92,7 @@ def test_reads_every_option(door: Door, names: str) -> None:
     )
 
 
-def test_reads_flat_options_of_a_form(door: Door) -> None:
+def test_reads_flat_options_of_a_form(app: AppClient) -> None:
     form = {
         "measures": "influence,l-relatif",
         "for_class_id": "1",
@@ -100,8 +100,8 @@ def test_reads_flat_options_of_a_form(door: Door) -> None:
         "exclude_example_ids": "a, b",
     }
     files = {"image": ("x.png", b"png", "image/png")}
-    assert door("POST", EXPLAIN, files=files, data={**form, "options": '{"top_k": 2}'}).status_code == 200
-    assert door.sent() == pb.ExplainRequest(
+    assert app("POST", EXPLAIN, files=files, data={**form, "options": '{"top_k": 2}'}).status_code == 200
+    assert app.sent() == pb.ExplainRequest(
         model="toy",
         encoded_image=b"png",
         top_k=2,
@@ -111,11 +111,11 @@ def test_reads_flat_options_of_a_form(door: Door) -> None:
     )
 
 
-def test_a_bare_list_is_a_tensor(door: Door) -> None:
+def test_a_bare_list_is_a_tensor(app: AppClient) -> None:
     values = [[[1, 2], [3, 4.5]]]
-    reply = door("POST", "/v1/models/toy:predict", json={"instances": [values, {"tensor": values}]})
+    reply = app("POST", "/v1/models/toy:predict", json={"instances": [values, {"tensor": values}]})
     assert [p["label"] for p in reply.json()["predictions"]] == ["b", "b"]
-    first, second = (request.predict.tensor for request, _ in door.service.worker.asked)
+    first, second = (request.predict.tensor for request, _ in app.service.worker.asked)
     assert first == second and np.frombuffer(first.data, "<f4").tolist() == [1, 2, 3, 4.5]
 
 
@@ -138,75 +138,75 @@ def test_a_bare_list_is_a_tensor(door: Door) -> None:
         (7, "instances[0]", "INVALID_INPUT"),
     ],
 )
-def test_names_the_field_at_fault(door: Door, instance: Any, field: str, reason: str) -> None:
-    reply = door("POST", EXPLAIN, json={"instances": [instance]})
+def test_names_the_field_at_fault(app: AppClient, instance: Any, field: str, reason: str) -> None:
+    reply = app("POST", EXPLAIN, json={"instances": [instance]})
     assert reply.status_code == 400 and reply.headers["content-type"] == "application/problem+json"
     problem = reply.json()
     assert problem["reason"] == reason
     assert problem["field"] == field, problem
 
 
-def test_nan_is_named_and_not_taken_for_bad_json(door: Door) -> None:
+def test_nan_is_named_and_not_taken_for_bad_json(app: AppClient) -> None:
     content = '{"instances": [{"tensor": [[[1, 2], [3, NaN]]]}]}'
-    reply = door("POST", EXPLAIN, content=content, headers={"content-type": "application/json"})
+    reply = app("POST", EXPLAIN, content=content, headers={"content-type": "application/json"})
     assert (reply.json()["reason"], reply.json()["field"]) == ("TENSOR_NOT_FINITE", "instances[0].tensor.data")
 
 
-def test_one_bad_instance_of_several_fails_alone(door: Door) -> None:
-    reply = door("POST", EXPLAIN, json={"instances": [{"image": IMAGE}, {"image": IMAGE, "top_k": -1}]})
+def test_one_bad_instance_of_several_fails_alone(app: AppClient) -> None:
+    reply = app("POST", EXPLAIN, json={"instances": [{"image": IMAGE}, {"image": IMAGE, "top_k": -1}]})
     assert reply.status_code == 200
     good, bad = reply.json()["predictions"]
     assert good["class_id"] == 1 and bad["error"]["field"] == "instances[1].top_k"
     assert bad == reply.json()["explanations"][1]
 
 
-def test_the_query_calls_translate(door: Door) -> None:
+def test_the_query_calls_translate(app: AppClient) -> None:
     body = {"query": {"image": IMAGE, "measures": ["influence"]}, "exampleIds": ["toy/1"]}
-    reply = door("POST", "/v1/models/toy:scoreExamples", json=body)
+    reply = app("POST", "/v1/models/toy:scoreExamples", json=body)
     assert reply.status_code == 200 and reply.json()["prediction"]["class_id"] == 1
-    sent = door.service.worker.asked[-1][0].score
+    sent = app.service.worker.asked[-1][0].score
     assert (sent.query.model, list(sent.query.measures), list(sent.example_ids)) == ("toy", [1], ["toy/1"])
-    missing = door("POST", "/v1/models/toy:estimateRemoval", json={"example_ids": ["toy/1"]})
+    missing = app("POST", "/v1/models/toy:estimateRemoval", json={"example_ids": ["toy/1"]})
     assert (missing.status_code, missing.json()["field"]) == (400, "query")
-    refused = door("POST", "/v1/models/toy:findFlipSet", json={"query": {"image": IMAGE, "target": {"class_id": 8}}})
+    refused = app("POST", "/v1/models/toy:findFlipSet", json={"query": {"image": IMAGE, "target": {"class_id": 8}}})
     assert (refused.status_code, refused.json()["field"]) == (400, "query.target.class_id")
 
 
-def test_looks_up_models_examples_and_suspects(door: Door) -> None:
-    model = door("GET", "/v1/models/toy").json()
+def test_looks_up_models_examples_and_suspects(app: AppClient) -> None:
+    model = app("GET", "/v1/models/toy").json()
     assert model["ready"] and model["train_size"] == 5000 and model["audit"] == {"spearman": 0.99}
-    assert door("GET", "/v1/models").json() == {"models": [{"name": "toy", "ready": True}]}
+    assert app("GET", "/v1/models").json() == {"models": [{"name": "toy", "ready": True}]}
     for path in ("/v1/examples/toy/4", "/v1/examples/toy/4?model=toy", "/v1/models/toy/examples/toy/4"):
-        assert door("GET", path).json()["label"] == "b"
-    assert [s["example_id"] for s in door("GET", "/v1/models/toy/suspects?limit=1").json()["suspects"]] == ["toy/19"]
-    assert door("GET", "/v1/models/toy/suspects?limit=x").status_code == 400
+        assert app("GET", path).json()["label"] == "b"
+    assert [s["example_id"] for s in app("GET", "/v1/models/toy/suspects?limit=1").json()["suspects"]] == ["toy/19"]
+    assert app("GET", "/v1/models/toy/suspects?limit=x").status_code == 400
 
 
-def test_readiness_is_503_whatever_the_reason(door: Door) -> None:
-    assert door("GET", "/readyz").status_code == 200
-    door.service.model.error = MismatchError("weights differ")
-    reply = door("GET", "/readyz")
+def test_readiness_is_503_whatever_the_reason(app: AppClient) -> None:
+    assert app("GET", "/readyz").status_code == 200
+    app.service.model.error = MismatchError("weights differ")
+    reply = app("GET", "/readyz")
     assert (reply.status_code, reply.json()["reason"]) == (503, "INDEX_MODEL_MISMATCH")
-    assert door("POST", EXPLAIN, json={"instances": [{"image": IMAGE}]}).status_code == 409
-    door.service.model.error = UnavailableError("starting")
-    assert door("GET", "/readyz").headers["retry-after"]
-    assert door("GET", "/healthz").status_code == 200
+    assert app("POST", EXPLAIN, json={"instances": [{"image": IMAGE}]}).status_code == 409
+    app.service.model.error = UnavailableError("starting")
+    assert app("GET", "/readyz").headers["retry-after"]
+    assert app("GET", "/healthz").status_code == 200
 
 
-def test_each_model_has_a_readiness_of_its_own(door: Door) -> None:
-    assert door("GET", "/v1/models/toy:ready").json() == {"name": "toy", "ready": True}
-    door.service.model.error = MismatchError("weights")
-    reply = door("GET", "/v1/models/toy:ready")
+def test_each_model_has_a_readiness_of_its_own(app: AppClient) -> None:
+    assert app("GET", "/v1/models/toy:ready").json() == {"name": "toy", "ready": True}
+    app.service.model.error = MismatchError("weights")
+    reply = app("GET", "/v1/models/toy:ready")
     assert (reply.status_code, reply.json()["reason"]) == (503, "INDEX_MODEL_MISMATCH")
-    assert door("GET", "/v1/models/other:ready").status_code == 404
+    assert app("GET", "/v1/models/other:ready").status_code == 404
 
 
-def test_a_defect_is_a_problem_without_its_text(door: Door) -> None:
+def test_a_defect_is_a_problem_without_its_text(app: AppClient) -> None:
     def fail(request: object) -> WorkerReply:
         raise ZeroDivisionError("secret")
 
-    door.service.worker.answer = fail
-    reply = door("POST", EXPLAIN, json={"instances": [{"image": IMAGE}]})
+    app.service.worker.handle = fail
+    reply = app("POST", EXPLAIN, json={"instances": [{"image": IMAGE}]})
     assert reply.status_code == 500 and "secret" not in reply.text
 
 
@@ -218,11 +218,11 @@ def test_integers_are_numbers_and_every_field_is_there() -> None:
     assert to_json(pb.GetModelResponse(input_shape=[1, 8]))["input_shape"] == [1, 8]
 
 
-def test_the_docs_page_describes_every_path_and_loads_nothing(door: Door) -> None:
-    page = door("GET", "/docs")
+def test_the_docs_page_describes_every_path_and_loads_nothing(app: AppClient) -> None:
+    page = app("GET", "/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    for path, methods in door("GET", "/openapi.json").json()["paths"].items():
+    for path, methods in app("GET", "/openapi.json").json()["paths"].items():
         for method in methods:
             assert f"{method.upper()} {path}" in page.text
     assert "facility-location" in page.text
@@ -236,34 +236,34 @@ def test_the_docs_page_escapes_what_it_shows() -> None:
 
 
 def test_a_large_form_needs_no_temporary_directory(
-    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    app: AppClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
     image = b"x" * (3 << 20)
-    assert door("POST", EXPLAIN, files={"image": ("x.png", image, "image/png")}).status_code == 200
-    assert door.sent().encoded_image == image
+    assert app("POST", EXPLAIN, files={"image": ("x.png", image, "image/png")}).status_code == 200
+    assert app.sent().encoded_image == image
 
 
-def test_forgotten_examples_are_not_disclosed(door: Door) -> None:
-    before = door("GET", "/v1/models/toy/suspects?limit=3").json()
+def test_forgotten_examples_are_not_disclosed(app: AppClient) -> None:
+    before = app("GET", "/v1/models/toy/suspects?limit=3").json()
     first = before["suspects"][0]["example_id"]
-    assert door("GET", f"/v1/examples/{first}").status_code == 200
-    door.service.tombstones.add([first], "2026-01-01T00:00:00+00:00")
-    after = door("GET", "/v1/models/toy/suspects?limit=2").json()
+    assert app("GET", f"/v1/examples/{first}").status_code == 200
+    app.service.tombstones.add([first], "2026-01-01T00:00:00+00:00")
+    after = app("GET", "/v1/models/toy/suspects?limit=2").json()
     assert after["suspects"][0]["example_id"] == before["suspects"][1]["example_id"]
     assert after["total"] == before["total"] - 1
-    gone = door("GET", f"/v1/examples/{first}")
+    gone = app("GET", f"/v1/examples/{first}")
     assert (gone.status_code, gone.json()["reason"]) == (404, "EXAMPLE_UNKNOWN")
-    door.service.tombstones.path.write_text("{")
-    broken = door("GET", "/v1/examples/toy/3")
+    app.service.tombstones.path.write_text("{")
+    broken = app("GET", "/v1/examples/toy/3")
     assert (broken.status_code, broken.json()["reason"]) == (503, "BUNDLE_CORRUPT")
 
 
-def test_one_bundle_answers_all_instances_of_a_call(door: Door) -> None:
+def test_one_bundle_answers_all_instances_of_a_call(app: AppClient) -> None:
     """A switch in the middle of a call must not mix two bundles in it."""
-    service = door.service
+    service = app.service
     old = service.model.deployment
-    new = service.model.prepare(replace(old.contents, manifest=replace(old.manifest, digest="e" * 64)))
+    new = service.model.prepare(replace(old.bundle, manifest=replace(old.manifest, digest="e" * 64)))
     asked = []
 
     def answer(request: WorkerRequest) -> WorkerReply:
@@ -271,24 +271,24 @@ def test_one_bundle_answers_all_instances_of_a_call(door: Door) -> None:
         service.model.switch(new)
         return echo(request)
 
-    service.worker.answer = answer
-    reply = door("POST", EXPLAIN, json={"instances": [{"image": IMAGE}] * 40}).json()
+    service.worker.handle = answer
+    reply = app("POST", EXPLAIN, json={"instances": [{"image": IMAGE}] * 40}).json()
     assert len(asked) == 40 and set(asked) == {old}
     assert reply["bundle_digest"] == old.manifest.digest
-    assert door("POST", EXPLAIN, json={"instances": [{"image": IMAGE}]}).json()["bundle_digest"] == "e" * 64
+    assert app("POST", EXPLAIN, json={"instances": [{"image": IMAGE}]}).json()["bundle_digest"] == "e" * 64
     assert asked[-1] is new
     asyncio.run(asyncio.wait_for(old.idle(), 1))
 
 
-def test_a_damaged_file_is_named_without_its_directory(door: Door) -> None:
-    catalogue = door.service.model.deployment.contents.path / "catalog.sqlite"
+def test_a_damaged_file_is_named_without_its_directory(app: AppClient) -> None:
+    catalogue = app.service.model.deployment.bundle.path / "catalog.sqlite"
     catalogue.write_bytes(b"\0" * catalogue.stat().st_size)
     for path in ("/v1/examples/toy/3", "/v1/models/toy/suspects"):
-        reply = door("GET", path)
+        reply = app("GET", path)
         assert (reply.status_code, reply.json()["reason"]) == (503, "BUNDLE_CORRUPT")
         assert "catalog.sqlite" in reply.text and str(catalogue.parent) not in reply.text
-    door.service.model.error = UnavailableError(f"{catalogue.parent}/rows.faiss is damaged")
-    assert door("GET", "/readyz").json()["detail"] == "rows.faiss is damaged"
+    app.service.model.error = UnavailableError(f"{catalogue.parent}/rows.faiss is damaged")
+    assert app("GET", "/readyz").json()["detail"] == "rows.faiss is damaged"
 
 
 @pytest.mark.parametrize(
@@ -315,9 +315,9 @@ def test_a_damaged_file_is_named_without_its_directory(door: Door) -> None:
         '"\\ud800"',
     ],
 )
-def test_odd_json_is_bad_input(door: Door, content: str) -> None:
+def test_odd_json_is_bad_input(app: AppClient, content: str) -> None:
     headers = {"content-type": "application/json"}
-    reply = door("POST", EXPLAIN, content=content.encode(), headers=headers)
+    reply = app("POST", EXPLAIN, content=content.encode(), headers=headers)
     assert (reply.status_code, reply.json()["status"]) == (400, 400), reply.text
 
 
@@ -332,39 +332,39 @@ def test_odd_json_is_bad_input(door: Door, content: str) -> None:
         "x=1",
     ],
 )
-def test_odd_pages_are_bad_input(door: Door, query: str) -> None:
-    assert door("GET", f"/v1/models/toy/suspects?{query}").status_code == 400
+def test_odd_pages_are_bad_input(app: AppClient, query: str) -> None:
+    assert app("GET", f"/v1/models/toy/suspects?{query}").status_code == 400
 
 
-def test_odd_forms_are_bad_input(door: Door) -> None:
+def test_odd_forms_are_bad_input(app: AppClient) -> None:
     files = {"image": ("x.png", b"png", "image/png")}
     for data in ({"target": "5", "class_id": "1"}, {"options": '{"filter": 1}', "allow_class_ids": "1"}):
-        assert door("POST", EXPLAIN, files=files, data=data).status_code == 400
+        assert app("POST", EXPLAIN, files=files, data=data).status_code == 400
     for content in (b"--x\r\ncontent-disposition: form-data\r\n\r\n1\r\n--x--", b"--x\r\n: \r\n\r\n", b"\0" * 99):
         headers = {"content-type": "multipart/form-data; boundary=x; charset=base64"}
-        assert door("POST", EXPLAIN, content=content, headers=headers).status_code == 400
+        assert app("POST", EXPLAIN, content=content, headers=headers).status_code == 400
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
-    assert door("POST", EXPLAIN, content=b"{}", headers=headers).status_code == 415
+    assert app("POST", EXPLAIN, content=b"{}", headers=headers).status_code == 415
 
 
-def test_the_cap_on_examples_is_for_the_whole_reply(door: Door) -> None:
+def test_the_cap_on_examples_is_for_the_whole_reply(app: AppClient) -> None:
     body = {"instances": [{"image": IMAGE}] * 20, "top_k": 900}
-    reply = door("POST", EXPLAIN, json=body)
-    assert (reply.status_code, reply.json()["reason"]) == (400, "REPLY_TOO_LARGE") and not door.service.worker.asked
+    reply = app("POST", EXPLAIN, json=body)
+    assert (reply.status_code, reply.json()["reason"]) == (400, "REPLY_TOO_LARGE") and not app.service.worker.asked
     assert "108000 examples" in reply.json()["detail"] and reply.json()["field"] == "instances"
-    assert door("POST", EXPLAIN, json={**body, "view": "thumbnail", "top_k": 17}).status_code == 400
-    assert door("POST", EXPLAIN, json={**body, "top_k": 800}).status_code == 200
-    assert len(door.service.worker.asked) == 20
+    assert app("POST", EXPLAIN, json={**body, "view": "thumbnail", "top_k": 17}).status_code == 400
+    assert app("POST", EXPLAIN, json={**body, "top_k": 800}).status_code == 200
+    assert len(app.service.worker.asked) == 20
 
 
-def test_pages_of_suspects_follow_each_other(door: Door) -> None:
+def test_pages_of_suspects_follow_each_other(app: AppClient) -> None:
     path, found = "/v1/models/toy/suspects?limit=7", []
-    page = door("GET", path).json()
+    page = app("GET", path).json()
     while page["next_page_token"]:
         found += page["suspects"]
-        page = door("GET", f"{path}&page_token={page['next_page_token']}").json()
+        page = app("GET", f"{path}&page_token={page['next_page_token']}").json()
     names = [suspect["example_id"] for suspect in found + page["suspects"]]
     assert names == [f"toy/{row}" for row in range(19, -1, -1)]
-    assert door("GET", f"{path}&offset=9223372036854775807").json()["suspects"] == []
+    assert app("GET", f"{path}&offset=9223372036854775807").json()["suspects"] == []
     for bad in ("page_token=x", "offset=1&page_token=x", "page_token=" + "x" * 300):
-        assert door("GET", f"{path}&{bad}").status_code == 400
+        assert app("GET", f"{path}&{bad}").status_code == 400

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 
 from gateway_fakes import manifest
 from proponent.bounds.lifeline import TicketOffice
-from proponent.gateway.deployment import Contents, Deployment
+from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.http.listener import HttpServer
 from proponent.gateway.torchserve.launch import Keys, Layout
 from proponent.gateway.torchserve.management import Management
@@ -62,7 +62,7 @@ def test_every_inference_shows_the_key_of_the_torchserve_that_runs_now(tmp_path:
         address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         await server.start()
         client = WorkerClient(1 << 20, 5)
-        deployment = Deployment("toy", "1.0", Contents(Path(), manifest(), None, None))  # type: ignore[arg-type]
+        deployment = Deployment("toy", "1.0", BundleHandle(Path(), manifest(), None, None))  # type: ignore[arg-type]
         for key in ("first", "second"):
             await client.connect(address, key, tickets)
             await client.send(deployment, WorkerRequest(predict=pb.PredictRequest()), 10)

@@ -87,8 +87,8 @@ def test_no_json_holds_the_loop(tmp_path: Path, name: str) -> None:
     method, body = CALLS[name]
     content = json.dumps(body).encode()
 
-    async def ask(doors: Listening) -> None:
-        await assert_free(doors, f"/v1/models/toy:{method}", content=content, headers=JSON)
+    async def ask(transports: Listening) -> None:
+        await assert_free(transports, f"/v1/models/toy:{method}", content=content, headers=JSON)
 
     run(tmp_path, ask)
 
@@ -96,12 +96,12 @@ def test_no_json_holds_the_loop(tmp_path: Path, name: str) -> None:
 def test_no_form_and_no_image_holds_the_loop(tmp_path: Path) -> None:
     image = bytes(9 << 20)
 
-    async def ask(doors: Listening) -> None:
+    async def ask(transports: Listening) -> None:
         path = "/v1/models/toy:explain"
-        await assert_free(doors, path, files={"image": ("x.png", image, "image/png")})
-        await assert_free(doors, path, content=image, headers={"content-type": "image/png"})
+        await assert_free(transports, path, files={"image": ("x.png", image, "image/png")})
+        await assert_free(transports, path, content=image, headers={"content-type": "image/png"})
         options = json.dumps({"filter": {"exclude_example_ids": [f"toy/{n}" for n in range(90_000)]}})
-        await assert_free(doors, path, files={"image": ("x.png", image, "image/png")}, data={"options": options})
+        await assert_free(transports, path, files={"image": ("x.png", image, "image/png")}, data={"options": options})
 
     run(tmp_path, ask)
 
@@ -110,11 +110,11 @@ def test_no_page_of_suspects_holds_the_loop(tmp_path: Path) -> None:
     entries = (CatalogEntry(row, f"id/{row}", 0, 1, float(row % 997), "") for row in range(200_000))
     write_catalog(tmp_path / "large.sqlite", entries)
 
-    async def ask(doors: Listening) -> None:
-        contents = doors.service.model.deployment.contents
-        object.__setattr__(contents, "catalog", Catalog.open(tmp_path / "large.sqlite"))
+    async def ask(transports: Listening) -> None:
+        bundle = transports.service.model.deployment.bundle
+        object.__setattr__(bundle, "catalog", Catalog.open(tmp_path / "large.sqlite"))
         for query in ("limit=10000", "limit=10000&offset=180000"):
-            await assert_free(doors, f"/v1/models/toy/suspects?{query}", method="GET")
+            await assert_free(transports, f"/v1/models/toy/suspects?{query}", method="GET")
 
     run(tmp_path, ask)
 
@@ -134,14 +134,14 @@ def test_what_is_mostly_framing_is_refused_and_holds_no_loop(
 ) -> None:
     begun, framing = FRAMING[name]
 
-    async def ask(doors: Listening) -> None:
-        await assert_free(doors, "/healthz", "GET")
+    async def ask(transports: Listening) -> None:
+        await assert_free(transports, "/healthz", "GET")
         with watched() as steps:
-            heard = await asyncio.to_thread(said, doors.http_address, begun, framing)
+            heard = await asyncio.to_thread(said, transports.http_address, begun, framing)
         assert not heard or b"HTTP_INVALID" in heard, heard
         assert sum(seconds for seconds, _ in steps) < 4 * LONGEST_S
         assert max(steps)[0] < LONGEST_S, sorted(steps)[-3:]
-        await until(lambda: not doors.http.server_state.connections)
+        await until(lambda: not transports.http.server_state.connections)
 
     run(tmp_path, ask)
     assert "defect" not in capsys.readouterr().out
@@ -150,9 +150,9 @@ def test_what_is_mostly_framing_is_refused_and_holds_no_loop(
 def test_chunks_of_a_usual_size_are_read(tmp_path: Path) -> None:
     content = json.dumps({"instances": [{"image": base64.b64encode(bytes(1 << 20)).decode()}]}).encode()
 
-    async def ask(doors: Listening) -> None:
+    async def ask(transports: Listening) -> None:
         pieces = (content[start : start + 256] for start in range(0, len(content), 256))
-        await assert_free(doors, "/v1/models/toy:predict", content=pieces, headers=JSON)
+        await assert_free(transports, "/v1/models/toy:predict", content=pieces, headers=JSON)
 
     run(tmp_path, ask)
 
@@ -168,12 +168,12 @@ def said(address: tuple[str, int], *parts: bytes) -> bytes:
     return heard
 
 
-async def assert_free(doors: Listening, path: str, method: str = "POST", **request: Any) -> None:
+async def assert_free(transports: Listening, path: str, method: str = "POST", **request: Any) -> None:
     """One call from another thread, as from another machine."""
-    client = httpx.Client(base_url=doors.url, trust_env=False, timeout=60)
+    client = httpx.Client(base_url=transports.url, trust_env=False, timeout=60)
     with client:
         # The first request of a process pays for what its libraries put off.
-        doors.service.worker.answer = answer
+        transports.service.worker.handle = answer
         for top_k in (10, 800, 4999):
             longest(top_k)
         body = {"instances": [{"image": "AAAA", "top_k": 900}]}

@@ -11,13 +11,13 @@ import pytest
 
 from gateway_fakes import FakeWorker, echo, sealed_bundle
 from proponent.errors import CorruptBundleError, MismatchError, NotFoundError, ProponentError, UnavailableError
-from proponent.gateway.deployment import Deployment, open_contents
+from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.rollout.switch import Rollout
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.torchserve.archive import Archive
 from proponent.gateway.torchserve.management import WorkerStatus
-from proponent.gateway.torchserve.worker_state import Prober, Watched
+from proponent.gateway.torchserve.worker_state import Prober, WorkerState
 from proponent.index.lock import changing
 from proponent.index.store import Store
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
@@ -37,7 +37,7 @@ class FakeTorchServe:
         self.workers_seen: list[list[WorkerStatus]] = []
         self._directory = directory
         self._model = model
-        self._watched = self._watch(model.deployment, self.write_archive(model.deployment))
+        self._state = self._watch(model.deployment, self.write_archive(model.deployment))
 
     @property
     def management(self) -> FakeTorchServe:
@@ -48,12 +48,12 @@ class FakeTorchServe:
         path.mkdir()
         return Archive("toy", deployment.version, path)
 
-    def adopt(self, deployment: Deployment, archive: Archive) -> Watched:
-        before, self._watched = self._watched, self._watch(deployment, archive)
+    def adopt(self, deployment: Deployment, archive: Archive) -> WorkerState:
+        before, self._state = self._state, self._watch(deployment, archive)
         return before
 
-    def _watch(self, deployment: Deployment, archive: Archive) -> Watched:
-        return Watched(deployment, archive, Prober("toy", never))
+    def _watch(self, deployment: Deployment, archive: Archive) -> WorkerState:
+        return WorkerState(deployment, archive, Prober("toy", never))
 
     async def register(self, directory: str) -> None:
         self._note("register", directory.removeprefix("toy-"))
@@ -77,14 +77,14 @@ class Rig:
     def __init__(self, directory: Path) -> None:
         self.store = Store(directory / "store")
         self.first, self.second = (sealed_bundle(self.store, note).name for note in ("1", "2"))
-        self.store.publish("toy", self.first)
-        self.model = ServedModel("toy", open_contents(self.store.current("toy")))
+        self.store.set_current("toy", self.first)
+        self.model = ServedModel("toy", BundleHandle.open(self.store.current("toy")))
         self.model.error = None
         self.archives = directory / "archives"
         self.archives.mkdir()
         self.torchserve = FakeTorchServe(self.archives, self.model)
         self.worker = FakeWorker()
-        self.worker.answer = self.answer
+        self.worker.handle = self.answer
         self.metrics = Metrics()
         self.metrics.bundle.labels("toy", self.first).set(1)
         tools: Any = (self.torchserve, self.worker, self.metrics)
@@ -100,13 +100,13 @@ class Rig:
     def fail(self, kind: type[ProponentError]) -> ProponentError:
         """Publishes the second bundle in vain."""
         with pytest.raises(kind) as caught:
-            asyncio.run(self.rollout.publish("toy", self.second))
+            asyncio.run(self.rollout.roll_out("toy", self.second))
         return caught.value
 
     def assert_untouched(self) -> None:
         assert self.store.pointer("toy") == {"digest": self.first}
         assert self.model.serves(self.first)
-        assert self.model.deployment.contents.catalog.count() == 20
+        assert self.model.deployment.bundle.catalog.count() == 20
         assert [path.name for path in self.archives.iterdir()] == ["toy-1.0"]
         with changing(self.store, "toy"):
             pass
@@ -120,7 +120,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def test_requests_move_before_the_old_version_goes(rig: Rig) -> None:
-    done = asyncio.run(rig.rollout.publish("toy", rig.second[:8]))
+    done = asyncio.run(rig.rollout.roll_out("toy", rig.second[:8]))
     assert (done.before, done.after) == (rig.first, rig.second)
     assert rig.torchserve.log == [("register", "2.0", "1.0"), ("default", "2.0", "2.0"), ("unregister", "1.0", "2.0")]
     assert rig.store.pointer("toy") == {"digest": rig.second, "previous": rig.first}
@@ -134,12 +134,12 @@ def test_the_old_version_stays_until_its_last_answer(rig: Rig) -> None:
     async def run() -> None:
         old = rig.model.deployment
         with old.in_use():
-            publishing = asyncio.create_task(rig.rollout.publish("toy", rig.second))
+            publishing = asyncio.create_task(rig.rollout.roll_out("toy", rig.second))
             while rig.model.deployment is old:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
             assert [entry[0] for entry in rig.torchserve.log] == ["register"] and not publishing.done()
-            assert old.contents.catalog.count() == 20
+            assert old.bundle.catalog.count() == 20
         await publishing
         assert rig.torchserve.log[-1][:2] == ("unregister", "1.0")
 
@@ -147,10 +147,10 @@ def test_the_old_version_stays_until_its_last_answer(rig: Rig) -> None:
 
 
 def test_what_is_served_already_is_only_made_current(rig: Rig) -> None:
-    rig.store.publish("toy", rig.second)
-    asyncio.run(rig.rollout.publish("toy", rig.first))
+    rig.store.set_current("toy", rig.second)
+    asyncio.run(rig.rollout.roll_out("toy", rig.first))
     assert not rig.torchserve.log and rig.store.pointer("toy")["digest"] == rig.first
-    assert asyncio.run(rig.rollout.publish("toy")).after == rig.first
+    assert asyncio.run(rig.rollout.roll_out("toy")).after == rig.first
     assert rig.model.serves(rig.first)
 
 
@@ -166,14 +166,14 @@ def test_a_worker_that_refuses_its_bundle_is_removed(rig: Rig, error: ProponentE
     def refuse(request: WorkerRequest) -> WorkerReply:
         raise error
 
-    rig.worker.answer = refuse
+    rig.worker.handle = refuse
     assert rig.fail(type(error)) is error
     assert rig.torchserve.log == [("register", "2.0", "1.0"), ("unregister", "2.0", "1.0")]
     rig.assert_untouched()
 
 
 def test_a_worker_with_another_bundle_is_removed(rig: Rig) -> None:
-    rig.worker.answer = echo_or_empty
+    rig.worker.handle = echo_or_empty
     assert "answers with bundle" in rig.fail(MismatchError).message
     rig.assert_untouched()
 
@@ -207,11 +207,11 @@ def test_a_pointer_that_cannot_be_moved_changes_nothing(rig: Rig, monkeypatch: p
 
 
 def test_unknown_names_are_said(rig: Rig) -> None:
-    for run in (rig.rollout.publish("other"), rig.rollout.rollback("other")):
+    for run in (rig.rollout.roll_out("other"), rig.rollout.rollback("other")):
         with pytest.raises(NotFoundError, match="does not serve model 'other'"):
             asyncio.run(run)
     with pytest.raises(NotFoundError, match="names 0 bundles"):
-        asyncio.run(rig.rollout.publish("toy", "ffffffff"))
+        asyncio.run(rig.rollout.roll_out("toy", "ffffffff"))
     with pytest.raises(NotFoundError, match="no bundle to roll back to"):
         asyncio.run(rig.rollout.rollback("toy"))
     rig.assert_untouched()
@@ -227,12 +227,12 @@ def test_a_bundle_that_becomes_readable_is_taken_up_and_nothing_is_written(rig: 
 
     async def run() -> None:
         with pytest.raises(CorruptBundleError):
-            await rig.rollout.take_up("toy")
+            await rig.rollout.serve_repaired("toy")
         assert not rig.model.readable and not rig.torchserve.log
         manifest.write_bytes(content)
         before = sorted(rig.store.root.rglob("*"))
-        rig.torchserve._watched = None  # type: ignore[assignment]
-        assert (await rig.rollout.take_up("toy")).after == rig.first
+        rig.torchserve._state = None  # type: ignore[assignment]
+        assert (await rig.rollout.serve_repaired("toy")).after == rig.first
         assert rig.model.readable and sorted(rig.store.root.rglob("*")) == before
 
     asyncio.run(run())

@@ -25,14 +25,14 @@ def handlers() -> Iterator[None]:
     ("first", "balanced"), [(signal.SIGTERM, True), (signal.SIGINT, False), (signal.SIGHUP, False)]
 )
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_one_stops_and_two_hurry(first: signal.Signals, balanced: bool, second: signal.Signals) -> None:
+def test_one_stops_and_two_force_stop(first: signal.Signals, balanced: bool, second: signal.Signals) -> None:
     async def run() -> None:
         signals = StopSignals()
         os.kill(os.getpid(), first)
         await asyncio.wait_for(signals.stop.wait(), 5)
-        assert signals.balanced == balanced and not signals.hurry.is_set()
+        assert signals.balanced == balanced and not signals.force_stop.is_set()
         os.kill(os.getpid(), second)
-        await asyncio.wait_for(signals.hurry.wait(), 5)
+        await asyncio.wait_for(signals.force_stop.wait(), 5)
         assert signals.balanced == balanced
 
     asyncio.run(run())

@@ -1,4 +1,4 @@
-"""Both doors over TLS, with tokens and client certificates: who may speak, and what strangers hear."""
+"""Both transports over TLS, with tokens and client certificates: who may speak, and what strangers hear."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REQUEST = pb.PredictRequest(model="toy", encoded_image=b"png")
 PREDICT = "/v1/models/toy:predict"
 GOOD, SMALL = "Bearer correct-horse", "Bearer battery-staple"
 _NEW = ("-newkey", "rsa:2048", "-nodes", "-sha256")
-Ask = Callable[["Doors"], Awaitable[None]]
+Ask = Callable[["Transports"], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def _openssl(made: Certificates, *arguments: str) -> None:
 
 
 @dataclass(frozen=True)
-class Doors:
-    """Both listening doors of one service."""
+class Transports:
+    """Both listening transports of one service."""
 
     certificates: Certificates
     grpc_address: str
@@ -115,7 +115,7 @@ class Doors:
 
 
 @asynccontextmanager
-async def opened(directory: Path, certificates: Certificates, security: dict[str, Any]) -> AsyncIterator[Doors]:
+async def opened(directory: Path, certificates: Certificates, security: dict[str, Any]) -> AsyncIterator[Transports]:
     service = Service(
         directory,
         Authenticator.from_file(security["tokens_file"]),
@@ -129,7 +129,7 @@ async def opened(directory: Path, certificates: Certificates, security: dict[str
         await rpc.start()
         serving = asyncio.create_task(http.serve(sockets=[listener]))
         try:
-            yield Doors(certificates, f"127.0.0.1:{rpc.port}", f"127.0.0.1:{listener.getsockname()[1]}")
+            yield Transports(certificates, f"127.0.0.1:{rpc.port}", f"127.0.0.1:{listener.getsockname()[1]}")
         finally:
             http.should_exit = True
             await asyncio.gather(serving, rpc.stop(1))
@@ -138,37 +138,37 @@ async def opened(directory: Path, certificates: Certificates, security: dict[str
 
 def run(directory: Path, certificates: Certificates, security: dict[str, Any], ask: Ask) -> None:
     async def inside() -> None:
-        async with opened(directory, certificates, security) as doors:
-            await ask(doors)
+        async with opened(directory, certificates, security) as transports:
+            await ask(transports)
 
     asyncio.run(inside())
 
 
 def test_speaks_tls_and_nothing_else(certificates: Certificates, tmp_path: Path) -> None:
-    async def ask(doors: Doors) -> None:
-        assert (await doors.http()).json()["predictions"][0]["class_id"] == 1
-        assert (await doors.rpc()).prediction.class_id == 1
+    async def ask(transports: Transports) -> None:
+        assert (await transports.http()).json()["predictions"][0]["class_id"] == 1
+        assert (await transports.rpc()).prediction.class_id == 1
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-            await doors.http(certificates.context(trusted=False))
+            await transports.http(certificates.context(trusted=False))
         with pytest.raises(httpx.TransportError):
-            await doors.http(scheme="http")
-        assert await doors.code(secure=False) is grpc.StatusCode.UNAVAILABLE
+            await transports.http(scheme="http")
+        assert await transports.code(secure=False) is grpc.StatusCode.UNAVAILABLE
 
     run(tmp_path, certificates, certificates.security(client_ca=False, tokens=False), ask)
 
 
 def test_tokens_open_what_their_scopes_say(certificates: Certificates, tmp_path: Path) -> None:
-    async def ask(doors: Doors) -> None:
-        assert (await doors.http(token=GOOD)).status_code == 200
-        assert (await doors.rpc(token=GOOD)).prediction.class_id == 1
+    async def ask(transports: Transports) -> None:
+        assert (await transports.http(token=GOOD)).status_code == 200
+        assert (await transports.rpc(token=GOOD)).prediction.class_id == 1
         for token, status, code in (
             ("", 401, grpc.StatusCode.UNAUTHENTICATED),
             ("Bearer guess", 401, grpc.StatusCode.UNAUTHENTICATED),
             (SMALL, 403, grpc.StatusCode.PERMISSION_DENIED),
         ):
-            reply = await doors.http(token=token)
+            reply = await transports.http(token=token)
             assert (reply.status_code, reply.headers.get("www-authenticate") is not None) == (status, status == 401)
-            assert await doors.code(token=token) is code
+            assert await transports.code(token=token) is code
 
     run(tmp_path, certificates, certificates.security(client_ca=False, tokens=True), ask)
 
@@ -176,12 +176,12 @@ def test_tokens_open_what_their_scopes_say(certificates: Certificates, tmp_path:
 def test_clients_must_show_a_certificate_where_an_authority_is_named(
     certificates: Certificates, tmp_path: Path
 ) -> None:
-    async def ask(doors: Doors) -> None:
-        assert (await doors.http(certificates.context(client=True))).status_code == 200
-        assert (await doors.rpc(client=True)).prediction.class_id == 1
+    async def ask(transports: Transports) -> None:
+        assert (await transports.http(certificates.context(client=True))).status_code == 200
+        assert (await transports.rpc(client=True)).prediction.class_id == 1
         with pytest.raises(httpx.TransportError):
-            await doors.http()
-        assert await doors.code() is grpc.StatusCode.UNAVAILABLE
+            await transports.http()
+        assert await transports.code() is grpc.StatusCode.UNAVAILABLE
 
     run(tmp_path, certificates, certificates.security(client_ca=True, tokens=False), ask)
 
@@ -203,15 +203,15 @@ def test_a_file_of_tls_that_cannot_be_used_is_named(certificates: Certificates, 
     for files in bad:
         (field,) = (name for name, path in files.items() if pair.get(name) != path)
         settings = Settings(store=tmp_path, grpc_address="127.0.0.1:0", **files)
-        for door in (
+        for transport in (
             partial(http_server, app, settings),
             partial(GrpcServer, service.calls, service.metrics, settings),
         ):
             with pytest.raises(SpecError, match=f"TLS file {files[field]} ") as caught:
-                asyncio.run(_opened(door))
+                asyncio.run(_opened(transport))
             assert caught.value.field == field
     service.close()
 
 
-async def _opened(door: Callable[[], object]) -> object:
-    return door()
+async def _opened(transport: Callable[[], object]) -> object:
+    return transport()

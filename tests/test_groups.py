@@ -312,7 +312,7 @@ def test_one_bad_item_harms_no_other(trained: Digits, tmp_path: Path) -> None:
         ),
         WorkerRequest(flip=pb.FindFlipSetRequest(query=query, max_size=3)),
     ]
-    replies = Worker(trained.explainer).answer([Item(request, as_json=False) for request in requests])
+    replies = Worker(trained.explainer).handle([Item(request, as_json=False) for request in requests])
     assert [r.WhichOneof("outcome") for r in replies] == ["explain", "score", "error", "removal", "flip"]
     assert replies[2].error.reason == "EXAMPLE_UNKNOWN"
     assert [s.example_id for s in replies[1].score.results[0].scores] == trained.ids[:2]

@@ -20,7 +20,7 @@ from proponent.errors import CorruptBundleError, InvalidInputError, NotFoundErro
 from proponent.explainer import Explainer
 from proponent.index.bundle import CATALOG, ROWS
 from proponent.index.catalog import Catalog
-from proponent.index.lifecycle import collect, kept_bundles, publish, rollback
+from proponent.index.lifecycle import collect, kept_bundles, make_current, rollback
 from proponent.index.lock import Hold, is_held
 from proponent.index.store import Store
 from proponent.inspection.diff import diff, rank_correlation
@@ -46,8 +46,8 @@ def test_rollback_and_publish_move_only_the_pointer(store: Store) -> None:
     assert rollback(store, stores.MODEL).after == previous
     assert stores.digests(store) == (previous, current)
     assert rollback(store, stores.MODEL).after == current
-    assert publish(store, stores.MODEL, previous[:8]).before == current
-    assert publish(store, stores.MODEL, previous).before == previous
+    assert make_current(store, stores.MODEL, previous[:8]).before == current
+    assert make_current(store, stores.MODEL, previous).before == previous
     assert stores.digests(store) == (previous, current)
     assert [path.name for path in kept_bundles(store, stores.MODEL)] == sorted((current, previous))
 
@@ -57,8 +57,8 @@ def test_a_bad_bundle_is_never_published(store: Store) -> None:
     (store.bundles(stores.MODEL) / previous / ROWS).write_bytes(b"")
     for change in (
         lambda: rollback(store, stores.MODEL),
-        lambda: publish(store, stores.MODEL, previous, dry_run=True),
-        lambda: publish(store, stores.MODEL, previous),
+        lambda: make_current(store, stores.MODEL, previous, dry_run=True),
+        lambda: make_current(store, stores.MODEL, previous),
     ):
         with pytest.raises(CorruptBundleError, match=ROWS):
             change()
@@ -69,14 +69,14 @@ def test_a_bundle_of_another_model_is_refused(store: Store) -> None:
     current, _ = stores.digests(store)
     shutil.copytree(store.directory(stores.MODEL), store.directory("other"))
     with pytest.raises(InvalidInputError, match="is of model 'toy', expected 'other'"):
-        publish(store, "other", current)
+        make_current(store, "other", current)
 
 
 def test_what_does_not_exist_is_named(store: Store) -> None:
     with pytest.raises(NotFoundError, match="'beef' names 0 bundles"):
-        publish(store, stores.MODEL, "beef")
+        make_current(store, stores.MODEL, "beef")
     with pytest.raises(NotFoundError, match=r"'' names 0 bundles of model 'toy', expected one of \w{12}, \w{12}"):
-        publish(store, stores.MODEL, "")
+        make_current(store, stores.MODEL, "")
     store.point(stores.MODEL, stores.digests(store)[0])
     with pytest.raises(NotFoundError, match="no bundle to roll back to"):
         rollback(store, stores.MODEL)

@@ -125,17 +125,17 @@ def test_damage_while_serving_is_seen_and_so_is_its_repair(bundle: Path, tmp_pat
     clock, kept = Clock(), tmp_path / "kept"
     loaded = LoadedBundle(lambda: Explainer.load(bundle), clock)
     worker, probe = Worker(loaded), [Item(WorkerRequest(), as_json=False)]
-    assert not worker.answer(probe)[0].HasField("error")
+    assert not worker.handle(probe)[0].HasField("error")
     shutil.copytree(bundle.parent.parent, kept)
     DAMAGE[name](bundle)
-    assert worker.answer(probe)[0].error.reason == "BUNDLE_CORRUPT"
+    assert worker.handle(probe)[0].error.reason == "BUNDLE_CORRUPT"
     clock.now = 10.0
-    assert worker.answer(probe)[0].error.reason == "BUNDLE_CORRUPT"
+    assert worker.handle(probe)[0].error.reason == "BUNDLE_CORRUPT"
     shutil.rmtree(bundle.parent.parent)
     shutil.copytree(kept, bundle.parent.parent)
-    assert worker.answer(probe)[0].error.reason == "BUNDLE_CORRUPT"
+    assert worker.handle(probe)[0].error.reason == "BUNDLE_CORRUPT"
     clock.now = 100.0
-    assert not worker.answer(probe)[0].HasField("error")
+    assert not worker.handle(probe)[0].HasField("error")
 
 
 def test_a_file_that_was_only_touched_is_no_damage(bundle: Path) -> None:
@@ -157,7 +157,7 @@ def test_an_unexpected_error_of_the_system_is_told(bundle: Path, monkeypatch: py
 
     monkeypatch.setattr("io.open", failing)
     monkeypatch.setattr(builtins, "open", failing)
-    [reply] = Worker.load(bundle, None, None).answer([Item(WorkerRequest(), as_json=False)])
+    [reply] = Worker.load(bundle, None, None).handle([Item(WorkerRequest(), as_json=False)])
     assert (
         reply.error.reason in ("BUNDLE_UNREADABLE", "BUNDLE_CORRUPT") and "Input/output error" in reply.error.message
     )
@@ -185,7 +185,7 @@ def test_an_answer_from_rows_that_were_overwritten_is_an_error(bundle: Path, val
     rows = len(explainer.index) * padded(explainer.index.size)
     _rows_of(np.full(rows, value, np.float16))(bundle)
     request = pb.ExplainRequest(tensor=pb.Tensor(shape=[1, 6, 6], dtype="float32", data=image.numpy().tobytes()))
-    [reply] = Worker(explainer).answer([Item(WorkerRequest(explain=request), as_json=False)])
+    [reply] = Worker(explainer).handle([Item(WorkerRequest(explain=request), as_json=False)])
     assert reply.error.reason == "BUNDLE_CORRUPT" and "overwritten" in reply.error.message
 
 

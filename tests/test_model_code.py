@@ -180,7 +180,7 @@ def test_the_worker_and_a_verification_say_so(project: Project) -> None:
     explain = WorkerRequest(explain=pb.ExplainRequest(model="toy", encoded_image=b""))
     with project.edited(*SIGMOID):
         [problem] = verify(project.bundle).problems
-        [reply] = Worker.load(project.bundle, None, None).answer([Item(explain, as_json=False)])
+        [reply] = Worker.load(project.bundle, None, None).handle([Item(explain, as_json=False)])
     assert problem.file == "model" and "is not what the bundle was built with" in problem.message
     assert (reply.error.code, reply.error.reason) == (code_pb2.FAILED_PRECONDITION, "MODEL_CODE_CHANGED")
 

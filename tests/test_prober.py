@@ -35,7 +35,7 @@ class Worker:
 
     async def run(self, prober: Prober, seconds: float) -> None:
         for _ in range(int(seconds / 0.25)):
-            prober.poke()
+            prober.probe_if_due()
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             self.now += 0.25
@@ -104,7 +104,7 @@ def test_a_defect_while_asking_does_not_end_the_asking() -> None:
         now = 0.0
         prober, seen = Prober("toy", ask, lambda: now), []
         for _ in range(3):
-            prober.poke()
+            prober.probe_if_due()
             await asyncio.sleep(0.01)
             seen.append(prober.error is None)
             now += 1.0
@@ -121,7 +121,7 @@ def test_the_answer_of_a_worker_that_is_gone_counts_for_nothing() -> None:
             return await asyncio.shield(answer)
 
         prober = Prober("toy", ask)
-        prober.poke()
+        prober.probe_if_due()
         await asyncio.sleep(0)
         prober.forget()
         answer.set_result(None)
@@ -174,7 +174,7 @@ def test_a_model_that_does_not_start_is_started_again_and_no_other(tmp_path: Pat
         supervisor = Supervisor(service.models, service.worker, service.settings, service.metrics, lambda: None)  # type: ignore[arg-type]
         archive = Archive("toy", "1.0", tmp_path / "toy-1.0")
         supervisor.adopt(service.model.deployment, archive)
-        watched = supervisor._watched["toy"]
+        watched = supervisor._states["toy"]
         await asyncio.sleep(0.02)
         await supervisor._look(watched, [WorkerStatus("9000", 1, "UNLOADED")], management, Layout(tmp_path))
         assert service.model.error is not None and service.model.error.reason == "WORKER_STARTING"

@@ -61,7 +61,7 @@ def test_a_bundle_that_cannot_be_opened_is_a_model_that_says_so(
 ) -> None:
     """E.g. of another user: the gateway starts, and the model answers with the reason."""
     store = Store(tmp_path / "store")
-    store.publish("toy", sealed_bundle(store, "a").name)
+    store.set_current("toy", sealed_bundle(store, "a").name)
     is_file = Path.is_file
 
     def refused(path: Path) -> bool:

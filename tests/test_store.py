@@ -25,7 +25,7 @@ def add(store: Store, text: str, model: str = "toy") -> str:
 def store(tmp_path: Path) -> Store:
     found = Store(tmp_path / "store")
     found.root.mkdir()
-    found.publish("toy", add(found, "first"))
+    found.set_current("toy", add(found, "first"))
     return found
 
 
@@ -49,7 +49,7 @@ def test_the_one_before_is_remembered_and_publishing_twice_does_not_lose_it(stor
     first, second = store.pointer("toy")["digest"], add(store, "second")
     assert "previous" not in store.pointer("toy")
     for _ in range(2):
-        store.publish("toy", second)
+        store.set_current("toy", second)
         assert store.pointer("toy") == {"digest": second, "previous": first}
 
 
@@ -60,7 +60,7 @@ def test_previous_is_the_last_other_bundle_whatever_is_published(names: list[str
         store = Store(directory)
         store.bundles("toy")
         for name in names:
-            store.publish("toy", name * 64)
+            store.set_current("toy", name * 64)
         found = store.pointer("toy")
     others = [name for name in names if name != names[-1]]
     assert found.pop("digest") == names[-1] * 64
@@ -69,7 +69,7 @@ def test_previous_is_the_last_other_bundle_whatever_is_published(names: list[str
 
 def test_a_store_of_several_models_lists_those_with_a_current_bundle(store: Store) -> None:
     add(store, "x", "unpublished")
-    store.publish("another", add(store, "y", "another"))
+    store.set_current("another", add(store, "y", "another"))
     assert store.models() == ["another", "toy"]
 
 
@@ -100,7 +100,7 @@ def test_a_damaged_pointer_is_named(store: Store, content: str) -> None:
 def test_a_damaged_pointer_is_mended_by_the_next_publication(store: Store, content: bytes) -> None:
     second = add(store, "second")
     pointer_path(store).write_bytes(content)
-    store.publish("toy", second)
+    store.set_current("toy", second)
     assert store.pointer("toy") == {"digest": second}
     assert store.current("toy").name == second
 
@@ -135,7 +135,7 @@ def test_a_crash_before_the_replacement_keeps_the_old_pointer(store: Store, monk
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", crash)
         with pytest.raises(KeyboardInterrupt):
-            store.publish("toy", second)
+            store.set_current("toy", second)
     assert store.current("toy") == first
-    store.publish("toy", second)
+    store.set_current("toy", second)
     assert store.current("toy").name == second

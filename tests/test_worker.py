@@ -118,14 +118,14 @@ def check_error(reply: WorkerReply, reason: str, field: str) -> None:
 def test_a_bad_input_alone_says_what_is_wrong(worker: Worker, name: str) -> None:
     fields, reason, field = BAD[name]
     for make in (predict, explain):
-        [reply] = worker.answer([make(**fields)])
+        [reply] = worker.handle([make(**fields)])
         check_error(reply, reason, field)
 
 
 @pytest.mark.parametrize("name", BAD_OPTIONS)
 def test_a_bad_option_alone_says_what_is_wrong(worker: Worker, name: str) -> None:
     fields, reason, field = BAD_OPTIONS[name]
-    [reply] = worker.answer([explain(**fields)])
+    [reply] = worker.handle([explain(**fields)])
     check_error(reply, reason, field)
 
 
@@ -148,9 +148,9 @@ def test_every_item_of_a_mixed_batch_is_answered_as_if_alone(worker: Worker) -> 
             as_json=False,
         ),
     ]
-    replies = worker.answer(items)
+    replies = worker.handle(items)
     assert len(replies) == len(items)
-    alone = [worker.answer([item])[0] for item in items]
+    alone = [worker.handle([item])[0] for item in items]
     assert [stable(reply) for reply in replies] == [stable(reply) for reply in alone]
     kinds = [reply.WhichOneof("outcome") for reply in replies]
     assert (kinds[0], kinds[1]) == ("predict", "explain")
@@ -160,19 +160,19 @@ def test_every_item_of_a_mixed_batch_is_answered_as_if_alone(worker: Worker) -> 
 
 
 def test_an_image_and_its_tensor_have_the_same_answer(worker: Worker) -> None:
-    first, second = worker.answer([explain(encoded_image=png(4)), explain(tensor=tensor(4))])
+    first, second = worker.handle([explain(encoded_image=png(4)), explain(tensor=tensor(4))])
     assert stable(first) == stable(second)
 
 
 def test_an_empty_request_is_a_health_probe(worker: Worker) -> None:
     [item] = [read_item({"data": b""}, False, "")]
     assert isinstance(item, Item)
-    assert worker.answer([item]) == [WorkerReply()]
+    assert worker.handle([item]) == [WorkerReply()]
     assert encode_reply(WorkerReply(), as_json=False) == b""
 
 
 def test_no_items_have_no_answers(worker: Worker) -> None:
-    assert worker.answer([]) == []
+    assert worker.handle([]) == []
 
 
 def broken(kind: str, bundle: Path, root: Path) -> tuple[Worker, str, int]:
@@ -199,7 +199,7 @@ def broken(kind: str, bundle: Path, root: Path) -> tuple[Worker, str, int]:
 @pytest.mark.parametrize("kind", ["mismatch", "corrupt", "missing"])
 def test_a_bundle_that_cannot_be_served_is_the_answer_to_everything(bundle: Path, tmp_path: Path, kind: str) -> None:
     worker, reason, code = broken(kind, bundle, tmp_path)
-    replies = worker.answer(
+    replies = worker.handle(
         [
             predict(encoded_image=png()),
             explain(encoded_image=png()),
@@ -210,7 +210,7 @@ def test_a_bundle_that_cannot_be_served_is_the_answer_to_everything(bundle: Path
     )
     assert [(reply.error.reason, reply.error.code) for reply in replies] == [(reason, code)] * 5
     assert all(reply.error.message for reply in replies)
-    [unread] = worker.answer([InvalidInputError("unreadable row")])
+    [unread] = worker.handle([InvalidInputError("unreadable row")])
     assert unread.error.reason == "INVALID_INPUT"
 
 
@@ -228,7 +228,7 @@ def test_a_failure_in_the_middle_hits_only_the_item_that_causes_it(
         return whole(inputs, *options)
 
     monkeypatch.setattr(explainer, "explain", failing)
-    replies = Worker(explainer).answer([explain(tensor=tensor(number)) for number in (1, 2, 3)])
+    replies = Worker(explainer).handle([explain(tensor=tensor(number)) for number in (1, 2, 3)])
     assert [reply.WhichOneof("outcome") for reply in replies] == ["explain", "error", "explain"]
     error = replies[1].error
     assert (error.code, error.reason) == (code_pb2.INTERNAL, "INTERNAL")
@@ -271,7 +271,7 @@ def test_bytes_that_are_no_request_are_refused() -> None:
 def test_a_raw_image_is_answered_in_json(worker: Worker) -> None:
     for asked in (False, True):
         item = read_item({"body": png()}, asked, OCTETS)
-        [reply] = worker.answer([item])
+        [reply] = worker.handle([item])
         answer = json.loads(encode_reply(reply, as_json=True))
         assert answer["prediction"]["label"] in tiny.CLASSES
         assert ("results" in answer) == asked
@@ -283,7 +283,7 @@ def test_a_raw_image_is_answered_in_json(worker: Worker) -> None:
 
 
 def test_an_error_is_answered_in_json(worker: Worker) -> None:
-    [reply] = worker.answer([read_item({"body": b"hello"}, True, OCTETS)])
+    [reply] = worker.handle([read_item({"body": b"hello"}, True, OCTETS)])
     error = json.loads(encode_reply(reply, as_json=True))["error"]
     assert error == {
         "reason": "IMAGE_UNREADABLE",

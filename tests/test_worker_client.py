@@ -15,7 +15,7 @@ import pytest
 from gateway_fakes import catalog, manifest
 from proponent.bounds.lifeline import Board, TicketOffice
 from proponent.errors import CorruptBundleError, DeadlineError, NotFoundError, UnavailableError
-from proponent.gateway.deployment import Contents, Deployment
+from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.error_mapping import as_proponent_error, retry_after, to_item_error
 from proponent.gateway.torchserve.worker_client import WorkerClient, WorkerDefectError
 from proponent.index.tombstones import FORGOTTEN, Tombstones
@@ -46,8 +46,8 @@ class Upstream(InferenceAPIsServiceServicer):
 
 class Rig:
     def __init__(self, directory: Path, upstream: Upstream, client: WorkerClient, board: Board) -> None:
-        contents = Contents(directory, manifest(), catalog(directory), Tombstones(directory / FORGOTTEN))
-        self.deployment = Deployment("toy", "1.0", contents)
+        bundle = BundleHandle(directory, manifest(), catalog(directory), Tombstones(directory / FORGOTTEN))
+        self.deployment = Deployment("toy", "1.0", bundle)
         self.upstream, self.client, self.board = upstream, client, board
         self.released: list[float] = []
 

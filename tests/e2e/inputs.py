@@ -1,4 +1,4 @@
-"""Inputs for the served digits model, good and bad, as each door takes them."""
+"""Inputs for the served digits model, good and bad, as each transport takes them."""
 
 from __future__ import annotations
 

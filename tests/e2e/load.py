@@ -1,4 +1,4 @@
-"""Constant mixed load on a service, through both doors; what every answer said, and of which bundle."""
+"""Constant mixed load on a service, through both transports; what every answer said, and of which bundle."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def answers_of(bundles: list[Path]) -> Answers:
 
 def _answer_of(bundle: Path) -> Answer:
     request = WorkerRequest(explain=pb.ExplainRequest(model=MODEL, encoded_image=GOOD, top_k=TOP_K))
-    [reply] = Worker(Explainer.load(bundle)).answer([Item(request, as_json=False)])
+    [reply] = Worker(Explainer.load(bundle)).handle([Item(request, as_json=False)])
     return _read(to_json(reply.explain))
 
 

@@ -1,4 +1,4 @@
-"""The service as a whole, through both doors: answers, refusals and recovery."""
+"""The service as a whole, through both transports: answers, refusals and recovery."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def deadly(store: Store, tmp_path: Path) -> Iterator[RunningGateway]:
     values["model"]["factory"] = "deadly:Deadly"
     (copied / SPEC).write_text(yaml.safe_dump(values))
     manifest = replace(read_manifest(copied), created="2026-01-01T00:00:00+00:00 deadly")
-    other.publish(MODEL, seal(copied, manifest, other.bundles(MODEL)).name)
+    other.set_current(MODEL, seal(copied, manifest, other.bundles(MODEL)).name)
     environment = {"PYTHONPATH": str(tmp_path), "DEATHS": str(tmp_path / "deaths")}
     gateway = RunningGateway(other.root, tmp_path / "gateway.log", **environment)
     try:

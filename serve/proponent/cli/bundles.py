@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from proponent.cli.options import (
     current_bundle,
     open_store,
 )
+
+if TYPE_CHECKING:
+    from proponent.index.lifecycle import Change
 
 
 def register(app: typer.Typer) -> None:
@@ -269,14 +272,14 @@ def gc(
     typer.echo(f"kept: {_short(found.kept)}; in use: {_short(found.in_use)}")
 
 
-def _print_change(change: dict[str, Any], as_json: bool) -> None:
+def _print_change(change: Change, as_json: bool) -> None:
     if as_json:
-        _print_json(change)
+        _print_json(asdict(change))
         return
-    verb = "would be" if change["dry_run"] else "is"
-    served = "" if change["seconds"] is None else f"; served after {change['seconds']:.1f} s"
-    before = (change["before"] or "none")[:12]
-    typer.echo(f"{change['model']}: {change['after'][:12]} {verb} current, before: {before}{served}")
+    verb = "would be" if change.dry_run else "is"
+    served = "" if change.seconds is None else f"; served after {change.seconds:.1f} s"
+    before = (change.before or "none")[:12]
+    typer.echo(f"{change.model}: {change.after[:12]} {verb} current, before: {before}{served}")
 
 
 def _print_json(content: dict[str, Any]) -> None:

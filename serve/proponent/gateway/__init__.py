@@ -1,1 +1,1 @@
-"""The one public door: typed gRPC and HTTP in front of a private TorchServe that it supervises."""
+"""The one public endpoint: typed gRPC and HTTP in front of a private TorchServe that it supervises."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from proponent.index.bundle import CATALOG, Manifest, read_manifest
 from proponent.index.catalog import Catalog
@@ -17,7 +18,7 @@ from proponent.index.tombstones import Tombstones
 
 
 @dataclass(frozen=True)
-class Contents:
+class BundleHandle:
     """What this process reads of a bundle; ``tombstones`` are the model's, whichever bundle is current."""
 
     path: Path
@@ -25,23 +26,23 @@ class Contents:
     catalog: Catalog
     tombstones: Tombstones
 
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Opens a bundle.
 
-def open_contents(bundle: Path) -> Contents:
-    """Opens a bundle.
-
-    Raises:
-        CorruptBundleError: Its manifest or catalogue cannot be read.
-    """
-    return Contents(bundle, read_manifest(bundle), Catalog.open(bundle / CATALOG), Tombstones.beside(bundle))
+        Raises:
+            CorruptBundleError: Its manifest or catalogue cannot be read.
+        """
+        return cls(path, read_manifest(path), Catalog.open(path / CATALOG), Tombstones.beside(path))
 
 
 class Deployment:
     """One bundle and the TorchServe version that answers for it; counts the requests that it is answering."""
 
-    def __init__(self, model: str, version: str, contents: Contents) -> None:
+    def __init__(self, model: str, version: str, bundle: BundleHandle) -> None:
         self.model = model
         self.version = version
-        self.contents = contents
+        self.bundle = bundle
         self._in_use = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -49,7 +50,7 @@ class Deployment:
     @property
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
-        return self.contents.manifest
+        return self.bundle.manifest
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -69,4 +70,4 @@ class Deployment:
 
     def close(self) -> None:
         """Closes the catalogue."""
-        self.contents.catalog.close()
+        self.bundle.catalog.close()

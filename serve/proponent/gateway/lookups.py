@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from proponent.errors import InvalidInputError, NotFoundError
-from proponent.gateway.deployment import Contents, Deployment
+from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.index.catalog import CatalogEntry, Place, Suspect
 from proponent.v1 import explanation_pb2 as pb
 
@@ -15,34 +15,34 @@ DEFAULT_SUSPECTS = 100
 T = TypeVar("T")
 
 
-async def in_thread(deployment: Deployment, look: Callable[[Contents], T]) -> T:
+async def in_thread(deployment: Deployment, look: Callable[[BundleHandle], T]) -> T:
     """What a function finds in a bundle, which stays open meanwhile."""
     with deployment.in_use():
-        return await asyncio.to_thread(look, deployment.contents)
+        return await asyncio.to_thread(look, deployment.bundle)
 
 
-def find_example(contents: Contents, example_id: str) -> CatalogEntry:
+def find_example(bundle: BundleHandle, example_id: str) -> CatalogEntry:
     """One training example; raises NotFoundError, for a forgotten one too."""
-    entry = contents.catalog.get(example_id)
-    if entry is None or contents.tombstones.contains(example_id):
+    entry = bundle.catalog.get(example_id)
+    if entry is None or bundle.tombstones.contains(example_id):
         raise NotFoundError(
-            f"training example {example_id!r} is unknown to model {contents.manifest.model!r}",
+            f"training example {example_id!r} is unknown to model {bundle.manifest.model!r}",
             field="example_id",
             reason="EXAMPLE_UNKNOWN",
         )
     return entry
 
 
-def list_suspects(contents: Contents, request: pb.ListSuspectsRequest) -> pb.ListSuspectsResponse:
+def list_suspects(bundle: BundleHandle, request: pb.ListSuspectsRequest) -> pb.ListSuspectsResponse:
     """A page of suspects; raises InvalidInputError for a bad place to begin at."""
-    digest = contents.manifest.digest
+    digest = bundle.manifest.digest
     if request.page_token and request.offset:
         raise InvalidInputError("both a page_token and an offset, expected one of them", field="offset")
-    page = contents.catalog.label_suspects(
+    page = bundle.catalog.label_suspects(
         request.limit or DEFAULT_SUSPECTS,
         after=Place.of_token(request.page_token, digest) if request.page_token else None,
         offset=request.offset,
-        forgotten=contents.tombstones.ids(),
+        forgotten=bundle.tombstones.ids(),
     )
     return pb.ListSuspectsResponse(
         suspects=map(_suspect, page.suspects),

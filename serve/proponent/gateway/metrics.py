@@ -1,4 +1,4 @@
-"""Prometheus figures, named as OpenTelemetry names them."""
+"""Prometheus metrics, named as OpenTelemetry names them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class Metrics:
-    """The figures of one gateway."""
+    """The metrics of one gateway."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -28,7 +28,7 @@ class Metrics:
         self.bundle = self._gauge("proponent_bundle_info", "1 for the bundle that is served.", "model", "digest")
 
     def text(self) -> bytes:
-        """All figures in Prometheus's text format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
     def _histogram(self, name: str, text: str, *labels: str) -> Histogram:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from proponent.errors import NotFoundError, ProponentError, SpecError, UnavailableError, as_state
-from proponent.gateway.deployment import Contents, Deployment, open_contents
+from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.settings import Settings
 from proponent.index.storage import unreadable
 from proponent.index.store import Store
@@ -18,19 +18,19 @@ class ServedModel:
     ``starting`` is true until it is known for the first time whether it can.
 
     Args:
-        contents: The bundle, or why it cannot be read (then no worker is started until it can, or another is
+        bundle: The bundle, or why it cannot be read (then no worker is started until it can, or another is
             published).
         weights: Deployed weights instead of the bundle's copy.
     """
 
-    def __init__(self, name: str, contents: Contents | ProponentError, weights: Path | None = None) -> None:
+    def __init__(self, name: str, bundle: BundleHandle | ProponentError, weights: Path | None = None) -> None:
         self.name = name
         self.weights = weights
         self._versions = 0
         starting = UnavailableError(f"model {name!r} is starting", reason="WORKER_STARTING")
-        self.error: ProponentError | None = contents if isinstance(contents, ProponentError) else starting
-        self.starting = not isinstance(contents, ProponentError)
-        self._deployment = contents if isinstance(contents, ProponentError) else self.prepare(contents)
+        self.error: ProponentError | None = bundle if isinstance(bundle, ProponentError) else starting
+        self.starting = not isinstance(bundle, ProponentError)
+        self._deployment = bundle if isinstance(bundle, ProponentError) else self.prepare(bundle)
 
     @property
     def readable(self) -> bool:
@@ -48,10 +48,10 @@ class ServedModel:
             raise self._deployment.with_traceback(None)
         return self._deployment
 
-    def prepare(self, contents: Contents) -> Deployment:
+    def prepare(self, bundle: BundleHandle) -> Deployment:
         """A deployment under a version that this model never had."""
         self._versions += 1
-        return Deployment(self.name, f"{self._versions}.0", contents)
+        return Deployment(self.name, f"{self._versions}.0", bundle)
 
     def serves(self, digest: str) -> bool:
         """Whether healthy workers answer with this bundle now."""
@@ -123,7 +123,7 @@ def open_models(settings: Settings) -> dict[str, ServedModel]:
         )
     if settings.weights is not None and not settings.weights.is_file():
         raise NotFoundError(f"weights not found: {settings.weights}", field="weights")
-    return {name: ServedModel(name, _contents(store, name), settings.weights) for name in names}
+    return {name: ServedModel(name, _open_current(store, name), settings.weights) for name in names}
 
 
 def _names(store: Store, settings: Settings) -> list[str]:
@@ -139,9 +139,9 @@ def _names(store: Store, settings: Settings) -> list[str]:
     return list(settings.models) or known
 
 
-def _contents(store: Store, name: str) -> Contents | ProponentError:
+def _open_current(store: Store, name: str) -> BundleHandle | ProponentError:
     try:
-        return open_contents(store.current(name))
+        return BundleHandle.open(store.current(name))
     except ProponentError as error:
         return as_state(error)
     except OSError as error:

@@ -19,7 +19,7 @@ from proponent.gateway.limits.connections import raise_file_limit
 from proponent.gateway.log import configure_logs
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.rollout.control_server import controlled
-from proponent.gateway.rollout.switch import Rollout, take_up_repaired
+from proponent.gateway.rollout.switch import Rollout, serve_repaired_bundles
 from proponent.gateway.served_model import Readiness, ServedModel, open_models
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import REPLY_BYTES, Settings
@@ -66,8 +66,8 @@ class Gateway:
             _log.info("listening", **self._addresses)
             tasks = [
                 asyncio.create_task(self._supervisor.run()),
-                asyncio.create_task(self._publish_health(grpc)),
-                asyncio.create_task(take_up_repaired(self._models, self._rollout)),
+                asyncio.create_task(self._report_health(grpc)),
+                asyncio.create_task(serve_repaired_bundles(self._models, self._rollout)),
             ]
             serving = asyncio.create_task(http.serve(sockets=[listener]))
             try:
@@ -76,18 +76,18 @@ class Gateway:
             finally:
                 await self._stop(grpc, http, serving, tasks, signals)
 
-    async def _publish_health(self, grpc: GrpcServer) -> None:
+    async def _report_health(self, grpc: GrpcServer) -> None:
         """Passes readiness on to gRPC's health service, and says once when all is ready."""
         announced = False
         while True:
             await self._changed.wait()
             self._changed.clear()
-            ready = await self._show_health(grpc)
+            ready = await self._set_health(grpc)
             if ready and not announced:
                 announced = True
                 print("ready " + " ".join(f"{name}={value}" for name, value in self._addresses.items()), flush=True)
 
-    async def _show_health(self, grpc: GrpcServer) -> bool:
+    async def _set_health(self, grpc: GrpcServer) -> bool:
         """Tells gRPC's health service of the gateway and of each model; returns whether the gateway is ready."""
         ready = self._readiness.error() is None
         await grpc.set_serving(ready, {name: self._readiness.error_of(name) is None for name in self._models})
@@ -102,15 +102,15 @@ class Gateway:
         signals: StopSignals,
     ) -> None:
         self._readiness.draining = True
-        await self._show_health(grpc)
+        await self._set_health(grpc)
         await self._linger(signals)
         _log.info("stopping", drain_s=self._settings.drain_timeout)
         http.should_exit = True
-        hurrying = asyncio.create_task(_hurry(grpc, http, signals))
+        forcing = asyncio.create_task(_force_stop(grpc, http, signals))
         await asyncio.gather(grpc.stop(self._settings.drain_timeout), serving, return_exceptions=True)
-        for task in (*tasks, hurrying):
+        for task in (*tasks, forcing):
             task.cancel()
-        await asyncio.gather(*tasks, hurrying, return_exceptions=True)
+        await asyncio.gather(*tasks, forcing, return_exceptions=True)
         await self._worker.close()
         _log.info("stopped")
 
@@ -119,10 +119,10 @@ class Gateway:
         delay = self._settings.drain_delay
         if not signals.balanced or not delay:
             return
-        _log.info("not ready any more; still answering", drain_delay_s=delay)
+        _log.info("no longer ready; still answering", drain_delay_s=delay)
         with suppress(TimeoutError):
             async with asyncio.timeout(delay):
-                await signals.hurry.wait()
+                await signals.force_stop.wait()
 
 
 async def serve(settings: Settings) -> None:
@@ -147,9 +147,9 @@ def run(settings: Settings) -> int:
     return 0
 
 
-async def _hurry(grpc: GrpcServer, http: HttpServer, signals: StopSignals) -> None:
+async def _force_stop(grpc: GrpcServer, http: HttpServer, signals: StopSignals) -> None:
     """At a second signal, drops the calls that the drain still waits for."""
-    await signals.hurry.wait()
+    await signals.force_stop.wait()
     _log.warning("second signal: calls in flight are dropped")
     http.force_exit = True
     await grpc.stop(0)

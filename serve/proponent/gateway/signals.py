@@ -15,13 +15,13 @@ class StopSignals:
 
     Attributes:
         stop: Set by the first signal.
-        hurry: Set by a second one.
+        force_stop: Set by a second one.
         balanced: Whether the first was SIGTERM.
     """
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
-        self.hurry = asyncio.Event()
+        self.force_stop = asyncio.Event()
         self.balanced = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -29,7 +29,7 @@ class StopSignals:
 
     def _received(self, number: int) -> None:
         if self.stop.is_set():
-            self.hurry.set()
+            self.force_stop.set()
         else:
             self.balanced = number == signal.SIGTERM
             self.stop.set()

@@ -1,4 +1,4 @@
-"""TLS of both doors: the files that the settings name, read once and blamed one by one."""
+"""TLS of both transports: the files that the settings name, read once and blamed one by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proponent.gateway.settings import Settings
 
 
 def server_context(settings: Settings) -> ssl.SSLContext | None:
-    """What a listening door needs; None where the settings name no certificate.
+    """What a listening transport needs; None where the settings name no certificate.
 
     Raises:
         SpecError: A file cannot be read or is not what it should be; names the file and the setting.

@@ -32,7 +32,7 @@ def parse(kind: type[M], data: bytes) -> M:
     """A message of some kind.
 
     Raises:
-        InvalidInputError: The bytes are no such message.
+        InvalidInputError: The bytes are not such a message.
     """
     try:
         return kind.FromString(data)

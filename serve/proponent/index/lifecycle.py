@@ -19,12 +19,17 @@ SHORTEST_PREFIX = 4
 
 @dataclass(frozen=True)
 class Change:
-    """What became (or, in a dry run, would become) of the pointer of a model."""
+    """What became (or, in a dry run, would become) of the pointer of a model; digests.
+
+    Attributes:
+        seconds: Until a running gateway answered with the bundle; None where none did.
+    """
 
     model: str
     before: str | None
     after: str
     dry_run: bool
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def find_bundle(store: Store, model: str, digest: str) -> Path:
     return found[0]
 
 
-def publish(store: Store, model: str, digest: str, *, dry_run: bool = False) -> Change:
+def make_current(store: Store, model: str, digest: str, *, dry_run: bool = False) -> Change:
     """Makes a bundle current after checking every file of it.
 
     Raises:
@@ -81,9 +86,9 @@ def publish(store: Store, model: str, digest: str, *, dry_run: bool = False) -> 
     """
     require_model(store, model)
     if dry_run:
-        return _published(store, model, digest, dry_run=True)
+        return _make_current(store, model, digest, dry_run=True)
     with changing(store, model):
-        return _published(store, model, digest, dry_run=False)
+        return _make_current(store, model, digest, dry_run=False)
 
 
 def rollback(store: Store, model: str, *, dry_run: bool = False) -> Change:
@@ -96,9 +101,9 @@ def rollback(store: Store, model: str, *, dry_run: bool = False) -> Change:
     """
     require_model(store, model)
     if dry_run:
-        return _published(store, model, previous_digest(store, model), dry_run=True)
+        return _make_current(store, model, previous_digest(store, model), dry_run=True)
     with changing(store, model):
-        return _published(store, model, previous_digest(store, model), dry_run=False)
+        return _make_current(store, model, previous_digest(store, model), dry_run=False)
 
 
 def collect(store: Store, model: str, *, workspace: bool = False, dry_run: bool = False) -> Collection:
@@ -127,12 +132,12 @@ def remove_bundle(bundle: Path) -> None:
     fault_point("remove.removed")
 
 
-def _published(store: Store, model: str, digest: str, *, dry_run: bool) -> Change:
+def _make_current(store: Store, model: str, digest: str, *, dry_run: bool) -> Change:
     bundle = find_bundle(store, model, digest)
     check_bundle(bundle, model)
     before = current_digest(store, model)
     if not dry_run:
-        store.publish(model, bundle.name)
+        store.set_current(model, bundle.name)
     return Change(model, before, bundle.name, dry_run)
 
 

@@ -94,7 +94,7 @@ class Store:
             )
         return path
 
-    def publish(self, model: str, digest: str) -> None:
+    def set_current(self, model: str, digest: str) -> None:
         """Makes a bundle current, atomically; remembers the one before."""
         try:
             before = self.pointer(model)

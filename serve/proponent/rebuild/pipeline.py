@@ -98,7 +98,7 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
         with StageProgress(quiet=options.quiet) as progress:
             workspace, path = _run(classifier, layers, data, store, options, audit, progress)
         if options.publish:
-            store.publish(spec.name, path.name)
+            store.set_current(spec.name, path.name)
         workspace.remove()
         return path
 

@@ -97,7 +97,7 @@ class Worker:
         loaded = LoadedBundle(lambda: warmed_up(Explainer.load(bundle, weights=weights, device=device)))
         return cls(loaded, Board.open(lifeline) if lifeline else None)
 
-    def answer(self, items: Sequence[Item | ProponentError]) -> list[WorkerReply]:
+    def handle(self, items: Sequence[Item | ProponentError]) -> list[WorkerReply]:
         """One reply for each item, in order."""
         replies = [WorkerReply() for _ in items]
         groups = defaultdict[str | None, list[tuple[Item, WorkerReply]]](list)
@@ -254,7 +254,7 @@ def _required(explainer: Explainer, request: pb.PredictRequest | pb.ExplainReque
 def read_item(row: Mapping[str, Any], explain: bool, content_type: str) -> Item | ProponentError:
     """Reads one row of TorchServe's batch.
 
-    A serialised WorkerRequest comes in ``data`` over gRPC, or in a body of type application/x-protobuf; any
+    A serialized WorkerRequest comes in ``data`` over gRPC, or in a body of type application/x-protobuf; any
     other body, or file of a multipart form, is a raw image with default options, and ``explain`` says at which of
     TorchServe's two paths.
     """
@@ -269,7 +269,7 @@ def read_item(row: Mapping[str, Any], explain: bool, content_type: str) -> Item 
     try:
         return Item(WorkerRequest.FromString(data), as_json=False)
     except DecodeError:
-        return InvalidInputError("data is no serialised proponent.v1.WorkerRequest", field="data")
+        return InvalidInputError("data is not a serialized proponent.v1.WorkerRequest", field="data")
 
 
 def speaks_json(row: Mapping[str, Any], content_type: str) -> bool:

@@ -73,7 +73,7 @@ def query_message(
 
 def answer(bundle: Path, request: WorkerRequest) -> WorkerReply:
     """The reply of a worker that has loaded a bundle; its error is raised."""
-    [reply] = Worker(Explainer.load(bundle)).answer([Item(request, as_json=False)])
+    [reply] = Worker(Explainer.load(bundle)).handle([Item(request, as_json=False)])
     if reply.HasField("error"):
         error = reply.error
         raise error_kind(error.code, error.reason)(error.message, field=error.field, reason=error.reason)

@@ -61,11 +61,11 @@ def _faster(explainer: Explainer, threads: int) -> int:
 
 def _explain(explainer: Explainer) -> float:
     started = time.perf_counter()
-    explainer.explain([_neutral(explainer)], [ExplainOptions()])
+    explainer.explain([_warm_up_input(explainer)], [ExplainOptions()])
     return time.perf_counter() - started
 
 
-def _neutral(explainer: Explainer) -> Tensor:
+def _warm_up_input(explainer: Explainer) -> Tensor:
     """A black image, decoded as a caller's would be, or zeros where the model takes images of any size."""
     signature = explainer.signature
     if not signature.image_size:

@@ -1,4 +1,4 @@
-"""Where the gRPC door listens."""
+"""Where the gRPC transport listens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One connection of the HTTP door: uvicorn's protocol with an end to everything that a caller can draw out."""
+"""One connection of the HTTP transport: uvicorn's protocol with an end to everything that a caller can draw out."""
 
 from __future__ import annotations
 

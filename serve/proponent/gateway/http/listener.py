@@ -1,4 +1,4 @@
-"""Where the HTTP door listens: uvicorn inside the gateway's own event loop."""
+"""Where the HTTP transport listens: uvicorn inside the gateway's own event loop."""
 
 from __future__ import annotations
 

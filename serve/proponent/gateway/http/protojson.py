@@ -60,7 +60,7 @@ def parse_message(values: Mapping[str, Any], message: M, path: str = "") -> M:
         raise _bad(text, path + _snake(found.group(1)) if found else path.rstrip(".")) from None
     except (RecursionError, UnicodeEncodeError, OverflowError, TypeError, AttributeError) as error:
         raise _bad(f"cannot be read: {error}", path.rstrip(".")) from None
-    except SystemError:  # what protobuf makes of a key that is no Unicode text
+    except SystemError:  # what protobuf makes of a key that is not Unicode text
         raise _bad("a key holds half of a surrogate pair, expected Unicode text", path.rstrip(".")) from None
 
 

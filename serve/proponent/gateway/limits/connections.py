@@ -27,11 +27,13 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def connection_limit(wanted: int, doors: int = 2) -> int:
-    """Connections that one of some doors may take: those wanted, or its part of the files that may be open."""
+def connection_limit(wanted: int, listeners: int = 2) -> int:
+    """Connections that one of several listeners may take: those wanted, or its part of the files that may be open."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
-        wanted if files == resource.RLIM_INFINITY else max(_FEWEST, min(wanted, (files - _RESERVED_FILES) // doors))
+        wanted
+        if files == resource.RLIM_INFINITY
+        else max(_FEWEST, min(wanted, (files - _RESERVED_FILES) // listeners))
     )
 
 

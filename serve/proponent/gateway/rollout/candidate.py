@@ -26,7 +26,7 @@ _log = structlog.get_logger("proponent.gateway")
 
 
 @contextlib.asynccontextmanager
-async def on_trial(
+async def candidate(
     deployment: Deployment, archive: Archive, management: Management, worker: WorkerClient, timeout_s: float
 ) -> AsyncIterator[None]:
     """A block in which the deployment has healthy workers; if it fails, or does not get there, they are removed.
@@ -74,7 +74,7 @@ async def _check(deployment: Deployment, worker: WorkerClient) -> None:
     if problem is not None:
         raise problem
     try:
-        reply = await worker.send(deployment, WorkerRequest(explain=_neutral(deployment)), _PROBE_TIMEOUT_S)
+        reply = await worker.send(deployment, WorkerRequest(explain=_warm_up_request(deployment)), _PROBE_TIMEOUT_S)
     except InvalidInputError:
         # Not every model takes a tensor of zeros.
         return
@@ -85,7 +85,7 @@ async def _check(deployment: Deployment, worker: WorkerClient) -> None:
         )
 
 
-def _neutral(deployment: Deployment) -> pb.ExplainRequest:
+def _warm_up_request(deployment: Deployment) -> pb.ExplainRequest:
     shape = deployment.manifest.input_shape
     tensor = pb.Tensor(shape=shape, dtype="float32", data=bytes(4 * math.prod(shape)))
     return pb.ExplainRequest(model=deployment.model, tensor=tensor, top_k=1)

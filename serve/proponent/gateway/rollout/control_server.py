@@ -129,9 +129,9 @@ def _command(line: bytes) -> dict[str, Any]:
     try:
         command = json.loads(line)
     except ValueError as error:
-        raise InvalidInputError(f"the command is no JSON: {error}", field="command") from None
+        raise InvalidInputError(f"the command is not valid JSON: {error}", field="command") from None
     if not isinstance(command, dict) or not all(isinstance(v, str | None) for v in command.values()):
-        raise InvalidInputError("the command is no JSON object of texts", field="command")
+        raise InvalidInputError("the command is not a JSON object of strings", field="command")
     return command
 
 
@@ -140,7 +140,7 @@ async def _run(rollout: Rollout, command: Mapping[str, Any]) -> dict[str, Any]:
     if name == "status":
         return {"pid": os.getpid(), "models": rollout.status()}
     if name == "publish":
-        return asdict(await rollout.publish(model, command.get("digest")))
+        return asdict(await rollout.roll_out(model, command.get("digest")))
     if name == "rollback":
         return asdict(await rollout.rollback(model))
     raise InvalidInputError(f"command {name!r} is unknown, expected publish, rollback or status", field="command")

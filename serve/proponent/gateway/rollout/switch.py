@@ -16,15 +16,15 @@ from pathlib import Path
 import structlog
 
 from proponent.errors import NotFoundError, ProponentError, UnavailableError, as_state
-from proponent.gateway.deployment import Contents, Deployment, open_contents
+from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.error_mapping import as_proponent_error
 from proponent.gateway.metrics import Metrics
-from proponent.gateway.rollout.candidate import on_trial, remove_version
+from proponent.gateway.rollout.candidate import candidate, remove_version
 from proponent.gateway.rollout.control_client import NOT_SERVED
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.torchserve.supervisor import Supervisor
 from proponent.gateway.torchserve.worker_client import WorkerClient
-from proponent.gateway.torchserve.worker_state import Watched
+from proponent.gateway.torchserve.worker_state import WorkerState
 from proponent.index.faults import fault_point
 from proponent.index.lifecycle import check_bundle, current_digest, find_bundle, previous_digest
 from proponent.index.lock import changing
@@ -38,13 +38,13 @@ _log = structlog.get_logger("proponent.gateway")
 
 
 @dataclass(frozen=True)
-class Switched:
-    """What a publication did.
+class SwitchResult:
+    """What a switch did.
 
     Attributes:
         before: Digest that the pointer named before; None where it named none.
         after: Digest that is served now.
-        seconds: From the wish to the first request that the new pair may answer.
+        seconds: From the request to the first request that the new pair may answer.
         drained_seconds: From there until the old version was removed.
     """
 
@@ -75,7 +75,7 @@ class Rollout:
         self._timeout_s = timeout_s
         self._lock = asyncio.Lock()
 
-    async def publish(self, name: str, digest: str | None = None) -> Switched:
+    async def roll_out(self, name: str, digest: str | None = None) -> SwitchResult:
         """Serves the bundle whose digest begins so, and makes it current; without one, the bundle that is current.
 
         Raises:
@@ -84,20 +84,20 @@ class Rollout:
         """
         model = self._model(name)
         async with self._lock:
-            return await self._publish(model, digest or str(self._store.pointer(name)["digest"]))
+            return await self._roll_out(model, digest or str(self._store.pointer(name)["digest"]))
 
-    async def rollback(self, name: str) -> Switched:
+    async def rollback(self, name: str) -> SwitchResult:
         """Serves the bundle that was current before; doing it twice undoes it.
 
         Raises:
             NotFoundError: This gateway does not serve the model, or there was none.
-            ProponentError: See ``publish``.
+            ProponentError: See ``roll_out``.
         """
         model = self._model(name)
         async with self._lock:
-            return await self._publish(model, previous_digest(self._store, name))
+            return await self._roll_out(model, previous_digest(self._store, name))
 
-    async def take_up(self, name: str) -> Switched:
+    async def serve_repaired(self, name: str) -> SwitchResult:
         """Serves the current bundle of a model that could not be read before; the store is not written to.
 
         Raises:
@@ -108,18 +108,18 @@ class Rollout:
             started = time.monotonic()
             try:
                 bundle = self._store.current(name)
-                await self._switch(model, bundle, point=False)
+                await self._switch(model, bundle, set_current=False)
             except OSError as error:
                 raise unreadable(error) from error
         _log.info("bundle taken up", model=name, bundle=bundle.name)
-        return Switched(name, bundle.name, bundle.name, round(time.monotonic() - started, 3), 0.0)
+        return SwitchResult(name, bundle.name, bundle.name, round(time.monotonic() - started, 3), 0.0)
 
     async def catch_up(self) -> None:
         """Serves what became current while another gateway of the store took the commands."""
         for name, model in self._models.items():
             try:
                 if model.readable and model.deployment.manifest.digest != current_digest(self._store, name):
-                    await self.publish(name)
+                    await self.roll_out(name)
             except ProponentError as error:
                 _log.error("the current bundle cannot be served", model=name, reason=error.reason, why=error.message)
 
@@ -136,41 +136,41 @@ class Rollout:
             )
         return self._models[name]
 
-    async def _publish(self, model: ServedModel, digest: str) -> Switched:
+    async def _roll_out(self, model: ServedModel, digest: str) -> SwitchResult:
         started = time.monotonic()
         with changing(self._store, model.name):
             bundle = find_bundle(self._store, model.name, digest)
             before = current_digest(self._store, model.name)
-            old = await self._switch(model, bundle, point=True)
+            old = await self._switch(model, bundle, set_current=True)
         switched = time.monotonic()
         _log.info("bundle published", model=model.name, before=before, after=bundle.name)
         if old is not None:
             await self._retire(old)
         drained = time.monotonic() - switched
-        return Switched(model.name, before, bundle.name, round(switched - started, 3), round(drained, 3))
+        return SwitchResult(model.name, before, bundle.name, round(switched - started, 3), round(drained, 3))
 
-    async def _switch(self, model: ServedModel, bundle: Path, *, point: bool) -> Watched | None:
+    async def _switch(self, model: ServedModel, bundle: Path, *, set_current: bool) -> WorkerState | None:
         """Makes a bundle take the requests; returns the deployment that took them before, if that is another."""
-        contents = await asyncio.to_thread(_checked, bundle, model.name)
+        handle = await asyncio.to_thread(_checked, bundle, model.name)
         with ExitStack() as undo:
-            undo.callback(contents.catalog.close)
-            if model.serves(contents.manifest.digest):
-                await self._point(model.name, bundle.name)
+            undo.callback(handle.catalog.close)
+            if model.serves(handle.manifest.digest):
+                await self._set_current(model.name, bundle.name)
                 return None
-            deployment = model.prepare(contents)
+            deployment = model.prepare(handle)
             archive = self._supervisor.write_archive(deployment)
             management = self._supervisor.management
-            async with on_trial(deployment, archive, management, self._worker, self._timeout_s):
-                if point:
-                    await self._point(model.name, bundle.name)
+            async with candidate(deployment, archive, management, self._worker, self._timeout_s):
+                if set_current:
+                    await self._set_current(model.name, bundle.name)
                 self._show(model, deployment)
                 model.switch(deployment)
                 old = self._supervisor.adopt(deployment, archive)
             undo.pop_all()
         return old
 
-    async def _point(self, model: str, digest: str) -> None:
-        await asyncio.to_thread(self._store.publish, model, digest)
+    async def _set_current(self, model: str, digest: str) -> None:
+        await asyncio.to_thread(self._store.set_current, model, digest)
         fault_point("switch.pointed")
 
     def _show(self, model: ServedModel, deployment: Deployment) -> None:
@@ -178,7 +178,7 @@ class Rollout:
             self._metrics.bundle.remove(model.name, model.deployment.manifest.digest)
         self._metrics.bundle.labels(model.name, deployment.manifest.digest).set(1)
 
-    async def _retire(self, old: Watched) -> None:
+    async def _retire(self, old: WorkerState) -> None:
         """Lets a deployment finish what it is answering, then removes it."""
         name = old.deployment.model
         await old.deployment.idle()
@@ -192,7 +192,7 @@ class Rollout:
             _log.warning("TorchServe restarted during a switch", model=name, why=error.message)
 
 
-async def take_up_repaired(models: Mapping[str, ServedModel], rollout: Rollout) -> None:
+async def serve_repaired_bundles(models: Mapping[str, ServedModel], rollout: Rollout) -> None:
     """Tries again, ever more rarely, the models whose bundle cannot be read; runs until cancelled."""
     delay = _FIRST_DELAY_S
     while True:
@@ -205,7 +205,7 @@ async def take_up_repaired(models: Mapping[str, ServedModel], rollout: Rollout) 
 
 async def _retry(model: ServedModel, rollout: Rollout) -> None:
     try:
-        await rollout.take_up(model.name)
+        await rollout.serve_repaired(model.name)
     except Exception as error:
         known = as_state(as_proponent_error(error))
         if not model.readable and (model.error is None or model.error.message != known.message):
@@ -213,9 +213,9 @@ async def _retry(model: ServedModel, rollout: Rollout) -> None:
             model.error = known
 
 
-def _checked(bundle: Path, model: str) -> Contents:
+def _checked(bundle: Path, model: str) -> BundleHandle:
     check_bundle(bundle, model)
-    return open_contents(bundle)
+    return BundleHandle.open(bundle)
 
 
 def _status(model: ServedModel) -> dict[str, str | bool]:

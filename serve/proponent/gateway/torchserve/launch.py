@@ -159,7 +159,7 @@ def free_ports() -> Ports:
 
 
 def write_config(layout: Layout, ports: Ports, capacity: Capacity) -> None:
-    """Writes config.properties; who has no key reaches no prediction, no model and no figure."""
+    """Writes config.properties; without a key nobody reaches a prediction, a model or a metric."""
     values = {
         "inference_address": f"http://{LOOPBACK}:{ports.inference}",
         "management_address": f"http://{LOOPBACK}:{ports.management}",

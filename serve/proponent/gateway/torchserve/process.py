@@ -1,4 +1,4 @@
-"""One TorchServe process with its workers, on a leash that ends them with the gateway."""
+"""One TorchServe process with its workers, with a watchdog that ends them with the gateway."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TorchServe:
     """A started TorchServe.
 
     Args:
-        process: The leash; its exit is TorchServe's exit.
+        process: The watchdog; its exit is TorchServe's exit.
         group: Process group of Java and the workers.
         layout: Its files.
         ports: Where it listens.
@@ -57,7 +57,7 @@ class TorchServe:
         ports = free_ports()
         try:
             write_config(layout, ports, capacity)
-            process = await _leashed(layout, environment(layout, capacity.threads))
+            process = await _start_watchdog(layout, environment(layout, capacity.threads))
         except OSError as error:
             raise UnavailableError(f"TorchServe could not be started: {error}") from error
         return cls(process, await _group_of(process), layout, ports)
@@ -121,7 +121,7 @@ class TorchServe:
             await stdin.drain()
 
 
-async def _leashed(layout: Layout, env: dict[str, str]) -> asyncio.subprocess.Process:
+async def _start_watchdog(layout: Layout, env: dict[str, str]) -> asyncio.subprocess.Process:
     with layout.java_log.open("wb") as log:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(Path(watchdog.__file__)), str(layout.root), *command(layout)),
@@ -135,9 +135,9 @@ async def _leashed(layout: Layout, env: dict[str, str]) -> asyncio.subprocess.Pr
 
 
 async def _group_of(process: asyncio.subprocess.Process) -> int:
-    """Reads the group that the leash prints; it prints none when the command cannot be started.
+    """Reads the group that the watchdog prints; it prints none when the command cannot be started.
 
-    A start that is cancelled here ends by itself: the leash's input closes with the last reference to it.
+    A start that is cancelled here ends by itself: the watchdog's input closes with the last reference to it.
     """
     output = process.stdout
     line = await output.readline() if output is not None else b""
@@ -147,8 +147,8 @@ async def _group_of(process: asyncio.subprocess.Process) -> int:
     return int(line)
 
 
-def _kill(leash_pid: int, group: int) -> None:
+def _kill(watchdog_pid: int, group: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
-        os.kill(leash_pid, signal.SIGKILL)
+        os.kill(watchdog_pid, signal.SIGKILL)

@@ -20,7 +20,7 @@ from proponent.gateway.torchserve.management import Management, WorkerStatus
 from proponent.gateway.torchserve.private import private_layout
 from proponent.gateway.torchserve.process import TorchServe
 from proponent.gateway.torchserve.worker_client import WorkerClient
-from proponent.gateway.torchserve.worker_state import Prober, Watched, ready_pids
+from proponent.gateway.torchserve.worker_state import Prober, WorkerState, ready_pids
 
 POLL_S = 0.25
 SILENT_S = 10.0
@@ -54,7 +54,7 @@ class Supervisor:
         self._settings = settings
         self._metrics = metrics
         self._on_change = on_change
-        self._watched: dict[str, Watched] = {}
+        self._states: dict[str, WorkerState] = {}
         self._layout: Layout | None = None
         self._management: Management | None = None
 
@@ -66,7 +66,7 @@ class Supervisor:
             for model in self._models.values():
                 if model.readable:
                     archive = self.write_archive(model.deployment)
-                    self._watched[model.name] = self._watch_over(model.deployment, archive)
+                    self._states[model.name] = self._new_state(model.deployment, archive)
             await self._keep(layout)
 
     @property
@@ -89,16 +89,16 @@ class Supervisor:
         if self._layout is None:
             raise UnavailableError("the model server is being started", reason="WORKER_STARTING")
         weights = self._models[deployment.model].weights
-        store, bundle = self._layout.model_store, deployment.contents.path
+        store, bundle = self._layout.model_store, deployment.bundle.path
         options, lifeline = WorkerOptions.of(self._settings), self._layout.lifeline
         return write_archive(store, deployment.model, deployment.version, bundle, weights, options, lifeline)
 
-    def adopt(self, deployment: Deployment, archive: Archive) -> Watched | None:
+    def adopt(self, deployment: Deployment, archive: Archive) -> WorkerState | None:
         """Watches a deployment, whose workers are known to be healthy, instead of its model's one before."""
-        before = self._watched.get(deployment.model)
-        self._watched[deployment.model] = watched = self._watch_over(deployment, archive)
-        watched.prober.trust()
-        self._set(watched, None, settled=True)
+        before = self._states.get(deployment.model)
+        self._states[deployment.model] = state = self._new_state(deployment, archive)
+        state.prober.trust()
+        self._set(state, None, settled=True)
         if before is not None:
             before.prober.stop()
         return before
@@ -124,9 +124,9 @@ class Supervisor:
             await torchserve.listening(self._settings.start_timeout)
             async with torchserve.management() as management:
                 await self._worker.connect(torchserve.grpc_address, torchserve.keys.inference, self._tickets)
-                for watched in self._watched.values():
-                    await management.register(watched.archive.path.name)
-                    watched.reset()
+                for state in self._states.values():
+                    await management.register(state.archive.path.name)
+                    state.reset()
                 self._management = management
                 await self._watch(torchserve, management, layout)
         finally:
@@ -135,96 +135,96 @@ class Supervisor:
 
     async def _watch(self, torchserve: TorchServe, management: Management, layout: Layout) -> None:
         while not torchserve.ended:
-            for watched in list(self._watched.values()):
-                await self._inspect(watched, management, layout)
+            for state in list(self._states.values()):
+                await self._inspect(state, management, layout)
             await torchserve.pause(POLL_S)
         raise UnavailableError("its process ended")
 
-    async def _inspect(self, watched: Watched, management: Management, layout: Layout) -> None:
+    async def _inspect(self, state: WorkerState, management: Management, layout: Layout) -> None:
         try:
-            workers = await management.workers(watched.deployment.model, watched.deployment.version)
+            workers = await management.workers(state.deployment.model, state.deployment.version)
         except UnavailableError:
-            if self._is_current(watched):
+            if self._is_current(state):
                 raise
             return
-        if self._is_current(watched):
-            await self._look(watched, workers, management, layout)
+        if self._is_current(state):
+            await self._look(state, workers, management, layout)
 
     async def _look(
-        self, watched: Watched, workers: Sequence[WorkerStatus], management: Management, layout: Layout
+        self, state: WorkerState, workers: Sequence[WorkerStatus], management: Management, layout: Layout
     ) -> None:
         """Acts on the state of a model's workers; a question to one of them goes on beside this."""
         ready = ready_pids(workers)
         if not ready:
-            await self._note_absence(watched, workers, management, layout)
+            await self._note_absence(state, workers, management, layout)
             return
-        watched.found(ready)
-        watched.prober.poke()
-        self._set(watched, _silence(watched, layout) or watched.prober.error, settled=watched.prober.certain)
+        state.found(ready)
+        state.prober.probe_if_due()
+        self._set(state, _silence(state, layout) or state.prober.error, settled=state.prober.certain)
 
     async def _note_absence(
-        self, watched: Watched, workers: Sequence[WorkerStatus], management: Management, layout: Layout
+        self, state: WorkerState, workers: Sequence[WorkerStatus], management: Management, layout: Layout
     ) -> None:
-        model = watched.deployment.model
-        if watched.missed():
+        model = state.deployment.model
+        if state.missed():
             self._report(f"worker of model {model!r} died", layout)
-        reason, died = "is starting", watched.clock.replaced(workers)
+        reason, died = "is starting", state.clock.replaced(workers)
         if died:
             reason = "died while it started; the server's log has its last words"
             self._report(f"worker of model {model!r} died while it started", layout)
         error = UnavailableError(f"the worker of model {model!r} {reason}", reason="WORKER_STARTING")
-        self._set(watched, error, settled=died)
-        await self._check_patience(watched, management, layout)
+        self._set(state, error, settled=died)
+        await self._check_patience(state, management, layout)
 
-    async def _check_patience(self, watched: Watched, management: Management, layout: Layout) -> None:
+    async def _check_patience(self, state: WorkerState, management: Management, layout: Layout) -> None:
         """Reports a slow start from time to time; once it has taken too long, the model alone is started again."""
-        model, waited = watched.deployment.model, watched.clock.waited_s
-        if watched.clock.is_slow():
+        model, waited = state.deployment.model, state.clock.waited_s
+        if state.clock.is_slow():
             self._report(f"worker of model {model!r} is not ready after {waited:.0f} s", layout)
         if waited > self._settings.start_timeout:
             _log.error("model registered again", model=model, not_ready_for_s=round(waited))
-            await management.unregister(model, watched.deployment.version)
-            await management.register(watched.archive.path.name)
-            watched.reset()
+            await management.unregister(model, state.deployment.version)
+            await management.register(state.archive.path.name)
+            state.reset()
 
-    def _watch_over(self, deployment: Deployment, archive: Archive) -> Watched:
-        async def ask() -> ProponentError | None:
+    def _new_state(self, deployment: Deployment, archive: Archive) -> WorkerState:
+        async def verdict() -> ProponentError | None:
             return await self._worker.verdict(deployment, self._settings.probe_timeout)
 
-        return Watched(deployment, archive, Prober(deployment.model, ask))
+        return WorkerState(deployment, archive, Prober(deployment.model, verdict))
 
-    def _is_current(self, watched: Watched) -> bool:
+    def _is_current(self, state: WorkerState) -> bool:
         """Whether its deployment still takes requests; what is found out about another one counts for nothing."""
-        return self._watched[watched.deployment.model] is watched
+        return self._states[state.deployment.model] is state
 
-    def _set(self, watched: Watched, error: ProponentError | None, *, settled: bool = False) -> None:
-        if not self._is_current(watched):
+    def _set(self, state: WorkerState, error: ProponentError | None, *, settled: bool = False) -> None:
+        if not self._is_current(state):
             return
-        model = self._models[watched.deployment.model]
+        model = self._models[state.deployment.model]
         before, model.error = model.error, error
         was_starting, model.starting = model.starting, model.starting and not settled
         self._metrics.ready.labels(model.name).set(error is None)
         if error is None and before is not None:
-            _log.info("model ready", model=model.name, bundle=watched.deployment.manifest.digest)
+            _log.info("model ready", model=model.name, bundle=state.deployment.manifest.digest)
         elif error is not None and (before is None or before.reason != error.reason):
             _log.error("model not ready", model=model.name, reason=error.reason, detail=error.message)
         if (error is None) != (before is None) or model.starting != was_starting:
             self._on_change()
 
     def _set_all_unready(self) -> None:
-        for name, watched in self._watched.items():
+        for name, state in self._states.items():
             error = UnavailableError(f"model {name!r}: the model server is restarting", reason="WORKER_RESTARTING")
-            self._set(watched, error)
+            self._set(state, error)
 
     def _report(self, event: str, layout: Layout) -> None:
         logs = {path.stem: tail(path) for path in (layout.worker_log, layout.torchserve_log, layout.java_log)}
         _log.error(event, **logs)
 
 
-def _silence(watched: Watched, layout: Layout) -> ProponentError | None:
+def _silence(state: WorkerState, layout: Layout) -> ProponentError | None:
     """The error of workers that all have stopped to give signs of life."""
-    seconds = min(silence_s(layout.lifeline, pid) for pid in watched.pids)
+    seconds = min(silence_s(layout.lifeline, pid) for pid in state.pids)
     if seconds <= SILENT_S:
         return None
-    message = f"the worker of model {watched.deployment.model!r} gave no sign of life for {seconds:.0f} s"
+    message = f"the worker of model {state.deployment.model!r} gave no sign of life for {seconds:.0f} s"
     return UnavailableError(message, reason="WORKER_UNRESPONSIVE")

@@ -1,9 +1,9 @@
-"""Holds TorchServe on a leash: whatever happens to the gateway or the leash, Java and its workers end with it.
+"""Ends TorchServe with the gateway: whatever happens to that or to this watchdog, Java and its workers end with it.
 
-Run as a script with the standard library alone: ``leash.py DIRECTORY COMMAND...`` starts the command in a
+Run as a script with the standard library alone: ``watchdog.py DIRECTORY COMMAND...`` starts the command in a
 session of its own and prints its process group. Commands come as single bytes on standard input: ``t`` asks
 the child to end, ``k`` kills its whole group. End of input means that the gateway died: the group is killed
-and the directory removed. Where the leash is killed as well, the system kills Java (on Linux), a worker ends when
+and the directory removed. Where the watchdog is killed as well, the system kills Java (on Linux), a worker ends when
 Java no longer listens to it, and the next gateway removes the directory.
 """
 
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _die_with(parent: int) -> None:
-    """In the child, before it becomes Java: its end is tied to that of the leash, which may be over already."""
+    """In the child, before it becomes Java: its end is tied to that of the watchdog, which may be over already."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -64,7 +64,7 @@ class Prober:
 
     Args:
         model: Its name.
-        ask: The worker's verdict, None where all is well; raises UnavailableError where there was none.
+        verdict: The worker's verdict, None where all is well; raises UnavailableError where there was none.
         clock: Monotonic seconds.
 
     Attributes:
@@ -75,13 +75,13 @@ class Prober:
     def __init__(
         self,
         model: str,
-        ask: Callable[[], Awaitable[ProponentError | None]],
+        verdict: Callable[[], Awaitable[ProponentError | None]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
-        self._ask = ask
+        self._verdict = verdict
         self._clock = clock
-        self._asking: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -91,31 +91,31 @@ class Prober:
             f"the worker of model {self._model!r} is asked for its state", reason="WORKER_STARTING"
         )
         self.certain = False
-        self.hurry()
+        self.probe_soon()
 
     def trust(self) -> None:
         """The workers are known to be well."""
         self.error, self.certain = None, True
         self._due = self._clock() + EVERY_S
 
-    def hurry(self) -> None:
+    def probe_soon(self) -> None:
         """Asks at the next opportunity."""
         self._due, self._delay = self._clock(), _FIRST_DELAY_S
 
-    def poke(self) -> None:
+    def probe_if_due(self) -> None:
         """Asks if it is time to and no question is under way; to be called often."""
-        if (self._asking is None or self._asking.done()) and self._clock() >= self._due:
-            self._asking = asyncio.create_task(self._probe())
+        if (self._probing is None or self._probing.done()) and self._clock() >= self._due:
+            self._probing = asyncio.create_task(self._probe())
 
     def stop(self) -> None:
         """Drops the question under way."""
-        if self._asking is not None:
-            self._asking.cancel()
-            self._asking = None
+        if self._probing is not None:
+            self._probing.cancel()
+            self._probing = None
 
     async def _probe(self) -> None:
         try:
-            self.error, self.certain = await self._ask(), True
+            self.error, self.certain = await self._verdict(), True
             self._due, self._delay = self._clock() + EVERY_S, _FIRST_DELAY_S
         except Exception as error:
             self.error, self.certain = as_proponent_error(error), False
@@ -123,7 +123,7 @@ class Prober:
             self._delay = min(2 * self._delay, _LONGEST_DELAY_S)
 
 
-class Watched:
+class WorkerState:
     """A registered deployment.
 
     Attributes:
@@ -148,7 +148,7 @@ class Watched:
         """Notes which workers are ready; new ones are asked soon."""
         if ready != self.pids:
             self.clock.restart()
-            self.prober.hurry()
+            self.prober.probe_soon()
         self.pids = ready
 
     def missed(self) -> bool:

@@ -1,4 +1,4 @@
-"""The leash: what it holds ends with it, with the gateway, or when told to; the directory goes with the gateway."""
+"""The watchdog: what it runs ends with it, with the gateway, or when told to; the directory goes with the gateway."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from proponent.gateway.torchserve import watchdog as leash
+from proponent.gateway.torchserve import watchdog
 
 # A child with a child of its own, as Java has workers; both outlive what they are not told of.
 FAMILY = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'input()'], stdin=-1).wait()"
 
 
-class Held:
-    """A leash with a command on it."""
+class Watched:
+    """A watchdog with a command."""
 
     def __init__(self, directory: Path) -> None:
-        command = [sys.executable, "-I", "-S", str(leash.__file__), str(directory), sys.executable, "-c", FAMILY]
+        command = [sys.executable, "-I", "-S", str(watchdog.__file__), str(directory), sys.executable, "-c", FAMILY]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdin is not None and self.process.stdout is not None
         self.stdin = self.process.stdin
@@ -31,9 +31,9 @@ class Held:
 
 
 @pytest.fixture
-def held(tmp_path: Path) -> Iterator[Held]:
+def watched(tmp_path: Path) -> Iterator[Watched]:
     (tmp_path / "private").mkdir()
-    found = Held(tmp_path / "private")
+    found = Watched(tmp_path / "private")
     with found.process:
         try:
             yield found
@@ -41,24 +41,24 @@ def held(tmp_path: Path) -> Iterator[Held]:
             found.process.kill()
 
 
-def test_it_ends_its_child_when_told(held: Held, tmp_path: Path) -> None:
-    assert held.child.is_running()
-    held.stdin.write(b"k")
-    held.stdin.flush()
-    assert held.process.wait(10) == 9 and held.ended()
+def test_it_ends_its_child_when_told(watched: Watched, tmp_path: Path) -> None:
+    assert watched.child.is_running()
+    watched.stdin.write(b"k")
+    watched.stdin.flush()
+    assert watched.process.wait(10) == 9 and watched.ended()
     assert (tmp_path / "private").is_dir()
 
 
-def test_the_gateways_end_ends_everything(held: Held, tmp_path: Path) -> None:
-    family = [held.child, *held.child.children(recursive=True)]
-    held.stdin.close()
-    assert held.process.wait(10) == 9
+def test_the_gateways_end_ends_everything(watched: Watched, tmp_path: Path) -> None:
+    family = [watched.child, *watched.child.children(recursive=True)]
+    watched.stdin.close()
+    assert watched.process.wait(10) == 9
     assert not psutil.wait_procs(family, timeout=10)[1]
     assert not (tmp_path / "private").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no parent-death signal")
-def test_its_own_sudden_end_ends_its_child(held: Held) -> None:
-    held.process.kill()
-    held.process.wait()
-    assert held.ended()
+def test_its_own_sudden_end_ends_its_child(watched: Watched) -> None:
+    watched.process.kill()
+    watched.process.wait()
+    assert watched.ended()
