@@ -200,7 +200,7 @@ def test_a_pointer_that_cannot_be_moved_changes_nothing(rig: Rig, monkeypatch: p
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rig.store, "publish", fail)
+    monkeypatch.setattr(rig.store, "set_current", fail)
     assert rig.fail(ProponentError).reason == "STORAGE"
     assert rig.torchserve.log[-1] == ("unregister", "2.0", "1.0")
     rig.assert_untouched()

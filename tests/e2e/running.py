@@ -66,7 +66,7 @@ class RunningGateway:
     def part(self, name: str) -> psutil.Process:
         """The first process below whose executable is Java or whose script is a worker, by a word of its command."""
         found = [p for p in self.descendants() if any(name in argument for argument in p.cmdline())]
-        return next(p for p in found if "leash.py" not in " ".join(p.cmdline()))
+        return next(p for p in found if "watchdog.py" not in " ".join(p.cmdline()))
 
     def stop(self) -> None:
         """SIGTERM, exit status 0, no process and no file left."""

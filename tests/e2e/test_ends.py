@@ -84,12 +84,12 @@ def test_killed_together_with_its_watchdog_it_leaves_only_files_which_the_next_o
     gateway = start()
     gateway.wait_ready()
     family = gateway.descendants()
-    [leash] = [process for process in family if any("leash.py" in word for word in process.cmdline())]
+    [watchdog] = [process for process in family if any("watchdog.py" in word for word in process.cmdline())]
     left = private_directory(gateway)
-    leash.suspend()
+    watchdog.suspend()
     gateway.process.kill()
     gateway.process.wait()
-    leash.kill()
+    watchdog.kill()
     assert len(family) >= 3 and not survivors(family)
     assert left.is_dir()
     successor = start(TMPDIR=str(gateway.temporary))

@@ -61,7 +61,7 @@ def guarded(digits: Path) -> Iterator[RunningGateway]:
 
 
 @pytest.fixture(scope="module")
-def transports(guarded: RunningGateway) -> list[int]:
+def ports(guarded: RunningGateway) -> list[int]:
     """Every TCP port that a process below the gateway listens on."""
     found = [
         c.laddr.port for p in guarded.descendants() for c in p.net_connections() if c.status == psutil.CONN_LISTEN
@@ -90,14 +90,14 @@ def asked_over_http(port: int, method: str, path: str, headers: dict[str, str]) 
 
 @pytest.mark.parametrize("headers", CREDENTIALS, ids=["none", "empty", "wrong", "the caller's own"])
 def test_torchserve_answers_nobody_without_its_key(
-    guarded: RunningGateway, transports: list[int], headers: dict[str, str]
+    guarded: RunningGateway, ports: list[int], headers: dict[str, str]
 ) -> None:
     asked = WorkerRequest(explain=pb.ExplainRequest(encoded_image=GOOD, view=pb.VIEW_THUMBNAIL))
     message = PredictionsRequest(model_name=MODEL, input={"data": asked.SerializeToString()}).SerializeToString()
     calls = [("/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions", message)]
     calls += [(f"{GRPC_MANAGEMENT}/{name}", b"") for name in ("ListModels", "UnregisterModel", "ScaleWorker")]
-    by_grpc = [asked_over_grpc(port, *call, headers) for port in transports for call in calls]
-    by_http = [asked_over_http(port, *call, headers) for port in transports for call in HTTP_CALLS]
+    by_grpc = [asked_over_grpc(port, *call, headers) for port in ports for call in calls]
+    by_http = [asked_over_http(port, *call, headers) for port in ports for call in HTTP_CALLS]
     assert grpc.StatusCode.OK not in by_grpc and grpc.StatusCode.PERMISSION_DENIED in by_grpc
     assert set(by_http) <= {400, 401, 403, 404, 405, None} and {400, 401, 403} & set(by_http), by_http
     reply = guarded.rpc.Explain(
@@ -157,13 +157,13 @@ def test_another_user_reads_nothing_and_reaches_no_socket(guarded: RunningGatewa
     assert as_nobody(READ, str(guarded.temporary)) == f"read {guarded.temporary}"
 
 
-def test_the_gateways_own_key_opens_torchserve(guarded: RunningGateway, transports: list[int]) -> None:
-    """The transports are closed by the key and not by a fault: who can read the file gets in."""
+def test_the_gateways_own_key_opens_torchserve(guarded: RunningGateway, ports: list[int]) -> None:
+    """The ports are closed by the key and not by a fault: who can read the file gets in."""
     [root] = guarded.temporary.iterdir()
     keys = json.loads((root / "key_file.json").read_text())
     inference = {"authorization": f"Bearer {keys['inference']['key']}"}
     management = {"authorization": f"Bearer {keys['management']['key']}"}
-    listed = [asked_over_grpc(port, f"{GRPC_MANAGEMENT}/ListModels", b"", management) for port in transports]
+    listed = [asked_over_grpc(port, f"{GRPC_MANAGEMENT}/ListModels", b"", management) for port in ports]
     assert listed.count(grpc.StatusCode.OK) == 1
-    pings = [asked_over_http(port, "GET", "/ping", inference) for port in transports]
+    pings = [asked_over_http(port, "GET", "/ping", inference) for port in ports]
     assert pings.count(200) == 1
