@@ -37,7 +37,7 @@ from proponent.classifier import untrained_model
 from proponent.datasets import digits
 from proponent.errors import InvalidInputError, SpecError
 from proponent.explainer import Explainer, read_spec
-from proponent.gateway.service import describe
+from proponent.gateway.lookups import describe_model
 from proponent.index import bundle as files
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
@@ -261,7 +261,7 @@ def test_what_is_frozen_is_named_counted_and_said(tmp_path: Path) -> None:
     assert isinstance(answer, Explanation)
     [notice] = [notice for notice in answer.notices if notice.code is NoticeCode.PARAMETERS_FROZEN]
     assert notice.count == 4 and notice.message.startswith("91.23% of the model's parameters were not trained")
-    reply = describe(manifest)
+    reply = describe_model(manifest)
     assert (list(reply.frozen), reply.frozen_share) == (sorted(manifest.frozen), manifest.frozen_share)
 
 

@@ -243,6 +243,6 @@ def _crowd(server: subprocess.Popen[bytes], *ports: int) -> None:
 
 def test_the_budget_of_a_service_is_the_settings(tmp_path: Path) -> None:
     service = Service(tmp_path, max_buffered_bytes=10)
-    service.calls.bodies.take(10)
+    service.calls.bodies.reserve(10)
     assert service.calls.bodies.held == 10
     service.close()

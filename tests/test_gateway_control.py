@@ -18,7 +18,7 @@ from gateway_fakes import sealed_bundle
 from proponent.errors import CorruptBundleError, InternalError, InvalidInputError, NotFoundError, UnavailableError
 from proponent.gateway.rollout import control_server
 from proponent.gateway.rollout.control_client import NOT_SERVED, SOCKET, request
-from proponent.gateway.rollout.control_server import LOCK, controlled
+from proponent.gateway.rollout.control_server import LOCK, accept_commands
 from proponent.gateway.rollout.switch import SwitchResult
 from proponent.index.lifecycle import Change
 from proponent.index.lock import exclusive
@@ -63,7 +63,7 @@ def asked(store: Path, commands: Commands, ask: Callable[[], Any]) -> Any:
     """What ``ask`` returns in a thread while the socket is served."""
 
     async def run() -> Any:
-        async with controlled(store, commands):  # type: ignore[arg-type]
+        async with accept_commands(store, commands):  # type: ignore[arg-type]
             return await asyncio.to_thread(ask)
 
     return asyncio.run(run())

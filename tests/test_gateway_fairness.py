@@ -125,13 +125,13 @@ def test_the_line_keeps_its_order_and_loses_nobody() -> None:
         limiter, order = Limiter({"Explain": 4}, Metrics()), []
 
         async def part(number: int) -> None:
-            async with limiter.turn("Explain", 5):
+            async with limiter.wait_for_slot("Explain", 5):
                 order.append(number)
                 await asyncio.sleep(0)
 
         async def impatient() -> None:
             with suppress(DeadlineError):
-                async with limiter.turn("Explain", 0.01):
+                async with limiter.wait_for_slot("Explain", 0.01):
                     raise AssertionError
 
         with limiter.slot("Explain"), limiter.slot("Explain"), limiter.slot("Explain"), limiter.slot("Explain"):

@@ -50,6 +50,7 @@ REFUSED = [
     ({"encoded_image": b"x" * 101}, "encoded_image", "IMAGE_TOO_LARGE"),
     ({"top_k": 0}, "top_k", "TOP_K_INVALID"),
     ({"top_k": 11}, "top_k", "REPLY_TOO_LARGE"),
+    ({"top_k": 11, "measures": [0]}, "top_k", "REPLY_TOO_LARGE"),
     ({"top_k": 4, "measures": [1], "view": pb.VIEW_THUMBNAIL}, "top_k", "REPLY_TOO_LARGE"),
     ({"measures": [1, 17]}, "measures[1]", "MEASURE_UNKNOWN"),
     ({"view": 8}, "view", "INVALID_INPUT"),

@@ -123,7 +123,7 @@ def test_the_answer_of_a_worker_that_is_gone_counts_for_nothing() -> None:
         prober = Prober("toy", ask)
         prober.probe_if_due()
         await asyncio.sleep(0)
-        prober.forget()
+        prober.reset()
         answer.set_result(None)
         await asyncio.sleep(0.01)
         assert prober.error is not None and not prober.certain
@@ -176,7 +176,7 @@ def test_a_model_that_does_not_start_is_started_again_and_no_other(tmp_path: Pat
         supervisor.adopt(service.model.deployment, archive)
         watched = supervisor._states["toy"]
         await asyncio.sleep(0.02)
-        await supervisor._look(watched, [WorkerStatus("9000", 1, "UNLOADED")], management, Layout(tmp_path))
+        await supervisor._update(watched, [WorkerStatus("9000", 1, "UNLOADED")], management, Layout(tmp_path))
         assert service.model.error is not None and service.model.error.reason == "WORKER_STARTING"
 
     asyncio.run(run())
@@ -189,4 +189,4 @@ def test_only_a_worker_that_never_was_ready_died_while_it_started() -> None:
         return [WorkerStatus("9000", pid, "UNLOADED") for pid in pids]
 
     clock = StartClock(frozenset({4}))
-    assert [clock.replaced(listed(pid)) for pid in (-1, 4, 5, 5, 6)] == [False, False, False, False, True]
+    assert [clock.died_while_starting(listed(pid)) for pid in (-1, 4, 5, 5, 6)] == [False, False, False, False, True]

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas
 
+DEFAULT_TOP_K = 10
+"""Training examples in a list where none is asked for."""
+
 
 class Measure(enum.Enum):
     """How influence is measured; the order is the order of results in a reply.
@@ -404,7 +407,7 @@ class ExplainOptions:
     """
 
     measures: tuple[Measure, ...] = tuple(Measure)
-    top_k: int = 10
+    top_k: int = DEFAULT_TOP_K
     target: Target = Target()
     filter: Filter = Filter()
     diversity: Diversity | None = None

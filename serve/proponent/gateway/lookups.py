@@ -1,4 +1,4 @@
-"""What is answered from a bundle's catalogue alone; read in a thread, since a query may take a while."""
+"""What is answered from a bundle's manifest and catalog alone; the catalog is read in a thread: it may take long."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
+from google.protobuf.struct_pb2 import Struct
+
 from proponent.errors import InvalidInputError, NotFoundError
 from proponent.gateway.deployment import BundleHandle, Deployment
+from proponent.index.bundle import Manifest
 from proponent.index.catalog import CatalogEntry, Place, Suspect
 from proponent.v1 import explanation_pb2 as pb
 
@@ -49,6 +52,34 @@ def list_suspects(bundle: BundleHandle, request: pb.ListSuspectsRequest) -> pb.L
         bundle_digest=digest,
         total=page.total,
         next_page_token=page.next.token(digest) if page.next else "",
+    )
+
+
+def describe_model(manifest: Manifest) -> pb.GetModelResponse:
+    """What a manifest says of a model."""
+    audit = Struct()
+    audit.update(manifest.audit)
+    return pb.GetModelResponse(
+        model=manifest.model,
+        bundle_digest=manifest.digest,
+        weights_sha256=manifest.weights_sha256,
+        curvature=manifest.curvature,
+        damping=manifest.damping,
+        damping_relative=manifest.damping_relative,
+        embedding_size=manifest.embedding_size,
+        train_size=manifest.train_size,
+        class_names=manifest.class_names,
+        input_shape=manifest.input_shape,
+        kept_energy=manifest.kept_energy,
+        audit=audit,
+        loss=manifest.loss,
+        created=manifest.created,
+        uncovered_share=manifest.uncovered_share,
+        uncovered=sorted(manifest.uncovered),
+        image_size=manifest.image_size,
+        image_mode=manifest.image_mode,
+        frozen_share=manifest.frozen_share,
+        frozen=sorted(manifest.frozen),
     )
 
 

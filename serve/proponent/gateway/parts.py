@@ -1,4 +1,4 @@
-"""Calls of many parts (items of a stream, instances of a batch): worked on side by side, placed one by one."""
+"""Calls of many parts (items of a stream, instances of a batch): worked on side by side, admitted one by one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any, TypeVar
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
-Placed = Callable[[], None]
+Admitted = Callable[[], None]
 
 
 async def handle_parts(
-    parts: AsyncIterator[Part], handle: Callable[[Part, Placed], Awaitable[Result]], in_flight: int
+    parts: AsyncIterator[Part], handle: Callable[[Part, Admitted], Awaitable[Result]], in_flight: int
 ) -> AsyncIterator[Result]:
     """Results as they come, at most ``in_flight`` of them unfinished or not yet taken by the caller.
 
-    The next part is read only when the one before has its slot, which ``handle`` says by calling ``Placed``, or its
+    The next part is read only when the one before has its slot, which ``handle`` says by calling ``Admitted``, or its
     result: nobody holds more than one place in the line for slots.
     """
     finished: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
@@ -37,7 +37,7 @@ async def handle_parts(
 
 async def _feed(
     parts: AsyncIterator[Part],
-    handle: Callable[[Part, Placed], Awaitable[Result]],
+    handle: Callable[[Part, Admitted], Awaitable[Result]],
     room: asyncio.Semaphore,
     running: set[asyncio.Task[Any]],
     finished: asyncio.Queue[asyncio.Task[Any]],
@@ -45,11 +45,11 @@ async def _feed(
     """Starts on each part; ends when the last one is done."""
     await room.acquire()
     async for part in parts:
-        placed = asyncio.Event()
-        task = asyncio.ensure_future(handle(part, placed.set))
+        admitted = asyncio.Event()
+        task = asyncio.ensure_future(handle(part, admitted.set))
         running.add(task)
         task.add_done_callback(finished.put_nowait)
-        task.add_done_callback(lambda _, placed=placed: placed.set())  # type: ignore[misc]
-        await placed.wait()
+        task.add_done_callback(lambda _, admitted=admitted: admitted.set())  # type: ignore[misc]
+        await admitted.wait()
         await room.acquire()
     await asyncio.gather(*running, return_exceptions=True)

@@ -18,7 +18,7 @@ from proponent.gateway.http.listener import HttpServer, http_server, listen
 from proponent.gateway.limits.connections import raise_file_limit
 from proponent.gateway.log import configure_logs
 from proponent.gateway.metrics import Metrics
-from proponent.gateway.rollout.control_server import controlled
+from proponent.gateway.rollout.control_server import accept_commands
 from proponent.gateway.rollout.switch import Rollout, serve_repaired_bundles
 from proponent.gateway.served_model import Readiness, ServedModel, open_models
 from proponent.gateway.service import ExplanationCalls
@@ -71,8 +71,8 @@ class Gateway:
             ]
             serving = asyncio.create_task(http.serve(sockets=[listener]))
             try:
-                async with controlled(self._settings.store, self._rollout):
-                    await _first([asyncio.ensure_future(signals.stop.wait()), serving, *tasks])
+                async with accept_commands(self._settings.store, self._rollout):
+                    await _first_to_end([asyncio.ensure_future(signals.stop.wait()), serving, *tasks])
             finally:
                 await self._stop(grpc, http, serving, tasks, signals)
 
@@ -103,7 +103,7 @@ class Gateway:
     ) -> None:
         self._readiness.draining = True
         await self._set_health(grpc)
-        await self._linger(signals)
+        await self._answer_on(signals)
         _log.info("stopping", drain_s=self._settings.drain_timeout)
         http.should_exit = True
         forcing = asyncio.create_task(_force_stop(grpc, http, signals))
@@ -114,7 +114,7 @@ class Gateway:
         await self._worker.close()
         _log.info("stopped")
 
-    async def _linger(self, signals: StopSignals) -> None:
+    async def _answer_on(self, signals: StopSignals) -> None:
         """Goes on answering for as long as a balancer may need to see that the gateway is not ready any more."""
         delay = self._settings.drain_delay
         if not signals.balanced or not delay:
@@ -155,7 +155,7 @@ async def _force_stop(grpc: GrpcServer, http: HttpServer, signals: StopSignals) 
     await grpc.stop(0)
 
 
-async def _first(tasks: Sequence[asyncio.Task[Any]]) -> None:
+async def _first_to_end(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Waits for the first to end; raises its error, if that is how it ended."""
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:

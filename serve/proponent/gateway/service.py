@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct
 
 from proponent.errors import DeadlineError, NotFoundError
 from proponent.gateway.auth import Authenticator, Scope, require_scope
@@ -22,12 +21,11 @@ from proponent.gateway.disclosure import Disclosure
 from proponent.gateway.limits.body_budget import BodyBudget
 from proponent.gateway.limits.call_cost import check_call_cost
 from proponent.gateway.limits.limiter import Limiter
-from proponent.gateway.lookups import find_example, in_thread, list_suspects
+from proponent.gateway.lookups import describe_model, find_example, in_thread, list_suspects
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.settings import Settings
 from proponent.gateway.validation import check_explanation, check_group_size, check_input, check_rules
-from proponent.index.bundle import Manifest
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
@@ -50,7 +48,7 @@ class CallContext:
         scopes: What the caller may do, see ``ExplanationCalls.permit``.
         timeout_s: Time that the caller gives it, from ``started``; None where there is no deadline.
         deployment: Makes one bundle answer every part of a call; else each part goes where requests go by then.
-        placed: Of a part of a larger call, which waits for its slot instead of being refused: called when it has it.
+        admitted: Of a part of a larger call, which waits for its slot and is not refused: called when it has it.
         started: When the call began, by the monotonic clock.
     """
 
@@ -58,7 +56,7 @@ class CallContext:
     scopes: frozenset[Scope] = frozenset()
     timeout_s: float | None = None
     deployment: Deployment | None = None
-    placed: Callable[[], None] | None = None
+    admitted: Callable[[], None] | None = None
     started: float = field(default_factory=time.monotonic)
 
     def remaining_s(self, longest: float) -> float:
@@ -181,7 +179,7 @@ class ExplanationCalls:
     async def get_model(self, request: pb.GetModelRequest, context: CallContext) -> pb.GetModelResponse:
         """Describes a model and its bundle."""
         check_rules(request)
-        return describe(self._model(request.model).deployment.manifest)
+        return describe_model(self._model(request.model).deployment.manifest)
 
     async def list_suspects(self, request: pb.ListSuspectsRequest, context: CallContext) -> pb.ListSuspectsResponse:
         """Ranks training examples by self-influence."""
@@ -260,43 +258,15 @@ class ExplanationCalls:
 
     @asynccontextmanager
     async def _slot(self, method: str, context: CallContext, wait_s: float) -> AsyncIterator[None]:
-        if context.placed is None:
+        if context.admitted is None:
             with self._limiter.slot(method):
                 yield
             return
-        async with self._limiter.turn(method, wait_s):
-            context.placed()
+        async with self._limiter.wait_for_slot(method, wait_s):
+            context.admitted()
             yield
 
     def _observe_search(self, model: str, reply: pb.ExplainResponse) -> None:
         for timing in reply.timings:
             if timing.stage == "search":
                 self._metrics.search.labels(model).observe(timing.duration.ToNanoseconds() / 1e9)
-
-
-def describe(manifest: Manifest) -> pb.GetModelResponse:
-    """What a manifest says of a model."""
-    audit = Struct()
-    audit.update(manifest.audit)
-    return pb.GetModelResponse(
-        model=manifest.model,
-        bundle_digest=manifest.digest,
-        weights_sha256=manifest.weights_sha256,
-        curvature=manifest.curvature,
-        damping=manifest.damping,
-        damping_relative=manifest.damping_relative,
-        embedding_size=manifest.embedding_size,
-        train_size=manifest.train_size,
-        class_names=manifest.class_names,
-        input_shape=manifest.input_shape,
-        kept_energy=manifest.kept_energy,
-        audit=audit,
-        loss=manifest.loss,
-        created=manifest.created,
-        uncovered_share=manifest.uncovered_share,
-        uncovered=sorted(manifest.uncovered),
-        image_size=manifest.image_size,
-        image_mode=manifest.image_mode,
-        frozen_share=manifest.frozen_share,
-        frozen=sorted(manifest.frozen),
-    )

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from proponent.errors import InvalidInputError
 from proponent.gateway.settings import Settings
 from proponent.index.bundle import Manifest
+from proponent.results import DEFAULT_TOP_K, Measure
 from proponent.v1 import explanation_pb2 as pb
 
 _ENUMS = {"measures": pb.Measure, "view": pb.View, "redundancy": pb.Redundancy}
@@ -22,7 +23,6 @@ _REASONS = {
     "input": "INPUT_MISSING",
     "top_k": "TOP_K_INVALID",
 }
-_DEFAULT_TOP_K = 10
 _LISTS = 2
 M = TypeVar("M", bound=Message)
 _validator = protovalidate.Validator()
@@ -164,10 +164,18 @@ def _check_reply_size(request: pb.ExplainRequest, manifest: Manifest, settings: 
 
 def _reply_size(request: pb.ExplainRequest, manifest: Manifest, settings: Settings) -> tuple[int, int]:
     """Training examples that the answer may hold, and the most that a reply of its kind may."""
-    length = min(request.top_k if request.HasField("top_k") else _DEFAULT_TOP_K, manifest.train_size)
-    measures = len(set(request.measures)) or len(pb.Measure.values()) - 1
     allowed = settings.max_thumbnails if request.view == pb.VIEW_THUMBNAIL else settings.max_influences
-    return max(0, length) * measures * _LISTS, allowed
+    return max(0, list_length(request, manifest)) * measure_count(request) * _LISTS, allowed
+
+
+def list_length(request: pb.ExplainRequest, manifest: Manifest) -> int:
+    """Training examples in each list of the answer."""
+    return min(request.top_k if request.HasField("top_k") else DEFAULT_TOP_K, manifest.train_size)
+
+
+def measure_count(request: pb.ExplainRequest) -> int:
+    """Measures that the answer holds."""
+    return len(set(request.measures) - {pb.MEASURE_UNSPECIFIED}) or len(Measure)
 
 
 def _violated(violation: Any) -> InvalidInputError:

@@ -14,6 +14,7 @@ from proponent.errors import (
     ProponentError,
 )
 from proponent.results import (
+    DEFAULT_TOP_K,
     Diversity,
     DiversityOutcome,
     Estimator,
@@ -33,7 +34,6 @@ from proponent.results import (
 )
 from proponent.v1 import explanation_pb2 as pb
 
-DEFAULT_TOP_K = 10
 DEFAULT_CANDIDATES = Diversity().candidates
 DEFAULT_GAMMA = Diversity().gamma
 

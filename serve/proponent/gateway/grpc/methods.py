@@ -25,7 +25,7 @@ from proponent.gateway.error_mapping import as_proponent_error, grpc_code, note_
 from proponent.gateway.error_mapping import rpc_status as status_of
 from proponent.gateway.limits.reading_room import ReadingRoom
 from proponent.gateway.metrics import Metrics
-from proponent.gateway.parts import Placed, handle_parts
+from proponent.gateway.parts import Admitted, handle_parts
 from proponent.gateway.request_id import REQUEST_ID, accept_request_id
 from proponent.gateway.service import CallContext, ExplanationCalls, Method
 from proponent.gateway.settings import Settings
@@ -149,19 +149,19 @@ def explain_stream(
     Reads on while fewer than ``in_flight`` items are being worked on and the last one read has its slot.
     """
 
-    async def handle(message: bytes, placed: Placed) -> pb.StreamExplainResponse:
-        await calls.bodies.wait(len(message))
+    async def handle(message: bytes, admitted: Admitted) -> pb.StreamExplainResponse:
+        await calls.bodies.reserve_when_free(len(message))
         item = pb.StreamExplainRequest()
         try:
             item = parse(pb.StreamExplainRequest, message)
             check_rules(item)
-            reply = await calls.explain(item.request, replace(context, placed=placed))
+            reply = await calls.explain(item.request, replace(context, admitted=admitted))
             return pb.StreamExplainResponse(request_id=item.request.request_id, response=reply)
         except Exception as error:
             known = to_item_error(as_proponent_error(error, context.request_id))
             return pb.StreamExplainResponse(request_id=item.request.request_id, error=known)
         finally:
-            calls.bodies.give(len(message))
+            calls.bodies.release(len(message))
 
     return handle_parts(messages, handle, in_flight)
 

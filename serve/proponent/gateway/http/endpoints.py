@@ -26,7 +26,7 @@ from proponent.gateway.http.problem import problem_response
 from proponent.gateway.http.protojson import parse_message
 from proponent.gateway.http.reply import json_response, to_json
 from proponent.gateway.metrics import Metrics
-from proponent.gateway.parts import Placed, handle_parts
+from proponent.gateway.parts import Admitted, handle_parts
 from proponent.gateway.served_model import Readiness
 from proponent.gateway.service import CallContext, ExplanationCalls, Method
 from proponent.gateway.settings import Settings
@@ -99,8 +99,8 @@ class InferenceEndpoints:
     async def _run_all(self, method: Method, instances: Sequence[Instance], context: CallContext) -> list[Any]:
         """One reply or error for each instance, in order; one that is alone does not wait for its slot."""
 
-        async def run(position: int, placed: Placed) -> tuple[int, Any]:
-            part = replace(context, placed=placed if len(instances) > 1 else None)
+        async def run(position: int, admitted: Admitted) -> tuple[int, Any]:
+            part = replace(context, admitted=admitted if len(instances) > 1 else None)
             return position, await _run(method, instances[position], part)
 
         results = handle_parts(_positions(len(instances)), run, self.settings.max_parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proponent.gateway.error_mapping import PROBLEM_TYPE
+from proponent.results import DEFAULT_TOP_K
 
 _NAMES = {"type": "array", "items": {"type": "string", "enum": ["influence", "theta-relatif", "l-relatif"]}}
 _INPUT: dict[str, Any] = {
@@ -24,7 +25,7 @@ _INPUT: dict[str, Any] = {
 }
 _OPTIONS: dict[str, Any] = {
     "measures": {**_NAMES, "description": "Left out: all three."},
-    "top_k": {"type": "integer", "minimum": 1, "default": 10},
+    "top_k": {"type": "integer", "minimum": 1, "default": DEFAULT_TOP_K},
     "target": {
         "type": "object",
         "description": "Left out: the predicted class.",

@@ -22,7 +22,7 @@ class Share:
         Raises:
             OverloadedError: So much is not left.
         """
-        self._budget.take(size)
+        self._budget.reserve(size)
         self.size += size
 
 
@@ -45,9 +45,9 @@ class BodyBudget:
         try:
             yield share
         finally:
-            self.give(share.size)
+            self.release(share.size)
 
-    def take(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
         """Takes some of what is left; raises OverloadedError."""
         if self.held + size > self._limit:
             raise OverloadedError(
@@ -55,14 +55,14 @@ class BodyBudget:
             )
         self.held += size
 
-    async def wait(self, size: int) -> None:
+    async def reserve_when_free(self, size: int) -> None:
         """Takes as soon as so much is left; at once where nothing else is held, so that no size waits for ever."""
         while self.held and self.held + size > self._limit:
             self._freed.clear()
             await self._freed.wait()
         self.held += size
 
-    def give(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """Gives back."""
         self.held -= size
         self._freed.set()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from proponent.bounds.cost import check_cost, diversity_cost, flip_cost, lists_cost, removal_cost, scores_cost
+from proponent.gateway.validation import list_length, measure_count
 from proponent.index.bundle import Manifest
-from proponent.results import Diversity, Measure, Redundancy
+from proponent.results import Diversity, Redundancy
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest
 
-_DEFAULT_TOP_K = 10
 _REDUNDANCIES = {
     pb.REDUNDANCY_FACILITY_LOCATION: Redundancy.FACILITY_LOCATION,
     pb.REDUNDANCY_MMD: Redundancy.MMD,
@@ -27,7 +27,7 @@ def check_call_cost(request: WorkerRequest, manifest: Manifest, limit_s: float) 
     if call == "explain":
         _check_lists(request.explain, manifest, limit_s)
     elif call == "score":
-        measures, count = _measures(request.score.query), len(request.score.example_ids)
+        measures, count = measure_count(request.score.query), len(request.score.example_ids)
         check_cost(lambda n: scores_cost(manifest, n, measures), count, "example_ids", limit_s)
     elif call == "removal":
         second_order, count = _is_second_order(request.removal), len(request.removal.example_ids)
@@ -43,8 +43,7 @@ def _is_second_order(request: pb.EstimateRemovalRequest) -> bool:
 
 
 def _check_lists(request: pb.ExplainRequest, manifest: Manifest, limit_s: float) -> None:
-    top_k = min(request.top_k if request.HasField("top_k") else _DEFAULT_TOP_K, manifest.train_size)
-    measures = _measures(request)
+    top_k, measures = list_length(request, manifest), measure_count(request)
     check_cost(lambda n: lists_cost(manifest, n, measures), top_k, "top_k", limit_s)
     if not request.HasField("diversity"):
         return
@@ -68,7 +67,3 @@ def _diversity(diversity: pb.Diversity) -> Diversity:
         candidates=diversity.candidates or Diversity().candidates,
         whole_dataset=diversity.whole_dataset,
     )
-
-
-def _measures(request: pb.ExplainRequest) -> int:
-    return len(set(request.measures) - {pb.MEASURE_UNSPECIFIED}) or len(Measure)

@@ -23,7 +23,7 @@ class Limiter:
         self._limits = dict(limits)
         self._counts: Counter[str] = Counter()
         self._parts: Counter[str] = Counter()
-        self._line: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
+        self._waiting: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
         self._metrics = metrics
 
     @contextmanager
@@ -41,10 +41,10 @@ class Limiter:
             yield
         finally:
             self._change(method, -1)
-            self._call_next(method)
+            self._admit_next(method)
 
     @asynccontextmanager
-    async def turn(self, method: str, wait_s: float) -> AsyncIterator[None]:
+    async def wait_for_slot(self, method: str, wait_s: float) -> AsyncIterator[None]:
         """Waits in line, then holds one of the slots that parts of larger calls may take.
 
         Raises:
@@ -58,32 +58,32 @@ class Limiter:
         try:
             yield
         finally:
-            self._leave(method)
+            self._release_part(method)
 
     async def _wait(self, method: str) -> None:
-        called = asyncio.get_running_loop().create_future()
-        self._line[method].append(called)
-        self._call_next(method)
+        admitted = asyncio.get_running_loop().create_future()
+        self._waiting[method].append(admitted)
+        self._admit_next(method)
         try:
-            await called
+            await admitted
         except asyncio.CancelledError:
-            if called.cancelled():
-                self._line[method].remove(called)
+            if admitted.cancelled():
+                self._waiting[method].remove(admitted)
             else:
-                self._leave(method)
+                self._release_part(method)
             raise
 
-    def _call_next(self, method: str) -> None:
-        line, limit = self._line[method], self._limits[method]
-        while line and self._counts[method] < limit and self._parts[method] < max(1, limit // 2):
+    def _admit_next(self, method: str) -> None:
+        waiting, limit = self._waiting[method], self._limits[method]
+        while waiting and self._counts[method] < limit and self._parts[method] < max(1, limit // 2):
             self._parts[method] += 1
             self._change(method, 1)
-            line.popleft().set_result(None)
+            waiting.popleft().set_result(None)
 
-    def _leave(self, method: str) -> None:
+    def _release_part(self, method: str) -> None:
         self._parts[method] -= 1
         self._change(method, -1)
-        self._call_next(method)
+        self._admit_next(method)
 
     def _change(self, method: str, by: int) -> None:
         self._counts[method] += by

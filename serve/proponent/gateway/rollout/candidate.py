@@ -61,7 +61,7 @@ async def remove_version(deployment: Deployment, archive: Archive, management: M
 async def _started(deployment: Deployment, management: Management, timeout_s: float) -> None:
     model, version, clock = deployment.model, deployment.version, StartClock()
     while not ready_pids(workers := await management.workers(model, version)):
-        if clock.replaced(workers):
+        if clock.died_while_starting(workers):
             raise UnavailableError(f"the new worker of model {model!r} died while it started", reason="WORKER_DIED")
         if clock.waited_s > timeout_s:
             raise UnavailableError(f"the new worker of model {model!r} was not ready within {timeout_s:g} s")

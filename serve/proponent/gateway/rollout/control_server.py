@@ -32,21 +32,21 @@ _log = structlog.get_logger("proponent.gateway")
 
 
 @asynccontextmanager
-async def controlled(store: Path, rollout: Rollout) -> AsyncIterator[None]:
+async def accept_commands(store: Path, rollout: Rollout) -> AsyncIterator[None]:
     """A block in which commands are taken, from when no other gateway takes them; a warning says if not at once."""
     async with AsyncExitStack() as stack:
-        if not await _is_decided(stack, store, rollout):
+        if not await _is_settled(stack, store, rollout):
             _log.warning(
                 "another gateway serves this store and takes its commands; "
                 "this one takes newly published bundles when that one has ended",
                 store=str(store),
             )
-            successor = asyncio.create_task(_succeed(stack, store, rollout))
+            successor = asyncio.create_task(_take_over(stack, store, rollout))
             stack.push_async_callback(_cancelled, successor)
         yield
 
 
-async def _is_decided(stack: AsyncExitStack, store: Path, rollout: Rollout) -> bool:
+async def _is_settled(stack: AsyncExitStack, store: Path, rollout: Rollout) -> bool:
     """Whether this gateway has the socket now, or can never have it; False while another one has it."""
     try:
         stack.enter_context(exclusive(store / LOCK))
@@ -58,8 +58,8 @@ async def _is_decided(stack: AsyncExitStack, store: Path, rollout: Rollout) -> b
     return True
 
 
-async def _succeed(stack: AsyncExitStack, store: Path, rollout: Rollout) -> None:
-    while not await _is_decided(stack, store, rollout):
+async def _take_over(stack: AsyncExitStack, store: Path, rollout: Rollout) -> None:
+    while not await _is_settled(stack, store, rollout):
         await asyncio.sleep(_POLL_S)
     _log.info("the other gateway has ended; this one takes the commands of its store", store=str(store))
     await rollout.catch_up()

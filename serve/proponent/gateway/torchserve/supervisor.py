@@ -67,7 +67,7 @@ class Supervisor:
                 if model.readable:
                     archive = self.write_archive(model.deployment)
                     self._states[model.name] = self._new_state(model.deployment, archive)
-            await self._keep(layout)
+            await self._keep_running(layout)
 
     @property
     def management(self) -> Management:
@@ -97,13 +97,13 @@ class Supervisor:
         """Watches a deployment, whose workers are known to be healthy, instead of its model's one before."""
         before = self._states.get(deployment.model)
         self._states[deployment.model] = state = self._new_state(deployment, archive)
-        state.prober.trust()
-        self._set(state, None, settled=True)
+        state.prober.mark_healthy()
+        self._set_error(state, None, settled=True)
         if before is not None:
             before.prober.stop()
         return before
 
-    async def _keep(self, layout: Layout) -> None:
+    async def _keep_running(self, layout: Layout) -> None:
         delay = _FIRST_DELAY_S
         while True:
             started = time.monotonic()
@@ -148,35 +148,35 @@ class Supervisor:
                 raise
             return
         if self._is_current(state):
-            await self._look(state, workers, management, layout)
+            await self._update(state, workers, management, layout)
 
-    async def _look(
+    async def _update(
         self, state: WorkerState, workers: Sequence[WorkerStatus], management: Management, layout: Layout
     ) -> None:
         """Acts on the state of a model's workers; a question to one of them goes on beside this."""
         ready = ready_pids(workers)
         if not ready:
-            await self._note_absence(state, workers, management, layout)
+            await self._note_missing(state, workers, management, layout)
             return
-        state.found(ready)
+        state.note_ready(ready)
         state.prober.probe_if_due()
-        self._set(state, _silence(state, layout) or state.prober.error, settled=state.prober.certain)
+        self._set_error(state, _silence_error(state, layout) or state.prober.error, settled=state.prober.certain)
 
-    async def _note_absence(
+    async def _note_missing(
         self, state: WorkerState, workers: Sequence[WorkerStatus], management: Management, layout: Layout
     ) -> None:
         model = state.deployment.model
-        if state.missed():
+        if state.note_missing():
             self._report(f"worker of model {model!r} died", layout)
-        reason, died = "is starting", state.clock.replaced(workers)
+        reason, died = "is starting", state.clock.died_while_starting(workers)
         if died:
             reason = "died while it started; the server's log has its last words"
             self._report(f"worker of model {model!r} died while it started", layout)
         error = UnavailableError(f"the worker of model {model!r} {reason}", reason="WORKER_STARTING")
-        self._set(state, error, settled=died)
-        await self._check_patience(state, management, layout)
+        self._set_error(state, error, settled=died)
+        await self._check_start_time(state, management, layout)
 
-    async def _check_patience(self, state: WorkerState, management: Management, layout: Layout) -> None:
+    async def _check_start_time(self, state: WorkerState, management: Management, layout: Layout) -> None:
         """Reports a slow start from time to time; once it has taken too long, the model alone is started again."""
         model, waited = state.deployment.model, state.clock.waited_s
         if state.clock.is_slow():
@@ -197,7 +197,7 @@ class Supervisor:
         """Whether its deployment still takes requests; what is found out about another one counts for nothing."""
         return self._states[state.deployment.model] is state
 
-    def _set(self, state: WorkerState, error: ProponentError | None, *, settled: bool = False) -> None:
+    def _set_error(self, state: WorkerState, error: ProponentError | None, *, settled: bool = False) -> None:
         if not self._is_current(state):
             return
         model = self._models[state.deployment.model]
@@ -214,14 +214,14 @@ class Supervisor:
     def _set_all_unready(self) -> None:
         for name, state in self._states.items():
             error = UnavailableError(f"model {name!r}: the model server is restarting", reason="WORKER_RESTARTING")
-            self._set(state, error)
+            self._set_error(state, error)
 
     def _report(self, event: str, layout: Layout) -> None:
         logs = {path.stem: tail(path) for path in (layout.worker_log, layout.torchserve_log, layout.java_log)}
         _log.error(event, **logs)
 
 
-def _silence(state: WorkerState, layout: Layout) -> ProponentError | None:
+def _silence_error(state: WorkerState, layout: Layout) -> ProponentError | None:
     """The error of workers that all have stopped to give signs of life."""
     seconds = min(silence_s(layout.lifeline, pid) for pid in state.pids)
     if seconds <= SILENT_S:

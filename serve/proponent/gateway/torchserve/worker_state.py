@@ -48,7 +48,7 @@ class StartClock:
         self._next_report += _SLOW_S
         return True
 
-    def replaced(self, workers: Sequence[WorkerStatus]) -> bool:
+    def died_while_starting(self, workers: Sequence[WorkerStatus]) -> bool:
         """Whether, of workers that are not ready, one stands in for one that was seen before: that one died."""
         started = frozenset(worker.pid for worker in workers if worker.pid > 0) - self._gone
         died = bool(self._seen and started - self._seen)
@@ -82,9 +82,9 @@ class Prober:
         self._verdict = verdict
         self._clock = clock
         self._probing: asyncio.Task[None] | None = None
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Of new workers nothing is known."""
         self.stop()
         self.error: ProponentError | None = UnavailableError(
@@ -93,7 +93,7 @@ class Prober:
         self.certain = False
         self.probe_soon()
 
-    def trust(self) -> None:
+    def mark_healthy(self) -> None:
         """The workers are known to be well."""
         self.error, self.certain = None, True
         self._due = self._clock() + EVERY_S
@@ -142,22 +142,22 @@ class WorkerState:
         """Forgets the workers, which are gone with their TorchServe."""
         self.clock = StartClock()
         self.pids: frozenset[int] = frozenset()
-        self.prober.forget()
+        self.prober.reset()
 
-    def found(self, ready: frozenset[int]) -> None:
+    def note_ready(self, ready: frozenset[int]) -> None:
         """Notes which workers are ready; new ones are asked soon."""
         if ready != self.pids:
             self.clock.restart()
             self.prober.probe_soon()
         self.pids = ready
 
-    def missed(self) -> bool:
+    def note_missing(self) -> bool:
         """Notes that no worker is ready; whether one was so at the last look."""
         died = bool(self.pids)
         if died:
             self.clock = StartClock(self.pids)
         self.pids = frozenset()
-        self.prober.forget()
+        self.prober.reset()
         return died
 
 
