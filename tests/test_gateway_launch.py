@@ -9,36 +9,40 @@ import pytest
 import yaml
 
 from proponent.gateway.settings import Settings
-from proponent.gateway.torchserve.archive import WorkerOptions, write_archive
-from proponent.gateway.torchserve.launch import Capacity, Layout, environment, free_ports, tail, write_config
+from proponent.gateway.torchserve.archive import write_archive
+from proponent.gateway.torchserve.launch import Layout, environment, free_ports, tail, write_config
 
 
 def test_everything_listens_on_the_loopback_and_urls_are_refused(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.create()
-    write_config(layout, free_ports(), Capacity(queue_size=9, request_bytes=1, response_bytes=2, threads=1))
+    settings = Settings(store=tmp_path)
+    write_config(layout, free_ports(), settings)
     values = dict(line.split("=", 1) for line in layout.config.read_text().splitlines())
     addresses = [value for key, value in values.items() if key.endswith("address")]
     assert len(addresses) == 4 and all("127.0.0.1" in address for address in addresses)
     assert len({value for key, value in values.items() if key.endswith("port")}) == 2
     assert (values["disable_token_authorization"], values["enable_metrics_api"]) == ("false", "false")
-    assert values["allowed_urls"].startswith(f"file://{tmp_path}") and values["job_queue_size"] == "9"
+    assert values["allowed_urls"].startswith(f"file://{tmp_path}") and values["job_queue_size"] == str(
+        settings.queue_size
+    )
 
 
 def test_an_archive_holds_handler_options_and_bundle(tmp_path: Path) -> None:
-    options = WorkerOptions(workers=2, batch_size=4, batch_delay_ms=1, response_timeout_s=9, start_timeout_s=8)
-    archive = write_archive(tmp_path, "toy", "1.0", Path("/store/b"), None, options)
+    settings = Settings(store=tmp_path, workers=2, batch_size=4, worker_timeout=9, start_timeout=7.5)
+    archive = write_archive(tmp_path, "toy", "1.0", Path("/store/b"), None, settings)
     manifest = json.loads((archive.path / "MAR-INF" / "MANIFEST.json").read_text())
     config = yaml.safe_load((archive.path / "model-config.yaml").read_text())
     assert (archive.path / manifest["model"]["handler"]).is_file()
     assert config["proponent"] == {"bundle": "/store/b", "weights": None, "lifeline": None}
-    assert (config["minWorkers"], config["batchSize"], config["responseTimeout"]) == (2, 4, 9)
+    assert (config["minWorkers"], config["batchSize"]) == (2, 4)
+    assert (config["responseTimeout"], config["startupTimeout"]) == (9, 8)
 
 
 @pytest.mark.parametrize(("asked", "told"), [(0, 1), (1, 1), (7, 7)])
 def test_no_delay_is_not_torchserves_default_of_100_ms(tmp_path: Path, asked: int, told: int) -> None:
-    options = WorkerOptions.of(Settings(store=tmp_path, batch_delay_ms=asked))
-    archive = write_archive(tmp_path, "toy", "1.0", Path("/store/b"), None, options)
+    settings = Settings(store=tmp_path, batch_delay_ms=asked)
+    archive = write_archive(tmp_path, "toy", "1.0", Path("/store/b"), None, settings)
     assert yaml.safe_load((archive.path / "model-config.yaml").read_text())["maxBatchDelay"] == told
 
 

@@ -17,7 +17,7 @@ from inputs import GOOD, MODEL
 from proponent.cli.package_model import main as package
 from proponent.errors import NotFoundError
 from proponent.gateway.settings import Settings
-from proponent.gateway.torchserve.launch import Capacity, Layout
+from proponent.gateway.torchserve.launch import Layout
 from proponent.gateway.torchserve.private import private_layout
 from proponent.gateway.torchserve.process import TorchServe
 from proponent.gateway.torchserve.worker_state import ready_pids
@@ -67,7 +67,7 @@ def answers(digits: Path) -> Answers:
 
 
 async def _ask(layout: Layout) -> Answers:
-    torchserve = await TorchServe.start(layout, Capacity.of(Settings(store=Path())))
+    torchserve = await TorchServe.start(layout, Settings(store=Path()))
     try:
         await _register(torchserve, layout)
         lines = layout.config.read_text().splitlines()

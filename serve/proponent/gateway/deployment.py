@@ -31,7 +31,7 @@ class BundleHandle:
         """Opens a bundle.
 
         Raises:
-            CorruptBundleError: Its manifest or catalogue cannot be read.
+            CorruptBundleError: Its manifest or catalog cannot be read.
         """
         return cls(path, read_manifest(path), Catalog.open(path / CATALOG), Tombstones.beside(path))
 
@@ -69,5 +69,5 @@ class Deployment:
         await self._idle.wait()
 
     def close(self) -> None:
-        """Closes the catalogue."""
+        """Closes the catalog."""
         self.bundle.catalog.close()

@@ -68,7 +68,7 @@ class ServedModel:
             raise self.error.with_traceback(None)
 
     def close(self) -> None:
-        """Closes the catalogue."""
+        """Closes the catalog."""
         if isinstance(self._deployment, Deployment):
             self._deployment.close()
 

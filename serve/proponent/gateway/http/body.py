@@ -63,10 +63,6 @@ class BodyReader:
         body = await self._read(request, share)
         return await self._offload.run(len(body), message_of_json, body, kind, model)
 
-    def close(self) -> None:
-        """Ends what it started."""
-        self._offload.close()
-
     async def _read(self, request: Request, share: Share) -> bytes:
         """The whole body; reading stops where it is too large or too slow."""
         limit, declared = self._settings.max_body_bytes, request.headers.get("content-length", "")

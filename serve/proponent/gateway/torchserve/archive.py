@@ -12,7 +12,6 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import yaml
 
@@ -24,28 +23,6 @@ from proponent.index.lifecycle import check_bundle
 from proponent.index.store import Store
 
 HANDLER = "influence_handler.py"
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """How TorchServe runs the workers of a model."""
-
-    workers: int
-    batch_size: int
-    batch_delay_ms: int
-    response_timeout_s: int
-    start_timeout_s: int
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Those that an operator's settings say."""
-        return cls(
-            workers=settings.workers,
-            batch_size=settings.batch_size,
-            batch_delay_ms=settings.batch_delay_ms,
-            response_timeout_s=settings.worker_timeout,
-            start_timeout_s=math.ceil(settings.start_timeout),
-        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +54,7 @@ def write_archive(
     version: str,
     bundle: Path,
     weights: Path | None,
-    options: WorkerOptions,
+    settings: Settings,
     lifeline: Path | None = None,
     handler: Path | None = None,
 ) -> Archive:
@@ -89,7 +66,7 @@ def write_archive(
     (path / "MAR-INF").mkdir(parents=True, exist_ok=True)
     manifest = _manifest(model, version)
     (path / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
-    config = {**_worker_config(options), "proponent": _section(bundle, weights, lifeline)}
+    config = {**_worker_config(settings), "proponent": _section(bundle, weights, lifeline)}
     (path / "model-config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     shutil.copyfile(handler or handler_source(), path / HANDLER)
     return Archive(model, version, path)
@@ -113,15 +90,15 @@ def _manifest(model: str, version: str) -> dict[str, object]:
     }
 
 
-def _worker_config(options: WorkerOptions) -> dict[str, object]:
+def _worker_config(settings: Settings) -> dict[str, object]:
     return {
-        "minWorkers": options.workers,
-        "maxWorkers": options.workers,
-        "batchSize": options.batch_size,
+        "minWorkers": settings.workers,
+        "maxWorkers": settings.workers,
+        "batchSize": settings.batch_size,
         # TorchServe takes 0 for no value at all, and then waits its default of 100 ms.
-        "maxBatchDelay": max(1, options.batch_delay_ms),
-        "responseTimeout": options.response_timeout_s,
-        "startupTimeout": options.start_timeout_s,
+        "maxBatchDelay": max(1, settings.batch_delay_ms),
+        "responseTimeout": settings.worker_timeout,
+        "startupTimeout": math.ceil(settings.start_timeout),
         "deviceType": "cpu",
     }
 
@@ -140,4 +117,4 @@ def package(store: Store, model: str, out: Path) -> Archive:
     """
     bundle = store.current(model)
     check_bundle(bundle, model)
-    return write_archive(out, model, bundle.name[:12], bundle, None, WorkerOptions.of(load_settings({}).settings))
+    return write_archive(out, model, bundle.name[:12], bundle, None, load_settings({}).settings)

@@ -129,26 +129,6 @@ class Keys:
         return cls(keys["inference"]["key"], keys["management"]["key"])
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """What TorchServe is told of sizes and threads."""
-
-    queue_size: int
-    request_bytes: int
-    response_bytes: int
-    threads: int
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """What an operator's settings need."""
-        return cls(
-            queue_size=settings.queue_size,
-            request_bytes=settings.max_message_bytes + MEBIBYTE,
-            response_bytes=REPLY_BYTES,
-            threads=settings.threads,
-        )
-
-
 def free_ports() -> Ports:
     """Four different ports that are free at this moment."""
     with ExitStack() as stack:
@@ -158,7 +138,7 @@ def free_ports() -> Ports:
         return Ports(*(each.getsockname()[1] for each in sockets))
 
 
-def write_config(layout: Layout, ports: Ports, capacity: Capacity) -> None:
+def write_config(layout: Layout, ports: Ports, settings: Settings) -> None:
     """Writes config.properties; without a key nobody reaches a prediction, a model or a metric."""
     values = {
         "inference_address": f"http://{LOOPBACK}:{ports.inference}",
@@ -176,9 +156,9 @@ def write_config(layout: Layout, ports: Ports, capacity: Capacity) -> None:
         "disable_system_metrics": "true",
         "enable_envvars_config": "false",
         "install_py_dep_per_model": "false",
-        "job_queue_size": capacity.queue_size,
-        "max_request_size": capacity.request_bytes,
-        "max_response_size": capacity.response_bytes,
+        "job_queue_size": settings.queue_size,
+        "max_request_size": settings.max_message_bytes + MEBIBYTE,
+        "max_response_size": REPLY_BYTES,
         "number_of_netty_threads": 2,
         "netty_client_threads": 2,
     }

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Self
 
 from proponent.errors import UnavailableError
+from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve import watchdog
 from proponent.gateway.torchserve.launch import (
     LOOPBACK,
-    Capacity,
     Keys,
     Layout,
     Ports,
@@ -48,7 +48,7 @@ class TorchServe:
         self._ports = ports
 
     @classmethod
-    async def start(cls, layout: Layout, capacity: Capacity) -> Self:
+    async def start(cls, layout: Layout, settings: Settings) -> Self:
         """Starts it on free ports; it does not listen yet.
 
         Raises:
@@ -56,8 +56,8 @@ class TorchServe:
         """
         ports = free_ports()
         try:
-            write_config(layout, ports, capacity)
-            process = await _start_watchdog(layout, environment(layout, capacity.threads))
+            write_config(layout, ports, settings)
+            process = await _start_watchdog(layout, environment(layout, settings.threads))
         except OSError as error:
             raise UnavailableError(f"TorchServe could not be started: {error}") from error
         return cls(process, await _group_of(process), layout, ports)

@@ -14,8 +14,8 @@ from proponent.gateway.deployment import Deployment
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.settings import Settings
-from proponent.gateway.torchserve.archive import Archive, WorkerOptions, write_archive
-from proponent.gateway.torchserve.launch import Capacity, Layout, tail
+from proponent.gateway.torchserve.archive import Archive, write_archive
+from proponent.gateway.torchserve.launch import Layout, tail
 from proponent.gateway.torchserve.management import Management, WorkerStatus
 from proponent.gateway.torchserve.private import private_layout
 from proponent.gateway.torchserve.process import TorchServe
@@ -88,10 +88,15 @@ class Supervisor:
         """
         if self._layout is None:
             raise UnavailableError("the model server is being started", reason="WORKER_STARTING")
-        weights = self._models[deployment.model].weights
-        store, bundle = self._layout.model_store, deployment.bundle.path
-        options, lifeline = WorkerOptions.of(self._settings), self._layout.lifeline
-        return write_archive(store, deployment.model, deployment.version, bundle, weights, options, lifeline)
+        return write_archive(
+            self._layout.model_store,
+            deployment.model,
+            deployment.version,
+            deployment.bundle.path,
+            self._models[deployment.model].weights,
+            self._settings,
+            self._layout.lifeline,
+        )
 
     def adopt(self, deployment: Deployment, archive: Archive) -> WorkerState | None:
         """Watches a deployment, whose workers are known to be healthy, instead of its model's one before."""
@@ -119,7 +124,7 @@ class Supervisor:
 
     async def _serve(self, layout: Layout) -> None:
         """One life of TorchServe."""
-        torchserve = await TorchServe.start(layout, Capacity.of(self._settings))
+        torchserve = await TorchServe.start(layout, self._settings)
         try:
             await torchserve.listening(self._settings.start_timeout)
             async with torchserve.management() as management:
