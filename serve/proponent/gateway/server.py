@@ -115,7 +115,7 @@ class Gateway:
         _log.info("stopped")
 
     async def _answer_on(self, signals: StopSignals) -> None:
-        """Goes on answering for as long as a balancer may need to see that the gateway is not ready any more."""
+        """Goes on answering for as long as a balancer may need to see that the gateway is no longer ready."""
         delay = self._settings.drain_delay
         if not signals.balanced or not delay:
             return
