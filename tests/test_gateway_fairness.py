@@ -120,6 +120,20 @@ def test_a_stream_over_the_number_of_streams_is_refused(tmp_path: Path) -> None:
     run(tmp_path, ask, max_streams=1)
 
 
+def test_a_stream_that_sends_nothing_gives_its_place_to_others(tmp_path: Path) -> None:
+    async def ask(transports: Listening) -> None:
+        async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
+            idle = transports.stub(channel).StreamExplain(timeout=10)
+            await idle.write(next(items(1)))
+            assert (await idle.read()).WhichOneof("outcome") == "response"
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await idle.read()
+            assert caught.value.details() == "no item arrived within 0.3 s"
+            assert await outcomes(transports, channel, 1) == ["response"]
+
+    run(tmp_path, ask, max_streams=1, transfer_timeout=0.3, request_timeout=0.3)
+
+
 def test_the_line_keeps_its_order_and_loses_nobody() -> None:
     async def inside() -> list[int]:
         limiter, order = Limiter({"Explain": 4}, Metrics()), []

@@ -107,15 +107,15 @@ def test_a_stalled_upload_is_left_and_a_stranger_is_refused_before_it(tmp_path: 
 
 
 def test_stalled_uploads_keep_nobody_out(tmp_path: Path) -> None:
-    async def ask(doors: Listening) -> None:
-        seats = doors.service.settings.max_messages
-        async with grpc.aio.insecure_channel(doors.grpc_address) as channel:
+    async def ask(transports: Listening) -> None:
+        seats = transports.service.settings.max_messages
+        async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
             stalled = [raw(channel, "Predict")() for _ in range(2 * seats)]
             ends = [asyncio.ensure_future(call.read()) for call in stalled]
             await until(lambda: sum(call.done() for call in stalled) >= seats)
             assert {await call.code() for call in stalled if call.done()} == {CODE.DEADLINE_EXCEEDED}
             for _ in range(2):
-                assert (await doors.stub(channel).Predict(PREDICT, timeout=10)).prediction.class_id == 1
+                assert (await transports.stub(channel).Predict(PREDICT, timeout=10)).prediction.class_id == 1
             assert sum(call.done() for call in stalled) <= seats + 2
             for call in stalled:
                 call.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -132,6 +133,8 @@ def test_a_bare_list_is_a_tensor(app: AppClient) -> None:
         ({"tensor": [[[1, 2], [3, 1e300]]]}, "instances[0].tensor.data", "TENSOR_NOT_FINITE"),
         ({"image": IMAGE, "colour": 1}, "instances[0].colour", "INVALID_INPUT"),
         ({"image": IMAGE, "top_k": "many"}, "instances[0].top_k", "INVALID_INPUT"),
+        ({"image": IMAGE, "top_k": 1.5}, "instances[0].top_k", "INVALID_INPUT"),
+        ({"image": IMAGE, "\ud800": 1}, "instances[0]", "INVALID_INPUT"),
         ({"image": IMAGE, "measures": "cosine"}, "instances[0].measures[0]", "MEASURE_UNKNOWN"),
         ({"image": IMAGE, "view": "all"}, "instances[0].view", "VIEW_UNKNOWN"),
         ({"image": IMAGE, "model": "toy"}, "instances[0].model", "INVALID_INPUT"),
@@ -139,7 +142,8 @@ def test_a_bare_list_is_a_tensor(app: AppClient) -> None:
     ],
 )
 def test_names_the_field_at_fault(app: AppClient, instance: Any, field: str, reason: str) -> None:
-    reply = app("POST", EXPLAIN, json={"instances": [instance]})
+    content = json.dumps({"instances": [instance]})
+    reply = app("POST", EXPLAIN, content=content, headers={"content-type": "application/json"})
     assert reply.status_code == 400 and reply.headers["content-type"] == "application/problem+json"
     problem = reply.json()
     assert problem["reason"] == reason

@@ -117,8 +117,9 @@ class ExplanationServiceServicer:
     def StreamExplain(self, request_iterator, context):
         """Explains many inputs over one call. Every answer carries its request's id; answers may come out of order. The next
         item is read when the last one has its place among the explanations in flight, so that a stream is slowed down
-        and never refused for load; more streams than the server takes are refused (RESOURCE_EXHAUSTED). An item that
-        cannot be parsed is answered by an error without an id.
+        and never refused for load; more streams than the server takes are refused (RESOURCE_EXHAUSTED), and one that
+        sends no item for a minute ends (DEADLINE_EXCEEDED, reason TRANSFER_TOO_SLOW). An item that cannot be parsed is
+        answered by an error without an id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

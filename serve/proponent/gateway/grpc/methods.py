@@ -94,8 +94,21 @@ class ExplanationMethods:
             context = self._calls.permit(record.context, _authorization(rpc), scope)
             with self._calls.stream_slot():
                 in_flight = self._settings.max_parts
-                async for response in explain_stream(self._calls, _messages(rpc), context, in_flight):
+                async for response in explain_stream(self._calls, self._messages(rpc), context, in_flight):
                     await self._write(rpc, response)
+
+    async def _messages(self, rpc: Any) -> AsyncIterator[bytes]:
+        """The messages of a stream; one that sends none for long gives its place to others."""
+        longest = max(self._settings.transfer_timeout, self._settings.request_timeout)
+        while True:
+            try:
+                async with asyncio.timeout(longest):
+                    data = await rpc.read()
+            except TimeoutError:
+                raise DeadlineError(f"no item arrived within {longest:g} s", reason="TRANSFER_TOO_SLOW") from None
+            if data is grpc.aio.EOF:
+                return
+            yield data
 
     async def _read(self, rpc: Any) -> bytes:
         """The one message of a call; few are read at the same time, since nobody knows how large they will be."""
@@ -176,11 +189,6 @@ def _entry(run: Callable[[Any], Awaitable[None]]) -> Callable[[Any, Any], Awaita
             await _abort(rpc, error)
 
     return entry
-
-
-async def _messages(rpc: Any) -> AsyncIterator[bytes]:
-    while (data := await rpc.read()) is not grpc.aio.EOF:
-        yield data
 
 
 def _context_of(rpc: Any) -> CallContext:

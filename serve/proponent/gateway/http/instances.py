@@ -31,7 +31,7 @@ class Instance:
 
     def located(self, error: ProponentError) -> ProponentError:
         """An error with its field named as the caller wrote it."""
-        if isinstance(error, InvalidInputError) and not error.field.startswith(self.path or "\0"):
+        if isinstance(error, InvalidInputError) and not error.field.startswith(self.path.rstrip(".") or "\0"):
             error.field = f"{self.path}{self.image_key if error.field == 'encoded_image' else error.field}"
         return error
 

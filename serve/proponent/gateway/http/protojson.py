@@ -21,7 +21,11 @@ from proponent.errors import InvalidInputError
 from proponent.v1 import explanation_pb2 as pb
 
 IMAGE_KEYS = ("image", "image_b64", "encoded_image")
-_FIELD_IN_MESSAGE = (re.compile(r'no field named "([^"]+)"'), re.compile(r"Failed to parse (\w+) field"))
+_FIELD_IN_MESSAGE = (
+    re.compile(r'no field named "([^"]+)"'),
+    re.compile(r"Failed to parse (\w+) field"),
+    re.compile(r" at \w+\.(\w+)$"),
+)
 M = TypeVar("M", bound=Message)
 
 
