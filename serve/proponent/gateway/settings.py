@@ -71,7 +71,9 @@ def _number(value: Any) -> Any:
 
 _NUMBER = BeforeValidator(_number)
 Count = Annotated[int, Field(ge=1, le=1_000_000), _NUMBER, Unit("integer")]
-CountOrZero = Annotated[int, Field(ge=0, le=1_000_000), _NUMBER, Unit("integer")]
+Slots = Annotated[int, Field(ge=1, le=10_000), _NUMBER, Unit("integer")]
+Processes = Annotated[int, Field(ge=1, le=1024), _NUMBER, Unit("integer")]
+Cores = Annotated[int, Field(ge=0, le=1024), _NUMBER, Unit("integer")]
 Seconds = Annotated[float, Field(gt=0, le=86_400), _NUMBER, Unit("seconds")]
 SecondsOrZero = Annotated[float, Field(ge=0, le=86_400), _NUMBER, Unit("seconds")]
 WholeSeconds = Annotated[int, Field(ge=1, le=86_400), _NUMBER, Unit("whole seconds")]
@@ -107,9 +109,9 @@ class Settings(BaseSettings):
     weights: OptionalPath = _setting(
         None, MODELS, "Deployed weights of the one model served, instead of the bundle's copy; same SHA-256."
     )
-    workers: Count = _setting(1, MODELS, "Python processes of each model.")
-    cores: CountOrZero = _setting(0, MODELS, "Cores shared by all workers; 0 means all of the machine.")
-    batch_size: Count = _setting(16, MODELS, "Most requests in one batch.")
+    workers: Processes = _setting(1, MODELS, "Python processes of each model.")
+    cores: Cores = _setting(0, MODELS, "Cores shared by all workers; 0 means all of the machine.")
+    batch_size: Slots = _setting(16, MODELS, "Most requests in one batch.")
     batch_delay_ms: Milliseconds = _setting(2, MODELS, "How long a batch waits to fill; 0 counts as 1.")
 
     allow_examples: bool = _setting(
@@ -164,12 +166,12 @@ class Settings(BaseSettings):
     max_call_cost: Seconds = _setting(
         20.0, LIMITS, "Longest estimated time of one call on one core; a call estimated above it is refused."
     )
-    max_predictions: Count = _setting(128, LIMITS, "Predictions in flight.")
-    max_explanations: Count = _setting(
+    max_predictions: Slots = _setting(128, LIMITS, "Predictions in flight.")
+    max_explanations: Slots = _setting(
         64, LIMITS, "Explanations in flight; exact scores, removals and flip sets are counted apart, each up to this."
     )
-    max_streams: Count = _setting(32, LIMITS, "Streams open at the same time.")
-    max_parts: Count = _setting(
+    max_streams: Slots = _setting(32, LIMITS, "Streams open at the same time.")
+    max_parts: Slots = _setting(
         16, LIMITS, "Items of one stream, or instances of one HTTP call, that are worked on at the same time."
     )
     max_connections: Count = _setting(
