@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import stores
 import tiny
-from proponent.attribution.groups import conjugate_gradient, fewest_to_cross, own_curvature
+from proponent.attribution.groups import fewest_to_cross, own_curvature
 from proponent.attribution.losses import get_loss
 from proponent.datasets import digits
 from proponent.errors import InvalidInputError, NotFoundError
@@ -513,16 +513,6 @@ def test_own_curvature_is_below_the_real_one() -> None:
         assert float(smallest.min()) > -1e-12
         if classes == 2:
             assert float(rest.abs().max()) < 1e-12
-
-
-def test_conjugate_gradient_solves_and_stops() -> None:
-    generator = torch.Generator().manual_seed(0)
-    root = torch.randn(20, 20, generator=generator, dtype=torch.float64)
-    matrix, target = root @ root.T + torch.eye(20), torch.randn(20, generator=generator, dtype=torch.float64)
-    found = conjugate_gradient(lambda x: matrix @ x, target)
-    assert error(matrix @ found, target) < 1e-3
-    assert bool(torch.isfinite(conjugate_gradient(lambda x: -x, target)).all())
-    assert bool((conjugate_gradient(lambda x: x, torch.zeros(3, dtype=torch.float64)) == 0).all())
 
 
 def test_fewest_to_cross_takes_the_strongest() -> None:

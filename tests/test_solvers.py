@@ -91,6 +91,20 @@ def test_cg_reports_when_it_does_not_converge_and_refuses_negative_curvature() -
         cg(lambda v: -matvec(v), vectors(len(dense)))
 
 
+def test_cg_may_stop_at_negative_curvature_with_what_it_found() -> None:
+    matrix = torch.diag(torch.tensor([3.0, 1.0, -1.0]).double())
+    for b in (torch.ones(3).double(), vectors(3)):
+        x, report = cg(lambda v: matrix @ v, b, stop_at_negative=True)
+        assert bool(torch.isfinite(x).all()) and not report.converged and x.shape == b.shape
+    b = torch.tensor([[3.0, 0.0], [0.0, 0.0], [0.0, 1.0]]).double()
+    x, report = cg(lambda v: matrix @ v, b, stop_at_negative=True)
+    assert (
+        x[:, 0].tolist() == [1, 0, 0] and x[:, 1].tolist() == [0, 0, 0] and report.residual_norms.tolist() == [0, 1]
+    )
+    zero, _ = cg(lambda v: -v, torch.zeros(3).double())
+    assert zero.tolist() == [0, 0, 0]
+
+
 def test_lissa_agrees_with_the_dense_inverse() -> None:
     """Without the division by scale it would be ten times too large; without 1/N, twelve times too small."""
     dense, matvec = logistic_problem()

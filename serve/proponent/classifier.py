@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def import_attribute(name: str) -> Any:
+    """What ``module:attribute`` names; the attribute may be dotted. Raises whatever the module raises."""
+    module, _, attribute = name.partition(":")
+    return attrgetter(attribute)(importlib.import_module(module))
+
+
 def resolve(spec: ModelSpec, name: str, key: str) -> Callable[..., Any]:
     """Imports ``module:callable``; the spec's directory is searched first.
 
@@ -108,15 +115,12 @@ def resolve(spec: ModelSpec, name: str, key: str) -> Callable[..., Any]:
     root = str(spec.root)
     if root not in sys.path:
         sys.path.insert(0, root)
-    module_name, _, attribute = name.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        found = import_attribute(name)
     except Exception as error:  # the user's module may raise anything when it is imported
         why = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise SpecError(f"key '{key}' has value {name!r}: cannot import it: {why}", field=key) from error
-    _check_origin(spec, module_name, key)
+    _check_origin(spec, name.partition(":")[0], key)
     if not callable(found):
         raise SpecError(f"key '{key}' has value {name!r}: expected a callable", field=key)
     return found  # type: ignore[no-any-return]

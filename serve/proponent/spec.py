@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from proponent.errors import NotFoundError, SpecError
 
 FACTORY_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+SPEC_FILE = "explain.yaml"
 LOSSES = ("cross_entropy", "nll", "bce", "hinge")
 
 
@@ -121,7 +122,7 @@ def load_spec(path: str | Path) -> ModelSpec:
         proponent.errors.NotFoundError: spec not found: ...
     """
     file = Path(path)
-    file = file / "explain.yaml" if file.is_dir() else file
+    file = file / SPEC_FILE if file.is_dir() else file
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from proponent.attribution.division import ratio
+
 
 def ranks(values: Tensor) -> Tensor:
     """Ranks along the last dimension, ties averaged, float64."""
@@ -22,8 +24,7 @@ def pearson(left: Tensor, right: Tensor) -> Tensor:
     """Correlation along the last dimension, float64; 0 where one side is constant."""
     a = left.double() - left.double().mean(dim=-1, keepdim=True)
     b = right.double() - right.double().mean(dim=-1, keepdim=True)
-    below = a.norm(dim=-1) * b.norm(dim=-1)
-    return torch.where(below > 0, (a * b).sum(dim=-1) / torch.where(below > 0, below, torch.ones_like(below)), 0.0)
+    return ratio((a * b).sum(dim=-1), a.norm(dim=-1) * b.norm(dim=-1))
 
 
 def spearman(left: Tensor, right: Tensor) -> Tensor:

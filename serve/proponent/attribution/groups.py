@@ -40,6 +40,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from proponent.attribution.solvers import cg
 from proponent.bounds.cancellation import checkpoint
 
 TOLERANCE = 1.0e-4
@@ -168,7 +169,9 @@ def second_order_shift(
             total -= ((some * (block @ narrow.to(block.device))) @ block).cpu()
         return total
 
-    return conjugate_gradient(product, _centred_sum(rows, norms, members, train_size, population))
+    right = _centred_sum(rows, norms, members, train_size, population)
+    # Rounding may make the smallest eigenvalue of A negative; what was found until then is kept.
+    return cg(product, right, tol=TOLERANCE, max_iterations=MAX_ITERATIONS, stop_at_negative=True)[0]
 
 
 def _gathered(rows: Rows, chosen: Tensor) -> Callable[[], Iterable[Tensor]]:
@@ -181,32 +184,6 @@ def _gathered(rows: Rows, chosen: Tensor) -> Callable[[], Iterable[Tensor]]:
         checkpoint()
         held.append(rows.unit_rows(part))
     return lambda: held
-
-
-def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
-    """Solves ``A x = b`` for symmetric positive definite A; stops where A turns out not to be so.
-
-    Args:
-        product: Maps x [K] to A x.
-        target: b, [K] float64.
-    """
-    solution = torch.zeros_like(target)
-    residual, direction = target.clone(), target.clone()
-    energy = float(residual @ residual)
-    goal = TOLERANCE**2 * energy
-    for _ in range(MAX_ITERATIONS):
-        if energy <= goal:
-            break
-        image = product(direction)
-        curvature = float(direction @ image)
-        if curvature <= 0:
-            break
-        step = energy / curvature
-        solution += step * direction
-        residual -= step * image
-        previous, energy = energy, float(residual @ residual)
-        direction = residual + (energy / previous) * direction
-    return solution
 
 
 def fewest_to_cross(contributions: Tensor, margin: float, limit: int, train_size: int) -> tuple[Tensor, int, float]:

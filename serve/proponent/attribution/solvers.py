@@ -93,6 +93,7 @@ def cg(
     tol: float = 1e-8,
     max_iterations: int = 1000,
     preconditioner: Matvec | None = None,
+    stop_at_negative: bool = False,
 ) -> tuple[Tensor, ConvergenceReport]:
     """Solve ``(A + damping I) x = b`` by preconditioned conjugate gradients (Hestenes & Stiefel 1952).
 
@@ -105,12 +106,13 @@ def cg(
         tol: Relative residual at which a right-hand side is done.
         max_iterations: Give up after so many; the report tells.
         preconditioner: Approximates the inverse, symmetric positive.
+        stop_at_negative: Whether a right-hand side ends, instead of raising, at a direction of curvature <= 0.
 
     Returns:
         x, shaped like b, and the report.
 
     Raises:
-        CurvatureError: If a direction of zero or negative curvature turns up.
+        CurvatureError: If a direction of zero or negative curvature turns up, without ``stop_at_negative``.
     """
     target = b.reshape(len(b), -1)
     x, residual = torch.zeros_like(target), target.clone()
@@ -118,15 +120,19 @@ def cg(
     precondition = preconditioner or (lambda vectors: vectors)
     z = precondition(residual)
     direction, energy = z.clone(), (residual * z).sum(0)
-    iterations = 0
-    while iterations < max_iterations and bool((residual.norm(dim=0) > limit).any()):
-        active = residual.norm(dim=0) > limit
-        image = matvec(direction) + damping * direction
-        step = _step(energy, (direction * image).sum(0), active)
+    iterations, active = 0, target.norm(dim=0) > limit
+    while iterations < max_iterations and bool(active.any()):
+        image = matvec(direction.reshape(b.shape)).reshape(target.shape) + damping * direction
+        curvature = (direction * image).sum(0)
+        if not stop_at_negative:
+            _check_curvature(curvature[active])
+        active &= curvature > 0
+        step = torch.where(active, energy / curvature, 0.0)
         x, residual = x + step * direction, residual - step * image
         z = precondition(residual)
         previous, energy = energy, (residual * z).sum(0)
         direction = z + torch.where(active, energy / previous, 0.0) * direction
+        active &= residual.norm(dim=0) > limit
         iterations += 1
     norms = residual.norm(dim=0)
     return x.reshape(b.shape), ConvergenceReport(iterations, norms, bool((norms <= limit).all()))
@@ -266,13 +272,12 @@ def _columnwise(single: Matvec, vectors: Tensor) -> Tensor:
     return single(vectors) if vectors.ndim == 1 else vmap(single, in_dims=1, out_dims=1)(vectors)
 
 
-def _step(energy: Tensor, curvature: Tensor, active: Tensor) -> Tensor:
-    """Step lengths, zero for finished columns."""
-    if bool((curvature[active] <= 0).any()):
-        worst = float(curvature[active].min())
-        message = f"Conjugate gradients met a direction of curvature {worst:.6g}: set a larger damping."
+def _check_curvature(curvature: Tensor) -> None:
+    if bool((curvature <= 0).any()):
+        message = (
+            f"Conjugate gradients met a direction of curvature {float(curvature.min()):.6g}: set a larger damping."
+        )
         raise CurvatureError(message, field="damping")
-    return torch.where(active, energy / curvature, 0.0)
 
 
 def _next_direction(basis: Tensor, candidate: Tensor, generator: torch.Generator) -> Tensor:

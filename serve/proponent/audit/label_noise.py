@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
 
+from proponent.classifier import import_attribute
 from proponent.errors import SpecError
+from proponent.rebuild.training_set import example_id_of
 from proponent.spec import Factory, ModelSpec
 
 
@@ -28,8 +29,7 @@ class FlippedLabels:
 
     def example_id(self, position: int) -> str:
         """The id in the wrapped dataset, or the position."""
-        name = getattr(self._dataset, "example_id", str)
-        return str(name(position))
+        return example_id_of(self._dataset, position)
 
 
 def flipped_positions(size: int, fraction: float, seed: int) -> list[int]:
@@ -46,9 +46,7 @@ def flipped_positions(size: int, fraction: float, seed: int) -> list[int]:
 
 def flip(factory: str, kwargs: dict[str, Any], classes: int, fraction: float, seed: int) -> FlippedLabels:
     """Dataset factory: another factory's dataset with flipped labels."""
-    module, _, attribute = factory.partition(":")
-    function = getattr(importlib.import_module(module), attribute)
-    return FlippedLabels(function(**kwargs), classes, fraction, seed)
+    return FlippedLabels(import_attribute(factory)(**kwargs), classes, fraction, seed)
 
 
 def with_label_noise(spec: ModelSpec, fraction: float, seed: int) -> ModelSpec:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from proponent.attribution.division import positive_or_one
 from proponent.attribution.embedding.base import InfluenceEmbedding
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layers import Layers
@@ -213,8 +214,7 @@ def _embedded(
     choices: Sequence[Choice | ProponentError],
 ) -> list[EmbeddedQuery | ProponentError]:
     norms = phi.norm(dim=1)
-    safe = torch.where(norms > 0, norms, torch.ones_like(norms))
-    directions = (phi / safe[:, None]).float()
+    directions = (phi / positive_or_one(norms)[:, None]).float()
     sizes, scales = (norms * scaled.scale).tolist(), scaled.scale.tolist()
     directed = (scaled.directed & (norms > 0)).tolist()
     found: list[EmbeddedQuery | ProponentError] = []

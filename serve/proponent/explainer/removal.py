@@ -9,6 +9,7 @@ from functools import cache, cached_property, partial
 import torch
 from torch import Tensor
 
+from proponent.attribution.division import positive_or_one
 from proponent.attribution.embedding.base import ExactEmbedding
 from proponent.attribution.functional import current_parameters
 from proponent.attribution.groups import (
@@ -161,7 +162,7 @@ class Removals:
         margins = followed.margins(predicted)
         gradients = torch.stack([gradient for _, _, gradient in margins])
         norms = gradients.norm(dim=1)
-        directions = gradients / torch.where(norms > 0, norms, 1.0)[:, None]
+        directions = gradients / positive_or_one(norms)[:, None]
         products = self._index.products(directions.float(), precise=True).cpu()
         found = []
         for number, (class_id, over, _) in enumerate(margins):

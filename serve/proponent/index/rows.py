@@ -216,13 +216,6 @@ class InfluenceIndex:
             return torch.mv(self._codes, query[0].half()).float()[None]
         return (query.half() @ self._codes.T).float()
 
-    def products_by_faiss(self, directions: Tensor) -> Tensor:
-        """The same by FAISS, [B, N] float32: the independent check of ``products``."""
-        query = torch.nn.functional.pad(directions.cpu().float(), (0, self._index.d - self.size)).numpy()
-        scores, rows = self._index.search(np.ascontiguousarray(query), len(self))
-        out = torch.empty(scores.shape)
-        return out.scatter_(1, torch.from_numpy(rows), torch.from_numpy(scores))
-
     def scanned_scales(self, measures: Sequence[Measure]) -> Tensor:
         """The exact scales of some measures in float32 on the device, none of them rounded to zero, [M, N]."""
         if tuple(measures) == tuple(Measure):

@@ -19,7 +19,7 @@ from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer import EmbeddedQuery, Explainer, Stopwatch
 from proponent.index.rows import InfluenceIndex
 from proponent.rebuild.training_set import TrainingSet
-from proponent.results import ExplainOptions, Explanation, Measure, Target
+from proponent.results import DEFAULT_TOP_K, ExplainOptions, Explanation, Measure, Target
 
 _BATCH = 32
 
@@ -66,7 +66,13 @@ class _Compared:
 
 
 def diff(
-    old: Path, new: Path, *, queries: int = 100, top_k: int = 10, measure: Measure = Measure.INFLUENCE, seed: int = 0
+    old: Path,
+    new: Path,
+    *,
+    queries: int = 100,
+    top_k: int = DEFAULT_TOP_K,
+    measure: Measure = Measure.INFLUENCE,
+    seed: int = 0,
 ) -> Difference:
     """Compares two bundles on a seeded sample of held-out inputs, or of training inputs where none are held out.
 

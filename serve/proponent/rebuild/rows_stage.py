@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from proponent.attribution.division import positive_or_one, ratio
 from proponent.attribution.embedding.base import EmbeddedRows
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layer_gradients import LayerGradients
@@ -62,21 +63,16 @@ def finished_rows(rows: EmbeddedRows, scale: Tensor, directed: Tensor, own: Tens
     ``own`` is the curvature of each example along its unit-scaled gradient, [B] float64.
     """
     norms = rows.phi.double().norm(dim=1)
-    safe = torch.where(norms > 0, norms, torch.ones_like(norms))
     return {
-        "unit": (rows.phi.double() / safe[:, None]).half().cpu(),
+        "unit": (rows.phi.double() / positive_or_one(norms)[:, None]).half().cpu(),
         "norms": (norms * scale).cpu(),
         "self_influence": (rows.self_influence * scale.square()).cpu(),
-        "relative_l": _ratio(norms, rows.self_influence.sqrt()).cpu(),
-        "relative_theta": _ratio(norms, rows.ihvp_norms).cpu(),
+        "relative_l": ratio(norms, rows.self_influence.sqrt()).cpu(),
+        "relative_theta": ratio(norms, rows.ihvp_norms).cpu(),
         "curvature": (own * norms.square()).cpu(),
         "directed": (directed & (norms > 0) & (rows.ihvp_norms > 0)).cpu(),
         "kept_energy": rows.kept_energy.cpu(),
     }
-
-
-def _ratio(above: Tensor, below: Tensor) -> Tensor:
-    return torch.where(below > 0, above / torch.where(below > 0, below, torch.ones_like(below)), 0.0)
 
 
 def read_scales(workspace: Workspace, shards: list[str]) -> tuple[RowScales, Tensor]:

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from proponent.datasets import cifar10, motorbike_fruit
+from proponent.spec import Factory
 
 _CIFAR10_STATISTICS = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.247, 0.2435, 0.2616], "size": [32, 32]}
 _DIGITS = tuple(str(digit) for digit in range(10))
-
-
-@dataclass(frozen=True)
-class Call:
-    """A factory by name and its keyword arguments.
-
-    Attributes:
-        factory: ``"module:callable"``.
-        kwargs: Keyword arguments, plain YAML values.
-    """
-
-    factory: str
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,10 +36,10 @@ class Preset:
 
     name: str
     title: str
-    model: Call
-    dataset: Call
-    held_out: Call
-    transform: Call
+    model: Factory
+    dataset: Factory
+    held_out: Factory
+    transform: Factory
     loss: str
     weight_decay: float
     class_names: tuple[str, ...]
@@ -61,14 +49,18 @@ class Preset:
     needs_data: bool = True
 
 
+def _factory(name: str, kwargs: Mapping[str, Any] | None = None) -> Factory:
+    return Factory(factory=name, kwargs=dict(kwargs or {}))
+
+
 def _logistic(name: str, title: str, size: int, data: str, expected_accuracy: float) -> Preset:
     return Preset(
         name=name,
         title=title,
-        model=Call("proponent.models.logistic:LogisticRegression", {"inputs": size * size, "classes": 10}),
-        dataset=Call(f"{data}:train"),
-        held_out=Call(f"{data}:test"),
-        transform=Call("proponent.datasets.transforms:pixels"),
+        model=_factory("proponent.models.logistic:LogisticRegression", {"inputs": size * size, "classes": 10}),
+        dataset=_factory(f"{data}:train"),
+        held_out=_factory(f"{data}:test"),
+        transform=_factory("proponent.datasets.transforms:pixels"),
         loss="cross_entropy",
         weight_decay=0.01,
         class_names=_DIGITS,
@@ -83,10 +75,10 @@ def _mnist_cnn() -> Preset:
     return Preset(
         name="mnist-cnn",
         title="Small CNN, the first 4,000 digits of MNIST",
-        model=Call("proponent.models.small_cnn:SmallCNN", {"channels": 1, "classes": 10, "size": 28}),
-        dataset=Call("proponent.datasets.mnist:train", {"limit": 4000}),
-        held_out=Call("proponent.datasets.mnist:test"),
-        transform=Call("proponent.datasets.transforms:pixels"),
+        model=_factory("proponent.models.small_cnn:SmallCNN", {"channels": 1, "classes": 10, "size": 28}),
+        dataset=_factory("proponent.datasets.mnist:train", {"limit": 4000}),
+        held_out=_factory("proponent.datasets.mnist:test"),
+        transform=_factory("proponent.datasets.transforms:pixels"),
         loss="cross_entropy",
         weight_decay=0.001,
         class_names=_DIGITS,
@@ -100,10 +92,10 @@ def _motorbike_fruit(head: str) -> Preset:
     return Preset(
         name=f"motorbike-fruit-{head}",
         title=f"Binary CNN with loss {head}, photographs of motorbikes and fruit",
-        model=Call("proponent.models.binary_cnn:BinaryCNN", {"head": head}),
-        dataset=Call("proponent.datasets.motorbike_fruit:train"),
-        held_out=Call("proponent.datasets.motorbike_fruit:test"),
-        transform=Call("proponent.datasets.transforms:pixels"),
+        model=_factory("proponent.models.binary_cnn:BinaryCNN", {"head": head}),
+        dataset=_factory("proponent.datasets.motorbike_fruit:train"),
+        held_out=_factory("proponent.datasets.motorbike_fruit:test"),
+        transform=_factory("proponent.datasets.transforms:pixels"),
         loss=head,
         weight_decay=0.001,
         class_names=tuple(motorbike_fruit.CLASS_NAMES),
@@ -116,7 +108,7 @@ def _motorbike_fruit(head: str) -> Preset:
 def _cifar10(
     name: str,
     title: str,
-    model: Call,
+    model: Factory,
     training: Mapping[str, Any],
     weight_decay: float,
     expected_accuracy: float,
@@ -126,9 +118,9 @@ def _cifar10(
         name=name,
         title=title,
         model=model,
-        dataset=Call(f"proponent.datasets.cifar10:{source}", {"split": "train"}),
-        held_out=Call(f"proponent.datasets.cifar10:{source}", {"split": "test"}),
-        transform=Call("proponent.datasets.transforms:normalized", _CIFAR10_STATISTICS),
+        dataset=_factory(f"proponent.datasets.cifar10:{source}", {"split": "train"}),
+        held_out=_factory(f"proponent.datasets.cifar10:{source}", {"split": "test"}),
+        transform=_factory("proponent.datasets.transforms:normalized", _CIFAR10_STATISTICS),
         loss="cross_entropy",
         weight_decay=weight_decay,
         class_names=tuple(cifar10.CLASS_NAMES),
@@ -146,7 +138,7 @@ def _adam(lr: float, epochs: int, batch_size: int = 64) -> dict[str, Any]:
     return {"optimizer": "adam", "lr": lr, "epochs": epochs, "batch_size": batch_size, "schedule": "cosine"}
 
 
-_CIFAR10_CNN = Call("proponent.models.small_cnn:SmallCNN", {"channels": 3, "classes": 10, "size": 32})
+_CIFAR10_CNN = _factory("proponent.models.small_cnn:SmallCNN", {"channels": 3, "classes": 10, "size": 32})
 
 _ALL = (
     _logistic("digits", "Logistic regression, scikit-learn's digits", 8, "proponent.datasets.digits", 0.93),
@@ -175,7 +167,7 @@ _ALL = (
     _cifar10(
         name="cifar10-resnet20",
         title="ResNet-20, 4,000 images of CIFAR-10",
-        model=Call("proponent.models.resnet:resnet20", {"classes": 10}),
+        model=_factory("proponent.models.resnet:resnet20", {"classes": 10}),
         training=_sgd(lr=0.05, epochs=20),
         weight_decay=0.0005,
         expected_accuracy=0.95,
@@ -183,7 +175,7 @@ _ALL = (
     _cifar10(
         name="cifar10-efficientnet-b0",
         title="EfficientNet-B0 with SiLU, 4,000 images of CIFAR-10",
-        model=Call("proponent.models.efficientnet:efficientnet_b0", {"classes": 10, "stem": "cifar"}),
+        model=_factory("proponent.models.efficientnet:efficientnet_b0", {"classes": 10, "stem": "cifar"}),
         training=_adam(lr=0.001, epochs=40),
         weight_decay=0.0001,
         expected_accuracy=0.7,
@@ -191,7 +183,7 @@ _ALL = (
     _cifar10(
         name="cifar10-resnet50",
         title="ResNet-50, 4,000 images of CIFAR-10",
-        model=Call("proponent.models.resnet50:resnet50", {"classes": 10, "stem": "cifar"}),
+        model=_factory("proponent.models.resnet50:resnet50", {"classes": 10, "stem": "cifar"}),
         training=_sgd(lr=0.02, epochs=40),
         weight_decay=0.0005,
         expected_accuracy=0.7,

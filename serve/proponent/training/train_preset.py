@@ -6,7 +6,6 @@ presets.
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import time
@@ -19,17 +18,18 @@ import yaml
 from torch import nn
 
 from proponent.attribution.losses import get_loss
+from proponent.classifier import import_attribute
 from proponent.datasets import Transform, materialise
 from proponent.errors import NotFoundError, TrainingMismatchError
+from proponent.spec import SPEC_FILE, Factory
 from proponent.tensor_file import save_tensors
 from proponent.training.loop import Record, accuracy, fit, seeded
-from proponent.training.presets import PRESETS, Call, Preset
+from proponent.training.presets import PRESETS, Preset
 
-__all__ = ["PRESETS", "Call", "Preset", "TrainingResult", "get_preset", "train_preset"]
+__all__ = ["PRESETS", "Preset", "TrainingResult", "get_preset", "train_preset"]
 
 WEIGHTS_FILE = "weights.safetensors"
 LOG_FILE = "train_log.json"
-SPEC_FILE = "explain.yaml"
 _MARGIN = 0.02
 """How far below the measured training accuracy explain.yaml's expectation lies."""
 
@@ -127,8 +127,8 @@ def _adapted(
     passes = {} if epochs is None else {"epochs": epochs}
     return replace(
         preset,
-        dataset=replace(preset.dataset, kwargs={**preset.dataset.kwargs, **root, **first}),
-        held_out=replace(preset.held_out, kwargs={**preset.held_out.kwargs, **root, **first}),
+        dataset=preset.dataset.model_copy(update={"kwargs": {**preset.dataset.kwargs, **root, **first}}),
+        held_out=preset.held_out.model_copy(update={"kwargs": {**preset.held_out.kwargs, **root, **first}}),
         training={**preset.training, **passes, "seed": seed},
     )
 
@@ -185,11 +185,11 @@ def _log(preset: Preset, trained: _Trained) -> dict[str, Any]:
 def _spec(preset: Preset, reached: float) -> dict[str, Any]:
     return {
         "name": preset.name,
-        "model": _section(preset.model),
+        "model": preset.model.model_dump(),
         "weights": WEIGHTS_FILE,
-        "dataset": _section(preset.dataset),
-        "held_out": _section(preset.held_out),
-        "transform": _section(preset.transform),
+        "dataset": preset.dataset.model_dump(),
+        "held_out": preset.held_out.model_dump(),
+        "transform": preset.transform.model_dump(),
         "loss": preset.loss,
         "weight_decay": preset.weight_decay,
         "class_names": list(preset.class_names),
@@ -200,25 +200,15 @@ def _spec(preset: Preset, reached: float) -> dict[str, Any]:
     }
 
 
-def _section(call: Call) -> dict[str, Any]:
-    return {"factory": call.factory, "kwargs": dict(call.kwargs)}
-
-
 def _expectation(reached: float) -> float:
     """The measured accuracy less the margin, rounded down to two digits but never below zero."""
     return max(0.0, math.floor(100 * (reached - _MARGIN) + 1e-9) / 100)
 
 
-def _called(call: Call) -> Any:
-    return _resolved(call.factory)(**call.kwargs)
+def _called(factory: Factory) -> Any:
+    return import_attribute(factory.factory)(**factory.kwargs)
 
 
-def _transform(call: Call) -> Transform:
-    transform: Transform = _called(call) if call.kwargs else _resolved(call.factory)
+def _transform(factory: Factory) -> Transform:
+    transform: Transform = _called(factory) if factory.kwargs else import_attribute(factory.factory)
     return transform
-
-
-def _resolved(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    return found

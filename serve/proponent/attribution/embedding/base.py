@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from proponent.attribution.division import positive_or_one
 from proponent.attribution.gradients.layer_gradients import LayerGradients, flat_gradients
 from proponent.attribution.gradients.layers import Layers
 from proponent.errors import CurvatureError
@@ -129,7 +130,7 @@ class ExactFactors:
         full = flat_gradients(gradients).double() @ self.whitening
         energy = full.square()
         total = energy.sum(dim=1)
-        kept = energy[:, :size].sum(dim=1) / torch.where(total > 0, total, torch.ones_like(total))
+        kept = energy[:, :size].sum(dim=1) / positive_or_one(total)
         return EmbeddedRows(
             phi=full[:, :size],
             self_influence=total,

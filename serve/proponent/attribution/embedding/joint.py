@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from proponent.attribution.division import positive_or_one
 from proponent.attribution.embedding.base import EmbeddedRows
 from proponent.attribution.embedding.subspace import LayerSubspace
 
@@ -121,12 +122,11 @@ class SecondStage:
         outside = (energy - wide.square().sum(dim=1)).clamp(min=0)
         inside = wide @ self.inverse - a * wide
         norms = ((inside @ self.gram) * inside).sum(dim=1) + 2 * a * (inside * crossed.double()).sum(dim=1)
-        safe = torch.where(energy > 0, energy, torch.ones_like(energy))
         return EmbeddedRows(
             phi=phi.float(),
             self_influence=phi.square().sum(dim=1) + a * outside,
             ihvp_norms=(norms + a * a * damped_energy).clamp(min=0).sqrt(),
-            kept_energy=1 - outside / safe,
+            kept_energy=1 - outside / positive_or_one(energy),
         )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from proponent.attribution.division import positive_or_one
 from proponent.attribution.losses import Loss
 
 DIRECTION_FLOOR = 1.0e-30
@@ -52,6 +53,5 @@ def join(parts: Sequence[ScaledGradient]) -> ScaledGradient:
 
 def _scaled(gradient: Tensor, dtype: torch.dtype) -> ScaledGradient:
     scale = gradient.flatten(1).abs().amax(dim=1) if gradient.ndim > 1 else gradient.abs()
-    divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
     shape = (-1, *([1] * (gradient.ndim - 1)))
-    return ScaledGradient((gradient / divisor.reshape(shape)).to(dtype), scale)
+    return ScaledGradient((gradient / positive_or_one(scale).reshape(shape)).to(dtype), scale)

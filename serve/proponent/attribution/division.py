@@ -1,0 +1,16 @@
+"""Quotients where a divisor may be zero because there is nothing to divide."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def positive_or_one(divisor: Tensor) -> Tensor:
+    """The divisor, with 1 where it is not positive: a numerator of zero then stays zero."""
+    return torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+
+
+def ratio(numerator: Tensor, divisor: Tensor) -> Tensor:
+    """The quotient, 0 where the divisor is not positive."""
+    return torch.where(divisor > 0, numerator / positive_or_one(divisor), 0.0)
