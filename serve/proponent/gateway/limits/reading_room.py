@@ -11,7 +11,7 @@ class ReadingRoom:
     """Seats, which nobody holds for long while others wait.
 
     A message that stalls would else keep everybody out: as many stalled calls as there are seats stopped all others
-    for a minute.
+    for ``longest_s``.
 
     Args:
         seats: How many read at the same time.
