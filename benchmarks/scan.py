@@ -41,7 +41,7 @@ def open_index(directory: Path, rows: int, size: int) -> InfluenceIndex:
     ratio = 0.5 + 0.5 * torch.rand(rows, generator=generator, dtype=torch.float64)
     directed = torch.ones(rows, dtype=torch.bool)
     columns = {name: norms.clone() for name in RowScales.__dataclass_fields__}
-    columns |= {"relative_theta": ratio, "relative_l": ratio.clone(), "directed": directed}
+    columns |= {"relative_theta": ratio, "relative_l": ratio.clone(), "has_direction": directed}
     scales = RowScales(**columns)
     write_rows(directory / "rows", blocks(), size)
     write_scales(directory / "scales", scales)

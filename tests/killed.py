@@ -18,7 +18,7 @@ from proponent.explainer import Explainer
 from proponent.index.bundle import read_manifest, verify_files
 from proponent.index.faults import FAULT, KILLED, TRACE
 from proponent.index.forgetting import forget
-from proponent.index.lifecycle import collect, kept_bundles, make_current, rollback
+from proponent.index.lifecycle import collect, list_bundles, make_current, rollback
 from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
@@ -106,7 +106,7 @@ def state(store: Store) -> dict[str, Any]:
     bundle = store.current(MODEL)
     verify_files(bundle, read_manifest(bundle))
     shown = [entry.example_id for entry in Explainer.load(bundle).catalog]
-    kept = [path.name for path in kept_bundles(store, MODEL)]
+    kept = [path.name for path in list_bundles(store, MODEL)]
     for name in kept:
         verify_files(bundle.with_name(name), read_manifest(bundle.with_name(name)))
     known = {"current", "bundles", "lock", "forgotten.json", ".forgotten.json.lock"}

@@ -162,7 +162,7 @@ def test_the_quick_audit_is_in_the_manifest_and_in_every_answer(convex: Store) -
     assert figures["reference"] == "dense inverse, float64"
     assert figures["queries_from"] == "held-out set" and figures["queries"] == 32
     assert figures["spearman"] > 0.9999
-    assert figures["proponents_recall_at_10"] > 0.99 and figures["opponents_recall_at_10"] > 0.99
+    assert figures["proponents_overlap_at_10"] > 0.99 and figures["opponents_overlap_at_10"] > 0.99
     [answer] = explainer.explain([tiny.inputs(1)[0]], [ExplainOptions()])
     assert not isinstance(answer, Exception)
     assert answer.quality.audit == figures

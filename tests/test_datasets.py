@@ -197,7 +197,7 @@ def test_npz_reads_named_arrays_and_refuses_missing_keys(tmp_path: Path) -> None
 def test_npz_never_unpickles(tmp_path: Path) -> None:
     path = tmp_path / "objects.npz"
     np.savez(path, x=np.array([{}], dtype=object), y=np.array([0]))
-    with pytest.raises(InvalidInputError, match="no readable"):
+    with pytest.raises(InvalidInputError, match="is not a readable"):
         npz.open_file(str(path))
 
 

@@ -236,7 +236,7 @@ def test_the_gradient_of_a_confident_model_keeps_its_direction_and_size(margin: 
     assert found.unit.dtype == torch.float32
     assert float(found.scale) == pytest.approx(float(largest), rel=1e-12)
     assert found.unit[0].tolist() == pytest.approx([float(entry / largest) for entry in exact], rel=1e-6)
-    assert bool(found.directed)
+    assert bool(found.has_direction)
 
 
 def test_a_confident_models_embedding_points_where_float64_says() -> None:
@@ -265,7 +265,7 @@ def test_no_gradient_has_no_direction() -> None:
     outputs = torch.tensor([[5.0, 0.0], [0.2, 0.0]])
     found = scaled_output_gradient(hinge, outputs, torch.tensor([0, 0]))
     assert found.scale.tolist() == [0.0, 1.0]
-    assert found.directed.tolist() == [False, True]
+    assert found.has_direction.tolist() == [False, True]
     assert found.unit.tolist() == [[0.0, 0.0], [-1.0, 1.0]]
 
 

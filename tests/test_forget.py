@@ -18,7 +18,7 @@ from proponent.explainer import Explainer
 from proponent.index.bundle import CATALOG, FACTORS, read_manifest
 from proponent.index.catalog import Catalog
 from proponent.index.forgetting import forget
-from proponent.index.lifecycle import kept_bundles, rollback
+from proponent.index.lifecycle import list_bundles, rollback
 from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
@@ -74,13 +74,13 @@ def scores(answer: Explanation, leave_out: frozenset[str] = frozenset()) -> list
 
 def test_running_explainers_forget_at_once(store: Store) -> None:
     """Both bundles, opened before: nothing of the example is left, every other score is what it was."""
-    explainers = [Explainer.load(path) for path in kept_bundles(store, stores.MODEL)]
+    explainers = [Explainer.load(path) for path in list_bundles(store, stores.MODEL)]
     before = [ask(explainer) for explainer in explainers]
     gone = frozenset({"toy/3", "toy/17"})
     assert gone <= named(before[0])
     receipt = forget(store, stores.MODEL, sorted(gone))
     assert (receipt.ids, receipt.newly_forgotten) == (sorted(gone), sorted(gone))
-    assert receipt.still_on_disk == receipt.in_use == sorted(path.name for path in kept_bundles(store, stores.MODEL))
+    assert receipt.still_on_disk == receipt.in_use == sorted(path.name for path in list_bundles(store, stores.MODEL))
     for explainer, earlier in zip(explainers, before, strict=True):
         after = ask(explainer)
         assert scores(after) == scores(earlier, gone)

@@ -20,7 +20,7 @@ from proponent.errors import CorruptBundleError, InvalidInputError, NotFoundErro
 from proponent.explainer import Explainer
 from proponent.index.bundle import CATALOG, ROWS
 from proponent.index.catalog import Catalog
-from proponent.index.lifecycle import collect, kept_bundles, make_current, rollback
+from proponent.index.lifecycle import collect, list_bundles, make_current, rollback
 from proponent.index.lock import Hold, is_held
 from proponent.index.store import Store
 from proponent.inspection.diff import diff, rank_correlation
@@ -49,7 +49,7 @@ def test_rollback_and_publish_move_only_the_pointer(store: Store) -> None:
     assert make_current(store, stores.MODEL, previous[:8]).before == current
     assert make_current(store, stores.MODEL, previous).before == previous
     assert stores.digests(store) == (previous, current)
-    assert [path.name for path in kept_bundles(store, stores.MODEL)] == sorted((current, previous))
+    assert [path.name for path in list_bundles(store, stores.MODEL)] == sorted((current, previous))
 
 
 def test_a_bad_bundle_is_never_published(store: Store) -> None:
@@ -97,9 +97,9 @@ def test_gc_keeps_what_is_needed(store: Store) -> None:
     dry = collect(store, stores.MODEL, dry_run=True)
     assert (dry.removed, dry.kept) == ([previous], [current])
     assert dry.bytes > 10_000
-    assert len(kept_bundles(store, stores.MODEL)) == 2
+    assert len(list_bundles(store, stores.MODEL)) == 2
     assert collect(store, stores.MODEL).removed == [previous]
-    assert [path.name for path in kept_bundles(store, stores.MODEL)] == [current]
+    assert [path.name for path in list_bundles(store, stores.MODEL)] == [current]
     assert collect(store, stores.MODEL).removed == []
 
 

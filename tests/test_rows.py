@@ -55,7 +55,7 @@ def random_scales(count: int, seed: int = 0, spread: float = 3.0) -> RowScales:
         self_influence=draw(),
         relative_theta=draw(),
         relative_l=draw(),
-        directed=(number % 5 != 2) & (norms > 0),
+        has_direction=(number % 5 != 2) & (norms > 0),
         curvature=norms.square(),
     )
 
@@ -74,7 +74,7 @@ def weight(scales: RowScales, measure: Measure) -> Tensor:
     if measure is Measure.INFLUENCE:
         return scales.norms
     ratio = scales.relative_theta if measure is Measure.THETA_RELATIF else scales.relative_l
-    return ratio * scales.directed
+    return ratio * scales.has_direction
 
 
 def brute_force(rows: Tensor, scales: RowScales, query: Query, measure: Measure) -> tuple[Hits, Hits]:

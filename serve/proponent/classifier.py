@@ -177,7 +177,7 @@ def untrained_model(spec: ModelSpec) -> nn.Module:
 
 
 @contextmanager
-def users_model(inputs: Tensor) -> Iterator[None]:
+def blame_user_model(inputs: Tensor) -> Iterator[None]:
     """Names the model where the user's code fails on a batch."""
     try:
         yield

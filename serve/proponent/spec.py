@@ -112,7 +112,7 @@ def load_spec(path: str | Path) -> ModelSpec:
 
     Raises:
         NotFoundError: There is no such file.
-        SpecError: The file is no YAML mapping, or a key is missing, unknown or wrong.
+        SpecError: The file is not a YAML mapping, or a key is missing, unknown or wrong.
 
     Example:
         >>> load_spec(project / "explain.yaml").weight_decay

@@ -1,4 +1,4 @@
-"""The audit's checks that retrain or solve: each returns plain figures."""
+"""The audit's checks that retrain or solve: each returns plain metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from proponent.audit.datamodel import AUDIT, ground_truth, recipe_digest
 from proponent.audit.intervals import Statistic, auc_interval, two_way_interval
 from proponent.audit.label_noise import flipped_positions, with_label_noise
 from proponent.audit.retraining import Retraining, retrained_losses, trained_model
-from proponent.audit.scoring import Opened, influence_matrix
+from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.index.bundle import CATALOG
 from proponent.index.catalog import Catalog
 from proponent.index.store import Store
@@ -63,29 +63,29 @@ class AuditOptions:
     jobs: int = 1
 
 
-def full_audit(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
+def full_audit(context: AuditContext, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
     """Every check that is asked for, by name."""
-    figures: dict[str, object] = {"distinct_in_top_10": distinct(opened, options.queries)}
+    metrics: dict[str, object] = {"distinct_in_top_10": distinct(context, options.queries)}
     if options.lds_subsets:
-        figures["lds"] = lds(opened, options, progress)
+        metrics["lds"] = lds(context, options, progress)
     if options.leave_one_out:
-        figures["leave_one_out"] = leave_one_out(opened, options, progress)
+        metrics["leave_one_out"] = leave_one_out(context, options, progress)
     if options.label_noise > 0:
-        figures["label_noise"] = label_noise(opened, options, progress)
+        metrics["label_noise"] = label_noise(context, options, progress)
     if options.solver_queries:
-        figures["solver"] = solver(opened, options, progress)
-    return figures
+        metrics["solver"] = solver(context, options, progress)
+    return metrics
 
 
-def distinct(opened: Opened, queries: int) -> dict[str, int]:
+def distinct(context: AuditContext, queries: int) -> dict[str, int]:
     """How many different examples fill the top ten proponents of the queries, by measure."""
-    positions = list(range(min(queries, len(opened.held_out))))
-    top = min(TOP, len(opened.data))
-    found = {m.value: influence_matrix(opened, positions, m).topk(top, dim=1).indices for m in Measure}
+    positions = list(range(min(queries, len(context.held_out))))
+    top = min(TOP, len(context.data))
+    found = {m.value: influence_matrix(context, positions, m).topk(top, dim=1).indices for m in Measure}
     return {name: len(set(indices.flatten().tolist())) for name, indices in found.items()}
 
 
-def lds(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
+def lds(context: AuditContext, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
     """The linear datamodeling score with a 95 % interval over queries and retrained models.
 
     After a tuning its queries are left out where there are others; halves and training seeds are others anyway.
@@ -97,18 +97,18 @@ def lds(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[
             stacklevel=2,
         )
     truth = ground_truth(
-        opened.explainer.classifier.spec,
+        context.explainer.classifier.spec,
         options.directory / "retrained",
-        opened.data,
-        opened.held_out,
+        context.data,
+        context.held_out,
         purpose=AUDIT,
         subsets=options.lds_subsets,
-        queries=max(1, min(options.queries, len(opened.held_out) - _tuned_queries(opened))),
+        queries=max(1, min(options.queries, len(context.held_out) - _tuned_queries(context))),
         seeds=options.seeds,
         jobs=options.jobs,
         progress=progress,
     )
-    predicted = influence_matrix(opened, truth.positions) @ truth.subsets.double().mT
+    predicted = influence_matrix(context, truth.positions) @ truth.subsets.double().mT
     return {
         **_with_interval(_mean_spearman, predicted, -truth.losses.mT, "mean"),
         "subsets": options.lds_subsets,
@@ -117,8 +117,8 @@ def lds(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[
     }
 
 
-def _tuned_queries(opened: Opened) -> int:
-    tuning = opened.explainer.manifest.audit.get("tuning", {})
+def _tuned_queries(context: AuditContext) -> int:
+    tuning = context.explainer.manifest.audit.get("tuning", {})
     return int(tuning.get("queries", 0))
 
 
@@ -141,22 +141,22 @@ def _with_interval(statistic: Statistic, left: Tensor, right: Tensor, name: str)
     return {name: float(statistic(left, right)), key: list(interval)}
 
 
-def leave_one_out(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
+def leave_one_out(context: AuditContext, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
     """Real change of loss when one example is removed, against I / N; convex models only make sense here.
 
     All trainings share one seed: what is compared is a difference of two of them. Intervals are over queries and
     removals.
     """
-    spec = opened.explainer.classifier.spec
-    positions = list(range(min(8, options.queries, len(opened.held_out))))
-    scores = influence_matrix(opened, positions)
+    spec = context.explainer.classifier.spec
+    positions = list(range(min(8, options.queries, len(context.held_out))))
+    scores = influence_matrix(context, positions)
     removed = _mixed(scores, options.leave_one_out)
-    masks = torch.ones(len(removed) + 1, len(opened.data), dtype=torch.bool)
+    masks = torch.ones(len(removed) + 1, len(context.data), dtype=torch.bool)
     masks[torch.arange(1, len(masks)), removed] = False
-    digest = recipe_digest(spec, opened.data, opened.held_out, [*positions, -1, *removed.tolist()])
+    digest = recipe_digest(spec, context.data, context.held_out, [*positions, -1, *removed.tolist()])
     job = Retraining(spec, (0,) * len(masks), tuple(positions), options.directory / "leave-one-out" / digest)
     losses = retrained_losses(job, masks, progress, options.jobs)
-    real, predicted = (losses[1:] - losses[0]).mT, scores[:, removed] / len(opened.data)
+    real, predicted = (losses[1:] - losses[0]).mT, scores[:, removed] / len(context.data)
     return {
         "removals": len(removed),
         "queries": len(positions),
@@ -173,12 +173,12 @@ def _mixed(scores: Tensor, count: int) -> Tensor:
     return torch.cat([strongest[: count // 2], drawn])[:count].sort().values
 
 
-def label_noise(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
+def label_noise(context: AuditContext, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
     """Flips labels, retrains, rebuilds, and asks whether self-influence finds the flipped ones (AUC).
 
     The interval is that of other examples under the one model trained: another training is not in it.
     """
-    spec = opened.explainer.classifier.spec
+    spec = context.explainer.classifier.spec
     noisy = with_label_noise(spec, options.label_noise, seed=9)
     with tempfile.TemporaryDirectory(prefix="proponent-audit-") as work:
         weights = Path(work) / "noisy.safetensors"
@@ -199,23 +199,23 @@ def label_noise(opened: Opened, options: AuditOptions, progress: StageProgress) 
     }
 
 
-def solver(opened: Opened, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
+def solver(context: AuditContext, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
     """Agreement with conjugate gradients on the objective's own curvature: Hessian, or Gauss-Newton if deep."""
-    classifier = opened.explainer.classifier
+    classifier = context.explainer.classifier
     layers = classifier.find_layers()
-    batches = [(b.inputs, b.labels, b.keys) for b in opened.data.batches(256)]
+    batches = [(b.inputs, b.labels, b.keys) for b in context.data.batches(256)]
     exact = classifier.spec.curvature.kind == "exact"
     product = (hessian_matvec if exact else ggn_matvec)(
         classifier.model, classifier.loss, batches, layers, weight_decay=classifier.spec.weight_decay
     )
-    positions = list(range(min(options.solver_queries, len(opened.held_out))))
-    top = min(TOP, len(opened.data))
-    scaled, gradients = scaled_gradients(classifier, layers, opened.held_out.batch(positions))
+    positions = list(range(min(options.solver_queries, len(context.held_out))))
+    top = min(TOP, len(context.data))
+    scaled, gradients = scaled_gradients(classifier, layers, context.held_out.batch(positions))
     right = flat_gradients(gradients).double().mT.to(next(classifier.model.parameters()))
     with progress.step("solve"):
         solution, report = cg(product, right, damping=options.solver_damping, tol=1e-4, max_iterations=200)
-    reference = _dot_rows(opened, layers, solution) * scaled.scale[:, None]
-    ours = influence_matrix(opened, positions)
+    reference = _dot_rows(context, layers, solution) * scaled.scale[:, None]
+    ours = influence_matrix(context, positions)
     return {
         "queries": len(positions),
         "curvature": "hessian" if exact else "gauss-newton",
@@ -227,10 +227,10 @@ def solver(opened: Opened, options: AuditOptions, progress: StageProgress) -> di
     }
 
 
-def _dot_rows(opened: Opened, layers: Layers, solution: Tensor) -> Tensor:
+def _dot_rows(context: AuditContext, layers: Layers, solution: Tensor) -> Tensor:
     """g_i^T x for every training example and solution [P, Q], [Q, N] float64."""
     parts = []
-    for batch in opened.data.batches(128):
-        scaled, gradients = scaled_gradients(opened.explainer.classifier, layers, batch)
+    for batch in context.data.batches(128):
+        scaled, gradients = scaled_gradients(context.explainer.classifier, layers, batch)
         parts.append((flat_gradients(gradients) @ solution).double() * scaled.scale[:, None])
     return torch.cat(parts).mT.cpu()

@@ -48,13 +48,13 @@ class Queries:
 
 
 def quick_audit(result: RebuildResult) -> dict[str, object]:
-    """The figures of a rebuild; see the module."""
+    """The metrics of a rebuild; see the module."""
     queries = _queries(result)
     weights = {measure: result.scales.of(measure) for measure in Measure}
     phi, blocks = queries.phi.cpu(), unit_rows(result.context.workspace, result.shards)
     products = torch.cat([phi @ block.double().mT for block in blocks], dim=1)
     positions = result.context.data.sample(ROWS, 3)
-    figures: dict[str, object] = {
+    metrics: dict[str, object] = {
         "queries": len(products),
         "queries_from": queries.origin,
         "reference_rows": len(positions),
@@ -62,7 +62,7 @@ def quick_audit(result: RebuildResult) -> dict[str, object]:
         "distinct_in_top_10": {m.value: _distinct(products * w) for m, w in weights.items()},
     }
     stored = (products * weights[Measure.INFLUENCE])[:, positions]
-    return figures | _references(result, queries, stored, positions)
+    return metrics | _references(result, queries, stored, positions)
 
 
 def _queries(result: RebuildResult) -> Queries:
@@ -116,8 +116,8 @@ def _agreement(ours: Tensor, reference: Tensor) -> dict[str, float]:
     k = min(TOP, ours.shape[1])
     return {
         "spearman": float(spearman(ours, reference).mean()),
-        "proponents_recall_at_10": float(top_overlap(ours, reference, k).mean()),
-        "opponents_recall_at_10": float(top_overlap(-ours, -reference, k).mean()),
+        "proponents_overlap_at_10": float(top_overlap(ours, reference, k).mean()),
+        "opponents_overlap_at_10": float(top_overlap(-ours, -reference, k).mean()),
     }
 
 

@@ -24,7 +24,7 @@ def audited_rebuild(
     tuning = _tuned(spec, store, options, subsets, jobs) if spec.curvature.damping == "auto" else None
 
     def audit(result: RebuildResult) -> Mapping[str, object]:
-        return quick_audit(result) | (tuning.figures() if tuning else {})
+        return quick_audit(result) | (tuning.metrics() if tuning else {})
 
     return rebuild(tuning.spec if tuning else spec, store, options, audit)
 

@@ -18,7 +18,7 @@ QUERIES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Opened:
+class AuditContext:
     """A bundle with the data it was built from.
 
     Attributes:
@@ -31,7 +31,7 @@ class Opened:
     rows: Tensor
 
 
-def open_bundle(bundle: Path) -> Opened:
+def open_bundle(bundle: Path) -> AuditContext:
     """Opens a bundle for an audit.
 
     Raises:
@@ -45,27 +45,27 @@ def open_bundle(bundle: Path) -> Opened:
     held_out = TrainingSet.open(explainer.classifier, spec.held_out, "held_out")
     names = [data.example_id(position) for position in range(len(data))]
     found = explainer.catalog.rows_of(names)
-    return Opened(explainer, data, held_out, torch.tensor([found.get(name, -1) for name in names]))
+    return AuditContext(explainer, data, held_out, torch.tensor([found.get(name, -1) for name in names]))
 
 
-def influence_matrix(opened: Opened, positions: list[int], measure: Measure = Measure.INFLUENCE) -> Tensor:
+def influence_matrix(context: AuditContext, positions: list[int], measure: Measure = Measure.INFLUENCE) -> Tensor:
     """Scores [Q, N] float64 of all training examples (0 for forgotten ones) on held-out queries."""
-    weights = opened.explainer.index.scales.of(measure)
+    weights = context.explainer.index.scales.of(measure)
     parts = []
     for start in range(0, len(positions), QUERIES_AT_ONCE):
-        directions, norms = _queries(opened, positions[start : start + QUERIES_AT_ONCE])
-        products = opened.explainer.index.products(directions, precise=True).double().cpu()
+        directions, norms = _queries(context, positions[start : start + QUERIES_AT_ONCE])
+        products = context.explainer.index.products(directions, precise=True).double().cpu()
         parts.append(products * weights * norms[:, None])
     scores = torch.cat(parts)
-    return torch.where(opened.rows >= 0, scores[:, opened.rows.clamp(min=0)], 0.0)
+    return torch.where(context.rows >= 0, scores[:, context.rows.clamp(min=0)], 0.0)
 
 
-def _queries(opened: Opened, positions: list[int]) -> tuple[Tensor, Tensor]:
+def _queries(context: AuditContext, positions: list[int]) -> tuple[Tensor, Tensor]:
     """Directions [Q, K] and norms [Q] float64 of held-out examples at their true labels."""
-    items = [opened.held_out.item(position) for position in positions]
+    items = [context.held_out.item(position) for position in positions]
     targets = [Target(label) for _, _, label in items]
     found = []
-    for query in opened.explainer.embed([tensor for _, tensor, _ in items], targets, Stopwatch()):
+    for query in context.explainer.embed([tensor for _, tensor, _ in items], targets, Stopwatch()):
         if isinstance(query, Exception):
             raise query
         found.append(query)

@@ -62,7 +62,7 @@ class Tuning:
     subsets: int = 0
     queries: int = 0
 
-    def figures(self) -> dict[str, object]:
+    def metrics(self) -> dict[str, object]:
         """For the manifest."""
         trials = [vars(trial) for trial in self.trials]
         sizes = {"subsets": self.subsets, "queries": self.queries, "seeds": 1}

@@ -65,7 +65,7 @@ class TarImages:
             limit: Keep the first so many examples; all when ``None``.
 
         Raises:
-            InvalidInputError: If the file is no uncompressed tar file or holds no such images.
+            InvalidInputError: If the file is not an uncompressed tar file or holds no such images.
         """
         self.path = path
         self.class_names = list(class_names)
@@ -100,7 +100,7 @@ def _members(path: Path, folder: str, class_names: list[str]) -> list[tarfile.Ta
         with tarfile.open(path, "r:") as archive:
             files = [m for m in archive.getmembers() if m.isfile() and PurePosixPath(m.name).parent in wanted]
     except tarfile.TarError as error:
-        raise InvalidInputError(f"{path} is no uncompressed tar file: {error}.", field=str(path)) from error
+        raise InvalidInputError(f"{path} is not an uncompressed tar file: {error}.", field=str(path)) from error
     if not files:
         raise InvalidInputError(f"{path} holds no images in {folder}/<class>/.", field=str(path))
     return sorted(files, key=lambda member: _by_number_then_class(member.name))

@@ -56,7 +56,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     header = 4 + 4 * dimensions
     if len(content) < header or content[:4] != bytes([0, 0, _UNSIGNED_BYTE, dimensions]):
         raise InvalidInputError(
-            f"{path} is no IDX file of unsigned bytes in {dimensions} dimensions.", field=str(path)
+            f"{path} is not an IDX file of unsigned bytes in {dimensions} dimensions.", field=str(path)
         )
     shape = np.frombuffer(content, dtype=">u4", count=dimensions, offset=4).astype(np.int64)
     if len(content) != header + int(shape.prod()):

@@ -55,4 +55,4 @@ def read_arrays(path: Path, images: str, labels: str) -> tuple[NDArray[np.uint8]
     except KeyError as error:
         raise InvalidInputError(f"{path} lacks a key: {error.args[0]}.", field=str(path)) from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidInputError(f"{path} is no readable .npz file: {error}.", field=str(path)) from error
+        raise InvalidInputError(f"{path} is not a readable .npz file: {error}.", field=str(path)) from error

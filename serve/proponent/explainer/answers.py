@@ -23,7 +23,7 @@ Outcomes = Mapping[Measure, tuple[DiversityOutcome | None, DiversityOutcome | No
 """What diverse proponents and opponents cost and give, by measure."""
 
 NOTHING = (Hits([], []), Hits([], []))
-INERT = Notice(
+ALL_ZERO = Notice(
     NoticeCode.ZERO_INFLUENCE, "the loss is flat at every training example: every influence is exactly zero"
 )
 
@@ -36,17 +36,23 @@ class Answers:
         catalog: Of the bundle.
         class_names: In class order.
         omitted: How many rows have no direction.
-        inert: Whether no row has any influence, because every training gradient is zero.
+        all_zero: Whether no row has any influence, because every training gradient is zero.
     """
 
     def __init__(
-        self, manifest: Manifest, catalog: Catalog, class_names: Sequence[str], omitted: int, *, inert: bool = False
+        self,
+        manifest: Manifest,
+        catalog: Catalog,
+        class_names: Sequence[str],
+        omitted: int,
+        *,
+        all_zero: bool = False,
     ) -> None:
         self._manifest = manifest
         self._catalog = catalog
         self._class_names = class_names
         self._omitted = omitted
-        self._inert = inert
+        self._all_zero = all_zero
 
     def results(
         self, found: Mapping[Measure, tuple[Hits, Hits]], outcomes: Outcomes, option: ExplainOptions
@@ -89,7 +95,7 @@ class Answers:
 
     def notices(self, query: EmbeddedQuery, measures: Sequence[Measure]) -> list[Notice]:
         """What holds of any answer to a query."""
-        notices = [INERT] if self._inert else [no_influence(query)] if not query.directed else []
+        notices = [ALL_ZERO] if self._all_zero else [no_influence(query)] if not query.has_direction else []
         if self._omitted and set(measures) - {Measure.INFLUENCE}:
             notices.append(
                 Notice(

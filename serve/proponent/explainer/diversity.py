@@ -30,7 +30,9 @@ TERMS: Mapping[Redundancy, type[Term]] = {
 }
 
 
-def diversify(hits: Hits, diversity: Diversity, k: int, index: InfluenceIndex, alive: Tensor | None) -> DiverseHits:
+def diversify(
+    hits: Hits, diversity: Diversity, k: int, index: InfluenceIndex, not_forgotten: Tensor | None
+) -> DiverseHits:
     """The DIVINE choice of k from one end, strongest first, and its outcome; with gamma = 0 the first k as they are.
 
     Args:
@@ -38,11 +40,11 @@ def diversify(hits: Hits, diversity: Diversity, k: int, index: InfluenceIndex, a
         diversity: What is asked.
         k: Length of the list.
         index: Where the unit rows are.
-        alive: [N] bool, the rows that count as D where all of it is asked for; None for all.
+        not_forgotten: [N] bool, the rows that count as D where all of it is asked for; None for all.
     """
     if not hits.rows:
         return hits, None
-    pool = _pool(hits, diversity, index, alive)
+    pool = _pool(hits, diversity, index, not_forgotten)
     selection = Selection(pool, TERMS[diversity.redundancy], k, unscaled=diversity.unscaled)
     loss = diversity.max_influence_loss
     choice = selection.at(diversity.gamma) if loss is None else selection.within(loss)
@@ -55,11 +57,11 @@ def diversify(hits: Hits, diversity: Diversity, k: int, index: InfluenceIndex, a
     return Hits([hits.rows[c] for c in choice.members], [hits.scores[c] for c in choice.members]), outcome
 
 
-def _pool(hits: Hits, diversity: Diversity, index: InfluenceIndex, alive: Tensor | None) -> Pool:
+def _pool(hits: Hits, diversity: Diversity, index: InfluenceIndex, not_forgotten: Tensor | None) -> Pool:
     rows = index.unit_rows(hits.rows)
     strengths = torch.tensor(hits.scores, dtype=torch.float64).abs()
     bandwidth = diversity.bandwidth or median_bandwidth(rows)
-    counted = index.scales.directed if alive is None else index.scales.directed & alive
+    counted = index.scales.has_direction if not_forgotten is None else index.scales.has_direction & not_forgotten
 
     def blocks() -> Iterable[Tensor]:
         for place, block in index.blocks():

@@ -76,9 +76,9 @@ class Explainer:
         self._files = files
         self._embedder = QueryEmbedder(classifier, embedding, layers)
         self._retrieval = Retrieval(index, catalog, tombstones or Tombstones(None))
-        omitted = int((~index.scales.directed).sum())
-        inert = not bool(index.scales.norms.any())
-        self._answers = Answers(manifest, catalog, classifier.class_names, omitted, inert=inert)
+        omitted = int((~index.scales.has_direction).sum())
+        all_zero = not bool(index.scales.norms.any())
+        self._answers = Answers(manifest, catalog, classifier.class_names, omitted, all_zero=all_zero)
         self._removals = Removals(self._embedder, self._retrieval, self._answers, manifest)
 
     @classmethod
@@ -112,7 +112,7 @@ class Explainer:
             CorruptBundleError: A file that is read while serving was damaged, or the list of forgotten examples
                 cannot be read.
         """
-        self._retrieval.alive()
+        self._retrieval.not_forgotten()
         if self._files is not None:
             self._files.check()
 

@@ -48,7 +48,7 @@ class EmbeddedQuery:
     direction: Tensor
     norm: float
     scale: float
-    directed: bool
+    has_direction: bool
     target: int
 
 
@@ -216,7 +216,7 @@ def _embedded(
     norms = phi.norm(dim=1)
     directions = (phi / positive_or_one(norms)[:, None]).float()
     sizes, scales = (norms * scaled.scale).tolist(), scaled.scale.tolist()
-    directed = (scaled.directed & (norms > 0)).tolist()
+    has_direction = (scaled.has_direction & (norms > 0)).tolist()
     found: list[EmbeddedQuery | ProponentError] = []
     for b, (choice, prediction) in enumerate(zip(choices, predictions, strict=True)):
         if isinstance(prediction, ProponentError):
@@ -228,5 +228,5 @@ def _embedded(
                 InvalidInputError("the gradient of the model's loss is not finite for this input", field="input")
             )
         else:
-            found.append(EmbeddedQuery(prediction, directions[b], sizes[b], scales[b], directed[b], choice[0]))
+            found.append(EmbeddedQuery(prediction, directions[b], sizes[b], scales[b], has_direction[b], choice[0]))
     return found

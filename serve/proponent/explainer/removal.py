@@ -122,7 +122,7 @@ class Removals:
         For each rival class the examples are ordered by their influence on the margin over it; the rival that
         needs fewest to first order is chosen, and the shortest such prefix whose second-order estimate flips the
         prediction is returned. It is greedy: another set may be smaller, a set may exist where none is found,
-        and a predicted flip is no promise, above all for networks, whose retraining the estimate only ranks.
+        and a predicted flip is not a promise, above all for networks, whose retraining the estimate only ranks.
 
         Args:
             value: The input.
@@ -157,7 +157,7 @@ class Removals:
 
     def _rivals(self, followed: FollowedOutputs, predicted: int, limit: int) -> list[Rival]:
         """The margin of the predicted class over each other class that is followed, row by row."""
-        alive, train_size = self._retrieval.alive(), self._manifest.train_size
+        not_forgotten, train_size = self._retrieval.not_forgotten(), self._manifest.train_size
         scales = self._index.scales.norms / train_size
         margins = followed.margins(predicted)
         gradients = torch.stack([gradient for _, _, gradient in margins])
@@ -168,8 +168,8 @@ class Removals:
         for number, (class_id, over, _) in enumerate(margins):
             changes = products[number].double() * scales * norms[number]
             centred = changes - gradients[number] @ self._population.mean / train_size
-            if alive is not None:
-                centred[~alive] = 0.0
+            if not_forgotten is not None:
+                centred[~not_forgotten] = 0.0
             rows, needed, left = fewest_to_cross(centred, over, limit, train_size)
             found.append(Rival(class_id, rows, -changes[rows] * train_size, needed, left))
         return found

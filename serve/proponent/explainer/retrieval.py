@@ -45,15 +45,15 @@ class Retrieval:
         self._tombstones = tombstones
         self._labels = torch.tensor(catalog.labels())
         self._forgotten: frozenset[str] = frozenset()
-        self._alive: Tensor | None = None
+        self._not_forgotten: Tensor | None = None
 
-    def alive(self) -> Tensor | None:
+    def not_forgotten(self) -> Tensor | None:
         """Rows that are not forgotten now, [N] bool, or None for all."""
         forgotten = self._tombstones.ids()
         if forgotten is not self._forgotten:
-            self._alive = self._without(sorted(forgotten))
+            self._not_forgotten = self._without(sorted(forgotten))
             self._forgotten = forgotten
-        return self._alive
+        return self._not_forgotten
 
     def rows_of(self, example_ids: Sequence[str]) -> list[int]:
         """Row of each id, in order.
@@ -84,7 +84,7 @@ class Retrieval:
         batch = {
             b: Query(query.direction, query.norm, self._pool(options[b]), masks[b])
             for b, query in enumerate(queries)
-            if isinstance(query, EmbeddedQuery) and query.directed
+            if isinstance(query, EmbeddedQuery) and query.has_direction
         }
         searched = search(self.index, list(batch.values()), tuple(Measure)) if batch else []
         ends = dict(zip(batch, searched, strict=True))
@@ -115,15 +115,15 @@ class Retrieval:
         return Found(lists, notices, {m: (pros[1], cons[1]) for m, (pros, cons) in chosen.items()})
 
     def _diverse(self, ends: tuple[Hits, Hits], diversity: Diversity, k: int) -> tuple[DiverseHits, DiverseHits]:
-        proponents, opponents = (diversify(hits, diversity, k, self.index, self.alive()) for hits in ends)
+        proponents, opponents = (diversify(hits, diversity, k, self.index, self.not_forgotten()) for hits in ends)
         return proponents, opponents
 
     def _eligible(self, chosen: Filter) -> Tensor | None:
         """Rows that may appear, [N] bool, or None for all."""
-        alive = self.alive()
+        not_forgotten = self.not_forgotten()
         if not chosen.active:
-            return alive
-        mask = torch.ones(len(self._labels), dtype=torch.bool) if alive is None else alive.clone()
+            return not_forgotten
+        mask = torch.ones(len(self._labels), dtype=torch.bool) if not_forgotten is None else not_forgotten.clone()
         if chosen.allow:
             mask &= torch.isin(self._labels, torch.tensor(sorted(chosen.allow)))
         if chosen.deny:

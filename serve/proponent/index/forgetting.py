@@ -26,7 +26,7 @@ from proponent.index import bundle as files
 from proponent.index.bundle import Manifest, read_manifest, seal
 from proponent.index.catalog import Catalog, CatalogEntry, write_catalog
 from proponent.index.faults import fault_point
-from proponent.index.lifecycle import WORK, check_bundle, kept_bundles, remove_bundle
+from proponent.index.lifecycle import WORK, check_bundle, list_bundles, remove_bundle
 from proponent.index.lock import COMPACTION, changing, is_held
 from proponent.index.rows import InfluenceIndex, RowScales, write_rows, write_scales
 from proponent.index.storage import storage_errors
@@ -47,7 +47,7 @@ class Rewritten:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was done for a wish to forget.
+    """What was done for a request to forget.
 
     Attributes:
         ids: The examples asked for, each once.
@@ -112,7 +112,7 @@ def forget(
 
 def _check_known(store: Store, model: str, ids: Sequence[str], forgotten: Collection[str]) -> None:
     unknown = [example_id for example_id in ids if example_id not in forgotten]
-    for bundle in kept_bundles(store, model):
+    for bundle in list_bundles(store, model):
         if not unknown:
             return
         with closing(Catalog.open(bundle / files.CATALOG)) as catalog:
@@ -129,7 +129,7 @@ def _check_known(store: Store, model: str, ids: Sequence[str], forgotten: Collec
 
 def _holders(store: Store, model: str, forgotten: Collection[str]) -> list[Path]:
     """Bundles with rows of forgotten examples; one that cannot be read may have them."""
-    return [path for path in kept_bundles(store, model) if _may_hold(path, forgotten)]
+    return [path for path in list_bundles(store, model) if _may_hold(path, forgotten)]
 
 
 def _may_hold(bundle: Path, forgotten: Collection[str]) -> bool:
@@ -214,7 +214,7 @@ def _kept_entries(catalog: Catalog, drop: Collection[int]) -> Iterator[CatalogEn
 def _compacted_manifest(manifest: Manifest, scales: RowScales, dropped: int) -> Manifest:
     return replace(
         manifest,
-        omitted_rows=int((~scales.directed).sum()),
+        omitted_rows=int((~scales.has_direction).sum()),
         forgotten_rows=manifest.forgotten_rows + dropped,
     )
 

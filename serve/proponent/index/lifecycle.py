@@ -33,7 +33,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Collection:
+class GarbageCollectionResult:
     """What a garbage collection removed (or would remove); digests, and bytes freed."""
 
     model: str
@@ -53,7 +53,7 @@ def require_model(store: Store, model: str) -> None:
         )
 
 
-def kept_bundles(store: Store, model: str) -> list[Path]:
+def list_bundles(store: Store, model: str) -> list[Path]:
     """All bundles of a model on disk, whole or damaged, by digest."""
     directory = store.directory(model) / BUNDLES
     return sorted(path for path in directory.glob("*") if is_digest(path.name))
@@ -65,7 +65,7 @@ def find_bundle(store: Store, model: str, digest: str) -> Path:
     Raises:
         NotFoundError: None or several do, or fewer than four digits were given.
     """
-    known = kept_bundles(store, model)
+    known = list_bundles(store, model)
     found = [path for path in known if path.name.startswith(digest)] if len(digest) >= SHORTEST_PREFIX else []
     if len(found) != 1:
         listed = ", ".join(path.name[:12] for path in known) or "none"
@@ -106,7 +106,7 @@ def rollback(store: Store, model: str, *, dry_run: bool = False) -> Change:
         return _make_current(store, model, previous_digest(store, model), dry_run=False)
 
 
-def collect(store: Store, model: str, *, workspace: bool = False, dry_run: bool = False) -> Collection:
+def collect(store: Store, model: str, *, workspace: bool = False, dry_run: bool = False) -> GarbageCollectionResult:
     """Removes the bundles that are neither current nor the one before, nor read by any process.
 
     Args:
@@ -165,10 +165,10 @@ def previous_digest(store: Store, model: str) -> str:
     return str(previous)
 
 
-def _collect(store: Store, model: str, workspace: bool, *, dry_run: bool) -> Collection:
+def _collect(store: Store, model: str, workspace: bool, *, dry_run: bool) -> GarbageCollectionResult:
     pointer = store.pointer(model)
     wanted = {pointer["digest"], pointer.get("previous")}
-    spare = [path for path in kept_bundles(store, model) if path.name not in wanted]
+    spare = [path for path in list_bundles(store, model) if path.name not in wanted]
     held = [path for path in spare if is_held(path)]
     unused = [path for path in spare if path not in held]
     work = store.directory(model) / WORK
@@ -180,11 +180,11 @@ def _collect(store: Store, model: str, workspace: bool, *, dry_run: bool) -> Col
             remove_bundle(path)
         if with_work:
             shutil.rmtree(work)
-    return Collection(
+    return GarbageCollectionResult(
         model=model,
         removed=[path.name for path in unused],
         in_use=[path.name for path in held],
-        kept=[path.name for path in kept_bundles(store, model) if path.name in wanted],
+        kept=[path.name for path in list_bundles(store, model) if path.name in wanted],
         workspace=with_work,
         bytes=size,
         dry_run=dry_run,

@@ -9,7 +9,7 @@ This is the only file that imports faiss.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ UNIT_ERROR = 1.0e-2
 # Scales below this are scanned as if they were this large: float32 would lose them. Their bounds are upper ones only.
 TINY = 1.0e-30
 SCORED_AT_ONCE = 1 << 16
+_STORED_AS = {"has_direction": "directed"}
+"""Columns that bundles know by another name."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class RowScales:
         self_influence: s_i = g_i^T C^-1 g_i.
         relative_theta: r_i / ||C^-1 g_i||.
         relative_l: r_i / sqrt(s_i).
-        directed: bool; rows without a direction take no part in the RelatIF measures.
+        has_direction: bool; rows without a direction take no part in the RelatIF measures.
         curvature: What the example's own loss adds to the curvature along u_i, see ``attribution.groups``.
     """
 
@@ -60,15 +62,28 @@ class RowScales:
     self_influence: Tensor
     relative_theta: Tensor
     relative_l: Tensor
-    directed: Tensor
+    has_direction: Tensor
     curvature: Tensor
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Tensor]) -> RowScales:
+        """From columns by the names that bundles store."""
+        return cls(**{name: columns[_STORED_AS.get(name, name)] for name in cls.__dataclass_fields__})
+
+    def columns(self) -> dict[str, Tensor]:
+        """By the names that bundles store."""
+        return {_STORED_AS.get(name, name): column for name, column in vars(self).items()}
 
     def of(self, measure: Measure) -> Tensor:
         """Scale of each row, [N] float64; 0 for rows that the measure leaves out."""
         if measure is Measure.INFLUENCE:
             return self.norms
         ratio = self.relative_theta if measure is Measure.THETA_RELATIF else self.relative_l
-        return torch.where(self.directed, ratio, torch.zeros_like(ratio))
+        return torch.where(self.has_direction, ratio, torch.zeros_like(ratio))
+
+
+SCALE_COLUMNS = tuple(_STORED_AS.get(name, name) for name in RowScales.__dataclass_fields__)
+"""Names of the scales as bundles store them."""
 
 
 def padded(size: int) -> int:
@@ -104,7 +119,7 @@ def _container_header(count: int, size: int) -> bytes:
 
 def write_scales(path: Path, scales: RowScales) -> None:
     """Writes the row scales as safetensors."""
-    save_tensors(vars(scales), path)
+    save_tensors(scales.columns(), path)
 
 
 def read_scales(path: Path) -> RowScales:
@@ -114,8 +129,8 @@ def read_scales(path: Path) -> RowScales:
         CorruptBundleError: The file cannot be read or lacks a column.
     """
     try:
-        return RowScales(**load_file(path))
-    except (SafetensorError, OSError, TypeError) as error:
+        return RowScales.from_columns(load_file(path))
+    except (SafetensorError, OSError, KeyError) as error:
         raise CorruptBundleError(f"row scales cannot be read: {path}: {error}", field=path.name) from error
 
 

@@ -93,7 +93,7 @@ def _check(index: InfluenceIndex, query: Query, lists: Sequence[Hits]) -> None:
     """
     leaders = [hits.rows[0] for hits in lists if hits.rows]
     if not leaders:
-        able = index.scales.directed if query.eligible is None else index.scales.directed & query.eligible
+        able = index.scales.has_direction if query.eligible is None else index.scales.has_direction & query.eligible
         leaders = able.nonzero().flatten()[:CHECKED].tolist()
     index.check_rows(leaders)
 

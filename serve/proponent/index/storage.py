@@ -44,7 +44,7 @@ def storage_errors(directory: Path) -> Iterator[None]:
 
 def _is_storage(error: Exception, directory: Path) -> bool:
     if isinstance(error, OSError):
-        # A failing write names no file; a file elsewhere is no matter of this directory.
+        # A failing write names no file; a file elsewhere does not concern this directory.
         inside = error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(directory)
         return error.errno in _ERRNOS and inside
     if isinstance(error, sqlite3.Error):

@@ -83,7 +83,7 @@ def _inconsistencies(bundle: Path, manifest: Manifest) -> Iterator[CorruptBundle
             field=files.CATALOG,
         )
     if bool((labels < 0).any() | (labels >= len(manifest.class_names)).any()):
-        yield CorruptBundleError("a label of the catalogue is no class of the manifest", field=files.CATALOG)
+        yield CorruptBundleError("a label of the catalogue is not a class of the manifest", field=files.CATALOG)
     for name, column in vars(index.scales).items():
         if not bool(torch.isfinite(column).all()):
             yield CorruptBundleError(f"column {name} of the scales is not finite", field=files.SCALES)
@@ -95,7 +95,7 @@ def _bad_rows(index: InfluenceIndex) -> Iterator[CorruptBundleError]:
         norms, wanted = rows.norm(dim=1).cpu(), (index.scales.norms[place] > 0).float()
         bad = ((norms - wanted).abs() > TOLERANCE).nonzero().flatten()
         if len(bad) or not bool(torch.isfinite(norms).all()):
-            yield CorruptBundleError(f"rows from {place.start} on are no unit rows", field=files.ROWS)
+            yield CorruptBundleError(f"rows from {place.start} on are not unit rows", field=files.ROWS)
             return
 
 
@@ -139,6 +139,6 @@ def _differences(
 def _differs(index: InfluenceIndex, row: int, query: EmbeddedQuery) -> bool:
     stored: Tensor = index.unit_rows([row])[0].cpu()
     norm = float(index.scales.norms[row])
-    if norm == 0 or not query.directed:
+    if norm == 0 or not query.has_direction:
         return (norm == 0) != (query.norm == 0)
     return bool((stored - query.direction.cpu()).norm() > TOLERANCE) or abs(query.norm - norm) > TOLERANCE * norm

@@ -160,7 +160,7 @@ def _directions(
         "energy": energy,
         "damped_energy": damped_energy,
         "scale": scaled.scale,
-        "directed": scaled.directed,
+        "directed": scaled.has_direction,
     }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from proponent.attribution.gradients.layers import Layers, frozen_parameters, uncovered
 from proponent.attribution.gradients.soundness import unsound_layers
-from proponent.classifier import Classifier, users_model
+from proponent.classifier import Classifier, blame_user_model
 from proponent.errors import SpecError
 from proponent.rebuild.training_set import TrainingSet
 
@@ -38,7 +38,7 @@ def covered(classifier: Classifier, data: TrainingSet) -> tuple[Classifier, Laye
     if not layers:
         raise _nothing_to_explain(classifier)
     inputs = data.batch(data.sample(PROBED, seed=0)).inputs
-    with users_model(inputs):
+    with blame_user_model(inputs):
         sound = _sound(classifier, layers, inputs)
     _warn_of_uncovered(classifier, sound)
     return (classifier if len(sound) == len(layers) else _naming(classifier, sound)), sound

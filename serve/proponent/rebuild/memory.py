@@ -11,7 +11,7 @@ from torch import Tensor
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layer_gradients import LayerGradient
 from proponent.attribution.gradients.layers import Layers, LayerShape, num_parameters
-from proponent.classifier import Classifier, users_model
+from proponent.classifier import Classifier, blame_user_model
 from proponent.errors import SpecError
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -53,7 +53,7 @@ def matrix_bytes(kind: str, layers: Layers) -> int:
 
 def example_bytes(classifier: Classifier, layers: Layers, inputs: Tensor) -> int:
     """Bytes that one example takes until its gradients are projected, measured on ``inputs`` [1, ...]."""
-    with users_model(inputs), CaptureSession(classifier.model, layers) as session:
+    with blame_user_model(inputs), CaptureSession(classifier.model, layers) as session:
         outputs = session.forward(inputs)
         gradients = session.backward(torch.zeros_like(outputs))
     # Kept for the backward: inputs, outputs, and about as much by layers that are not covered.

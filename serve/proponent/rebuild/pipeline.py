@@ -140,7 +140,7 @@ def _build(context: RebuildContext) -> RebuildResult:
 
 
 def _warn_of_omitted(result: RebuildResult, found: Survey) -> None:
-    if not bool(result.scales.directed.any()) and not found.without_gradients:
+    if not bool(result.scales.has_direction.any()) and not found.without_gradients:
         warnings.warn(
             "no training example has a direction, though some have gradients: both RelatIF measures stay empty; see "
             "curvature.fisher and damping",

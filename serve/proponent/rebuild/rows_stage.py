@@ -15,7 +15,7 @@ from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.gradients.scaling import ScaledGradient, scaled_output_gradient
 from proponent.attribution.groups import own_curvature
 from proponent.classifier import Classifier
-from proponent.index.rows import RowScales
+from proponent.index.rows import SCALE_COLUMNS, RowScales
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.training_set import Batch
 from proponent.rebuild.workspace import Workspace
@@ -47,7 +47,7 @@ def embed_rows(context: RebuildContext, embed: Embed) -> list[str]:
         for batch in context.batches(shards[name]):
             scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
             own = own_curvature(loss, scaled.scale)
-            parts.append(finished_rows(embed(gradients), scaled.scale, scaled.directed, own))
+            parts.append(finished_rows(embed(gradients), scaled.scale, scaled.has_direction, own))
         context.workspace.save(name, concatenated(parts))
     return list(shards)
 
@@ -57,7 +57,7 @@ def concatenated(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
-def finished_rows(rows: EmbeddedRows, scale: Tensor, directed: Tensor, own: Tensor) -> dict[str, Tensor]:
+def finished_rows(rows: EmbeddedRows, scale: Tensor, has_direction: Tensor, own: Tensor) -> dict[str, Tensor]:
     """What is stored of a batch: unit rows, and scales with the factor [B] of each gradient put back.
 
     ``own`` is the curvature of each example along its unit-scaled gradient, [B] float64.
@@ -70,17 +70,15 @@ def finished_rows(rows: EmbeddedRows, scale: Tensor, directed: Tensor, own: Tens
         "relative_l": ratio(norms, rows.self_influence.sqrt()).cpu(),
         "relative_theta": ratio(norms, rows.ihvp_norms).cpu(),
         "curvature": (own * norms.square()).cpu(),
-        "directed": (directed & (norms > 0) & (rows.ihvp_norms > 0)).cpu(),
+        "directed": (has_direction & (norms > 0) & (rows.ihvp_norms > 0)).cpu(),
         "kept_energy": rows.kept_energy.cpu(),
     }
 
 
 def read_scales(workspace: Workspace, shards: list[str]) -> tuple[RowScales, Tensor]:
     """Scales of all rows, and the share of energy kept of each, [N] float64."""
-    columns = [*RowScales.__dataclass_fields__, "kept_energy"]
-    joined = concatenated([workspace.load_some(name, columns) for name in shards])
-    kept = joined.pop("kept_energy")
-    return RowScales(**joined), kept
+    columns = concatenated([workspace.load_some(name, [*SCALE_COLUMNS, "kept_energy"]) for name in shards])
+    return RowScales.from_columns(columns), columns["kept_energy"]
 
 
 def unit_rows(workspace: Workspace, shards: list[str]) -> Iterator[Tensor]:

@@ -1,7 +1,7 @@
 """The first pass over the training set: does the model do what the spec says, and what is in the catalogue.
 
 A wrong transform, class order or weights file is the commonest silent mistake of all: it shows as a training
-accuracy below the expected one. A gradient of the objective far from zero says that the model is no minimum,
+accuracy below the expected one. A gradient of the objective far from zero says that the model is not at a minimum,
 so that influence as a prediction of retraining holds only roughly.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layers import Layers, flatten_parameters, num_parameters
 from proponent.attribution.losses.outputs import look_like_probabilities
-from proponent.classifier import Classifier, users_model
+from proponent.classifier import Classifier, blame_user_model
 from proponent.errors import SpecError, TrainingMismatchError
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.training_set import Batch
@@ -99,11 +99,11 @@ def survey(context: RebuildContext) -> Survey:
 def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, the summed gradient [P] and each example's squared norm [B], one layer after the other."""
     with CaptureSession(classifier.model, layers) as session:
-        with users_model(batch.inputs):
+        with blame_user_model(batch.inputs):
             outputs = session.forward(batch.inputs)
         check_outputs(classifier, outputs)
         output_gradient = classifier.loss.output_gradient(outputs, batch.labels)
-        with users_model(batch.inputs):
+        with blame_user_model(batch.inputs):
             gradients = session.backward(output_gradient)
     sums, squares = [], []
     for gradient in gradients.values():

@@ -136,7 +136,7 @@ class TrainingSet:
 
         Raises:
             SpecError: The transform fails, the shape differs from the first example's, the tensor is not
-                finite, the label is no class, or the example is not what it was when it was read before.
+                finite, the label is not a class, or the example is not what it was when it was read before.
         """
         raw, value = self._read(position)
         tensor = self._transformed(raw, position)
@@ -188,7 +188,7 @@ class TrainingSet:
             raw, label = self._dataset[position]
             number = int(label)
             if number != label:
-                raise ValueError(f"label {label!r} is no class number")
+                raise ValueError(f"label {label!r} is not a class number")
             return raw, number
         except ProponentError:
             raise

@@ -60,8 +60,8 @@ def joint_basis(projected: Tensor, norms: Tensor, scales: Tensor, size: int, see
     generator = torch.Generator().manual_seed(seed)
     size = min(size, *projected.shape)
     raw_size = round(size * RAW_SHARE)
-    alive = norms > 0
-    unit = projected * torch.where(alive, 1 / torch.where(alive, norms, 1.0), 0.0).float()[:, None]
+    nonzero = norms > 0
+    unit = projected * torch.where(nonzero, 1 / torch.where(nonzero, norms, 1.0), 0.0).float()[:, None]
     products = _products(unit)
     factors = scales * norms / (scales * norms).max().clamp(min=torch.finfo(torch.float64).tiny)
     mixed = factors[:, None] * leading_eigenvectors(factors[:, None] * products * factors, raw_size, generator)

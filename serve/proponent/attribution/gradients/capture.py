@@ -148,7 +148,7 @@ class CaptureSession:
             RuntimeError: If there was no forward.
         """
         if self._outputs is None:
-            raise RuntimeError("There was no forward.")
+            raise RuntimeError("forward has not been called.")
         batch = self._outputs.shape[0] if self._outputs.ndim else 0
         found = {name: self._problem(name, batch) for name in self._calls}
         return {name: why for name, why in found.items() if why is not None}
@@ -214,5 +214,5 @@ def capture(
 def _module(model: nn.Module, shape: LayerShape) -> nn.Linear | nn.Conv2d:
     module = model.get_submodule(shape.name)
     if not isinstance(module, nn.Linear | nn.Conv2d):
-        raise SpecError(f"Layer {shape.name!r} is no Linear or Conv2d: {type(module).__name__}.", field="layers")
+        raise SpecError(f"Layer {shape.name!r} is not a Linear or Conv2d: {type(module).__name__}.", field="layers")
     return module

@@ -181,7 +181,7 @@ def unflatten_parameters(flat: Tensor, layers: Layers) -> dict[str, Tensor]:
 
 def _is_supported(module: nn.Module) -> bool:
     # Exact types: a subclass may override forward, and parametrised modules are subclasses made on the fly.
-    # A weight that is no parameter of the module belongs to a re-parametrisation such as weight_norm.
+    # A weight that is not a parameter of the module belongs to a re-parametrisation such as weight_norm.
     return type(module) in (nn.Linear, nn.Conv2d) and module._parameters.get("weight") is not None
 
 

@@ -30,7 +30,7 @@ class ScaledGradient:
     scale: Tensor
 
     @property
-    def directed(self) -> Tensor:
+    def has_direction(self) -> Tensor:
         """Which examples have a direction, [B] bool."""
         return self.scale > DIRECTION_FLOOR
 
