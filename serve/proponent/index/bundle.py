@@ -123,7 +123,9 @@ def _holds_the_keys(values: Mapping[str, Any]) -> bool:
 def _check_type(path: Path, key: str, annotation: str, values: Mapping[str, Any]) -> None:
     expected = _TYPES[annotation.partition("[")[0]]
     if key in values and not isinstance(values[key], expected):
-        raise CorruptBundleError(f"manifest is damaged: {path}: key {key!r} is not of type {annotation}", field=MANIFEST)
+        raise CorruptBundleError(
+            f"manifest is damaged: {path}: key {key!r} is not of type {annotation}", field=MANIFEST
+        )
 
 
 def is_digest(name: str) -> bool:
