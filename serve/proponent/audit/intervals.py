@@ -1,4 +1,4 @@
-"""Intervals of figures that are means over two things at once: queries, and models retrained for all of them.
+"""Intervals of metrics that are means over two things at once: queries, and models retrained for all of them.
 
 All queries share the retrained models, so a bootstrap over queries alone says how the figure would change with other
 queries and the *same* models. Both are drawn again here, rows and columns of the same table (the pigeonhole

@@ -22,7 +22,7 @@ from proponent.training.lbfgs import gradient_norm, minimise, trained_parameters
 LossPerExample = Callable[[Tensor, Tensor], Tensor]
 """Maps outputs ``[B, ...]`` and labels ``[B]`` to losses ``[B]``."""
 
-Record = dict[str, float]
+EpochMetrics = dict[str, float]
 """One line of a training log."""
 
 Batch = tuple[Tensor, Tensor]
@@ -55,8 +55,8 @@ def fit(
     augment: str | None = None,
     seed: int = 0,
     device: str = "cpu",
-    log: Callable[[Record], None] | None = None,
-) -> list[Record]:
+    log: Callable[[EpochMetrics], None] | None = None,
+) -> list[EpochMetrics]:
     """Train a model in place and leave it in eval mode on ``device``.
 
     Args:
@@ -147,7 +147,7 @@ def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int =
 
 def _converge(
     model: nn.Module, data: Batch, loss_per_example: LossPerExample, weight_decay: float, iterations: int
-) -> Record:
+) -> EpochMetrics:
     inputs, labels = data
     model.double()
     doubles = inputs.double()
@@ -197,7 +197,7 @@ def _pass(
     loss_per_example: LossPerExample,
     stepper: torch.optim.Optimizer,
     rates: LambdaLR,
-) -> Record:
+) -> EpochMetrics:
     total = torch.zeros(2, dtype=torch.float64)
     count = 0
     for inputs, labels in batches:
@@ -214,7 +214,7 @@ def _pass(
     return {"loss": loss, "accuracy": share}
 
 
-def _ignore(record: Record) -> None:
+def _ignore(record: EpochMetrics) -> None:
     """The default log: keep nothing but what ``fit`` returns."""
 
 

@@ -23,7 +23,7 @@ from proponent.datasets import Transform, materialise
 from proponent.errors import NotFoundError, TrainingMismatchError
 from proponent.spec import SPEC_FILE, Factory
 from proponent.tensor_file import save_tensors
-from proponent.training.loop import Record, accuracy, fit, seeded
+from proponent.training.loop import EpochMetrics, accuracy, fit, seeded
 from proponent.training.presets import PRESETS, Preset
 
 __all__ = ["PRESETS", "Preset", "TrainingResult", "get_preset", "train_preset"]
@@ -58,7 +58,7 @@ class TrainingResult:
 @dataclass(frozen=True)
 class _Trained:
     model: nn.Module
-    history: list[Record]
+    history: list[EpochMetrics]
     accuracy: float
     held_out_accuracy: float
     seconds: float
@@ -83,7 +83,7 @@ def train_preset(
     epochs: int | None = None,
     limit: int | None = None,
     device: str = "cpu",
-    log: Callable[[Record], None] | None = None,
+    log: Callable[[EpochMetrics], None] | None = None,
 ) -> TrainingResult:
     """Train a preset and write ``weights.safetensors``, ``train_log.json`` and ``explain.yaml``.
 
@@ -133,7 +133,7 @@ def _adapted(
     )
 
 
-def _train(preset: Preset, seed: int, device: str, log: Callable[[Record], None] | None) -> _Trained:
+def _train(preset: Preset, seed: int, device: str, log: Callable[[EpochMetrics], None] | None) -> _Trained:
     transform = _transform(preset.transform)
     inputs, labels = materialise(_called(preset.dataset), transform)
     held_out = materialise(_called(preset.held_out), transform)
