@@ -77,7 +77,7 @@ Cores = Annotated[int, Field(ge=0, le=1024), _NUMBER, Unit("integer")]
 Seconds = Annotated[float, Field(gt=0, le=86_400), _NUMBER, Unit("seconds")]
 SecondsOrZero = Annotated[float, Field(ge=0, le=86_400), _NUMBER, Unit("seconds")]
 WholeSeconds = Annotated[int, Field(ge=1, le=86_400), _NUMBER, Unit("whole seconds")]
-Milliseconds = Annotated[int, Field(ge=0, le=60_000), _NUMBER, Unit("milliseconds")]
+Milliseconds = Annotated[int, Field(ge=0, le=1_000), _NUMBER, Unit("milliseconds")]
 MessageSize = Annotated[ByteSize, Field(ge=1, le=1 << 30), _NUMBER, Unit("bytes")]
 """gRPC and TorchServe count the bytes of a message in 32 bits."""
 Size = Annotated[ByteSize, Field(ge=1, le=1 << 40), _NUMBER, Unit("bytes")]
