@@ -13,7 +13,7 @@ from proponent.attribution.gradients.layers import Layers, flatten_parameters, u
 from proponent.attribution.losses import Loss
 from proponent.attribution.precision import DoublePrecision, twice_differentiable
 
-Batch = tuple[Tensor, Tensor, Tensor]
+LabelledBatch = tuple[Tensor, Tensor, Tensor]
 """Inputs ``[B, ...]``, labels ``[B]`` int64 and example ids ``[B]`` int64."""
 
 Outputs = Callable[[Tensor, Tensor], Tensor]
@@ -55,7 +55,7 @@ def call_with(model: nn.Module, values: Mapping[str, Tensor], inputs: Tensor) ->
     return result
 
 
-def summed_loss(outputs: Outputs, loss: Loss, batch: Batch) -> Callable[[Tensor], Tensor]:
+def summed_loss(outputs: Outputs, loss: Loss, batch: LabelledBatch) -> Callable[[Tensor], Tensor]:
     """The loss summed over a batch as a function of the flat vector."""
     return lambda flat: loss.per_example(outputs(flat, batch[0]), batch[1]).sum()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import grad, vjp, vmap
 
 from proponent.attribution.functional import (
-    Batch,
+    LabelledBatch,
     Outputs,
     current_parameters,
     outputs_function,
@@ -29,7 +29,7 @@ Matvec = Callable[[Tensor], Tensor]
 
 
 def hessian_matvec(
-    model: nn.Module, loss: Loss, batches: Iterable[Batch], layers: Layers, *, weight_decay: float = 0.0
+    model: nn.Module, loss: Loss, batches: Iterable[LabelledBatch], layers: Layers, *, weight_decay: float = 0.0
 ) -> Matvec:
     """Products with ``(1/N) sum_i d2 loss_i + wd I`` (Pearlmutter 1994), one pass over the batches each.
 
@@ -41,7 +41,7 @@ def hessian_matvec(
         weight_decay: wd.
     """
 
-    def product(outputs: Outputs, batch: Batch, theta: Tensor, vectors: Tensor) -> Tensor:
+    def product(outputs: Outputs, batch: LabelledBatch, theta: Tensor, vectors: Tensor) -> Tensor:
         pullback = vjp(grad(summed_loss(outputs, loss, batch)), theta)[1]
         return _columnwise(lambda vector: pullback(vector)[0], vectors)
 
@@ -49,11 +49,11 @@ def hessian_matvec(
 
 
 def ggn_matvec(
-    model: nn.Module, loss: Loss, batches: Iterable[Batch], layers: Layers, *, weight_decay: float = 0.0
+    model: nn.Module, loss: Loss, batches: Iterable[LabelledBatch], layers: Layers, *, weight_decay: float = 0.0
 ) -> Matvec:
     """Products with ``(1/N) sum_i J_i^T H_out,i J_i + wd I`` (Schraudolph 2002); see `hessian_matvec`."""
 
-    def product(outputs: Outputs, batch: Batch, theta: Tensor, vectors: Tensor) -> Tensor:
+    def product(outputs: Outputs, batch: LabelledBatch, theta: Tensor, vectors: Tensor) -> Tensor:
         values, pullback = vjp(lambda flat: outputs(flat, batch[0]), theta)[:2]
         middle = loss.output_hessian(values.detach(), batch[1])
         # J v as the derivative of u -> J^T u, which is linear: needs reverse mode only.
@@ -247,10 +247,10 @@ def arnoldi(
 
 def _mean_product(
     model: nn.Module,
-    batches: Iterable[Batch],
+    batches: Iterable[LabelledBatch],
     layers: Layers,
     weight_decay: float,
-    product: Callable[[Outputs, Batch, Tensor, Tensor], Tensor],
+    product: Callable[[Outputs, LabelledBatch, Tensor, Tensor], Tensor],
 ) -> Matvec:
     """Sum of the batches' products over N, plus weight decay."""
 

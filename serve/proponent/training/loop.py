@@ -25,7 +25,7 @@ LossPerExample = Callable[[Tensor, Tensor], Tensor]
 EpochMetrics = dict[str, float]
 """One line of a training log."""
 
-Batch = tuple[Tensor, Tensor]
+Minibatch = tuple[Tensor, Tensor]
 
 _EPOCHS = 20
 _LBFGS_ITERATIONS = 5000
@@ -146,7 +146,7 @@ def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int =
 
 
 def _converge(
-    model: nn.Module, data: Batch, loss_per_example: LossPerExample, weight_decay: float, iterations: int
+    model: nn.Module, data: Minibatch, loss_per_example: LossPerExample, weight_decay: float, iterations: int
 ) -> EpochMetrics:
     inputs, labels = data
     model.double()
@@ -181,7 +181,9 @@ def _rate(schedule: str, step: int, steps: int) -> float:
     return 1.0 if schedule == "none" else 0.5 * (1 + cos(pi * step / steps))
 
 
-def _shuffled(data: Batch, batch_size: int, augment: str | None, generator: torch.Generator) -> Iterator[Batch]:
+def _shuffled(
+    data: Minibatch, batch_size: int, augment: str | None, generator: torch.Generator
+) -> Iterator[Minibatch]:
     """Equal batches rather than a small last one, whose batch statistics would be noise."""
     inputs, labels = data
     order = torch.randperm(len(labels), generator=generator)
@@ -193,7 +195,7 @@ def _shuffled(data: Batch, batch_size: int, augment: str | None, generator: torc
 
 def _pass(
     model: nn.Module,
-    batches: Iterable[Batch],
+    batches: Iterable[Minibatch],
     loss_per_example: LossPerExample,
     stepper: torch.optim.Optimizer,
     rates: LambdaLR,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.fisher import FisherKind, accumulate
 from proponent.attribution.curvature.kfac import fit_kfac
-from proponent.attribution.functional import Batch
+from proponent.attribution.functional import LabelledBatch
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, times
 from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.gradients.squares import summed_squares
@@ -82,7 +82,7 @@ def _squares(gradient: LayerGradient, basis: LayerFactors) -> Tensor:
 def fit_ekfac(
     model: nn.Module,
     loss: Loss,
-    batches: Iterable[Batch],
+    batches: Iterable[LabelledBatch],
     layers: Layers,
     *,
     kind: FisherKind = "true",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from proponent.attribution.curvature.fisher import fisher_gradients
-from proponent.attribution.functional import Batch, current_parameters, outputs_function, summed_loss
+from proponent.attribution.functional import LabelledBatch, current_parameters, outputs_function, summed_loss
 from proponent.attribution.gradients.capture import CaptureSession, eager
 from proponent.attribution.gradients.layer_gradients import flat_gradients
 from proponent.attribution.gradients.layers import Layers, num_parameters
@@ -34,7 +34,7 @@ _TOLERANCE = 1e-2
 def exact_hessian(
     model: nn.Module,
     loss: Loss,
-    batches: Iterable[Batch],
+    batches: Iterable[LabelledBatch],
     layers: Layers,
     *,
     num_examples: int | None = None,
@@ -70,7 +70,7 @@ def exact_hessian(
     function = outputs_function(model, layers, torch.float64)
     theta = current_parameters(model, layers, torch.float64)
 
-    def add(total: Tensor, batch: Batch) -> None:
+    def add(total: Tensor, batch: LabelledBatch) -> None:
         with exact_of_users_model():
             outputs, features = _affine_features(double, layers, batch[0])
             if features is None:
@@ -88,7 +88,7 @@ def exact_hessian(
 def dense_ggn(
     model: nn.Module,
     loss: Loss,
-    batches: Iterable[Batch],
+    batches: Iterable[LabelledBatch],
     layers: Layers,
     *,
     num_examples: int | None = None,
@@ -99,7 +99,7 @@ def dense_ggn(
     """``(1/N) sum_i J_i^T H_out,i J_i + wd I``, the generalised Gauss-Newton matrix; see `exact_hessian`."""
     double = in_double(model)
 
-    def add(total: Tensor, batch: Batch) -> None:
+    def add(total: Tensor, batch: LabelledBatch) -> None:
         inputs, labels, ids = batch
         with exact_of_users_model(), CaptureSession(double, layers) as session:
             outputs = session.forward(inputs)
@@ -156,8 +156,8 @@ def check_positive(eigenvalues: Tensor, damping: float = 0.0, weight_decay: floa
 
 
 def _sum_over(
-    batches: Iterable[Batch],
-    add: Callable[[Tensor, Batch], None],
+    batches: Iterable[LabelledBatch],
+    add: Callable[[Tensor, LabelledBatch], None],
     model: nn.Module,
     layers: Layers,
     max_params: int,

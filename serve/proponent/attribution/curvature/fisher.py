@@ -14,7 +14,7 @@ from typing import Literal, Protocol, get_args
 
 from torch import Tensor, nn
 
-from proponent.attribution.functional import Batch
+from proponent.attribution.functional import LabelledBatch
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.gradients.layers import Layers
@@ -87,7 +87,7 @@ def accumulate(
     accumulator: Accumulator,
     model: nn.Module,
     loss: Loss,
-    batches: Iterable[Batch],
+    batches: Iterable[LabelledBatch],
     layers: Layers,
     *,
     kind: FisherKind = "true",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.fisher import FisherKind, accumulate
-from proponent.attribution.functional import Batch
+from proponent.attribution.functional import LabelledBatch
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, sum_of_products
 from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.losses import Loss
@@ -83,7 +83,7 @@ def eigenbases(state: Mapping[str, Tensor], layers: Layers) -> dict[str, LayerFa
 def fit_kfac(
     model: nn.Module,
     loss: Loss,
-    batches: Iterable[Batch],
+    batches: Iterable[LabelledBatch],
     layers: Layers,
     *,
     kind: FisherKind = "true",

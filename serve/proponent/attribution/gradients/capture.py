@@ -25,7 +25,7 @@ from proponent.errors import SpecError
 
 
 @dataclass(frozen=True)
-class _Call:
+class _LayerForward:
     """What a forward hook saw: the inputs, their version, and where the output gradient will appear."""
 
     inputs: Tensor
@@ -52,7 +52,7 @@ class CaptureSession:
         self._layers = dict(layers)
         self._modules = {name: _module(model, shape) for name, shape in self._layers.items()}
         self._handles: list[Any] = []
-        self._calls: dict[str, list[_Call]] = {}
+        self._calls: dict[str, list[_LayerForward]] = {}
         self._recording = False
         self._outputs: Tensor | None = None
 
@@ -175,13 +175,13 @@ class CaptureSession:
             # Where that would be refused (a leaf) or cut the edge off (a view), the activation gets a copy.
             edge = get_gradient_edge(output)
             if self._recording:
-                self._calls[name].append(_Call(inputs, inputs._version, edge, output.shape))
+                self._calls[name].append(_LayerForward(inputs, inputs._version, edge, output.shape))
             return output.clone() if starts_graph or output._is_view() else None
 
         return record
 
 
-def _use(module: nn.Linear | nn.Conv2d, call: _Call, deltas: Tensor) -> LayerUse:
+def _use(module: nn.Linear | nn.Conv2d, call: _LayerForward, deltas: Tensor) -> LayerUse:
     """In the dtype of the weights: under autocast inputs and outputs have others."""
     return LayerUse(module, call.inputs.to(module.weight.dtype), deltas.to(module.weight.dtype))
 
