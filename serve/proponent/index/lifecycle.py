@@ -144,9 +144,9 @@ def _make_current(store: Store, model: str, digest: str, *, dry_run: bool) -> Ch
 def check_bundle(bundle: Path, model: str) -> None:
     """Raises where a bundle is not whole, not what its directory is named after, or another model's."""
     manifest = read_manifest(bundle)
+    verify_files(bundle, manifest)
     if manifest.model != model:
         raise InvalidInputError(f"bundle {bundle.name[:12]} is of model {manifest.model!r}, expected {model!r}")
-    verify_files(bundle, manifest)
 
 
 def current_digest(store: Store, model: str) -> str | None:
