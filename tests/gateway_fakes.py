@@ -1,4 +1,4 @@
-"""A served model without TorchServe: a manifest, a catalogue in memory and a worker that answers at once."""
+"""A served model without TorchServe: a manifest, a catalog in memory and a worker that answers at once."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def broken(error: ProponentError) -> ServedModel:
 
 
 def sealed_bundle(store: Store, note: str) -> Path:
-    """A bundle of the toy model that is whole by its checksums, with a catalogue and nothing else of use."""
+    """A bundle of the toy model that is whole by its checksums, with a catalog and nothing else of use."""
     directory = store.directory("toy") / f"draft-{note}"
     directory.mkdir(parents=True)
     catalog(directory).close()

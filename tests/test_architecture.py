@@ -109,7 +109,7 @@ GATEWAY_MAY_TOO = (
 )
 
 
-def test_the_gateway_imports_the_contract_and_the_catalogue_alone() -> None:
+def test_the_gateway_imports_the_contract_and_the_catalog_alone() -> None:
     found = {(n, f) for n, p in MODULES.items() if below(n, "proponent.gateway") for f in imports(p)}
     assert [
         f"{name} imports {module}"

@@ -1,4 +1,4 @@
-"""The catalogue gives back exactly what was written, by row, by id and by self-influence, and notices damage."""
+"""The catalog gives back exactly what was written, by row, by id and by self-influence, and notices damage."""
 
 from __future__ import annotations
 
@@ -166,29 +166,29 @@ def test_two_examples_of_one_id_are_refused(tmp_path: Path) -> None:
         write_catalog(tmp_path / "catalog.sqlite", twice)
 
 
-def test_a_served_catalogue_cannot_be_written(tmp_path: Path) -> None:
+def test_a_served_catalog_cannot_be_written(tmp_path: Path) -> None:
     with opened(tmp_path, plain(3)) as catalog, pytest.raises(CorruptBundleError, match="readonly"):
         catalog._query("DELETE FROM example")
 
 
-def test_a_missing_catalogue_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CorruptBundleError, match=f"catalogue not found: {tmp_path}/catalog.sqlite"):
+def test_a_missing_catalog_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CorruptBundleError, match=f"catalog not found: {tmp_path}/catalog.sqlite"):
         Catalog.open(tmp_path / "catalog.sqlite")
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all, but long enough to hold a header" * 99])
-def test_what_is_no_catalogue_is_named(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_catalog_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "catalog.sqlite").write_bytes(content)
-    with pytest.raises(CorruptBundleError, match=f"catalogue cannot be read: {tmp_path}/catalog.sqlite") as caught:
+    with pytest.raises(CorruptBundleError, match=f"catalog cannot be read: {tmp_path}/catalog.sqlite") as caught:
         Catalog.open(tmp_path / "catalog.sqlite")
     assert (caught.value.field, caught.value.reason) == ("catalog.sqlite", "BUNDLE_CORRUPT")
 
 
-def test_a_catalogue_damaged_behind_its_header_is_noticed_when_it_is_read(tmp_path: Path) -> None:
+def test_a_catalog_damaged_behind_its_header_is_noticed_when_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "catalog.sqlite"
     write_catalog(path, plain(2000))
     content = bytearray(path.read_bytes())
     content[8192:] = b"\xff" * (len(content) - 8192)
     path.write_bytes(content)
-    with pytest.raises(CorruptBundleError, match="catalogue cannot be read"), closing(Catalog.open(path)) as catalog:
+    with pytest.raises(CorruptBundleError, match="catalog cannot be read"), closing(Catalog.open(path)) as catalog:
         list(catalog)

@@ -158,7 +158,7 @@ def test_a_full_disk_stops_a_rebuild_in_the_middle_of_a_file(
 
 @pytest.mark.parametrize("size", [3000, 12000])
 def test_a_full_disk_stops_a_compaction(spec: Path, tmp_path: Path, size: int) -> None:
-    """The limit hits the rows (FAISS) or the catalogue (SQLite)."""
+    """The limit hits the rows (FAISS) or the catalog (SQLite)."""
     store = stores.copy(spec.parents[1], tmp_path / "store")
     forget(store, stores.MODEL, ["toy/1"])
     before = listing(store)

@@ -268,7 +268,7 @@ def test_forget_by_the_command_line(store: Store) -> None:
     assert sorted(listed["examples"]) == ["toy/1", "toy/2"]
 
 
-def test_a_compacted_catalogue_is_a_new_file(store: Store) -> None:
+def test_a_compacted_catalog_is_a_new_file(store: Store) -> None:
     """No free page of SQLite still holds what was deleted."""
     forget(store, stores.MODEL, ["toy/8"], compact=True)
     with closing(sqlite3.connect(store.current(stores.MODEL) / CATALOG)) as connection:

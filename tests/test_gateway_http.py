@@ -285,13 +285,13 @@ def test_one_bundle_answers_all_instances_of_a_call(app: AppClient) -> None:
 
 
 def test_a_damaged_file_is_named_without_its_directory(app: AppClient) -> None:
-    catalogue = app.service.model.deployment.bundle.path / "catalog.sqlite"
-    catalogue.write_bytes(b"\0" * catalogue.stat().st_size)
+    catalog = app.service.model.deployment.bundle.path / "catalog.sqlite"
+    catalog.write_bytes(b"\0" * catalog.stat().st_size)
     for path in ("/v1/examples/toy/3", "/v1/models/toy/suspects"):
         reply = app("GET", path)
         assert (reply.status_code, reply.json()["reason"]) == (503, "BUNDLE_CORRUPT")
-        assert "catalog.sqlite" in reply.text and str(catalogue.parent) not in reply.text
-    app.service.model.error = UnavailableError(f"{catalogue.parent}/rows.faiss is damaged")
+        assert "catalog.sqlite" in reply.text and str(catalog.parent) not in reply.text
+    app.service.model.error = UnavailableError(f"{catalog.parent}/rows.faiss is damaged")
     assert app("GET", "/readyz").json()["detail"] == "rows.faiss is damaged"
 
 

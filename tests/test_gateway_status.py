@@ -75,7 +75,7 @@ def test_a_defect_discloses_nothing() -> None:
 @pytest.mark.parametrize(
     ("message", "shown"),
     [
-        ("catalogue not found: /srv/models/toy/catalog.sqlite", "catalogue not found: catalog.sqlite"),
+        ("catalog not found: /srv/models/toy/catalog.sqlite", "catalog not found: catalog.sqlite"),
         ("rows.faiss of /srv/store/toy/bundles/ab12 is damaged", "rows.faiss of ab12 is damaged"),
         ("[Errno 13] Permission denied: '/home/me/w.safetensors'", "[Errno 13] Permission denied: 'w.safetensors'"),
         ("list cannot be read: /srv/toy/forgotten.json: bad", "list cannot be read: forgotten.json: bad"),

@@ -114,8 +114,8 @@ def _forgotten(bundle: Path) -> None:
 
 DAMAGE: dict[str, Callable[[Path], None]] = {
     "rows": _overwrite(ROWS),
-    "catalogue": _overwrite(CATALOG),
-    "catalogue gone": lambda bundle: (bundle / CATALOG).unlink(),
+    "catalog": _overwrite(CATALOG),
+    "catalog gone": lambda bundle: (bundle / CATALOG).unlink(),
     "list of forgotten examples": _forgotten,
 }
 

@@ -246,7 +246,7 @@ class FlipSet:
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """What the catalogue knows of one training example; ``thumbnail`` is a PNG, empty where there is none."""
+    """What the catalog knows of one training example; ``thumbnail`` is a PNG, empty where there is none."""
 
     example_id: str
     class_id: int

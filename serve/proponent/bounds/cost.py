@@ -26,7 +26,7 @@ STREAMED_MULTIPLY_ADDS = 2.0e9
 KERNEL_ENTRIES = 1.0e8
 """Kernel entries a second that are compared or summed."""
 LISTED_S = 4.0e-5
-"""Seconds for one training example in a reply: exact score, catalogue and message."""
+"""Seconds for one training example in a reply: exact score, catalog and message."""
 STEP_S = 5.0e-4
 """Seconds for one step of a greedy choice, whatever its pool."""
 

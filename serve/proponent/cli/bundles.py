@@ -22,6 +22,7 @@ from proponent.cli.options import (
     current_bundle,
     open_store,
 )
+from proponent.results import DEFAULT_TOP_K
 
 if TYPE_CHECKING:
     from proponent.index.lifecycle import Change
@@ -73,7 +74,7 @@ def diff(
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     queries: Annotated[int, typer.Option(min=1, help="Inputs that both explain.")] = 100,
-    top_k: Annotated[int, typer.Option(min=1, help="Length of the lists compared.")] = 10,
+    top_k: Annotated[int, typer.Option(min=1, help="Length of the lists compared.")] = DEFAULT_TOP_K,
     measure: Annotated[str, typer.Option(help="influence, theta-relatif or l-relatif.")] = "influence",
     seed: Annotated[int, typer.Option(help="Seed of the sample of inputs.")] = 0,
     fail_below: Annotated[

@@ -158,7 +158,7 @@ def check_replies(requests: Sequence[pb.ExplainRequest], manifest: Manifest, set
 def _check_reply_size(request: pb.ExplainRequest, manifest: Manifest, settings: Settings, path: str) -> None:
     asked, allowed = _reply_size(request, manifest, settings)
     if asked > allowed:
-        message = f"top_k {request.top_k} would return {asked} examples, expected at most {allowed}"
+        message = f"top_k {_top_k(request)} would return {asked} examples, expected at most {allowed}"
         raise _bad(message, f"{path}top_k", "REPLY_TOO_LARGE")
 
 
@@ -170,7 +170,11 @@ def _reply_size(request: pb.ExplainRequest, manifest: Manifest, settings: Settin
 
 def list_length(request: pb.ExplainRequest, manifest: Manifest) -> int:
     """Training examples in each list of the answer."""
-    return min(request.top_k if request.HasField("top_k") else DEFAULT_TOP_K, manifest.train_size)
+    return min(_top_k(request), manifest.train_size)
+
+
+def _top_k(request: pb.ExplainRequest) -> int:
+    return request.top_k if request.HasField("top_k") else DEFAULT_TOP_K
 
 
 def measure_count(request: pb.ExplainRequest) -> int:

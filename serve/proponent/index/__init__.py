@@ -1,1 +1,1 @@
-"""Artefacts of a rebuild: rows, catalogue, bundle and the store that points at the current one."""
+"""Artefacts of a rebuild: rows, catalog, bundle and the store that points at the current one."""

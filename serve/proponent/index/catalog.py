@@ -125,7 +125,7 @@ class Suspect:
 
 
 def write_catalog(path: Path, entries: Iterable[CatalogEntry]) -> None:
-    """Writes a new catalogue file, rows in any order."""
+    """Writes a new catalog file, rows in any order."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
         connection.executemany(
@@ -146,7 +146,7 @@ def write_catalog(path: Path, entries: Iterable[CatalogEntry]) -> None:
 
 
 class Catalog:
-    """Read-only access to a catalogue file; may be used from several threads, which take turns."""
+    """Read-only access to a catalog file; may be used from several threads, which take turns."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
@@ -156,18 +156,18 @@ class Catalog:
 
     @classmethod
     def open(cls, path: Path) -> Catalog:
-        """Opens a catalogue that never changes.
+        """Opens a catalog that never changes.
 
         Raises:
-            CorruptBundleError: The file is missing or no such catalogue.
+            CorruptBundleError: The file is missing or no such catalog.
         """
         if not path.is_file():
-            raise CorruptBundleError(f"catalogue not found: {path}", field=path.name)
+            raise CorruptBundleError(f"catalog not found: {path}", field=path.name)
         uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         try:
             connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
         except sqlite3.Error as error:
-            raise CorruptBundleError(f"catalogue cannot be opened: {path}: {error}", field=path.name) from error
+            raise CorruptBundleError(f"catalog cannot be opened: {path}: {error}", field=path.name) from error
         try:
             return cls(connection, path)
         except BaseException:
@@ -260,7 +260,7 @@ class Catalog:
                 return self._connection.execute(statement, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise CorruptBundleError(
-                f"catalogue cannot be read: {self._path}: {error}", field=self._path.name
+                f"catalog cannot be read: {self._path}: {error}", field=self._path.name
             ) from error
 
 

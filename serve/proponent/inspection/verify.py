@@ -78,12 +78,12 @@ def _inconsistencies(bundle: Path, manifest: Manifest) -> Iterator[CorruptBundle
     index = InfluenceIndex.open(bundle / files.ROWS, bundle / files.SCALES, manifest.embedding_size)
     if not len(labels) == len(index) == manifest.train_size - manifest.forgotten_rows:
         yield CorruptBundleError(
-            f"catalogue has {len(labels)} examples and the index {len(index)} rows, expected "
+            f"catalog has {len(labels)} examples and the index {len(index)} rows, expected "
             f"{manifest.train_size - manifest.forgotten_rows}",
             field=files.CATALOG,
         )
     if bool((labels < 0).any() | (labels >= len(manifest.class_names)).any()):
-        yield CorruptBundleError("a label of the catalogue is not a class of the manifest", field=files.CATALOG)
+        yield CorruptBundleError("a label of the catalog is not a class of the manifest", field=files.CATALOG)
     for name, column in vars(index.scales).items():
         if not bool(torch.isfinite(column).all()):
             yield CorruptBundleError(f"column {name} of the scales is not finite", field=files.SCALES)

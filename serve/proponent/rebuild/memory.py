@@ -1,6 +1,6 @@
 """What a rebuild takes of its memory budget: matrices of the curvature first, then a block of examples.
 
-Rows, catalogue and files are streamed. A budget that the matrices alone exceed is refused before any work.
+Rows, catalog and files are streamed. A budget that the matrices alone exceed is refused before any work.
 """
 
 from __future__ import annotations

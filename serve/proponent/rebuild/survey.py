@@ -1,4 +1,4 @@
-"""The first pass over the training set: does the model do what the spec says, and what is in the catalogue.
+"""The first pass over the training set: does the model do what the spec says, and what is in the catalog.
 
 A wrong transform, class order or weights file is the commonest silent mistake of all: it shows as a training
 accuracy below the expected one. A gradient of the objective far from zero says that the model is not at a minimum,

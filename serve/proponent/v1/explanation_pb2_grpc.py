@@ -126,7 +126,7 @@ class ExplanationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetExample(self, request, context):
-        """Returns what the catalogue knows of one training example. PERMISSION_DENIED unless the operator serves with
+        """Returns what the catalog knows of one training example. PERMISSION_DENIED unless the operator serves with
         --allow-examples and the caller's token, where tokens are asked for, has the scope "examples".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
