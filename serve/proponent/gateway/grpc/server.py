@@ -17,8 +17,9 @@ from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import REPLY_BYTES, Settings
 from proponent.gateway.tls import server_context
 
-# Calls of one connection; a client keeps those over it back by itself.
-_STREAMS = 256
+# Calls of one connection; a client keeps those over it back by itself. It counts a call that it gave up no longer, this
+# side until it has dropped it, so that a limit near what a caller has open refuses its next calls (REFUSED_STREAM).
+_STREAMS = 2048
 # A connection without a call is closed after this; clients open another one unseen.
 _IDLE_MS = 300_000
 
