@@ -17,8 +17,8 @@ from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import REPLY_BYTES, Settings
 from proponent.gateway.tls import server_context
 
-# Calls of one connection; a client keeps those over it back by itself. It counts a call that it gave up no longer, this
-# side until it has dropped it, so that a limit near what a caller has open refuses its next calls (REFUSED_STREAM).
+# Calls of one connection; a client keeps those over it back by itself. A call that was given up counts on this side
+# until it is dropped, so that a limit near what a caller has open would refuse its next calls (REFUSED_STREAM).
 _STREAMS = 2048
 # A connection without a call is closed after this; clients open another one unseen.
 _IDLE_MS = 300_000
