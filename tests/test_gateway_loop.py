@@ -138,7 +138,8 @@ def test_what_is_mostly_framing_is_refused_and_holds_no_loop(
         await assert_free(transports, "/healthz", "GET")
         with watched() as steps:
             heard = await asyncio.to_thread(said, transports.http_address, begun, framing)
-        assert not heard or b"HTTP_INVALID" in heard, heard
+        # Of a path that takes no such request that may be said first.
+        assert not heard or b"HTTP_INVALID" in heard or (begun is UNWANTED and b" 405 " in heard), heard
         assert sum(seconds for seconds, _ in steps) < 4 * LONGEST_S
         assert max(steps)[0] < LONGEST_S, sorted(steps)[-3:]
         await until(lambda: not transports.http.server_state.connections)
