@@ -30,7 +30,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def another(name: str, directory: Path) -> Any:
     """A valid value that is not the default."""
     value = getattr(Settings(), name)
-    if isinstance(value, bool):
+    if isinstance(value, bool) or name == "explorer":
         return not value
     if isinstance(value, ByteSize):
         return f"{value // (1 << 20) + 1}MiB"

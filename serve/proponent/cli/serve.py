@@ -91,7 +91,7 @@ def _parameter(name: str, field: FieldInfo) -> Parameter:
     shown: dict[str, Any] = {"help": _help(name, field), "rich_help_panel": extra["panel"], "show_default": False}
     if name == "store":
         return _keyword(name, Annotated[str | None, typer.Argument(metavar="STORE", **shown)], None)
-    if field.annotation is bool:
+    if field.annotation in (bool, bool | None):
         return _keyword(name, Annotated[bool | None, typer.Option(**shown)], None)
     kind = list[str] if isinstance(field.default, tuple) else str
     option = typer.Option(flag_of(name), metavar=unit_of(name), **shown)

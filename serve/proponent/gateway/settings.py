@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +55,14 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def _is_loopback(address: str) -> bool:
+    host, _ = split_address(address)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
+
+
 def _checked_address(address: str) -> str:
     split_address(address)
     return address
@@ -84,6 +93,7 @@ Size = Annotated[ByteSize, Field(ge=1, le=1 << 40), _NUMBER, Unit("bytes")]
 Address = Annotated[str, AfterValidator(_checked_address), Unit("host:port")]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_separated), Unit("name")]
 Directory = Annotated[Path, Unit("path")]
+OptionalSwitch = Annotated[bool | None, Unit("true or false")]
 OptionalPath = Annotated[Path | None, Unit("path")]
 OptionalFile = Annotated[FilePath | None, Unit("path")]
 
@@ -102,6 +112,10 @@ class Settings(BaseSettings):
     grpc_address: Address = _setting("127.0.0.1:8500", ADDRESSES, "Where gRPC listens; port 0 takes a free one.")
     http_address: Address = _setting("127.0.0.1:8080", ADDRESSES, "Where HTTP listens; port 0 takes a free one.")
     reflection: bool = _setting(True, ADDRESSES, "Let gRPC clients ask for the schema.")
+
+    explorer: OptionalSwitch = _setting(
+        None, ADDRESSES, "Serve the explorer's page at /; left out: where HTTP listens on loopback alone."
+    )
 
     models: Names = _setting(
         (), MODELS, "Models to serve (the flag once for each, else separated by commas); none: all.", flag="--model"
@@ -185,6 +199,11 @@ class Settings(BaseSettings):
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise SpecError("a client CA needs a server certificate and key", field="tls_client_ca")
         return self
+
+    @property
+    def serves_explorer(self) -> bool:
+        """Whether HTTP serves the explorer's page."""
+        return _is_loopback(self.http_address) if self.explorer is None else self.explorer
 
     @property
     def threads(self) -> int:

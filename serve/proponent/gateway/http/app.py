@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from proponent.errors import ProponentError
 from proponent.gateway.http.body import BodyReader
 from proponent.gateway.http.endpoints import InferenceEndpoints, ModelEndpoints, OperationEndpoints
+from proponent.gateway.http.explorer import route_explorer
 from proponent.gateway.http.middleware import RequestLog
 from proponent.gateway.http.openapi import EXPLAIN_BODY, PREDICT_BODY, PROBLEMS, QUERY_BODY
 from proponent.gateway.http.problem import answer_error
@@ -29,6 +30,8 @@ def create_app(calls: ExplanationCalls, metrics: Metrics, readiness: Readiness, 
     _route_operation(app, OperationEndpoints(metrics, readiness))
     _route_inference(app, InferenceEndpoints(calls, settings, BodyReader(settings)))
     _route_models(app, ModelEndpoints(calls))
+    if settings.serves_explorer:
+        route_explorer(app)
     return app
 
 
