@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from proponent.client.inputs import Input, input_fields
-from proponent.results import Diversity, Estimator, ExplainOptions, Filter, Target
+from proponent.results import Diversity, ExplainOptions, Filter, Target
 from proponent.v1 import explanation_pb2 as pb
-
-DEFAULTS = ExplainOptions()
-PREDICTED = Target()
-
-
-def predict_request(model: str, value: Input) -> pb.PredictRequest:
-    """A request for a prediction alone."""
-    return pb.PredictRequest(model=model, **input_fields(value))
 
 
 def explain_request(model: str, value: Input, options: ExplainOptions) -> pb.ExplainRequest:
@@ -39,26 +31,6 @@ def stream(model: str, values: Iterable[Input], options: ExplainOptions) -> Iter
         request = explain_request(model, value, options)
         request.request_id = str(position)
         yield pb.StreamExplainRequest(request=request)
-
-
-def score_request(
-    model: str, value: Input, example_ids: Sequence[str], options: ExplainOptions
-) -> pb.ScoreExamplesRequest:
-    """A request for exact scores of named examples."""
-    return pb.ScoreExamplesRequest(query=explain_request(model, value, options), example_ids=example_ids)
-
-
-def removal_request(
-    model: str, value: Input, example_ids: Sequence[str], target: Target, estimator: Estimator
-) -> pb.EstimateRemovalRequest:
-    """A request for what the removal of a group would change."""
-    query = explain_request(model, value, ExplainOptions(target=target))
-    return pb.EstimateRemovalRequest(query=query, example_ids=example_ids, estimator=f"ESTIMATOR_{estimator.name}")
-
-
-def flip_request(model: str, value: Input, max_size: int) -> pb.FindFlipSetRequest:
-    """A request for a set whose removal flips the prediction."""
-    return pb.FindFlipSetRequest(query=explain_request(model, value, ExplainOptions()), max_size=max_size)
 
 
 def _filter(chosen: Filter) -> pb.Filter:

@@ -6,7 +6,9 @@ import random
 import time
 from dataclasses import dataclass
 
-from proponent.client.failures import Failure
+import grpc
+
+from proponent.client.failures import Failure, failure_of
 from proponent.errors import OverloadedError, UnavailableError
 
 
@@ -43,17 +45,32 @@ class Retry:
 BACKOFF = Retry()
 
 
-class Deadline:
-    """The end of a call with all its tries."""
+class Tries:
+    """The tries of one call, all within one deadline.
 
-    def __init__(self, timeout_s: float | None) -> None:
+    Args:
+        retry: When another one follows.
+        timeout_s: Longest time of all together; None waits for ever.
+    """
+
+    def __init__(self, retry: Retry, timeout_s: float | None) -> None:
+        self._retry = retry
         self._end = None if timeout_s is None else time.monotonic() + timeout_s
+        self._failed = 0
 
     def left_s(self) -> float | None:
         """Seconds left, never negative; None without a deadline."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
-    def allows(self, wait_s: float) -> bool:
-        """Whether there is time to wait so long and try again."""
-        left = self.left_s()
-        return left is None or wait_s < left
+    def wait_s(self, error: grpc.RpcError) -> float:
+        """Seconds to wait before the next try.
+
+        Raises:
+            ProponentError: No other try follows; it says why this one failed.
+        """
+        self._failed += 1
+        failure = failure_of(error)
+        wait_s, left_s = self._retry.wait_s(failure, self._failed), self.left_s()
+        if wait_s is None or (left_s is not None and wait_s >= left_s):
+            raise failure.error
+        return wait_s

@@ -1,15 +1,21 @@
-"""The service's unary calls: the name of each, and how its reply is read."""
+"""The service's unary calls: of each its method, its request and how its reply is read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from google.protobuf.message import Message
+
 from proponent.client import replies
 from proponent.client.failures import item_error
+from proponent.client.inputs import Input, input_fields
+from proponent.client.requests import explain_request
 from proponent.errors import ProponentError
 from proponent.results import (
+    Estimator,
+    ExplainOptions,
     Explanation,
     FlipSet,
     ModelInfo,
@@ -17,6 +23,7 @@ from proponent.results import (
     RemovalEstimate,
     ScoredExamples,
     Suspects,
+    Target,
     TrainingExample,
 )
 from proponent.v1 import explanation_pb2 as pb
@@ -26,20 +33,63 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Rpc(Generic[Result]):
-    """One call: ``read`` turns its reply into a plain value."""
+    """One call: ``read`` turns the reply into a plain value."""
 
-    name: str
+    method: str
+    request: Message
     read: Callable[[Any], Result]
 
 
-PREDICT: Rpc[Prediction] = Rpc("Predict", replies.prediction)
-EXPLAIN: Rpc[Explanation] = Rpc("Explain", replies.explanation)
-SCORE: Rpc[ScoredExamples] = Rpc("ScoreExamples", replies.scored_examples)
-REMOVAL: Rpc[RemovalEstimate] = Rpc("EstimateRemoval", replies.removal_estimate)
-FLIP: Rpc[FlipSet] = Rpc("FindFlipSet", replies.flip_set)
-EXAMPLE: Rpc[TrainingExample] = Rpc("GetExample", replies.training_example)
-MODEL: Rpc[ModelInfo] = Rpc("GetModel", replies.model_info)
-SUSPECTS: Rpc[Suspects] = Rpc("ListSuspects", replies.suspects)
+def predict(model: str, value: Input) -> Rpc[Prediction]:
+    """A prediction alone."""
+    return Rpc("Predict", pb.PredictRequest(model=model, **input_fields(value)), replies.prediction)
+
+
+def explain(model: str, value: Input, options: ExplainOptions) -> Rpc[Explanation]:
+    """An explanation."""
+    return Rpc("Explain", explain_request(model, value, options), replies.explanation)
+
+
+def score_examples(
+    model: str, value: Input, example_ids: Sequence[str], options: ExplainOptions
+) -> Rpc[ScoredExamples]:
+    """Exact scores of named examples."""
+    request = pb.ScoreExamplesRequest(query=explain_request(model, value, options), example_ids=example_ids)
+    return Rpc("ScoreExamples", request, replies.scored_examples)
+
+
+def estimate_removal(
+    model: str, value: Input, example_ids: Sequence[str], target: Target, estimator: Estimator
+) -> Rpc[RemovalEstimate]:
+    """What the removal of a group would change."""
+    request = pb.EstimateRemovalRequest(
+        query=explain_request(model, value, ExplainOptions(target=target)),
+        example_ids=example_ids,
+        estimator=f"ESTIMATOR_{estimator.name}",
+    )
+    return Rpc("EstimateRemoval", request, replies.removal_estimate)
+
+
+def find_flip_set(model: str, value: Input, max_size: int) -> Rpc[FlipSet]:
+    """A set whose removal flips the prediction."""
+    query = explain_request(model, value, ExplainOptions())
+    return Rpc("FindFlipSet", pb.FindFlipSetRequest(query=query, max_size=max_size), replies.flip_set)
+
+
+def get_example(model: str, example_id: str) -> Rpc[TrainingExample]:
+    """One training example."""
+    return Rpc("GetExample", pb.GetExampleRequest(model=model, example_id=example_id), replies.training_example)
+
+
+def get_model(model: str) -> Rpc[ModelInfo]:
+    """What is served."""
+    return Rpc("GetModel", pb.GetModelRequest(model=model), replies.model_info)
+
+
+def list_suspects(model: str, limit: int, page_token: str) -> Rpc[Suspects]:
+    """A page of suspects."""
+    request = pb.ListSuspectsRequest(model=model, limit=limit, page_token=page_token)
+    return Rpc("ListSuspects", request, replies.suspects)
 
 
 def read_item(item: pb.StreamExplainResponse) -> tuple[int, Explanation | ProponentError]:

@@ -8,14 +8,14 @@ from types import TracebackType
 from typing import Self
 
 import grpc
-from google.protobuf.message import Message
+from typing_extensions import override
 
-from proponent.client import requests, rpcs
-from proponent.client.connection import Connection, Tls
+from proponent.client import rpcs
+from proponent.client.base import DEFAULTS, PREDICTED, ServiceClient
+from proponent.client.connection import Connection
 from proponent.client.failures import failure_of
 from proponent.client.inputs import Input
-from proponent.client.requests import DEFAULTS, PREDICTED
-from proponent.client.retry import BACKOFF, Deadline, Retry
+from proponent.client.requests import stream
 from proponent.client.rpcs import Result, Rpc
 from proponent.errors import ProponentError
 from proponent.results import (
@@ -31,11 +31,9 @@ from proponent.results import (
     Target,
     TrainingExample,
 )
-from proponent.v1 import explanation_pb2 as pb
-from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
 
-class Client:
+class Client(ServiceClient):
     """A service's calls as methods; safe to use from several threads.
 
     Every method raises a `ProponentError` with the server's message, ``reason`` and ``field``: InvalidInputError,
@@ -54,22 +52,9 @@ class Client:
         retry: When and how often a call is tried again.
     """
 
-    def __init__(
-        self,
-        address: str = "127.0.0.1:8500",
-        *,
-        model: str = "",
-        token: str | None = None,
-        tls: Tls | None = None,
-        timeout_s: float | None = 30.0,
-        retry: Retry = BACKOFF,
-    ) -> None:
-        self.model = model
-        self._connection = Connection(address, token, tls)
-        self._channel = self._connection.channel()
-        self._stub = ExplanationServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._timeout_s = timeout_s
-        self._retry = retry
+    @override
+    def _open(self, connection: Connection) -> grpc.Channel:
+        return connection.channel()
 
     def __enter__(self) -> Self:
         return self
@@ -85,12 +70,11 @@ class Client:
 
     def predict(self, value: Input, *, model: str | None = None) -> Prediction:
         """The predicted class of one input with its probabilities."""
-        return self._call(rpcs.PREDICT, requests.predict_request(self._named(model), value))
+        return self._call(rpcs.predict(self._named(model), value))
 
     def explain(self, value: Input, options: ExplainOptions = DEFAULTS, *, model: str | None = None) -> Explanation:
         """The prediction with the training examples that argued for it (positive scores) and against it."""
-        request = requests.explain_request(self._named(model), value, options)
-        return self._call(rpcs.EXPLAIN, request)
+        return self._call(rpcs.explain(self._named(model), value, options))
 
     def explain_many(
         self, values: Iterable[Input], options: ExplainOptions = DEFAULTS, *, model: str | None = None
@@ -100,17 +84,15 @@ class Client:
         An input that fails has its error in place of an explanation, and the others go on. ``values`` is read only
         as fast as the service takes it.
         """
-        name = self._named(model)
-        stream = self._stub.StreamExplain(
-            requests.stream(name, values, options), timeout=self._timeout_s, metadata=self._connection.metadata
-        )
+        asked = stream(self._named(model), values, options)
+        answers = self._stub.StreamExplain(asked, timeout=self._timeout_s, metadata=self._metadata)
         try:
-            for item in stream:
+            for item in answers:
                 yield rpcs.read_item(item)
         except grpc.RpcError as error:
             raise failure_of(error).error from None
         finally:
-            stream.cancel()
+            answers.cancel()
 
     def score_examples(
         self,
@@ -121,8 +103,7 @@ class Client:
         model: str | None = None,
     ) -> ScoredExamples:
         """The exact scores of named training examples for one input, in the order named."""
-        request = requests.score_request(self._named(model), value, example_ids, options)
-        return self._call(rpcs.SCORE, request)
+        return self._call(rpcs.score_examples(self._named(model), value, example_ids, options))
 
     def estimate_removal(
         self,
@@ -134,40 +115,29 @@ class Client:
         model: str | None = None,
     ) -> RemovalEstimate:
         """What the removal of a group, and training anew, is predicted to change for one input."""
-        request = requests.removal_request(self._named(model), value, example_ids, target, estimator)
-        return self._call(rpcs.REMOVAL, request)
+        return self._call(rpcs.estimate_removal(self._named(model), value, example_ids, target, estimator))
 
     def find_flip_set(self, value: Input, max_size: int = 0, *, model: str | None = None) -> FlipSet:
         """A small set whose removal is predicted to flip the prediction; 0 looks at a tenth of the training set."""
-        request = requests.flip_request(self._named(model), value, max_size)
-        return self._call(rpcs.FLIP, request)
+        return self._call(rpcs.find_flip_set(self._named(model), value, max_size))
 
     def get_example(self, example_id: str, *, model: str | None = None) -> TrainingExample:
         """One training example, where the operator discloses them."""
-        request = pb.GetExampleRequest(model=self._named(model), example_id=example_id)
-        return self._call(rpcs.EXAMPLE, request)
+        return self._call(rpcs.get_example(self._named(model), example_id))
 
     def get_model(self, *, model: str | None = None) -> ModelInfo:
         """What is served: bundle, curvature, classes, and what the audit measured."""
-        return self._call(rpcs.MODEL, pb.GetModelRequest(model=self._named(model)))
+        return self._call(rpcs.get_model(self._named(model)))
 
     def list_suspects(self, limit: int = 100, page_token: str = "", *, model: str | None = None) -> Suspects:
         """The training examples most likely to be wrongly labelled; ``next_page_token`` asks for the next page."""
-        request = pb.ListSuspectsRequest(model=self._named(model), limit=limit, page_token=page_token)
-        return self._call(rpcs.SUSPECTS, request)
+        return self._call(rpcs.list_suspects(self._named(model), limit, page_token))
 
-    def _named(self, model: str | None) -> str:
-        return self.model if model is None else model
-
-    def _call(self, rpc: Rpc[Result], request: Message) -> Result:
-        method, deadline, tried = getattr(self._stub, rpc.name), Deadline(self._timeout_s), 0
+    def _call(self, rpc: Rpc[Result]) -> Result:
+        method, tries = getattr(self._stub, rpc.method), self._tries()
         while True:
-            tried += 1
             try:
-                return rpc.read(method(request, timeout=deadline.left_s(), metadata=self._connection.metadata))
+                return rpc.read(method(rpc.request, timeout=tries.left_s(), metadata=self._metadata))
             except grpc.RpcError as error:
-                failure = failure_of(error)
-            wait_s = self._retry.wait_s(failure, tried)
-            if wait_s is None or not deadline.allows(wait_s):
-                raise failure.error
+                wait_s = tries.wait_s(error)
             time.sleep(wait_s)
