@@ -22,7 +22,7 @@ import sys, time
 import torch
 from pathlib import Path
 from proponent.explainer import Explainer
-from proponent.results import ExplainOptions
+from proponent.options import (ExplainOptions)
 begin = time.perf_counter()
 explainer = Explainer.load(Path(sys.argv[1]))
 loaded = time.perf_counter() - begin

@@ -27,9 +27,9 @@ from proponent.attribution.gradients.layers import find_layers, num_parameters
 from proponent.classifier import load_classifier
 from proponent.explainer import Explainer
 from proponent.index.store import Store
+from proponent.options import ExplainOptions
 from proponent.rebuild.pipeline import GIB, RebuildOptions
 from proponent.rebuild.training_set import TrainingSet
-from proponent.results import ExplainOptions
 from proponent.spec import ModelSpec, load_spec
 from proponent.training.train_preset import train_preset
 

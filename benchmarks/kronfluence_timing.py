@@ -19,9 +19,10 @@ from torch.utils.data import Subset, TensorDataset
 from proponent.classifier import load_classifier
 from proponent.explainer import Explainer
 from proponent.index.store import Store
+from proponent.options import ExplainOptions
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.training_set import TrainingSet
-from proponent.results import ExplainOptions, Explanation
+from proponent.results import Explanation
 from proponent.spec import ModelSpec, load_spec
 from proponent.training.train_preset import train_preset
 

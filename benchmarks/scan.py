@@ -22,7 +22,7 @@ import torch
 
 from proponent.index.rows import InfluenceIndex, RowScales, write_rows, write_scales
 from proponent.index.search import Query, search
-from proponent.results import Measure
+from proponent.options import Measure
 
 BATCH = 32
 TOP = 10

@@ -33,9 +33,9 @@ from proponent.errors import SpecError
 from proponent.explainer import Explainer
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
+from proponent.options import ExplainOptions
 from proponent.rebuild.pipeline import RebuildOptions
 from proponent.rebuild.progress import StageProgress
-from proponent.results import ExplainOptions
 from proponent.spec import load_spec
 
 pytestmark = [

@@ -15,8 +15,8 @@ from proponent.bounds.lifeline import TicketOffice
 from proponent.errors import DeadlineError
 from proponent.explainer import Explainer
 from proponent.index.store import Store
+from proponent.options import Diversity, Estimator, ExplainOptions, Redundancy, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
-from proponent.results import Diversity, Estimator, ExplainOptions, Redundancy, Target
 from proponent.spec import load_spec
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest

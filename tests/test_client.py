@@ -41,7 +41,7 @@ from proponent.client.failures import Failure
 from proponent.errors import ProponentError, UnauthenticatedError
 from proponent.gateway.auth import Authenticator
 from proponent.gateway.grpc.server import GrpcServer
-from proponent.results import Redundancy
+from proponent.options import Redundancy
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 

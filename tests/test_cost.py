@@ -25,7 +25,7 @@ from proponent.errors import InvalidInputError
 from proponent.gateway.limits.call_cost import check_call_cost
 from proponent.gateway.settings import Settings
 from proponent.index.bundle import Manifest
-from proponent.results import Diversity, Redundancy
+from proponent.options import Diversity, Redundancy
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest
 

@@ -9,9 +9,9 @@ import torch
 
 from proponent.explainer import Explainer
 from proponent.index.store import Store
+from proponent.options import ExplainOptions
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.training_set import TrainingSet
-from proponent.results import ExplainOptions
 from proponent.spec import ModelSpec, load_spec
 from proponent.training.train_preset import train_preset
 

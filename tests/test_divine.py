@@ -34,8 +34,9 @@ from proponent.explainer.diversity import diversify
 from proponent.index.rows import InfluenceIndex, RowScales
 from proponent.index.search import Query, search
 from proponent.index.store import Store
+from proponent.options import Diversity, ExplainOptions, Measure, Redundancy, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
-from proponent.results import Diversity, ExplainOptions, Explanation, Measure, NoticeCode, Redundancy, Target
+from proponent.results import Explanation, NoticeCode
 from proponent.spec import load_spec
 from proponent.v1 import explanation_pb2 as pb
 from proponent.worker.messages import options_from

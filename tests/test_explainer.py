@@ -23,19 +23,9 @@ from proponent.errors import CorruptBundleError, InvalidInputError, MismatchErro
 from proponent.explainer import Explainer
 from proponent.index.bundle import FILES
 from proponent.index.store import Store
+from proponent.options import ExplainOptions, Filter, Measure, Target, View
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
-from proponent.results import (
-    ExplainOptions,
-    Explanation,
-    Filter,
-    Influence,
-    Measure,
-    Notice,
-    NoticeCode,
-    Prediction,
-    Target,
-    View,
-)
+from proponent.results import Explanation, Influence, Notice, NoticeCode, Prediction
 from proponent.spec import load_spec
 
 COUNT = 40

@@ -21,19 +21,10 @@ from proponent.index.forgetting import forget
 from proponent.index.lifecycle import list_bundles, rollback
 from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
+from proponent.options import Diversity, Estimator, ExplainOptions, Filter, Redundancy, Target, View
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.training_set import FilteredDataset
-from proponent.results import (
-    Diversity,
-    Estimator,
-    ExplainOptions,
-    Explanation,
-    Filter,
-    NoticeCode,
-    Redundancy,
-    Target,
-    View,
-)
+from proponent.results import Explanation, NoticeCode
 from proponent.spec import load_spec
 
 EVERYTHING = ExplainOptions(top_k=stores.COUNT, view=View.THUMBNAIL)

@@ -41,10 +41,11 @@ from proponent.gateway.lookups import describe_model
 from proponent.index import bundle as files
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
+from proponent.options import ExplainOptions
 from proponent.rebuild.coverage import FrozenWarning, UncoveredWarning
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
-from proponent.results import ExplainOptions, Explanation, NoticeCode
+from proponent.results import Explanation, NoticeCode
 from proponent.spec import load_spec
 from proponent.training.loop import fit
 from softmax_regression import Regression, chosen_rows, train

@@ -20,9 +20,10 @@ from proponent.datasets import digits
 from proponent.errors import InvalidInputError, NotFoundError
 from proponent.explainer import Explainer
 from proponent.index.store import Store
+from proponent.options import Estimator, ExplainOptions, Measure, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.training_set import TrainingSet
-from proponent.results import Estimator, ExplainOptions, Explanation, Measure, NoticeCode, Target
+from proponent.results import Explanation, NoticeCode
 from proponent.spec import load_spec
 from proponent.training.lbfgs import minimise
 from proponent.training.train_preset import train_preset

@@ -15,8 +15,8 @@ from proponent.datasets import digits
 from proponent.explainer import Explainer, Stopwatch
 from proponent.index.search import Query, exact_scores
 from proponent.index.store import Store
+from proponent.options import Measure, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
-from proponent.results import Measure, Target
 from proponent.spec import load_spec
 from softmax_regression import Regression, chosen_rows, train
 

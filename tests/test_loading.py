@@ -16,8 +16,9 @@ from proponent.explainer import Explainer
 from proponent.index.bundle import CATALOG, ROWS, WEIGHTS
 from proponent.index.rows import padded
 from proponent.index.store import Store
+from proponent.options import ExplainOptions, Filter
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
-from proponent.results import ExplainOptions, Explanation, Filter
+from proponent.results import Explanation
 from proponent.spec import load_spec
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest

@@ -14,22 +14,8 @@ from hypothesis import strategies as st
 
 from proponent import errors
 from proponent.errors import InvalidInputError, ProponentError
-from proponent.results import (
-    Diversity,
-    ExplainOptions,
-    Explanation,
-    Filter,
-    Influence,
-    Measure,
-    MeasureResult,
-    Notice,
-    NoticeCode,
-    Prediction,
-    Quality,
-    Redundancy,
-    Target,
-    View,
-)
+from proponent.options import Diversity, ExplainOptions, Filter, Measure, Redundancy, Target, View
+from proponent.results import Explanation, Influence, MeasureResult, Notice, NoticeCode, Prediction, Quality
 from proponent.v1 import explanation_pb2 as pb
 from proponent.worker.messages import MEASURES, error_message, explain_response, options_from, predict_response
 

@@ -22,10 +22,10 @@ from proponent.index.bundle import read_manifest, write_manifest
 from proponent.index.forgetting import forget
 from proponent.index.store import Store
 from proponent.inspection.verify import verify
+from proponent.options import ExplainOptions
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
-from proponent.results import ExplainOptions
 from proponent.spec import load_spec
 from proponent.user_code.source import code_sha256
 from proponent.v1 import explanation_pb2 as pb

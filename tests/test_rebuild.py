@@ -25,6 +25,7 @@ from proponent.index.bundle import read_manifest, verify_files
 from proponent.index.catalog import Catalog
 from proponent.index.rows import InfluenceIndex
 from proponent.index.store import Store
+from proponent.options import ExplainOptions, Target
 from proponent.rebuild import memory as budget
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.compression import default_subspace
@@ -39,7 +40,7 @@ from proponent.rebuild.pipeline import (
 )
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
-from proponent.results import ExplainOptions, Explanation, NoticeCode, Target
+from proponent.results import Explanation, NoticeCode
 from proponent.spec import load_spec
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -27,7 +27,7 @@ from proponent.index.rows import (
     write_scales,
 )
 from proponent.index.search import Hits, Query, exact_scores, search
-from proponent.results import Measure
+from proponent.options import Measure
 
 MEASURES = tuple(Measure)
 

@@ -17,8 +17,9 @@ from proponent.index import bundle as files
 from proponent.index.rows import InfluenceIndex
 from proponent.index.store import Store
 from proponent.inspection.verify import verify
+from proponent.options import ExplainOptions, Measure
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
-from proponent.results import ExplainOptions, Explanation, Influence, Measure
+from proponent.results import Explanation, Influence
 from proponent.spec import load_spec
 
 SHRINK = 4.0

@@ -15,9 +15,10 @@ from proponent.errors import SpecError
 from proponent.explainer import Explainer
 from proponent.index.store import Store
 from proponent.inspection.diff import diff
+from proponent.options import ExplainOptions
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.readings import Readings
-from proponent.results import ExplainOptions, Explanation
+from proponent.results import Explanation
 from proponent.spec import load_spec
 
 UNSTEADY = """

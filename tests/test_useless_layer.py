@@ -19,8 +19,8 @@ from proponent.attribution.curvature.factors import LEAST_SHARE, floored
 from proponent.attribution.losses import get_loss
 from proponent.explainer import Explainer, Stopwatch
 from proponent.index.store import Store
+from proponent.options import Measure, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
-from proponent.results import Measure, Target
 from proponent.spec import load_spec
 from proponent.training.loop import fit, seeded
 

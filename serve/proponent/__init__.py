@@ -29,22 +29,24 @@ _HOMES = {
         "SpecError",
         "UnavailableError",
     ),
-    "proponent.results": (
+    "proponent.options": (
         "Diversity",
         "Estimator",
         "ExplainOptions",
-        "Explanation",
         "Filter",
-        "FlipSet",
-        "Influence",
         "Measure",
-        "Notice",
-        "Prediction",
         "Redundancy",
-        "RemovalEstimate",
-        "ScoredExamples",
         "Target",
         "View",
+    ),
+    "proponent.results": (
+        "Explanation",
+        "FlipSet",
+        "Influence",
+        "Notice",
+        "Prediction",
+        "RemovalEstimate",
+        "ScoredExamples",
     ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -65,24 +67,9 @@ if TYPE_CHECKING:
     )
     from proponent.explainer import Explainer
     from proponent.index.store import Store
+    from proponent.options import Diversity, Estimator, ExplainOptions, Filter, Measure, Redundancy, Target, View
     from proponent.rebuild.pipeline import RebuildOptions, rebuild
-    from proponent.results import (
-        Diversity,
-        Estimator,
-        ExplainOptions,
-        Explanation,
-        Filter,
-        FlipSet,
-        Influence,
-        Measure,
-        Notice,
-        Prediction,
-        Redundancy,
-        RemovalEstimate,
-        ScoredExamples,
-        Target,
-        View,
-    )
+    from proponent.results import Explanation, FlipSet, Influence, Notice, Prediction, RemovalEstimate, ScoredExamples
     from proponent.spec import ModelSpec, load_spec
 
 __all__ = [

@@ -22,10 +22,10 @@ from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.index.bundle import CATALOG
 from proponent.index.catalog import Catalog
 from proponent.index.store import Store
+from proponent.options import Measure
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
-from proponent.results import Measure
 from proponent.tensor_file import save_tensors
 
 TOP = 10

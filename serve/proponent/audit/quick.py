@@ -25,12 +25,12 @@ from proponent.attribution.gradients.capture import eager
 from proponent.attribution.gradients.layer_gradients import LayerGradients, flat_gradients
 from proponent.attribution.gradients.layers import num_parameters
 from proponent.classifier import Classifier
+from proponent.options import Measure
 from proponent.rebuild.bundle_writer import RebuildResult
 from proponent.rebuild.compression import Compression
 from proponent.rebuild.exact import SPECTRUM
 from proponent.rebuild.rows_stage import scaled_gradients, unit_rows
 from proponent.rebuild.training_set import Batch, TrainingSet
-from proponent.results import Measure
 
 QUERIES = 32
 ROWS = 2000

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proponent.errors import InvalidInputError
-from proponent.results import Diversity, Redundancy
+from proponent.options import Diversity, Redundancy
 
 MAX_CANDIDATES = 5000
 """Largest pool of a diverse selection: its kernel matrix takes 100 MB and half a second."""

@@ -22,7 +22,7 @@ from proponent.cli.options import (
     current_bundle,
     open_store,
 )
-from proponent.results import DEFAULT_TOP_K
+from proponent.options import DEFAULT_TOP_K
 
 if TYPE_CHECKING:
     from proponent.index.lifecycle import Change

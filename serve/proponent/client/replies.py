@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from google.protobuf.json_format import MessageToDict
 
+from proponent.options import Measure
 from proponent.results import (
     DiversityOutcome,
     Explanation,
     FlipSet,
     Influence,
-    Measure,
     MeasureResult,
     MeasureScores,
     ModelInfo,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from proponent.client.inputs import Input, input_fields
-from proponent.results import Diversity, ExplainOptions, Filter, Target
+from proponent.options import Diversity, ExplainOptions, Filter, Target
 from proponent.v1 import explanation_pb2 as pb
 
 

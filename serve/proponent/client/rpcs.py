@@ -13,9 +13,8 @@ from proponent.client.failures import item_error
 from proponent.client.inputs import Input, input_fields
 from proponent.client.requests import explain_request
 from proponent.errors import ProponentError
+from proponent.options import Estimator, ExplainOptions, Target
 from proponent.results import (
-    Estimator,
-    ExplainOptions,
     Explanation,
     FlipSet,
     ModelInfo,
@@ -23,7 +22,6 @@ from proponent.results import (
     RemovalEstimate,
     ScoredExamples,
     Suspects,
-    Target,
     TrainingExample,
 )
 from proponent.v1 import explanation_pb2 as pb

@@ -18,9 +18,8 @@ from proponent.client.inputs import Input
 from proponent.client.requests import stream
 from proponent.client.rpcs import Result, Rpc
 from proponent.errors import ProponentError
+from proponent.options import Estimator, ExplainOptions, Target
 from proponent.results import (
-    Estimator,
-    ExplainOptions,
     Explanation,
     FlipSet,
     ModelInfo,
@@ -28,7 +27,6 @@ from proponent.results import (
     RemovalEstimate,
     ScoredExamples,
     Suspects,
-    Target,
     TrainingExample,
 )
 

@@ -8,16 +8,8 @@ from proponent.explainer.query import EmbeddedQuery
 from proponent.index.bundle import Manifest
 from proponent.index.catalog import Catalog, CatalogEntry
 from proponent.index.search import Hits
-from proponent.results import (
-    DiversityOutcome,
-    ExplainOptions,
-    Influence,
-    Measure,
-    MeasureResult,
-    Notice,
-    NoticeCode,
-    View,
-)
+from proponent.options import ExplainOptions, Measure, View
+from proponent.results import DiversityOutcome, Influence, MeasureResult, Notice, NoticeCode
 
 Outcomes = Mapping[Measure, tuple[DiversityOutcome | None, DiversityOutcome | None]]
 """What diverse proponents and opponents cost and give, by measure."""

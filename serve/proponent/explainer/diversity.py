@@ -19,7 +19,8 @@ from proponent.attribution.divine import (
 )
 from proponent.index.rows import InfluenceIndex
 from proponent.index.search import Hits
-from proponent.results import Diversity, DiversityOutcome, Notice, NoticeCode, Redundancy
+from proponent.options import Diversity, Redundancy
+from proponent.results import DiversityOutcome, Notice, NoticeCode
 
 DiverseHits = tuple[Hits, DiversityOutcome | None]
 """A list, and what its diversity cost and gave; None where it is empty."""

@@ -26,19 +26,15 @@ from proponent.index.rows import InfluenceIndex
 from proponent.index.search import Query, exact_scores
 from proponent.index.served_files import ServedFiles
 from proponent.index.tombstones import Tombstones
+from proponent.options import Estimator, ExplainOptions, Measure, Target, View
 from proponent.results import (
-    Estimator,
-    ExplainOptions,
     Explanation,
     FlipSet,
-    Measure,
     MeasureScores,
     Prediction,
     Quality,
     RemovalEstimate,
     ScoredExamples,
-    Target,
-    View,
 )
 
 

@@ -24,7 +24,8 @@ from proponent.attribution.gradients.scaling import (
 from proponent.bounds.cancellation import checkpoint
 from proponent.classifier import Classifier
 from proponent.errors import InvalidInputError, ProponentError
-from proponent.results import Prediction, Target
+from proponent.options import Target
+from proponent.results import Prediction
 
 FOLLOWED_OUTPUTS = 32
 """Outputs whose gradients are computed where the classes are many: one backward each."""

@@ -24,17 +24,8 @@ from proponent.explainer.answers import Answers
 from proponent.explainer.query import Choice, EmbeddedQuery, FollowedOutputs, QueryEmbedder, Stopwatch, margin
 from proponent.explainer.retrieval import Retrieval
 from proponent.index.bundle import Manifest
-from proponent.results import (
-    Estimator,
-    FlipSet,
-    Influence,
-    Measure,
-    Notice,
-    NoticeCode,
-    RemovalEstimate,
-    Target,
-    View,
-)
+from proponent.options import Estimator, Measure, Target, View
+from proponent.results import FlipSet, Influence, Notice, NoticeCode, RemovalEstimate
 
 DEFAULT_FLIP_PART = 10
 

@@ -18,7 +18,8 @@ from proponent.index.catalog import Catalog
 from proponent.index.rows import InfluenceIndex
 from proponent.index.search import Hits, Query, search
 from proponent.index.tombstones import Tombstones
-from proponent.results import Diversity, ExplainOptions, Filter, Measure, Notice, NoticeCode
+from proponent.options import Diversity, ExplainOptions, Filter, Measure
+from proponent.results import Notice, NoticeCode
 
 Ends = Mapping[Measure, tuple[Hits, Hits]]
 """Proponents and opponents by measure."""

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from proponent.errors import InvalidInputError
 from proponent.gateway.settings import Settings
 from proponent.index.bundle import Manifest
-from proponent.results import DEFAULT_TOP_K, Measure
+from proponent.options import DEFAULT_TOP_K, Measure
 from proponent.v1 import explanation_pb2 as pb
 
 _ENUMS = {"measures": pb.Measure, "view": pb.View, "redundancy": pb.Redundancy}

@@ -24,7 +24,7 @@ from torch import Tensor
 from proponent.bounds.cancellation import checkpoint
 from proponent.errors import CorruptBundleError
 from proponent.index.bundle import ROWS
-from proponent.results import Measure
+from proponent.options import Measure
 from proponent.tensor_file import save_tensors
 
 PADDING = 16

@@ -18,7 +18,7 @@ from proponent.errors import CorruptBundleError
 from proponent.index.bundle import ROWS
 from proponent.index.rows import HALF_ERROR, InfluenceIndex
 from proponent.index.selection import SIGNS, EndBounds, strongest_ends
-from proponent.results import Measure
+from proponent.options import Measure
 
 SPARE, COARSE_SPARE = 6, 22
 """Candidates beyond k, so that a look past the end of a list is rarely needed; more where products are coarse."""

@@ -18,8 +18,9 @@ from proponent.classifier import call_factory
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer import EmbeddedQuery, Explainer, Stopwatch
 from proponent.index.rows import InfluenceIndex
+from proponent.options import DEFAULT_TOP_K, ExplainOptions, Measure, Target
 from proponent.rebuild.training_set import TrainingSet
-from proponent.results import DEFAULT_TOP_K, ExplainOptions, Explanation, Measure, Target
+from proponent.results import Explanation
 
 _BATCH = 32
 

@@ -20,8 +20,8 @@ from proponent.index import bundle as files
 from proponent.index.bundle import Manifest, damage, read_manifest
 from proponent.index.catalog import Catalog
 from proponent.index.rows import InfluenceIndex
+from proponent.options import Target
 from proponent.rebuild.training_set import TrainingSet
-from proponent.results import Target
 
 TOLERANCE = 1.0e-2
 """Largest distance of a recomputed unit row from the stored one, and relative difference of the norms: well above

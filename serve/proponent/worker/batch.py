@@ -26,7 +26,7 @@ from proponent.bounds.cancellation import Token, always, any_of, checkpoint, sco
 from proponent.bounds.lifeline import Board, start_heartbeat
 from proponent.errors import InternalError, InvalidInputError, ProponentError, UnsupportedMediaTypeError
 from proponent.explainer import Explainer
-from proponent.results import ExplainOptions
+from proponent.options import ExplainOptions
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 from proponent.worker.inputs import image_tensor, raw_tensor

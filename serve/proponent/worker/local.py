@@ -7,7 +7,7 @@ from pathlib import Path
 
 from proponent.errors import InvalidInputError, NotFoundError, error_kind
 from proponent.explainer import Explainer
-from proponent.results import Estimator, Measure, Redundancy
+from proponent.options import Estimator, Measure, Redundancy
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 from proponent.worker.batch import Item, Worker

@@ -13,24 +13,26 @@ from proponent.errors import (
     InvalidInputError,
     ProponentError,
 )
-from proponent.results import (
+from proponent.options import (
     DEFAULT_TOP_K,
     Diversity,
-    DiversityOutcome,
     Estimator,
     ExplainOptions,
-    Explanation,
     Filter,
-    FlipSet,
-    Influence,
     Measure,
-    Notice,
-    Prediction,
     Redundancy,
-    RemovalEstimate,
-    ScoredExamples,
     Target,
     View,
+)
+from proponent.results import (
+    DiversityOutcome,
+    Explanation,
+    FlipSet,
+    Influence,
+    Notice,
+    Prediction,
+    RemovalEstimate,
+    ScoredExamples,
 )
 from proponent.v1 import explanation_pb2 as pb
 

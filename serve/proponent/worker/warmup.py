@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from proponent.explainer import Explainer
-from proponent.results import ExplainOptions
+from proponent.options import ExplainOptions
 from proponent.worker.inputs import image_tensor
 
 _ROUNDS = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proponent.gateway.error_mapping import PROBLEM_TYPE
-from proponent.results import DEFAULT_TOP_K
+from proponent.options import DEFAULT_TOP_K
 
 _NAMES = {"type": "array", "items": {"type": "string", "enum": ["influence", "theta-relatif", "l-relatif"]}}
 _INPUT: dict[str, Any] = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 from proponent.bounds.cost import check_cost, diversity_cost, flip_cost, lists_cost, removal_cost, scores_cost
 from proponent.gateway.validation import list_length, measure_count
 from proponent.index.bundle import Manifest
-from proponent.results import Diversity, Redundancy
+from proponent.options import Diversity, Redundancy
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest
 
