@@ -1,0 +1,102 @@
+/** Calls of the public HTTP API. Each takes an AbortSignal last, and rejects with an ApiError or an AbortError. */
+import { noteDigest } from "./bundles.js";
+import { token } from "./session.js";
+
+/**
+ * What stands in the way, by what a person can do about it.
+ * @typedef {"unauthenticated"|"forbidden"|"not_found"|"invalid"|"mismatch"|"not_ready"|"overloaded"|"deadline"|"lost"|
+ *   "internal"} Kind
+ */
+
+/** @type {Record<number, Kind>} */
+const KINDS = {
+  401: "unauthenticated",
+  403: "forbidden",
+  404: "not_found",
+  409: "mismatch",
+  429: "overloaded",
+  503: "not_ready",
+  504: "deadline",
+};
+
+/** An error reply (problem+json), or a reply that never came. */
+export class ApiError extends Error {
+  /**
+   * @param {Kind} kind
+   * @param {string} message
+   * @param {{status?: number, reason?: string, field?: string, retryAfter?: number|null}} [details]
+   */
+  constructor(kind, message, { status = 0, reason = "", field = "", retryAfter = null } = {}) {
+    super(message);
+    Object.assign(this, { kind, status, reason, field, retryAfter });
+  }
+}
+
+/**
+ * @param {string} path Below the page's own address, already encoded.
+ * @param {Record<string, unknown>} query Left out: what is null, undefined or empty. A list repeats its key.
+ * @param {AbortSignal} [signal]
+ */
+export function get(path, query, signal) {
+  const entries = Object.entries(query).flatMap(([key, value]) => [value].flat().map((each) => [key, each]));
+  const given = entries.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const text = new URLSearchParams(given.map(([key, value]) => [key, String(value)])).toString();
+  return send(text ? `${path}?${text}` : path, { signal });
+}
+
+/** @param {string} path @param {object} body @param {AbortSignal} [signal] */
+export function post(path, body, signal) {
+  const headers = { "content-type": "application/json" };
+  return send(path, { method: "POST", headers, body: JSON.stringify(body), signal });
+}
+
+/** @param {string} model @param {string} [rest] What follows the model's name. */
+export const modelPath = (model, rest = "") => `v1/models/${encodeURIComponent(model)}${rest}`;
+
+/** @param {string} id Slashes stay: an id may be a path. */
+export const idPath = (id) => id.split("/").map(encodeURIComponent).join("/");
+
+export const listModels = async (signal) => (await get("v1/models", {}, signal)).models;
+export const getModel = (model, signal) => get(modelPath(model), {}, signal);
+export const listSamples = (model, query, signal) => get(modelPath(model, "/samples"), query, signal);
+export const getSample = (model, id, signal) => get(modelPath(model, `/samples/${idPath(id)}`), {}, signal);
+export const explain = (model, body, signal) => post(modelPath(model, ":explain"), body, signal);
+export const scoreExamples = (model, body, signal) => post(modelPath(model, ":scoreExamples"), body, signal);
+export const estimateRemoval = (model, body, signal) => post(modelPath(model, ":estimateRemoval"), body, signal);
+export const findFlipSet = (model, body, signal) => post(modelPath(model, ":findFlipSet"), body, signal);
+
+async function send(path, options) {
+  const authorization = token() ? { authorization: `Bearer ${token()}` } : {};
+  const headers = { ...options.headers, ...authorization };
+  const response = await reached(() => fetch(path, { ...options, headers, cache: "no-store" }));
+  const content = await reached(() => response.text());
+  if (!response.ok) throw problemError(response, content);
+  const reply = JSON.parse(content);
+  if (reply.bundle_digest) noteDigest(modelOf(path), reply.bundle_digest);
+  return reply;
+}
+
+/** A network that fails is a state of its own, unlike a call that the page itself gave up. */
+async function reached(work) {
+  try {
+    return await work();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("lost", "The service cannot be reached.", { retryAfter: 2 });
+  }
+}
+
+/** @param {Response} response @param {string} content */
+function problemError(response, content) {
+  const problem = response.headers.get("content-type")?.startsWith("application/problem+json") ? JSON.parse(content) : {};
+  const kind = KINDS[response.status] ?? (response.status < 500 ? "invalid" : "internal");
+  const seconds = Number(response.headers.get("retry-after"));
+  return new ApiError(kind, problem.detail ?? `The service answered ${response.status} without saying why.`, {
+    status: response.status,
+    reason: problem.reason,
+    field: problem.field,
+    retryAfter: seconds > 0 ? seconds : null,
+  });
+}
+
+const modelOf = (path) => decodeURIComponent(path.split("/")[2].split(/[:?]/)[0]);
