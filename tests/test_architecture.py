@@ -102,6 +102,7 @@ GATEWAY_MAY = (
 GATEWAY_MAY_TOO = (
     "proponent.cli.exit_codes",
     "proponent.bounds.lifeline",
+    "proponent.index.audit_file",
     "proponent.index.faults",
     "proponent.index.lifecycle",
     "proponent.index.lock",

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from google.protobuf.json_format import MessageToJson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -22,15 +24,18 @@ import stores
 import tiny
 from proponent.attribution.agreement import linear_datamodeling, pearson, roc_auc, spearman, top_overlap
 from proponent.audit import retraining
-from proponent.audit.checks import AuditOptions, FewSubsetsWarning, full_audit
+from proponent.audit.checks import MOST_POINTS, AuditOptions, FewSubsetsWarning, full_audit, recovery
 from proponent.audit.datamodel import AUDIT, TUNING, GroundTruth, Purpose, ground_truth
 from proponent.audit.intervals import two_way_interval
-from proponent.audit.rebuilding import AUDITS, audited_rebuild
+from proponent.audit.rebuilding import audited_rebuild
 from proponent.audit.retraining import half_subsets
 from proponent.audit.scoring import influence_matrix, open_bundle
 from proponent.audit.tuning import DAMPINGS, SECOND_DAMPINGS, SIZES, TOLERANCE, Trial, choose
-from proponent.errors import SpecError
+from proponent.errors import CorruptBundleError, SpecError
 from proponent.explainer import Explainer
+from proponent.gateway.deployment import BundleHandle
+from proponent.gateway.lookups import describe_model
+from proponent.index.audit_file import AUDITS, keep_audit, known_audit
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
 from proponent.options import ExplainOptions
@@ -137,9 +142,53 @@ def test_a_convex_model_passes_every_check(convex: Store) -> None:
     noise = found["label_noise"]
     assert (noise["flipped"], noise["trainings"], noise["auc"]) == (12, 1, pytest.approx(1, abs=0.15))
     assert noise["interval_95"][0] <= noise["auc"] <= noise["interval_95"][1]
+    check_points(found)
     solver = found["solver"]
     assert solver["curvature"] == "hessian" and solver["converged"] and solver["spearman"] > 0.999
     assert solver["proponents_overlap_at_10"] > 0.95 and solver["opponents_overlap_at_10"] > 0.95
+
+
+def check_points(found: dict[str, Any]) -> None:
+    """What is kept to be drawn says the same as the figures; eight queries of the twelve removals are 96 pairs."""
+    per_query = found["lds"]["per_query"]
+    assert sorted(per_query) == per_query and np.mean(per_query) == pytest.approx(found["lds"]["mean"])
+    pairs = [found["leave_one_out"]["points"][name] for name in ("predicted", "real")]
+    assert [len(side) for side in pairs] == [96, 96]
+    assert pearsonr(*pairs).statistic == pytest.approx(found["leave_one_out"]["correlation"])
+    predicted, real = map(np.array, pairs)
+    assert (real * predicted).sum() / (predicted**2).sum() == pytest.approx(found["leave_one_out"]["slope"])
+    curve = found["label_noise"]["recovery"]
+    below = found["label_noise"]["flipped"] / 120 / 2  # between the diagonal and the curve lies AUC - 1/2, but for
+    area = np.trapezoid(curve["found"], curve["inspected"])  # the flipped examples' own share of the axis
+    assert area == pytest.approx(found["label_noise"]["auc"] * (1 - 2 * below) + below, abs=1e-9)
+
+
+def test_the_points_of_a_plot_are_bounded() -> None:
+    influence = torch.arange(5000, dtype=torch.float64)
+    curve = recovery(influence, influence >= 4500)
+    assert len(curve["found"]) == len(curve["inspected"]) == MOST_POINTS
+    assert (curve["inspected"][0], curve["found"][0]) == (0, 0) and (curve["inspected"][-1], curve["found"][-1]) == (
+        1,
+        1,
+    )
+    assert next(i for i, found in zip(curve["inspected"], curve["found"], strict=True) if found == 1) < 0.11
+
+
+def test_an_audit_adds_to_what_is_known_of_a_bundle(convex: Store, tmp_path: Path) -> None:
+    bundle = Store(shutil.copytree(convex.root, tmp_path / "store")).current(stores.MODEL)
+    shutil.rmtree(bundle.parent.parent / AUDITS, ignore_errors=True)
+    manifest = read_manifest(bundle)
+    assert known_audit(bundle, manifest) == manifest.audit
+    keep_audit(bundle, {"lds": {"mean": 0.4, "interval_95": [float("-inf"), float("nan")]}})
+    keep_audit(bundle, {"solver": {"queries": 2}})
+    added = {"lds": {"mean": 0.4, "interval_95": [None, None]}, "solver": {"queries": 2}}
+    assert known_audit(bundle, manifest) == {**manifest.audit, **added}
+    opened = BundleHandle.open(bundle)
+    assert json.loads(MessageToJson(describe_model(opened).audit)) == known_audit(bundle, manifest)
+    opened.catalog.close()
+    (bundle.parent.parent / AUDITS / f"{bundle.name}.json").write_text("[1]")
+    with pytest.raises(CorruptBundleError, match=r"audits/.*\.json: holds a list.*run proponent audit again"):
+        known_audit(bundle, manifest)
 
 
 def test_finished_retrainings_are_not_repeated(

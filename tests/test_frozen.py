@@ -37,6 +37,7 @@ from proponent.classifier import untrained_model
 from proponent.datasets import digits
 from proponent.errors import InvalidInputError, SpecError
 from proponent.explainer import Explainer, read_spec
+from proponent.gateway.deployment import BundleHandle
 from proponent.gateway.lookups import describe_model
 from proponent.index import bundle as files
 from proponent.index.bundle import read_manifest
@@ -262,7 +263,9 @@ def test_what_is_frozen_is_named_counted_and_said(tmp_path: Path) -> None:
     assert isinstance(answer, Explanation)
     [notice] = [notice for notice in answer.notices if notice.code is NoticeCode.PARAMETERS_FROZEN]
     assert notice.count == 4 and notice.message.startswith("91.23% of the model's parameters were not trained")
-    reply = describe_model(manifest)
+    opened = BundleHandle.open(bundle)
+    reply = describe_model(opened)
+    opened.catalog.close()
     assert (list(reply.frozen), reply.frozen_share) == (sorted(manifest.frozen), manifest.frozen_share)
 
 

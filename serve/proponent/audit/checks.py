@@ -1,11 +1,13 @@
-"""The audit's checks that retrain or solve: each returns plain metrics."""
+"""The audit's checks that retrain or solve: each returns plain metrics, and a bounded number of points to draw."""
 
 from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +32,9 @@ from proponent.tensor_file import save_tensors
 
 TOP = 10
 ENOUGH_SUBSETS = 32
+MOST_POINTS = 400
+"""Points of a plot that are kept, of each check."""
+_DRAWN = ("per_query", "points", "recovery")
 
 
 class FewSubsetsWarning(UserWarning):
@@ -64,7 +69,21 @@ class AuditOptions:
 
 
 def full_audit(context: AuditContext, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
-    """Every check that is asked for, by name."""
+    """Every check that is asked for, by name.
+
+    What each says, all plain numbers and lists of at most ``MOST_POINTS`` numbers:
+
+    - ``distinct_in_top_10``: {measure: how many different examples fill the top ten lists}.
+    - ``lds``: ``mean``, ``interval_95`` [low, high], ``subsets``, ``queries``, ``seeds``, and ``per_query``: the
+      score of each query, ascending.
+    - ``leave_one_out``: ``removals``, ``queries``, ``correlation``, ``slope`` (of real on predicted, through the
+      origin), their ``..._interval_95``, and ``points``: ``predicted`` and ``real`` changes of loss, pair by pair.
+    - ``label_noise``: ``flipped``, ``auc``, ``interval_95``, ``trainings``, and ``recovery``: share of the training
+      set ``inspected`` by descending self-influence, share of the flipped labels ``found`` by then.
+    - ``solver``: ``queries``, ``curvature``, ``iterations``, ``converged``, ``spearman`` and both overlaps at 10.
+
+    The manifest's ``tuning`` (see ``Tuning.metrics``) is the sweep of dampings and K.
+    """
     metrics: dict[str, object] = {"distinct_in_top_10": distinct(context, options.queries)}
     if options.lds_subsets:
         metrics["lds"] = lds(context, options, progress)
@@ -75,6 +94,11 @@ def full_audit(context: AuditContext, options: AuditOptions, progress: StageProg
     if options.solver_queries:
         metrics["solver"] = solver(context, options, progress)
     return metrics
+
+
+def without_points(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The metrics without what is kept for plots."""
+    return {check: {k: v for k, v in found.items() if k not in _DRAWN} for check, found in metrics.items()}
 
 
 def distinct(context: AuditContext, queries: int) -> dict[str, int]:
@@ -114,7 +138,15 @@ def lds(context: AuditContext, options: AuditOptions, progress: StageProgress) -
         "subsets": options.lds_subsets,
         "queries": len(truth.positions),
         "seeds": options.seeds,
+        "per_query": _thinned(spearman(predicted, -truth.losses.mT).sort().values).tolist(),
     }
+
+
+def _thinned(values: Tensor) -> Tensor:
+    """At most ``MOST_POINTS`` of the values along the first dimension, evenly spaced, both ends among them."""
+    if len(values) <= MOST_POINTS:
+        return values
+    return values[torch.linspace(0, len(values) - 1, MOST_POINTS, dtype=torch.float64).round().long()]
 
 
 def _tuned_queries(context: AuditContext) -> int:
@@ -162,6 +194,7 @@ def leave_one_out(context: AuditContext, options: AuditOptions, progress: StageP
         "queries": len(positions),
         **_with_interval(_correlation, real, predicted, "correlation"),
         **_with_interval(_slope, real, predicted, "slope"),
+        "points": {"predicted": _thinned(predicted.flatten()).tolist(), "real": _thinned(real.flatten()).tolist()},
     }
 
 
@@ -196,7 +229,16 @@ def label_noise(context: AuditContext, options: AuditOptions, progress: StagePro
         "auc": roc_auc(influence, flipped),
         "interval_95": interval,
         "trainings": 1,
+        "recovery": recovery(influence, flipped),
     }
+
+
+def recovery(influence: Tensor, flipped: Tensor) -> dict[str, list[float]]:
+    """What reading the examples by descending self-influence [N] finds of the flipped labels [N] bool."""
+    found = flipped[influence.argsort(descending=True, stable=True)].double().cumsum(dim=0) / flipped.sum()
+    inspected = torch.arange(len(found) + 1, dtype=torch.float64) / len(found)
+    curve = torch.cat([found.new_zeros(1), found])
+    return {"inspected": _thinned(inspected).tolist(), "found": _thinned(curve).tolist()}
 
 
 def solver(context: AuditContext, options: AuditOptions, progress: StageProgress) -> dict[str, object]:

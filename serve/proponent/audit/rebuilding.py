@@ -7,13 +7,12 @@ from pathlib import Path
 
 from proponent.audit.quick import quick_audit
 from proponent.audit.tuning import Tuning, tune
+from proponent.index.audit_file import AUDITS
 from proponent.index.store import Store
 from proponent.rebuild.bundle_writer import RebuildResult
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
 from proponent.spec import ModelSpec
-
-AUDITS = "audits"
 
 
 def audited_rebuild(

@@ -42,25 +42,24 @@ def audit(
 ) -> None:
     """Measure how faithful the current bundle's explanations are; finished retrainings are kept and reused.
 
-    The results are printed and written to STORE/MODEL/audits/DIGEST.json.
+    The results are printed and kept in STORE/MODEL/audits/DIGEST.json, beside those of checks made before.
 
     Example: `proponent audit --store model_store --lds 50 --jobs 2`
     """
-    from proponent.audit.checks import AuditOptions, full_audit
-    from proponent.audit.rebuilding import AUDITS
+    from proponent.audit.checks import AuditOptions, full_audit, without_points
     from proponent.audit.scoring import open_bundle
-    from proponent.index.bundle import write_json
+    from proponent.index.audit_file import audits_of, keep_audit
     from proponent.rebuild.progress import StageProgress
 
     opened, name = open_store(store, model)
-    bundle, directory = opened.current(name), opened.directory(name) / AUDITS
-    directory.mkdir(exist_ok=True)
+    bundle = opened.current(name)
+    directory = audits_of(bundle)
     options = AuditOptions(directory, queries, lds, seeds, leave_one_out, label_noise, solver, solver_damping, jobs)
     with StageProgress(quiet=quiet) as progress:
         metrics = full_audit(open_bundle(bundle), options, progress)
-    write_json(directory / f"{bundle.name}.json", metrics)
+    keep_audit(bundle, metrics)
     if as_json:
         typer.echo(json.dumps(metrics))
         return
-    for check, value in metrics.items():
+    for check, value in without_points(metrics).items():
         typer.echo(f"{check:20} {value}")

@@ -10,7 +10,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from proponent.errors import InvalidInputError, NotFoundError
 from proponent.gateway.deployment import BundleHandle, Deployment
-from proponent.index.bundle import Manifest
+from proponent.index.audit_file import known_audit
 from proponent.index.catalog import CatalogEntry, Place, Suspect
 from proponent.v1 import explanation_pb2 as pb
 
@@ -55,10 +55,10 @@ def list_suspects(bundle: BundleHandle, request: pb.ListSuspectsRequest) -> pb.L
     )
 
 
-def describe_model(manifest: Manifest) -> pb.GetModelResponse:
-    """What a manifest says of a model."""
-    audit = Struct()
-    audit.update(manifest.audit)
+def describe_model(bundle: BundleHandle) -> pb.GetModelResponse:
+    """What a manifest says of a model, and what audits have measured of its bundle."""
+    manifest, audit = bundle.manifest, Struct()
+    audit.update(known_audit(bundle.path, manifest))
     return pb.GetModelResponse(
         model=manifest.model,
         bundle_digest=manifest.digest,

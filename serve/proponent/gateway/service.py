@@ -179,7 +179,7 @@ class ExplanationCalls:
     async def get_model(self, request: pb.GetModelRequest, context: CallContext) -> pb.GetModelResponse:
         """Describes a model and its bundle."""
         check_rules(request)
-        return describe_model(self._model(request.model).deployment.manifest)
+        return await in_thread(self._model(request.model).deployment, describe_model)
 
     async def list_suspects(self, request: pb.ListSuspectsRequest, context: CallContext) -> pb.ListSuspectsResponse:
         """Ranks training examples by self-influence."""
