@@ -91,6 +91,7 @@ GATEWAY_MAY = (
     "proponent.gateway",
     "proponent.v1",
     "proponent.options",
+    "proponent.request_options",
     "proponent.results",
     "proponent.errors",
     "proponent.bounds.cost",

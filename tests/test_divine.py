@@ -36,10 +36,10 @@ from proponent.index.search import Query, search
 from proponent.index.store import Store
 from proponent.options import Diversity, ExplainOptions, Measure, Redundancy, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.request_options import options_from
 from proponent.results import Explanation, NoticeCode
 from proponent.spec import load_spec
 from proponent.v1 import explanation_pb2 as pb
-from proponent.worker.messages import options_from
 
 SIGMA = 0.8
 Objective = Callable[[list[int]], float]

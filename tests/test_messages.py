@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from proponent import errors
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.options import Diversity, ExplainOptions, Filter, Measure, Redundancy, Target, View
+from proponent.request_options import MEASURES, options_from
 from proponent.results import Explanation, Influence, MeasureResult, Notice, NoticeCode, Prediction, Quality
 from proponent.v1 import explanation_pb2 as pb
-from proponent.worker.messages import MEASURES, error_message, explain_response, options_from, predict_response
+from proponent.worker.messages import error_message, explain_response, predict_response
 
 CLASS = st.integers(0, 2**31 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)

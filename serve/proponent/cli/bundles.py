@@ -20,9 +20,10 @@ from proponent.cli.options import (
     ModelOption,
     StoreOption,
     current_bundle,
+    member,
     open_store,
 )
-from proponent.options import DEFAULT_TOP_K
+from proponent.options import DEFAULT_TOP_K, Measure
 
 if TYPE_CHECKING:
     from proponent.index.lifecycle import Change
@@ -88,13 +89,10 @@ def diff(
     """
     from proponent.index.lifecycle import find_bundle
     from proponent.inspection.diff import diff as run_diff
-    from proponent.worker.local import measure_number
-    from proponent.worker.messages import MEASURES
 
     opened, name = open_store(store, model)
     bundles = find_bundle(opened, name, old), find_bundle(opened, name, new) if new else opened.current(name)
-    chosen = MEASURES[measure_number(measure)]
-    found = run_diff(*bundles, queries=queries, top_k=top_k, measure=chosen, seed=seed)
+    found = run_diff(*bundles, queries=queries, top_k=top_k, measure=member(Measure, measure), seed=seed)
     if as_json:
         _print_json(asdict(found))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +20,12 @@ from proponent.cli.options import (
     ModelOption,
     StoreOption,
     current_bundle,
+    member,
 )
+from proponent.errors import InvalidInputError
+from proponent.options import Diversity, Estimator, ExplainOptions, Measure, Redundancy, Target, View
 from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
 ImageArgument = Annotated[Path, typer.Argument(help="PNG or JPEG file.")]
 IdsArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of training examples.")]
@@ -63,20 +68,15 @@ def explain(
     from rich.console import Console
 
     from proponent.cli.terminal import print_explanation
-    from proponent.worker.local import explain_file
 
-    reply = explain_file(
-        current_bundle(store, model),
-        image,
+    options = ExplainOptions(
+        measures=_measures(measure),
         top_k=top_k,
-        measures=measure,
-        class_id=class_id,
-        against=against,
-        diverse=diverse,
-        gamma=gamma,
-        max_influence_loss=max_influence_loss,
-        unscaled=unscaled,
+        target=_target(class_id, against),
+        diversity=_diversity(diverse, gamma, max_influence_loss, unscaled) if diverse else None,
+        view=View.THUMBNAIL,
     )
+    reply = _answer(store, model, WorkerRequest(explain=_query(image, options))).explain
     if as_json:
         typer.echo(MessageToJson(reply, preserving_proto_field_name=True))
     else:
@@ -98,12 +98,10 @@ def score(
     Example: `proponent score digit.png digits-0012 digits-0099 --store model_store`
     """
     from proponent.cli.terminal import MEASURE_NAMES
-    from proponent.v1.worker_pb2 import WorkerRequest
-    from proponent.worker.local import answer, query_message
 
-    query = query_message(image, measures=measure, class_id=class_id, against=against)
+    query = _query(image, ExplainOptions(measures=_measures(measure), target=_target(class_id, against)))
     request = pb.ScoreExamplesRequest(query=query, example_ids=example_ids)
-    reply = answer(current_bundle(store, model), WorkerRequest(score=request)).score
+    reply = _answer(store, model, WorkerRequest(score=request)).score
     if as_json:
         _print_json(reply)
         return
@@ -131,16 +129,12 @@ def removal(
 
     Example: `proponent removal digit.png digits-0012 digits-0099 --store model_store`
     """
-    from proponent.v1.worker_pb2 import WorkerRequest
-    from proponent.worker.local import answer, estimator_number, query_message
-
-    query = query_message(image, class_id=class_id, against=against)
     request = pb.EstimateRemovalRequest(
-        query=query,
+        query=_query(image, ExplainOptions(target=_target(class_id, against))),
         example_ids=example_ids,
-        estimator=estimator_number(estimator),  # type: ignore[arg-type]
+        estimator=f"ESTIMATOR_{member(Estimator, estimator).name}",
     )
-    reply = answer(current_bundle(store, model), WorkerRequest(removal=request)).removal
+    reply = _answer(store, model, WorkerRequest(removal=request)).removal
     if as_json:
         _print_json(reply)
         return
@@ -165,11 +159,8 @@ def flip(
 
     Example: `proponent flip digit.png --store model_store --max-size 50`
     """
-    from proponent.v1.worker_pb2 import WorkerRequest
-    from proponent.worker.local import answer, query_message
-
-    request = pb.FindFlipSetRequest(query=query_message(image), max_size=max_size)
-    reply = answer(current_bundle(store, model), WorkerRequest(flip=request)).flip
+    request = pb.FindFlipSetRequest(query=_query(image, ExplainOptions()), max_size=max_size)
+    reply = _answer(store, model, WorkerRequest(flip=request)).flip
     if as_json:
         _print_json(reply)
         return
@@ -181,6 +172,38 @@ def flip(
         typer.echo(f"without these {len(reply.members)} examples: class {reply.flipped_class_id} ({after:.1%})")
         for member in reply.members:
             typer.echo(f"{member.rank:4} {member.example_id:24} {member.label:12} {member.score:+.4g}")
+
+
+def _measures(names: list[str] | None) -> tuple[Measure, ...]:
+    return tuple(member(Measure, name) for name in names or ()) or tuple(Measure)
+
+
+def _target(class_id: int | None, against: int | None) -> Target:
+    if against is not None and class_id is None:
+        raise InvalidInputError("a contrast needs the class argued for as well", field="target.contrast")
+    return Target(class_id, against)
+
+
+def _diversity(term: str, gamma: float | None, max_influence_loss: float | None, unscaled: bool) -> Diversity:
+    if gamma is not None and max_influence_loss is not None:
+        raise InvalidInputError(
+            f"gamma {gamma:g} and max_influence_loss {max_influence_loss:g} were both given, expected one of them",
+            field="diversity.strength",
+        )
+    chosen = Diversity(member(Redundancy, term), max_influence_loss=max_influence_loss, unscaled=unscaled)
+    return chosen if gamma is None else replace(chosen, gamma=gamma)
+
+
+def _query(image: Path, options: ExplainOptions) -> pb.ExplainRequest:
+    from proponent.client.requests import explain_request
+
+    return explain_request("local", image, options)
+
+
+def _answer(store: Path, model: str | None, request: WorkerRequest) -> WorkerReply:
+    from proponent.worker.local import answer
+
+    return answer(current_bundle(store, model), request)
 
 
 def _prediction(prediction: pb.Prediction) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from proponent.errors import SpecError
+from proponent.errors import InvalidInputError, SpecError
 from proponent.index.store import Store
 
 StoreOption = Annotated[Path, typer.Option("--store", help="Directory of bundles.", envvar="PROPONENT_STORE")]
@@ -17,6 +18,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")]
 MeasureOption = Annotated[list[str] | None, typer.Option("--measure", help="influence, theta-relatif or l-relatif.")]
 DEFAULT_STORE = Path("model_store")
+E = TypeVar("E", bound=Enum)
 
 # Panels of `proponent --help`, in the order of use.
 USE = "From training to explanations"
@@ -50,3 +52,16 @@ def byte_size(text: str, option: str) -> int:
     except ValidationError:
         message = f"{option} has value {text!r}, expected a size, e.g. 8GiB or 500MB"
         raise SpecError(message, field=option.removeprefix("--")) from None
+
+
+def member(kind: type[E], name: str) -> E:
+    """The member of an enum whose value is given.
+
+    Raises:
+        InvalidInputError: No member has it; the message lists the values.
+    """
+    try:
+        return kind(name)
+    except ValueError:
+        word, known = kind.__name__.lower(), ", ".join(str(one.value) for one in kind)
+        raise InvalidInputError(f"{word} {name!r} is unknown, expected one of {known}", field=word) from None

@@ -45,7 +45,7 @@ def _file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise NotFoundError(f"image cannot be read: {path}: {error.strerror}", field="input") from None
+        raise NotFoundError(f"image not found: {path.absolute()}: {error.strerror}", field="input") from None
 
 
 def _png(image: Image.Image) -> bytes:

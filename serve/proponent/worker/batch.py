@@ -27,16 +27,15 @@ from proponent.bounds.lifeline import Board, start_heartbeat
 from proponent.errors import InternalError, InvalidInputError, ProponentError, UnsupportedMediaTypeError
 from proponent.explainer import Explainer
 from proponent.options import ExplainOptions
+from proponent.request_options import estimator_from, options_from
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 from proponent.worker.inputs import image_tensor, raw_tensor
 from proponent.worker.loading import LoadedBundle
 from proponent.worker.messages import (
     error_message,
-    estimator_from,
     explain_response,
     flip_response,
-    options_from,
     predict_response,
     removal_response,
     score_response,

@@ -1,29 +1,15 @@
-"""Between protobuf messages and plain values; the handler's only translation."""
+"""From plain values to the messages of replies."""
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Mapping
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
-from proponent.errors import (
-    InvalidInputError,
-    ProponentError,
-)
-from proponent.options import (
-    DEFAULT_TOP_K,
-    Diversity,
-    Estimator,
-    ExplainOptions,
-    Filter,
-    Measure,
-    Redundancy,
-    Target,
-    View,
-)
+from proponent.errors import ProponentError
+from proponent.request_options import MEASURES
 from proponent.results import (
     DiversityOutcome,
     Explanation,
@@ -36,99 +22,7 @@ from proponent.results import (
 )
 from proponent.v1 import explanation_pb2 as pb
 
-DEFAULT_CANDIDATES = Diversity().candidates
-DEFAULT_GAMMA = Diversity().gamma
-
-MEASURES: Mapping[int, Measure] = {
-    pb.MEASURE_INFLUENCE: Measure.INFLUENCE,
-    pb.MEASURE_THETA_RELATIF: Measure.THETA_RELATIF,
-    pb.MEASURE_L_RELATIF: Measure.L_RELATIF,
-}
 _MEASURE_NUMBERS = {measure: number for number, measure in MEASURES.items()}
-REDUNDANCIES: Mapping[int, Redundancy] = {
-    pb.REDUNDANCY_SUM: Redundancy.SUM,
-    pb.REDUNDANCY_UNSPECIFIED: Redundancy.SUM,
-    pb.REDUNDANCY_FACILITY_LOCATION: Redundancy.FACILITY_LOCATION,
-    pb.REDUNDANCY_MMD: Redundancy.MMD,
-}
-ESTIMATORS: Mapping[int, Estimator] = {
-    pb.ESTIMATOR_UNSPECIFIED: Estimator.FIRST_ORDER,
-    pb.ESTIMATOR_FIRST_ORDER: Estimator.FIRST_ORDER,
-    pb.ESTIMATOR_SECOND_ORDER: Estimator.SECOND_ORDER,
-    pb.ESTIMATOR_INFLUENCE_SUM: Estimator.INFLUENCE_SUM,
-}
-
-
-def options_from(request: pb.ExplainRequest) -> ExplainOptions:
-    """Options of a request.
-
-    Raises:
-        InvalidInputError: An unknown measure, redundancy or view, or top_k not above 0.
-    """
-    top_k = request.top_k if request.HasField("top_k") else DEFAULT_TOP_K
-    if top_k < 1:
-        raise InvalidInputError(f"top_k is {top_k}, expected at least 1", field="top_k", reason="TOP_K_OUT_OF_RANGE")
-    return ExplainOptions(
-        measures=_measures(request),
-        top_k=top_k,
-        target=_target(request.target),
-        filter=Filter(
-            frozenset(request.filter.allow_class_ids),
-            frozenset(request.filter.deny_class_ids),
-            tuple(request.filter.exclude_example_ids),
-        ),
-        diversity=_diversity(request.diversity) if request.HasField("diversity") else None,
-        view=_view(request.view),
-    )
-
-
-def _measures(request: pb.ExplainRequest) -> tuple[Measure, ...]:
-    wanted = [number for number in request.measures if number != pb.MEASURE_UNSPECIFIED]
-    unknown = [number for number in wanted if number not in MEASURES]
-    if unknown:
-        raise InvalidInputError(
-            f"measure {unknown[0]} is unknown, expected one of {', '.join(pb.Measure.keys()[1:])}",
-            field="measures",
-            reason="MEASURE_UNKNOWN",
-        )
-    return tuple(MEASURES[number] for number in wanted) or tuple(Measure)
-
-
-def _target(target: pb.Target) -> Target:
-    kind = target.WhichOneof("kind")
-    if kind == "contrast":
-        return Target(target.contrast.for_class_id, target.contrast.against_class_id)
-    return Target(target.class_id if kind == "class_id" else None)
-
-
-def _diversity(diversity: pb.Diversity) -> Diversity:
-    if diversity.redundancy not in REDUNDANCIES:
-        raise InvalidInputError(f"redundancy {diversity.redundancy} is unknown", field="diversity.redundancy")
-    _check_weight(diversity.gamma, "gamma")
-    _check_weight(diversity.bandwidth, "bandwidth")
-    _check_weight(diversity.max_influence_loss, "max_influence_loss", most=1.0)
-    strength = diversity.WhichOneof("strength")
-    return Diversity(
-        redundancy=REDUNDANCIES[diversity.redundancy],
-        gamma=diversity.gamma if strength == "gamma" else DEFAULT_GAMMA,
-        max_influence_loss=diversity.max_influence_loss if strength == "max_influence_loss" else None,
-        candidates=diversity.candidates or DEFAULT_CANDIDATES,
-        bandwidth=diversity.bandwidth or None,
-        whole_dataset=diversity.whole_dataset,
-        unscaled=diversity.unscaled,
-    )
-
-
-def _check_weight(value: float, name: str, most: float = math.inf) -> None:
-    if not (math.isfinite(value) and 0 <= value <= most):
-        expected = "a finite number >= 0" if most == math.inf else f"0 to {most:g}"
-        raise InvalidInputError(f"diversity.{name} is {value}, expected {expected}", field=f"diversity.{name}")
-
-
-def _view(number: int) -> View:
-    if number not in (pb.VIEW_UNSPECIFIED, *View):
-        raise InvalidInputError(f"view {number} is unknown, expected {', '.join(pb.View.keys())}", field="view")
-    return View(number) if number else View.ID_ONLY
 
 
 def prediction_message(prediction: Prediction) -> pb.Prediction:
@@ -187,19 +81,6 @@ def score_response(scored: ScoredExamples) -> pb.ScoreExamplesResponse:
         notices=[notice_message(notice) for notice in scored.notices],
         train_size=scored.train_size,
     )
-
-
-def estimator_from(request: pb.EstimateRemovalRequest) -> Estimator:
-    """The estimator that a request names.
-
-    Raises:
-        InvalidInputError: An unknown one.
-    """
-    if request.estimator not in ESTIMATORS:
-        raise InvalidInputError(f"estimator {request.estimator} is unknown", field="estimator")
-    if request.estimator == pb.ESTIMATOR_UNSPECIFIED and request.second_order:
-        return Estimator.SECOND_ORDER
-    return ESTIMATORS[request.estimator]
 
 
 def removal_response(estimate: RemovalEstimate) -> pb.EstimateRemovalResponse:

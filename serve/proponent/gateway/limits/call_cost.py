@@ -7,14 +7,10 @@ from dataclasses import replace
 from proponent.bounds.cost import check_cost, diversity_cost, flip_cost, lists_cost, removal_cost, scores_cost
 from proponent.gateway.validation import list_length, measure_count
 from proponent.index.bundle import Manifest
-from proponent.options import Diversity, Redundancy
+from proponent.options import Estimator
+from proponent.request_options import diversity_from, estimator_from
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest
-
-_REDUNDANCIES = {
-    pb.REDUNDANCY_FACILITY_LOCATION: Redundancy.FACILITY_LOCATION,
-    pb.REDUNDANCY_MMD: Redundancy.MMD,
-}
 
 
 def check_call_cost(request: WorkerRequest, manifest: Manifest, limit_s: float) -> None:
@@ -30,16 +26,12 @@ def check_call_cost(request: WorkerRequest, manifest: Manifest, limit_s: float) 
         measures, count = measure_count(request.score.query), len(request.score.example_ids)
         check_cost(lambda n: scores_cost(manifest, n, measures), count, "example_ids", limit_s)
     elif call == "removal":
-        second_order, count = _is_second_order(request.removal), len(request.removal.example_ids)
+        second_order = estimator_from(request.removal) is Estimator.SECOND_ORDER
+        count = len(request.removal.example_ids)
         check_cost(lambda n: removal_cost(manifest, n, second_order=second_order), count, "example_ids", limit_s)
     elif call == "flip":
         asked = min(request.flip.max_size or manifest.train_size // 10, manifest.train_size)
         check_cost(lambda n: flip_cost(manifest, n), asked, "max_size", limit_s)
-
-
-def _is_second_order(request: pb.EstimateRemovalRequest) -> bool:
-    unnamed = request.estimator == pb.ESTIMATOR_UNSPECIFIED
-    return request.second_order if unnamed else request.estimator == pb.ESTIMATOR_SECOND_ORDER
 
 
 def _check_lists(request: pb.ExplainRequest, manifest: Manifest, limit_s: float) -> None:
@@ -47,7 +39,7 @@ def _check_lists(request: pb.ExplainRequest, manifest: Manifest, limit_s: float)
     check_cost(lambda n: lists_cost(manifest, n, measures), top_k, "top_k", limit_s)
     if not request.HasField("diversity"):
         return
-    asked = _diversity(request.diversity)
+    asked = diversity_from(request.diversity)
     if asked.candidates <= top_k:
         check_cost(lambda n: diversity_cost(manifest, asked, n, measures), top_k, "top_k", limit_s)
         return
@@ -56,14 +48,4 @@ def _check_lists(request: pb.ExplainRequest, manifest: Manifest, limit_s: float)
         asked.candidates,
         "diversity.candidates",
         limit_s,
-    )
-
-
-def _diversity(diversity: pb.Diversity) -> Diversity:
-    searched = diversity.WhichOneof("strength") == "max_influence_loss"
-    return Diversity(
-        redundancy=_REDUNDANCIES.get(diversity.redundancy, Redundancy.SUM),
-        max_influence_loss=diversity.max_influence_loss if searched else None,
-        candidates=diversity.candidates or Diversity().candidates,
-        whole_dataset=diversity.whole_dataset,
     )
