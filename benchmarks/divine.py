@@ -15,15 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from proponent.attribution.divine import (
-    Domain,
-    FacilityLocation,
-    MeanDiscrepancy,
-    Pool,
-    Selection,
-    SumRedundancy,
-    median_bandwidth,
-)
+from proponent.attribution.candidate_pool import Domain, Pool, median_bandwidth
+from proponent.attribution.divine import FacilityLocation, MeanDiscrepancy, Selection, SumRedundancy
 
 CANDIDATES, SIZE, GAMMA, LOSS = 1000, 768, 1.0, 0.1
 REPEATS = 15

@@ -27,7 +27,6 @@ from proponent.audit import retraining
 from proponent.audit.checks import MOST_POINTS, AuditOptions, FewSubsetsWarning, full_audit, recovery
 from proponent.audit.datamodel import AUDIT, TUNING, GroundTruth, Purpose, ground_truth
 from proponent.audit.intervals import two_way_interval
-from proponent.audit.rebuilding import audited_rebuild
 from proponent.audit.retraining import half_subsets
 from proponent.audit.scoring import influence_matrix, open_bundle
 from proponent.audit.tuning import DAMPINGS, SECOND_DAMPINGS, SIZES, TOLERANCE, Trial, choose
@@ -41,6 +40,7 @@ from proponent.index.store import Store
 from proponent.options import ExplainOptions
 from proponent.rebuild.pipeline import RebuildOptions
 from proponent.rebuild.progress import StageProgress
+from proponent.rebuilding import audited_rebuild
 from proponent.spec import load_spec
 
 pytestmark = [

@@ -18,17 +18,8 @@ from torch.nn.functional import normalize
 
 import stores
 import tiny
-from proponent.attribution.divine import (
-    Domain,
-    FacilityLocation,
-    MeanDiscrepancy,
-    Pool,
-    Selection,
-    SumRedundancy,
-    greedy,
-    median_bandwidth,
-    rbf,
-)
+from proponent.attribution.candidate_pool import Domain, Pool, median_bandwidth, rbf
+from proponent.attribution.divine import FacilityLocation, MeanDiscrepancy, Selection, SumRedundancy, greedy
 from proponent.explainer import EmbeddedQuery, Explainer, Stopwatch
 from proponent.explainer.diversity import diversify
 from proponent.index.rows import InfluenceIndex, RowScales

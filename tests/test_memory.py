@@ -44,7 +44,7 @@ MEASURED = """
 import re, sys, warnings
 from pathlib import Path
 import torch
-from proponent.audit.rebuilding import audited_rebuild
+from proponent.rebuilding import audited_rebuild
 from proponent.index.store import Store
 from proponent.rebuild.pipeline import RebuildOptions
 from proponent.spec import load_spec

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 
 import tiny
-from proponent.audit.rebuilding import audited_rebuild
 from proponent.errors import SpecError
 from proponent.explainer import Explainer
 from proponent.index.store import Store
@@ -18,6 +17,7 @@ from proponent.inspection.diff import diff
 from proponent.options import ExplainOptions
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.readings import Readings
+from proponent.rebuilding import audited_rebuild
 from proponent.results import Explanation
 from proponent.spec import load_spec
 

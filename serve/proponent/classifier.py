@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from proponent.attribution.gradients.layers import LayerShape, find_layers, frozen_state
 from proponent.attribution.losses import Loss, get_loss
+from proponent.attribution.user_code import blame
 from proponent.datasets.transforms import pixels
-from proponent.errors import NotFoundError, ProponentError, SpecError
+from proponent.errors import NotFoundError, SpecError
 from proponent.spec import LOSSES, Factory, ModelSpec
 
 
@@ -176,19 +177,10 @@ def untrained_model(spec: ModelSpec) -> nn.Module:
     return model
 
 
-@contextmanager
-def blame_user_model(inputs: Tensor) -> Iterator[None]:
+def blame_user_model(inputs: Tensor) -> AbstractContextManager[None]:
     """Names the model where the user's code fails on a batch."""
-    try:
-        yield
-    except (ProponentError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise SpecError(
-            f"key 'model': it fails on inputs of shape {list(inputs.shape)} as 'dataset' and 'transform' give them: "
-            f"{type(error).__name__}: {error}",
-            field="model",
-        ) from error
+    shape = list(inputs.shape)
+    return blame(f"key 'model': it fails on inputs of shape {shape} as 'dataset' and 'transform' give them", "model")
 
 
 def load_loss(spec: ModelSpec) -> Loss:

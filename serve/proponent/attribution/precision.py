@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 from typing_extensions import override
 
-from proponent.errors import ProponentError, SpecError
+from proponent.attribution.user_code import blame
 
 _NARROW = (torch.float16, torch.bfloat16, torch.float32)
 _NARROWING = (Tensor.float, Tensor.half, Tensor.bfloat16)
@@ -48,14 +48,9 @@ def in_double(model: nn.Module) -> nn.Module:
     Raises:
         SpecError: The model cannot be copied.
     """
-    try:
+    failed = "exact curvature needs a copy of the model in float64, which fails"
+    with blame(failed, "curvature.kind", advice="use curvature.kind ekfac"):
         double = copy.deepcopy(model).double()
-    except Exception as error:  # the user's module may hold anything
-        raise SpecError(
-            f"exact curvature needs a copy of the model in float64, which fails: {type(error).__name__}: {error}; "
-            "use curvature.kind ekfac",
-            field="curvature.kind",
-        ) from error
     double.forward = _within(double.forward)
     return double
 
@@ -82,16 +77,10 @@ def twice_differentiable() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-@contextmanager
-def exact_of_users_model() -> Iterator[None]:
+def blame_exact_curvature() -> AbstractContextManager[None]:
     """Says of a model that fails in float64, or has no second derivative, what to do instead."""
-    try:
-        yield
-    except (ProponentError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise SpecError(
-            f"exact curvature fails: the model does not run in float64 or cannot be differentiated twice: "
-            f"{type(error).__name__}: {error}; use curvature.kind ekfac, or name its last layers in curvature.layers",
-            field="curvature.kind",
-        ) from error
+    return blame(
+        "exact curvature fails: the model does not run in float64 or cannot be differentiated twice",
+        "curvature.kind",
+        advice="use curvature.kind ekfac, or name its last layers in curvature.layers",
+    )

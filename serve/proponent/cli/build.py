@@ -67,9 +67,9 @@ def rebuild(
 
     Example: `proponent rebuild runs/digits/explain.yaml --store model_store`
     """
-    from proponent.audit.rebuilding import audited_rebuild
     from proponent.publishing import publish as run_publish
     from proponent.rebuild.pipeline import RebuildOptions
+    from proponent.rebuilding import audited_rebuild
     from proponent.spec import load_spec, with_damping
 
     options = RebuildOptions(byte_size(memory, "--memory"), batch_size, publish=False, quiet=quiet)

@@ -7,16 +7,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from proponent.attribution.divine import (
-    Domain,
-    FacilityLocation,
-    MeanDiscrepancy,
-    Pool,
-    Selection,
-    SumRedundancy,
-    Term,
-    median_bandwidth,
-)
+from proponent.attribution.candidate_pool import Domain, Pool, median_bandwidth
+from proponent.attribution.divine import FacilityLocation, MeanDiscrepancy, Selection, SumRedundancy, Term
 from proponent.index.rows import InfluenceIndex
 from proponent.index.search import Hits
 from proponent.options import Diversity, Redundancy

@@ -26,7 +26,8 @@ from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import unit_rows
 from proponent.rebuild.survey import Survey
-from proponent.rebuild.training_set import PROBED, TrainingSet, thumbnail
+from proponent.rebuild.thumbnails import thumbnail
+from proponent.rebuild.training_set import PROBED, TrainingSet
 from proponent.rebuild.workspace import workspace_key
 from proponent.spec import dump_spec
 from proponent.tensor_file import save_tensors

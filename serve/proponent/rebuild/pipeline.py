@@ -88,7 +88,7 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
     """
     options = options or RebuildOptions()
     if spec.curvature.damping == "auto":
-        raise SpecError("damping 'auto' must be resolved first, see audit.rebuilding", field="curvature.damping")
+        raise SpecError("damping 'auto' must be resolved first, see proponent.rebuilding", field="curvature.damping")
     with changing(store, spec.name):
         classifier = load_classifier(spec)
         forgotten = Tombstones.open(store, spec.name).ids()

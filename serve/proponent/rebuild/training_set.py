@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from proponent.attribution.user_code import blame
 from proponent.classifier import Classifier, InputSignature, call_factory
-from proponent.errors import ProponentError, SpecError
+from proponent.errors import SpecError
 from proponent.rebuild.readings import Readings
 from proponent.spec import Factory
 
-THUMBNAIL = 64
 PROBED = 64
 """Examples that are read twice at once: one that changes at every tenth reading goes unseen with probability 2e-6.
 A rarer change shows in the passes after, which compare every example with its first reading."""
@@ -184,20 +183,14 @@ class TrainingSet:
             raise self._unsteady(f"it had {self._size} examples and has {len(self._dataset)} now")
 
     def _read(self, position: int) -> tuple[Any, int]:
-        try:
+        with blame(
+            f"key '{self._key}': example {position} cannot be read as (image or tensor, class number)", self._key
+        ):
             raw, label = self._dataset[position]
             number = int(label)
             if number != label:
                 raise ValueError(f"label {label!r} is not a class number")
             return raw, number
-        except ProponentError:
-            raise
-        except Exception as error:  # the user's code may raise anything
-            raise SpecError(
-                f"key '{self._key}': example {position} cannot be read as (image or tensor, class number): "
-                f"{type(error).__name__}: {error}",
-                field=self._key,
-            ) from error
 
     def batches(self, size: int, positions: Sequence[int] | None = None) -> Iterator[Batch]:
         """Batches on the classifier's device, in the order of the positions (by default all)."""
@@ -284,30 +277,3 @@ def _key(example_id: str, label: int) -> int:
 def id_key(example_id: str) -> int:
     """A signed 64-bit hash of an id: what seeded draws depend on, whatever the batch or the order."""
     return int.from_bytes(hashlib.sha256(example_id.encode()).digest()[:8], "little", signed=True)
-
-
-def thumbnail(raw: Any) -> bytes:
-    """A PNG of an example, at most 64 pixels wide and high; tensors are shown with their range stretched."""
-    image = _as_image(raw)
-    if image is None:
-        return b""
-    small = image if image.mode in ("L", "RGB") else image.convert("RGB")
-    if max(small.size) > THUMBNAIL:
-        small = small.copy()
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    small.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _as_image(raw: Any) -> Image.Image | None:
-    if isinstance(raw, Image.Image):
-        return raw
-    if not isinstance(raw, Tensor):
-        return Image.fromarray(raw)
-    if raw.ndim != 3 or raw.shape[0] not in (1, 3):
-        return None
-    low, high = raw.min(), raw.max()
-    scaled = (raw - low) / torch.where(high > low, high - low, torch.ones_like(high))
-    pixels = (scaled * 255).round().to(torch.uint8).cpu().permute(1, 2, 0).numpy()
-    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

@@ -17,7 +17,7 @@ from proponent.attribution.gradients.capture import CaptureSession, eager
 from proponent.attribution.gradients.layer_gradients import flat_gradients
 from proponent.attribution.gradients.layers import Layers, num_parameters
 from proponent.attribution.losses import Loss
-from proponent.attribution.precision import exact_of_users_model, in_double
+from proponent.attribution.precision import blame_exact_curvature, in_double
 from proponent.errors import CurvatureError
 
 Progress = Callable[[int], None]
@@ -71,7 +71,7 @@ def exact_hessian(
     theta = current_parameters(model, layers, torch.float64)
 
     def add(total: Tensor, batch: LabelledBatch) -> None:
-        with exact_of_users_model():
+        with blame_exact_curvature():
             outputs, features = _affine_features(double, layers, batch[0])
             if features is None:
                 first = not bool(total.any())
@@ -101,7 +101,7 @@ def dense_ggn(
 
     def add(total: Tensor, batch: LabelledBatch) -> None:
         inputs, labels, ids = batch
-        with exact_of_users_model(), CaptureSession(double, layers) as session:
+        with blame_exact_curvature(), CaptureSession(double, layers) as session:
             outputs = session.forward(inputs)
             for gradients in fisher_gradients(session, loss, outputs, labels, ids, kind="ggn"):
                 rows = flat_gradients(gradients)

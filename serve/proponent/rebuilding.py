@@ -1,4 +1,7 @@
-"""A rebuild as users run it: with damping chosen where the spec says auto, and with the quick audit."""
+"""A rebuild as users run it: with damping chosen where the spec says auto, and with the quick audit.
+
+It stands above `proponent.rebuild` and `proponent.audit`, as an audit reads what a rebuild wrote.
+"""
 
 from __future__ import annotations
 
