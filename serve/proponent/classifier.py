@@ -21,7 +21,7 @@ from proponent.attribution.gradients.layers import LayerShape, find_layers, froz
 from proponent.attribution.losses import Loss, get_loss
 from proponent.attribution.user_code import blame
 from proponent.datasets.transforms import pixels
-from proponent.errors import NotFoundError, SpecError
+from proponent.errors import NotFoundError, ProponentError, SpecError
 from proponent.spec import LOSSES, Factory, ModelSpec
 
 
