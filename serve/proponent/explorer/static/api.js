@@ -88,15 +88,20 @@ async function reached(work) {
 
 /** @param {Response} response @param {string} content */
 function problemError(response, content) {
-  const problem = response.headers.get("content-type")?.startsWith("application/problem+json") ? JSON.parse(content) : {};
-  const kind = KINDS[response.status] ?? (response.status < 500 ? "invalid" : "internal");
+  const typed = response.headers.get("content-type")?.startsWith("application/problem+json");
+  const problem = typed ? JSON.parse(content) : { detail: `The service answered ${response.status} without saying why.` };
   const seconds = Number(response.headers.get("retry-after"));
-  return new ApiError(kind, problem.detail ?? `The service answered ${response.status} without saying why.`, {
-    status: response.status,
-    reason: problem.reason,
-    field: problem.field,
-    retryAfter: seconds > 0 ? seconds : null,
-  });
+  return apiError({ ...problem, status: response.status }, seconds > 0 ? seconds : null);
+}
+
+/**
+ * An error from problem details: a whole reply, or what stands in the place of one instance's answer.
+ * @param {{status: number, detail: string, reason?: string, field?: string}} problem
+ * @param {number|null} [retryAfter]
+ */
+export function apiError({ status, detail, reason, field }, retryAfter = null) {
+  const kind = KINDS[status] ?? (status < 500 ? "invalid" : "internal");
+  return new ApiError(kind, detail, { status, reason, field, retryAfter });
 }
 
 const modelOf = (path) => decodeURIComponent(path.split("/")[2].split(/[:?]/)[0]);

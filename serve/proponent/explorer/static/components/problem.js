@@ -51,6 +51,12 @@ export function Empty({ title, children }) {
   return html`<section class="empty"><h2>${title}</h2>${children}</section>`;
 }
 
+/** A link to a picture that was too large to be part of it. */
+export function NotCarried() {
+  return html`<h2>This link does not carry its picture</h2>
+    <p>The picture was too large for a link, and is kept only in the tab where it was chosen, until that is reloaded. Choose it anew.</p>`;
+}
+
 /** @param {{what: string}} props */
 export function Loading({ what }) {
   return html`<p class="loading" role="status">${what} …</p>`;

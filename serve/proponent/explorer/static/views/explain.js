@@ -1,10 +1,93 @@
 /** Explain: which training examples argued for and against a prediction. */
 import { useContext } from "../vendor/hooks.js";
+import { estimateRemoval } from "../api.js";
+import { Controls } from "../components/controls.js";
+import { InputPicker } from "../components/input_picker.js";
+import { MeasureColumns } from "../components/measure_columns.js";
+import { Probabilities } from "../components/probabilities.js";
+import { Answer, Empty, NotCarried } from "../components/problem.js";
+import { Notices, Quality } from "../components/quality.js";
+import { Tray } from "../components/tray.js";
 import { App } from "../context.js";
+import { missingReason } from "../disclosure.js";
+import { askExplanation } from "../explanation.js";
 import { html } from "../html.js";
-import { Empty } from "../components/problem.js";
+import { loadInput, useInput } from "../input.js";
+import { hasInput, queryBody, questionKey, readQuestion } from "../question.js";
+import { useRequest } from "../request.js";
+import { formatHash } from "../route.js";
+import { leadSentence, removalSentence, signSentence } from "../sentences.js";
 
 export function Explain() {
+  const { model, route, update } = useContext(App);
+  const question = readQuestion(route.params);
+  const input = useInput(model, question);
+  const answer = useRequest(explanationKey(model, question), (signal) => askExplanation(model, question, signal));
+  const found = answer.data === "not carried" ? null : answer.data;
+  const choose = (changes) => update({ ...changes, target: null, against: null, mark: null, flip: null });
+  return html`<div class="explain">
+    <div class="first">
+      <${InputPicker} question=${question} input=${input.data} names=${model.class_names} onChoose=${choose} />
+      <div class="panel said" aria-live="polite">
+        ${!hasInput(question) && html`<${Invitation} />`}
+        <${Answer} request=${answer} what="Asking the model and its training examples">
+          ${(data) => (data === "not carried" ? html`<${NotCarried} />` : html`<${Said} explanation=${data} />`)}
+        <//>
+      </div>
+    </div>
+    <${Controls} question=${question} names=${model.class_names} predicted=${found?.reply.prediction.class_id ?? null} onChange=${update} />
+    ${found && html`<${Lists} explanation=${found} pending=${answer.loading} marks=${question.marks} />`}
+  </div>`;
+}
+
+const explanationKey = (model, question) => {
+  const { k, allow, deny, term, gamma, loss } = question;
+  return hasInput(question) ? JSON.stringify([model.name, questionKey(question), k, allow, deny, term, gamma, loss]) : null;
+};
+
+function Invitation() {
+  return html`<h2>What shall be explained?</h2>
+    <p>Choose one of the samples, or drop a picture here. You will see what the model makes of it, and which training examples argued for and against that.</p>`;
+}
+
+/** The sentence first, then the prediction. */
+function Said({ explanation }) {
+  const { reply, asked, question, results } = explanation;
+  const { proponents } = results.MEASURE_INFLUENCE;
+  const marked = [asked.predicted, asked.target, ...(asked.against === null ? [] : [asked.against])];
+  return html`
+    <h2 class="sentence">${leadSentence(asked, { proponents, filtered: isFiltered(question) })} ${proponents.length > 0 && html`<${WithoutFirst} explanation=${explanation} />`}</h2>
+    <p class="verdict">The model says <strong>${reply.prediction.label}</strong>:</p>
+    <${Probabilities} names=${asked.names} before=${reply.prediction.probabilities} marked=${marked} />
+    <${Notices} notices=${reply.notices} trainSize=${reply.train_size} />`;
+}
+
+const isFiltered = ({ allow, deny }) => allow.length + deny.length > 0;
+
+/** What the removal of the strongest proponent is predicted to change. */
+function WithoutFirst({ explanation: { question, results, asked, reply } }) {
   const { model } = useContext(App);
-  return html`<${Empty} title=${`Choose an input for ${model.name}`} />`;
+  const first = results.MEASURE_INFLUENCE.proponents[0].example_id;
+  const removal = useRequest(JSON.stringify([model.name, questionKey(question), first]), async (signal) => {
+    const { body } = await loadInput(model, question);
+    return estimateRemoval(model.name, { query: queryBody(body, question), example_ids: [first] }, signal);
+  });
+  if (removal.error) return html`<span class="quiet">What would change without the first could not be estimated: ${removal.error.message}</span>`;
+  if (!removal.data) return html`<span class="quiet">Estimating what would change without the first …</span>`;
+  return removalSentence(asked, "the first", reply.prediction.probabilities, removal.data.probabilities_after);
+}
+
+function Lists({ explanation: { reply, results, errors, asked }, pending, marks }) {
+  const { model, route, update } = useContext(App);
+  const reason = missingReason(model);
+  const onMark = (id, marked) => update({ mark: marked ? [...marks, id] : marks.filter((each) => each !== id) }, { replace: true });
+  const shown = { names: model.class_names, reason, marks: new Set(marks), onMark };
+  const link = formatHash({ view: "whatif", params: route.params });
+  return html`<div class=${pending ? "answer pending" : "answer"} aria-busy=${pending}>
+    <p class="sign quiet"><span class="for">▐</span> ${signSentence(asked)} <span class="against">▐</span> Bars reach as far as each measure's largest score.</p>
+    ${!model.allow_thumbnails && html`<p class="quiet small">Examples come without pictures: ${reason}.</p>`}
+    <${MeasureColumns} results=${results} errors=${errors} asked=${asked} trainSize=${reply.train_size} shown=${shown} />
+    <${Quality} model=${model} answer=${reply} />
+    <${Tray} results=${results} names=${model.class_names} reason=${reason} marks=${marks} link=${link} onClear=${() => update({ mark: null }, { replace: true })} />
+  </div>`;
 }

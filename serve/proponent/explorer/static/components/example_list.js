@@ -1,0 +1,51 @@
+/** The training examples of one measure, on one scale for both sides. */
+import { html } from "../html.js";
+import { score } from "../format.js";
+import { Thumbnail } from "./picture.js";
+
+/**
+ * @typedef {object} Shown How the examples of all lists are shown.
+ * @property {string[]} names Class names.
+ * @property {string} reason Why there are no thumbnails.
+ * @property {Map<string, number>} lists In how many columns an example stands.
+ * @property {number} columns
+ * @property {Set<string>} marks
+ * @property {(id: string, marked: boolean) => void} onMark
+ */
+
+/** @param {{title: string, side: "for"|"against", examples: any[], largest: number, shown: Shown, none: string}} props */
+export function ExampleList({ title, side, examples, largest, shown, none }) {
+  return html`<section class="list">
+    <h4 class=${side}>${title}</h4>
+    ${examples.length === 0 && html`<p class="quiet small">${none}</p>`}
+    <ol>${examples.map((each) => html`<${ExampleRow} key=${each.example_id} example=${each} largest=${largest} shown=${shown} />`)}</ol>
+  </section>`;
+}
+
+/** @param {{example: any, largest: number, shown: Shown}} props */
+function ExampleRow({ example, largest, shown }) {
+  const { example_id: id } = example;
+  const marked = shown.marks.has(id);
+  return html`<li class="example" data-example=${id}>
+    <input type="checkbox" aria-label=${`Mark ${id}`} checked=${marked} onChange=${(event) => shown.onMark(id, event.target.checked)} />
+    <${Thumbnail} example=${example} reason=${shown.reason} class="small" />
+    <span class="id" title=${id}>${id}</span>
+    <span class="score numeric">${score(example.score, largest)}</span>
+    <span class="labels"><${Labels} example=${example} names=${shown.names} /></span>
+    <${ScoreBar} value=${example.score} largest=${largest} />
+    <span class="lists quiet" title=${`In ${shown.lists.get(id)} of ${shown.columns} lists`}>${shown.lists.get(id)}/${shown.columns}</span>
+  </li>`;
+}
+
+/** @param {{example: any, names: string[]}} props Its label, and the model's own where that differs. */
+export function Labels({ example, names }) {
+  const predicted = names[example.predicted_class_id];
+  if (example.predicted_class_id === example.class_id) return html`<span title="The model says the same of it">${example.label}</span>`;
+  return html`${example.label} <span class="differs" title=${`Labelled ${example.label}, but the model says ${predicted}`}>model: ${predicted}</span>`;
+}
+
+/** A bar that starts in the middle: to the right for, to the left against. */
+function ScoreBar({ value, largest }) {
+  const width = largest ? (Math.abs(value) / largest) * 50 : 0;
+  return html`<span class="signed" aria-hidden="true"><span class=${value < 0 ? "against" : "for"} style=${{ width: `${width}%` }}></span></span>`;
+}

@@ -1,0 +1,42 @@
+/** The strip at the bottom: the example that is lit, and those that are marked. */
+import { html } from "../html.js";
+import { counted, figure, score } from "../format.js";
+import { useLit } from "../lit.js";
+import { MEASURES } from "../sentences.js";
+import { Labels } from "./example_list.js";
+import { Thumbnail } from "./picture.js";
+
+/**
+ * @param {{results: Record<string, any>, names: string[], reason: string, marks: string[], link: string, onClear: () => void}} props
+ *   Results by the measure's key; link: to what if the marked examples were gone.
+ */
+export function Tray({ results, names, reason, marks, link, onClear }) {
+  return html`<aside class="tray" aria-label="Example and marks">
+    <${Lit} results=${results} names=${names} reason=${reason} />
+    <div class="row marked-count" aria-live="polite">
+      <span>${marks.length ? `${counted(marks.length, "example")} marked` : "Mark examples to see what would change without them."}</span>
+      ${marks.length > 0 && html`<a class="button primary" href=${link}>What if they were gone?</a> <button type="button" onClick=${onClear}>Unmark all</button>`}
+    </div>
+  </aside>`;
+}
+
+function Lit({ results, names, reason }) {
+  const id = useLit();
+  const places = placesOf(results, id);
+  if (!places.length) return html`<p class="lit-example quiet small">Point at an example, or move to it by the keyboard, and it lights up in every list.</p>`;
+  const { example } = places[0];
+  return html`<div class="lit-example">
+    <${Thumbnail} example=${example} reason=${reason} class="medium" />
+    <p><strong>${id}</strong> labelled <${Labels} example=${example} names=${names} />, self-influence <span class="numeric">${figure(example.self_influence)}</span>${example.source && html`, from <span class="source">${example.source}</span>`}</p>
+    <ul class="places">${places.map(({ name, example: found }) => html`<li key=${name} class="numeric">${name} <strong class=${found.score < 0 ? "against" : "for"}>${score(found.score, Math.abs(found.score))}</strong> <span class="quiet">rank ${found.rank}</span></li>`)}</ul>
+  </div>`;
+}
+
+/** @param {Record<string, any>} results @param {string} id */
+function placesOf(results, id) {
+  return MEASURES.flatMap(({ key, name }) => {
+    const { proponents = [], opponents = [] } = results[key] ?? {};
+    const example = [...proponents, ...opponents].find((each) => each.example_id === id);
+    return example ? [{ name, example }] : [];
+  });
+}
