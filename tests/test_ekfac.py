@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 import cases
-from proponent.attribution.curvature.ekfac import LambdaAccumulator, fit_ekfac
-from proponent.attribution.curvature.exact import dense_ggn, exact_hessian
+from curvatures import accumulate, dense_ggn, fit_ekfac, fit_kfac
+from proponent.attribution.curvature.ekfac import LambdaAccumulator
+from proponent.attribution.curvature.exact import exact_hessian
 from proponent.attribution.curvature.factors import LayerFactors, damping_per_layer, ihvp
-from proponent.attribution.curvature.fisher import FisherKind, accumulate, fisher_gradients
-from proponent.attribution.curvature.kfac import CovarianceAccumulator, eigenbases, fit_kfac
+from proponent.attribution.curvature.fisher import FisherKind, fisher_gradients
+from proponent.attribution.curvature.kfac import CovarianceAccumulator, eigenbases
 from proponent.attribution.gradients.capture import CaptureSession, capture
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerUse, flat_gradients
 from proponent.attribution.gradients.layers import find_layers

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 import cases
 import oracle
-from proponent.attribution.curvature.ekfac import fit_ekfac
+from curvatures import fit_ekfac, fit_kfac
 from proponent.attribution.curvature.exact import eigendecompose, exact_hessian
 from proponent.attribution.curvature.factors import LayerFactors
-from proponent.attribution.curvature.kfac import fit_kfac
 from proponent.attribution.embedding.base import (
     EmbeddedRows,
     ExactEmbedding,

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import cases
 import oracle
-from proponent.attribution.curvature.exact import check_positive, dense_ggn, eigendecompose, exact_hessian
+from curvatures import dense_ggn
+from proponent.attribution.curvature.exact import check_positive, eigendecompose, exact_hessian
 from proponent.attribution.gradients.capture import capture
 from proponent.attribution.gradients.layer_gradients import flat_gradients
 from proponent.attribution.gradients.layers import find_layers

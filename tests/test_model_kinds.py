@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import oracle
-from proponent.attribution.curvature.exact import check_positive, dense_ggn, exact_hessian
+from curvatures import dense_ggn
+from proponent.attribution.curvature.exact import check_positive, exact_hessian
 from proponent.attribution.embedding.base import exact_factors
 from proponent.attribution.gradients.capture import capture
 from proponent.attribution.gradients.layer_gradients import flat_gradients

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import cases
-from proponent.attribution.curvature.exact import dense_ggn, exact_hessian
+from curvatures import dense_ggn
+from proponent.attribution.curvature.exact import exact_hessian
 from proponent.attribution.gradients.layers import find_layers
 from proponent.attribution.losses import get_loss
 from proponent.attribution.solvers import arnoldi, cg, ggn_matvec, hessian_matvec, lissa

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import cases
-from proponent.attribution.curvature.ekfac import fit_ekfac
+from curvatures import fit_ekfac
 from proponent.attribution.embedding import subspace, tucker
 from proponent.attribution.embedding.joint import joint_basis, leading_eigenvectors
 from proponent.attribution.embedding.tucker import MomentAccumulator, fit_subspaces

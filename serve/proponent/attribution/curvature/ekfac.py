@@ -6,16 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from proponent.attribution.curvature.factors import LayerFactors
-from proponent.attribution.curvature.fisher import FisherKind, accumulate
-from proponent.attribution.curvature.kfac import fit_kfac
-from proponent.attribution.functional import LabelledBatch
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, times
-from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.gradients.squares import summed_squares
-from proponent.attribution.losses import Loss
 from proponent.errors import CurvatureError
 
 
@@ -77,30 +72,3 @@ def _squares(gradient: LayerGradient, basis: LayerFactors) -> Tensor:
         left, right = times(gradient.deltas, basis.q_out)[:, :, 0], times(gradient.inputs, basis.q_in)[:, :, 0]
         return left.double().square().permute(1, 2, 0) @ right.double().square().transpose(0, 1)
     return summed_squares(gradient.project(basis.q_out, basis.q_in))
-
-
-def fit_ekfac(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable[LabelledBatch],
-    layers: Layers,
-    *,
-    kind: FisherKind = "true",
-    seed: int = 0,
-    draws: int = 1,
-) -> dict[str, LayerFactors]:
-    """EK-FAC factors in two passes over the batches, in memory.
-
-    Args:
-        model: In eval mode.
-        loss: The training loss.
-        batches: Inputs, labels and ids; read twice, so no generator.
-        layers: The layers to cover.
-        kind: Which Fisher matrix, see `fisher_gradients`.
-        seed: Seed of drawn labels.
-        draws: Labels drawn per example.
-    """
-    bases = fit_kfac(model, loss, batches, layers, kind=kind, seed=seed, draws=draws)
-    accumulator = LambdaAccumulator(bases)
-    accumulate(accumulator, model, loss, batches, layers, kind=kind, seed=seed, draws=draws)
-    return accumulator.factors()

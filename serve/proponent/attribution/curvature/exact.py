@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from proponent.attribution.curvature.fisher import fisher_gradients
 from proponent.attribution.functional import LabelledBatch, current_parameters, outputs_function, summed_loss
-from proponent.attribution.gradients.capture import CaptureSession, eager
-from proponent.attribution.gradients.layer_gradients import flat_gradients
+from proponent.attribution.gradients.capture import eager
 from proponent.attribution.gradients.layers import Layers, num_parameters
 from proponent.attribution.losses import Loss
 from proponent.attribution.precision import blame_exact_curvature, in_double
@@ -80,32 +78,6 @@ def exact_hessian(
                     _check_products(total, summed_loss(function, loss, batch), theta)
             else:
                 _add_structured(total, loss.output_hessian(outputs, batch[1]), features)
-
-    total, count = _sum_over(batches, add, model, layers, max_params, progress)
-    return _finish(total, count, num_examples, weight_decay)
-
-
-def dense_ggn(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable[LabelledBatch],
-    layers: Layers,
-    *,
-    num_examples: int | None = None,
-    weight_decay: float = 0.0,
-    max_params: int = 12_000,
-    progress: Progress | None = None,
-) -> Tensor:
-    """``(1/N) sum_i J_i^T H_out,i J_i + wd I``, the generalised Gauss-Newton matrix; see `exact_hessian`."""
-    double = in_double(model)
-
-    def add(total: Tensor, batch: LabelledBatch) -> None:
-        inputs, labels, ids = batch
-        with blame_exact_curvature(), CaptureSession(double, layers) as session:
-            outputs = session.forward(inputs)
-            for gradients in fisher_gradients(session, loss, outputs, labels, ids, kind="ggn"):
-                rows = flat_gradients(gradients)
-                total.addmm_(rows.T, rows)
 
     total, count = _sum_over(batches, add, model, layers, max_params, progress)
     return _finish(total, count, num_examples, weight_decay)

@@ -12,12 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Literal, Protocol, get_args
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from proponent.attribution.functional import LabelledBatch
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layer_gradients import LayerGradients
-from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.losses import Loss
 from proponent.attribution.uniforms import example_uniforms
 from proponent.errors import SpecError
@@ -81,22 +79,3 @@ class Accumulator(Protocol):
 
     def update(self, passes: Iterable[LayerGradients], count: int) -> None:
         """Add all backward passes of one forward over ``count`` examples."""
-
-
-def accumulate(
-    accumulator: Accumulator,
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable[LabelledBatch],
-    layers: Layers,
-    *,
-    kind: FisherKind = "true",
-    seed: int = 0,
-    draws: int = 1,
-) -> None:
-    """Feed an accumulator with the Fisher gradients of all batches; arguments as in `fisher_gradients`."""
-    with CaptureSession(model, layers) as session:
-        for inputs, labels, ids in batches:
-            outputs = session.forward(inputs)
-            passes = fisher_gradients(session, loss, outputs, labels, ids, kind=kind, seed=seed, draws=draws)
-            accumulator.update(passes, len(labels))

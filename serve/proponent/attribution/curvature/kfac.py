@@ -14,14 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from proponent.attribution.curvature.factors import LayerFactors
-from proponent.attribution.curvature.fisher import FisherKind, accumulate
-from proponent.attribution.functional import LabelledBatch
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, sum_of_products
 from proponent.attribution.gradients.layers import Layers
-from proponent.attribution.losses import Loss
 from proponent.errors import CurvatureError
 
 
@@ -78,32 +75,6 @@ def eigenbases(state: Mapping[str, Tensor], layers: Layers) -> dict[str, LayerFa
     if count == 0:
         raise CurvatureError("No examples: the batches must be an iterable that can be read twice.")
     return {name: _layer_basis(name, state, count) for name in layers}
-
-
-def fit_kfac(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable[LabelledBatch],
-    layers: Layers,
-    *,
-    kind: FisherKind = "true",
-    seed: int = 0,
-    draws: int = 1,
-) -> dict[str, LayerFactors]:
-    """K-FAC factors in one pass over the batches, in memory.
-
-    Args:
-        model: In eval mode.
-        loss: The training loss.
-        batches: Inputs, labels and ids.
-        layers: The layers to cover.
-        kind: Which Fisher matrix, see `fisher_gradients`.
-        seed: Seed of drawn labels.
-        draws: Labels drawn per example.
-    """
-    accumulator = CovarianceAccumulator(layers, next(model.parameters()).device)
-    accumulate(accumulator, model, loss, batches, layers, kind=kind, seed=seed, draws=draws)
-    return eigenbases(accumulator.state(), layers)
 
 
 def _layer_basis(name: str, state: Mapping[str, Tensor], count: int) -> LayerFactors:
