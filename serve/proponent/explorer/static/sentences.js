@@ -46,6 +46,23 @@ export function removalSentence(asked, group, before, after) {
   return `Without ${group}, ${names[target]} would be ${less ? "less" : "more"} likely: ${would} instead of ${was}.`;
 }
 
+/** @param {number} size Of a group that is removed. */
+export const groupName = (size) => (size === 1 ? "the marked example" : `the ${count(size)} marked examples`);
+
+/** @param {Case} asked @param {number} change Of the explained loss, in nats where the loss is a log-likelihood. */
+export function lossSentence(asked, change) {
+  const { names, target, against } = asked;
+  const loss = against === null ? `The loss for ${names[target]}` : `The loss for ${names[target]} less that for ${names[against]}`;
+  return change === 0 ? `${loss} would not change.` : `${loss} would ${change > 0 ? "rise" : "fall"} by ${figure(Math.abs(change))}.`;
+}
+
+/** What each estimator of a removal is good for. */
+export const ESTIMATOR_WORDS = {
+  "first-order": { name: "Straight line", words: "Adds up what each example does on its own. Fast, and right for a few examples." },
+  "second-order": { name: "One Newton step", words: "Also counts what is left once the group is gone. Better for larger groups of examples that are alike; slower." },
+  "influence-sum": { name: "Influence ÷ N", words: "As in the literature (Koh & Liang 2017): the others keep their weight. For single examples even the sign may be wrong when the mean loss is retrained." },
+};
+
 /** @param {Case} asked What the sign and the length of a bar mean. */
 export function signSentence(asked) {
   return `Plus: training on the example made ${claim(asked)} more likely for this input. Minus: less likely.`;
@@ -100,7 +117,7 @@ function computedSentence(curvature, kept) {
 function rankingSentence({ spearman, queries, queries_from: origin }) {
   if (!Number.isFinite(spearman)) return "";
   const from = origin === "held-out set" ? "held-out inputs" : "training inputs";
-  return `On ${count(queries)} ${from} the stored vectors rank training examples ${closeness(spearman)} (${figure(spearman, 4)} of 1).`;
+  return `On ${count(queries)} ${from} the stored vectors rank training examples ${closeness(spearman)} (${correlation(spearman)} of 1).`;
 }
 
 function retrainedSentence({ lds }) {
@@ -115,9 +132,12 @@ function coverageSentence({ covered_gradient_energy: covered }) {
   return `The layers explained hold ${percent(covered)} of what moves in training; the rest is left out.`;
 }
 
+/** A correlation that is not quite 1 is not written as 1. */
+const correlation = (value) => (value > 0.9995 && value < 1 ? "over 0.999" : figure(value, 3));
+
 /** @param {number} correlation */
 function closeness(correlation) {
-  if (correlation > 0.9999) return "exactly as the full computation does";
+  if (correlation > 0.9999) return "just as the full computation does";
   if (correlation > 0.98) return "almost as the full computation does";
   if (correlation > 0.9) return "much as the full computation does";
   if (correlation > 0.6) return "roughly as the full computation does";

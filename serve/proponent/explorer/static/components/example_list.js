@@ -7,8 +7,8 @@ import { Thumbnail } from "./picture.js";
  * @typedef {object} Shown How the examples of all lists are shown.
  * @property {string[]} names Class names.
  * @property {string} reason Why there are no thumbnails.
- * @property {Map<string, number>} lists In how many columns an example stands.
- * @property {number} columns
+ * @property {Map<string, number>} [lists] In how many columns an example stands, where there are several.
+ * @property {number} [columns]
  * @property {Set<string>} marks
  * @property {(id: string, marked: boolean) => void} onMark
  */
@@ -23,7 +23,7 @@ export function ExampleList({ title, side, examples, largest, shown, none }) {
 }
 
 /** @param {{example: any, largest: number, shown: Shown}} props */
-function ExampleRow({ example, largest, shown }) {
+export function ExampleRow({ example, largest, shown }) {
   const { example_id: id } = example;
   const marked = shown.marks.has(id);
   return html`<li class="example" data-example=${id}>
@@ -31,10 +31,14 @@ function ExampleRow({ example, largest, shown }) {
     <${Thumbnail} example=${example} reason=${shown.reason} class="small" />
     <span class="id" title=${id}>${id}</span>
     <span class="score numeric">${score(example.score, largest)}</span>
-    <span class="labels"><${Labels} example=${example} names=${shown.names} /></span>
+    <span class="labels"><${Labels} example=${example} names=${shown.names} />${shown.lists && html`<${ListCount} number=${shown.lists.get(id)} of=${shown.columns} />`}</span>
     <${ScoreBar} value=${example.score} largest=${largest} />
-    <span class="lists quiet" title=${`In ${shown.lists.get(id)} of ${shown.columns} lists`}>${shown.lists.get(id)}/${shown.columns}</span>
   </li>`;
+}
+
+function ListCount({ number, of }) {
+  const said = `In ${number} of ${of} lists`;
+  return html`<span class="lists quiet numeric" title=${said}><span aria-hidden="true">${number}/${of}</span><span class="visually-hidden">${said}</span></span>`;
 }
 
 /** @param {{example: any, names: string[]}} props Its label, and the model's own where that differs. */
