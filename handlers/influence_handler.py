@@ -26,8 +26,8 @@ class InfluenceHandler:
         """Loads the bundle onto the GPU that TorchServe gave this worker, or the CPU."""
         section = context.model_yaml_config["proponent"]
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-        weights, lifeline = (Path(section[key]) if section.get(key) else None for key in ("weights", "lifeline"))
-        self._worker = Worker.load(Path(section["bundle"]), weights, _device(context), lifeline)
+        weights, liveness = (Path(section[key]) if section.get(key) else None for key in ("weights", "liveness"))
+        self._worker = Worker.load(Path(section["bundle"]), weights, _device(context), liveness)
 
     def handle(self, rows: list[dict[str, Any]], context: Any) -> list[bytes]:
         """One reply for each row of a batch, whatever its mix of predictions and explanations."""

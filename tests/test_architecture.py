@@ -102,7 +102,7 @@ GATEWAY_MAY = (
 # The keeping of bundles as files, which a rollout needs; none of it reads a row (the next test sees to that).
 GATEWAY_MAY_TOO = (
     "proponent.cli.exit_codes",
-    "proponent.bounds.lifeline",
+    "proponent.bounds.liveness",
     "proponent.index.audit_file",
     "proponent.index.faults",
     "proponent.index.lifecycle",
@@ -136,7 +136,7 @@ def test_the_process_of_the_gateway_never_loads_torch_or_faiss(module: str) -> N
 
 def test_the_bottom_imports_nothing_of_ours() -> None:
     """But pandas, which a result asks for when it is to become a table, and the options that results speak of."""
-    for name in ("proponent.errors", "proponent.bounds.lifeline", "proponent.options", "proponent.results"):
+    for name in ("proponent.errors", "proponent.bounds.liveness", "proponent.options", "proponent.results"):
         found = set(imports(MODULES[name])) - ({"proponent.options"} if name == "proponent.results" else set())
         assert {module.partition(".")[0] for module in found} - {"pandas"} <= sys.stdlib_module_names
 

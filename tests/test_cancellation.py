@@ -11,7 +11,7 @@ import torch
 
 import tiny
 from proponent.bounds.cancellation import Token, always, any_of, checkpoint, scope, until
-from proponent.bounds.lifeline import TicketOffice
+from proponent.bounds.liveness import TicketIssuer
 from proponent.errors import DeadlineError
 from proponent.explainer import Explainer
 from proponent.index.store import Store
@@ -121,8 +121,8 @@ def test_one_late_selection_costs_its_own_answer_alone(explainer: Explainer) -> 
 
 
 @pytest.fixture
-def office(tmp_path: Path) -> TicketOffice:
-    return TicketOffice.create(tmp_path / "lifeline", 4)
+def office(tmp_path: Path) -> TicketIssuer:
+    return TicketIssuer.create(tmp_path / "liveness", 4)
 
 
 def items(**fields: int) -> Iterator[Item]:
@@ -154,10 +154,10 @@ def test_a_late_item_is_dropped_before_it_is_read(explainer: Explainer) -> None:
     ]
 
 
-def test_an_item_that_nobody_waits_for_is_dropped(explainer: Explainer, office: TicketOffice, tmp_path: Path) -> None:
-    from proponent.bounds.lifeline import Board
+def test_an_item_that_nobody_waits_for_is_dropped(explainer: Explainer, office: TicketIssuer, tmp_path: Path) -> None:
+    from proponent.bounds.liveness import TicketTable
 
-    worker = Worker(explainer, Board.open(tmp_path / "lifeline"))
+    worker = Worker(explainer, TicketTable.open(tmp_path / "liveness"))
     later, ticket = time.monotonic_ns() + 10**12, office.issue()
     assert reasons(worker, [*items(deadline_ns=later, ticket=ticket)]) == {"IMAGE_UNREADABLE"}
     office.withdraw(ticket)

@@ -1,4 +1,4 @@
-"""Connections of strangers: without delay, bounded in number, time and memory, and never in the way of others."""
+"""Connections of unknown peers: without delay, bounded in number, time and memory, and never in the way of others."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_a_passed_deadline_and_a_caller_who_leaves_are_told_apart(tmp_path: Path
     run(tmp_path, ask)
 
 
-def test_a_stalled_upload_is_left_and_a_stranger_is_refused_before_it(tmp_path: Path) -> None:
+def test_a_stalled_upload_is_left_and_an_unknown_caller_is_refused_before_it(tmp_path: Path) -> None:
     async def ask(transports: Listening) -> None:
         async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
             call = raw(channel, "Predict")(metadata=(("authorization", "Bearer key"),))

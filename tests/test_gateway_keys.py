@@ -14,10 +14,10 @@ import uvicorn
 from fastapi import FastAPI, Request
 
 from gateway_fakes import manifest
-from proponent.bounds.lifeline import TicketOffice
+from proponent.bounds.liveness import TicketIssuer
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.http.listener import HttpServer
-from proponent.gateway.torchserve.launch import Keys, Layout
+from proponent.gateway.torchserve.launch import Layout, TorchServeKeys
 from proponent.gateway.torchserve.management import Management
 from proponent.gateway.torchserve.worker_client import WorkerClient
 from proponent.v1 import explanation_pb2 as pb
@@ -50,11 +50,11 @@ class Inference(InferenceAPIsServiceServicer):
 def test_keys_are_read_from_torchserves_file(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.key_file.write_text(json.dumps(KEY_FILE))
-    assert Keys.of(layout) == Keys(inference="Ld-2_mGk", management="qz0wYVbP")
+    assert TorchServeKeys.of(layout) == TorchServeKeys(inference="Ld-2_mGk", management="qz0wYVbP")
 
 
 def test_every_inference_shows_the_key_of_the_torchserve_that_runs_now(tmp_path: Path) -> None:
-    tickets = TicketOffice.create(tmp_path / "lifeline", 2)
+    tickets = TicketIssuer.create(tmp_path / "liveness", 2)
 
     async def run() -> list[Any]:
         inference, server = Inference(), grpc.aio.server()

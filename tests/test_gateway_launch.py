@@ -34,7 +34,7 @@ def test_an_archive_holds_handler_options_and_bundle(tmp_path: Path) -> None:
     manifest = json.loads((archive.path / "MAR-INF" / "MANIFEST.json").read_text())
     config = yaml.safe_load((archive.path / "model-config.yaml").read_text())
     assert (archive.path / manifest["model"]["handler"]).is_file()
-    assert config["proponent"] == {"bundle": "/store/b", "weights": None, "lifeline": None}
+    assert config["proponent"] == {"bundle": "/store/b", "weights": None, "liveness": None}
     assert (config["minWorkers"], config["batchSize"]) == (2, 4)
     assert (config["responseTimeout"], config["startupTimeout"]) == (9, 8)
 

@@ -22,18 +22,18 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("first", "balanced"), [(signal.SIGTERM, True), (signal.SIGINT, False), (signal.SIGHUP, False)]
+    ("first", "drains"), [(signal.SIGTERM, True), (signal.SIGINT, False), (signal.SIGHUP, False)]
 )
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_one_stops_and_two_force_stop(first: signal.Signals, balanced: bool, second: signal.Signals) -> None:
+def test_one_stops_and_two_force_stop(first: signal.Signals, drains: bool, second: signal.Signals) -> None:
     async def run() -> None:
         signals = StopSignals()
         os.kill(os.getpid(), first)
         await asyncio.wait_for(signals.stop.wait(), 5)
-        assert signals.balanced == balanced and not signals.force_stop.is_set()
+        assert signals.drains == drains and not signals.force_stop.is_set()
         os.kill(os.getpid(), second)
         await asyncio.wait_for(signals.force_stop.wait(), 5)
-        assert signals.balanced == balanced
+        assert signals.drains == drains
 
     asyncio.run(run())
 

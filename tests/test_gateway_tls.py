@@ -1,4 +1,4 @@
-"""Both transports over TLS, with tokens and client certificates: who may speak, and what strangers hear."""
+"""Both transports over TLS, with tokens and client certificates: who may speak, and what others hear."""
 
 from __future__ import annotations
 

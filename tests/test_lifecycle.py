@@ -21,7 +21,7 @@ from proponent.explainer import Explainer
 from proponent.index.bundle import CATALOG, ROWS
 from proponent.index.catalog import Catalog
 from proponent.index.lifecycle import collect, list_bundles, make_current, rollback
-from proponent.index.lock import Hold, is_held
+from proponent.index.lock import BundleLock, is_held
 from proponent.index.store import Store
 from proponent.inspection.diff import diff, rank_correlation
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
@@ -91,7 +91,7 @@ def test_gc_keeps_what_is_needed(store: Store) -> None:
     current, previous = stores.digests(store)
     store.point(stores.MODEL, current)
     (store.bundles(stores.MODEL) / previous / ROWS).write_bytes(b"")
-    with_hold = Hold(store.bundles(stores.MODEL) / previous)
+    with_hold = BundleLock(store.bundles(stores.MODEL) / previous)
     assert collect(store, stores.MODEL).in_use == [previous]
     with_hold.release()
     dry = collect(store, stores.MODEL, dry_run=True)
@@ -123,7 +123,7 @@ def test_an_explainer_holds_its_bundle(store: Store) -> None:
 
 def test_a_process_that_dies_holds_nothing(store: Store) -> None:
     bundle = store.current(stores.MODEL)
-    code = f"from proponent.index.lock import *; import os; h = Hold(Path({str(bundle)!r})); os.abort()"
+    code = f"from proponent.index.lock import *; import os; h = BundleLock(Path({str(bundle)!r})); os.abort()"
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert not is_held(bundle)
 

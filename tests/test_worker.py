@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import tiny
-from proponent.bounds.lifeline import TicketOffice
+from proponent.bounds.liveness import TicketIssuer
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer import Explainer
 from proponent.index.store import Store
@@ -369,11 +369,11 @@ def test_the_handler_survives_a_bundle_that_it_cannot_load(tmp_path: Path, handl
 def test_the_handler_lives_visibly_and_drops_what_nobody_waits_for(
     bundle: Path, handler: Any, tmp_path: Path
 ) -> None:
-    office = TicketOffice.create(tmp_path / "lifeline", 2)
+    office = TicketIssuer.create(tmp_path / "liveness", 2)
     context = Context(bundle, [{}, {}])
-    context.model_yaml_config["proponent"]["lifeline"] = str(tmp_path / "lifeline")
+    context.model_yaml_config["proponent"]["liveness"] = str(tmp_path / "liveness")
     handler.initialize(context)
-    assert (tmp_path / "lifeline" / str(os.getpid())).exists()
+    assert (tmp_path / "liveness" / str(os.getpid())).exists()
     request = WorkerRequest(predict=pb.PredictRequest(encoded_image=png()), ticket=office.issue())
     request.deadline_ns = time.monotonic_ns() + 10**12
     left = WorkerRequest.FromString(request.SerializeToString())

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from gateway_fakes import catalog, manifest
-from proponent.bounds.lifeline import Board, TicketOffice
+from proponent.bounds.liveness import TicketIssuer, TicketTable
 from proponent.errors import CorruptBundleError, DeadlineError, NotFoundError, UnavailableError
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.error_mapping import as_proponent_error, retry_after, to_item_error
@@ -45,7 +45,7 @@ class Upstream(InferenceAPIsServiceServicer):
 
 
 class Rig:
-    def __init__(self, directory: Path, upstream: Upstream, client: WorkerClient, board: Board) -> None:
+    def __init__(self, directory: Path, upstream: Upstream, client: WorkerClient, board: TicketTable) -> None:
         bundle = BundleHandle(directory, manifest(), catalog(directory), Tombstones(directory / FORGOTTEN))
         self.deployment = Deployment("toy", "1.0", bundle)
         self.upstream, self.client, self.board = upstream, client, board
@@ -68,9 +68,9 @@ async def rig(directory: Path) -> AsyncIterator[Rig]:
     add_InferenceAPIsServiceServicer_to_server(upstream, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    office = TicketOffice.create(directory / "lifeline", 4)
+    office = TicketIssuer.create(directory / "liveness", 4)
     await client.connect(f"127.0.0.1:{port}", "key", office)
-    made = Rig(directory, upstream, client, Board.open(directory / "lifeline"))
+    made = Rig(directory, upstream, client, TicketTable.open(directory / "liveness"))
     try:
         yield made
     finally:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
-    r"""Text of a stranger with what cannot be seen as escapes: control characters, surrogates, marks of direction.
+    r"""Untrusted text with what cannot be seen as escapes: control characters, surrogates, marks of direction.
 
     Args:
         text: Any text.

@@ -52,7 +52,7 @@ _HELD = 256 << 20
 """Bytes of gathered rows that are kept between iterations; more are gathered again each time."""
 
 
-class Rows(Protocol):
+class UnitRows(Protocol):
     """The unit rows u_i of an index."""
 
     @property
@@ -81,7 +81,7 @@ class Population:
     sample: Tensor
 
     @classmethod
-    def of(cls, rows: Rows, norms: Tensor) -> Population:
+    def of(cls, rows: UnitRows, norms: Tensor) -> Population:
         """Of rows with norms ||phi_i||, [n] float64; the sample is seeded."""
         drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:SAMPLE]
         return cls(rows.weighted_sum(norms / len(rows)), drawn.sort().values)
@@ -103,7 +103,7 @@ def own_curvature(loss: Loss, scale: Tensor) -> Tensor:
     return torch.zeros_like(scale)
 
 
-def influence_sum_shift(rows: Rows, norms: Tensor, members: Tensor, train_size: int) -> Tensor:
+def influence_sum_shift(rows: UnitRows, norms: Tensor, members: Tensor, train_size: int) -> Tensor:
     """``(1/N) sum_{i in S} phi_i``, [K] float64: nobody else's weight changes.
 
     Args:
@@ -120,7 +120,9 @@ def influence_sum_shift(rows: Rows, norms: Tensor, members: Tensor, train_size: 
     return total
 
 
-def first_order_shift(rows: Rows, norms: Tensor, members: Tensor, train_size: int, population: Population) -> Tensor:
+def first_order_shift(
+    rows: UnitRows, norms: Tensor, members: Tensor, train_size: int, population: Population
+) -> Tensor:
     """``(1/(1 - p)) (1/N) sum_{i in S} (phi_i - m)``, [K] float64: the others' mean loss, with the curvature of all.
 
     Args:
@@ -134,14 +136,14 @@ def first_order_shift(rows: Rows, norms: Tensor, members: Tensor, train_size: in
     return _centred_sum(rows, norms, members, train_size, population) / (1 - share)
 
 
-def _centred_sum(rows: Rows, norms: Tensor, members: Tensor, train_size: int, population: Population) -> Tensor:
+def _centred_sum(rows: UnitRows, norms: Tensor, members: Tensor, train_size: int, population: Population) -> Tensor:
     """``(1/N) sum_{i in S} (phi_i - m)``, [K] float64."""
     share = int(members.sum()) / train_size
     return influence_sum_shift(rows, norms, members, train_size) - share * population.mean
 
 
 def second_order_shift(
-    rows: Rows, norms: Tensor, curvature: Tensor, members: Tensor, train_size: int, population: Population
+    rows: UnitRows, norms: Tensor, curvature: Tensor, members: Tensor, train_size: int, population: Population
 ) -> Tensor:
     """The Newton step of the module's docstring, [K] float64; population means are those of the rows held.
 
@@ -174,7 +176,7 @@ def second_order_shift(
     return cg(product, right, tol=TOLERANCE, max_iterations=MAX_ITERATIONS, stop_at_negative=True)[0]
 
 
-def _gathered(rows: Rows, chosen: Tensor) -> Callable[[], Iterable[Tensor]]:
+def _gathered(rows: UnitRows, chosen: Tensor) -> Callable[[], Iterable[Tensor]]:
     """Chosen rows block by block, as often as asked for."""
     parts = torch.split(chosen, _BLOCK)
     if 4 * len(chosen) * rows.size > _HELD:

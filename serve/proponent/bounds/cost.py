@@ -40,7 +40,7 @@ SEARCHED_CHOICES, PLAIN_CHOICES = 14, 3
 """Greedy choices of one list where the loss of influence is bounded, and where gamma is given."""
 
 
-class Size(Protocol):
+class IndexSize(Protocol):
     """What a manifest says of an index."""
 
     @property
@@ -60,28 +60,28 @@ class Cost:
     kernel_bytes: int = 0
 
 
-def lists_cost(size: Size, top_k: int, measures: int) -> Cost:
+def lists_cost(size: IndexSize, top_k: int, measures: int) -> Cost:
     """Both ends of so many measures."""
     return Cost(2 * measures * min(top_k, size.train_size) * _listed(size))
 
 
-def scores_cost(size: Size, examples: int, measures: int) -> Cost:
+def scores_cost(size: IndexSize, examples: int, measures: int) -> Cost:
     """Exact scores of named examples."""
     return Cost(measures * examples * _listed(size))
 
 
-def removal_cost(size: Size, group: int, *, second_order: bool) -> Cost:
+def removal_cost(size: IndexSize, group: int, *, second_order: bool) -> Cost:
     """The estimate of one removal."""
     return Cost(group * LISTED_S + (_newton(size, group) if second_order else _read(size, group)))
 
 
-def flip_cost(size: Size, max_size: int) -> Cost:
+def flip_cost(size: IndexSize, max_size: int) -> Cost:
     """The search for a flip set of at most so many; 0 is the default of a tenth of the training set."""
     limit = min(max_size or max(1, size.train_size // 10), size.train_size)
     return Cost(FLIP_TRIALS * _newton(size, limit) + _read(size, size.train_size))
 
 
-def diversity_cost(size: Size, diversity: Diversity, top_k: int, measures: int) -> Cost:
+def diversity_cost(size: IndexSize, diversity: Diversity, top_k: int, measures: int) -> Cost:
     """Diverse lists of both ends of so many measures."""
     pool = min(pool_size(diversity, top_k), size.train_size)
     k, domain = min(top_k, pool), size.train_size if diversity.whole_dataset else pool
@@ -137,17 +137,17 @@ def check_cost(cost: Callable[[int], Cost], asked: int, field: str, limit_s: flo
     )
 
 
-def _listed(size: Size) -> float:
+def _listed(size: IndexSize) -> float:
     return LISTED_S + size.embedding_size / STREAMED_MULTIPLY_ADDS
 
 
-def _read(size: Size, rows: int) -> float:
+def _read(size: IndexSize, rows: int) -> float:
     return rows * size.embedding_size / STREAMED_MULTIPLY_ADDS
 
 
-def _product(size: Size, left: int, right: int) -> float:
+def _product(size: IndexSize, left: int, right: int) -> float:
     return left * right * size.embedding_size / MULTIPLY_ADDS
 
 
-def _newton(size: Size, group: int) -> float:
+def _newton(size: IndexSize, group: int) -> float:
     return 2 * NEWTON_STEPS * _read(size, group + min(POPULATION, size.train_size))

@@ -21,7 +21,7 @@ from proponent.explainer.retrieval import Found, Retrieval
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest, read_manifest, verify_files
 from proponent.index.catalog import Catalog
-from proponent.index.lock import Hold
+from proponent.index.lock import BundleLock
 from proponent.index.rows import InfluenceIndex
 from proponent.index.search import Query, exact_scores
 from proponent.index.served_files import ServedFiles
@@ -61,7 +61,7 @@ class Explainer:
         catalog: Catalog,
         layers: Layers,
         tombstones: Tombstones | None = None,
-        hold: Hold | None = None,
+        hold: BundleLock | None = None,
         files: ServedFiles | None = None,
     ) -> None:
         self.classifier = classifier
@@ -86,7 +86,7 @@ class Explainer:
             MismatchError: The weights or the model's code are not those that the bundle was built for.
         """
         manifest = read_manifest(bundle)
-        hold = Hold(bundle)
+        hold = BundleLock(bundle)
         served = ServedFiles(bundle, manifest)
         verify_files(bundle, manifest)
         classifier = load_bundled_classifier(bundle, manifest, weights, device)

@@ -117,7 +117,7 @@ class Gateway:
     async def _answer_on(self, signals: StopSignals) -> None:
         """Goes on answering for as long as a balancer may need to see that the gateway is no longer ready."""
         delay = self._settings.drain_delay
-        if not signals.balanced or not delay:
+        if not signals.drains or not delay:
             return
         _log.info("no longer ready; still answering", drain_delay_s=delay)
         with suppress(TimeoutError):

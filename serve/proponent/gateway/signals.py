@@ -16,13 +16,13 @@ class StopSignals:
     Attributes:
         stop: Set by the first signal.
         force_stop: Set by a second one.
-        balanced: Whether the first was SIGTERM.
+        drains: Whether the first was SIGTERM.
     """
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
         self.force_stop = asyncio.Event()
-        self.balanced = False
+        self.drains = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 asyncio.get_running_loop().add_signal_handler(number, self._received, number)
@@ -31,5 +31,5 @@ class StopSignals:
         if self.stop.is_set():
             self.force_stop.set()
         else:
-            self.balanced = number == signal.SIGTERM
+            self.drains = number == signal.SIGTERM
             self.stop.set()

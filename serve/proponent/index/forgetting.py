@@ -37,7 +37,7 @@ COPIED = (files.FACTORS, files.SPEC, files.WEIGHTS)
 
 
 @dataclass(frozen=True)
-class Rewritten:
+class RewrittenBundle:
     """A bundle that was rewritten: digests before and after, and how many rows went."""
 
     before: str
@@ -67,7 +67,7 @@ class Receipt:
     time: str
     forgotten_total: int
     compacted: bool = False
-    bundles: list[Rewritten] = field(default_factory=list)
+    bundles: list[RewrittenBundle] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     still_on_disk: list[str] = field(default_factory=list)
     in_use: list[str] = field(default_factory=list)
@@ -146,13 +146,13 @@ def _rows_to_drop(bundle: Path, forgotten: Collection[str]) -> list[int]:
 
 def _compacted(store: Store, model: str, forgotten: frozenset[str], receipt: Receipt) -> Receipt:
     pointer = store.pointer(model)
-    rewritten: dict[str, Rewritten] = {}
+    rewritten: dict[str, RewrittenBundle] = {}
     for digest in dict.fromkeys([pointer["digest"], pointer.get("previous")]):
         bundle = store.directory(model) / BUNDLES / str(digest)
         drop = _rows_to_drop(bundle, forgotten) if digest and bundle.is_dir() else []
         if drop:
             check_bundle(bundle, model)
-            rewritten[digest] = Rewritten(digest, rewrite_without(bundle, drop).name, len(drop))
+            rewritten[digest] = RewrittenBundle(digest, rewrite_without(bundle, drop).name, len(drop))
     if rewritten:
         moved = {before: change.after for before, change in rewritten.items()}
         current, previous = str(pointer["digest"]), str(pointer.get("previous") or "")

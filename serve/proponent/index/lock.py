@@ -59,7 +59,7 @@ def sweep(store: Store, model: str) -> list[Path]:
     return leftovers
 
 
-class Hold:
+class BundleLock:
     """A shared lock on a bundle for as long as this object lives: nothing removes a bundle that is held."""
 
     def __init__(self, bundle: Path) -> None:

@@ -23,7 +23,7 @@ from google.rpc import code_pb2
 from torch import Tensor
 
 from proponent.bounds.cancellation import Token, always, any_of, checkpoint, scope, until
-from proponent.bounds.lifeline import Board, start_heartbeat
+from proponent.bounds.liveness import TicketTable, start_heartbeat
 from proponent.errors import InternalError, InvalidInputError, ProponentError, UnsupportedMediaTypeError
 from proponent.explainer import Explainer
 from proponent.options import ExplainOptions
@@ -72,16 +72,16 @@ class Worker:
 
     Args:
         loaded: The bundle, or an explainer of it.
-        board: Where the gateway says who still waits; None where there is none.
+        tickets: Where the gateway says who still waits; None where there is none.
     """
 
-    def __init__(self, loaded: LoadedBundle | Explainer, board: Board | None = None) -> None:
+    def __init__(self, loaded: LoadedBundle | Explainer, tickets: TicketTable | None = None) -> None:
         self._loaded = loaded if isinstance(loaded, LoadedBundle) else LoadedBundle(lambda: loaded)
-        self._board = board
+        self._tickets = tickets
 
     @classmethod
     def load(
-        cls, bundle: Path, weights: Path | None, device: torch.device | None, lifeline: Path | None = None
+        cls, bundle: Path, weights: Path | None, device: torch.device | None, liveness: Path | None = None
     ) -> Worker:
         """Loads the bundle; a failure is kept and told to every caller instead of killing the process.
 
@@ -89,12 +89,12 @@ class Worker:
             bundle: Its directory.
             weights: Those deployed, if not the bundle's own.
             device: Where the model runs; None takes what the spec says.
-            lifeline: Directory that the gateway reads heartbeats from; None without a gateway.
+            liveness: Directory that the gateway reads heartbeats from; None without a gateway.
         """
-        if lifeline is not None:
-            start_heartbeat(lifeline)
+        if liveness is not None:
+            start_heartbeat(liveness)
         loaded = LoadedBundle(lambda: warmed_up(Explainer.load(bundle, weights=weights, device=device)))
-        return cls(loaded, Board.open(lifeline) if lifeline else None)
+        return cls(loaded, TicketTable.open(liveness) if liveness else None)
 
     def handle(self, items: Sequence[Item | ProponentError]) -> list[WorkerReply]:
         """One reply for each item, in order."""
@@ -120,9 +120,9 @@ class Worker:
     def _token(self, request: WorkerRequest) -> Token:
         if not request.deadline_ns:
             return always
-        if self._board is None:
+        if self._tickets is None:
             return until(request.deadline_ns)
-        return until(request.deadline_ns, partial(self._board.holds, request.ticket))
+        return until(request.deadline_ns, partial(self._tickets.holds, request.ticket))
 
     def _run(self, run: Run, group: Sequence[tuple[Item, WorkerReply]], call: str) -> None:
         if not group:

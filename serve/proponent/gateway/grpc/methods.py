@@ -21,11 +21,11 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from proponent.errors import DeadlineError, InvalidInputError, ProponentError
+from proponent.gateway.concurrency import Admitted, map_concurrently
 from proponent.gateway.error_mapping import as_proponent_error, grpc_code, note_hidden, to_item_error
 from proponent.gateway.error_mapping import rpc_status as status_of
-from proponent.gateway.limits.reading_room import ReadingRoom
+from proponent.gateway.limits.read_slots import ReadSlots
 from proponent.gateway.metrics import Metrics
-from proponent.gateway.parts import Admitted, handle_parts
 from proponent.gateway.request_id import REQUEST_ID, accept_request_id
 from proponent.gateway.service import CallContext, ExplanationCalls, Method
 from proponent.gateway.settings import Settings
@@ -69,7 +69,7 @@ class ExplanationMethods:
         self._calls = calls
         self._metrics = metrics
         self._settings = settings
-        self._reading = ReadingRoom(settings.max_messages, settings.transfer_timeout, settings.fair_transfer_timeout)
+        self._reading = ReadSlots(settings.max_messages, settings.transfer_timeout, settings.fair_transfer_timeout)
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What the server registers."""
@@ -81,10 +81,10 @@ class ExplanationMethods:
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     async def _unary(self, name: str, method: Method, rpc: Any) -> None:
-        with self._recorded(name, rpc) as record, self._calls.bodies.share() as share:
+        with self._recorded(name, rpc) as record, self._calls.bodies.reservation() as reservation:
             context = self._calls.permit(record.context, _authorization(rpc), method.scope)
             data = await self._read(rpc)
-            share.add(len(data))
+            reservation.add(len(data))
             reply = await method.run(parse(method.request, data), context)
             await self._write(rpc, reply)
 
@@ -113,7 +113,7 @@ class ExplanationMethods:
     async def _read(self, rpc: Any) -> bytes:
         """The one message of a call; few are read at the same time, since nobody knows how large they will be."""
         try:
-            async with self._reading.seat():
+            async with self._reading.slot():
                 data = await rpc.read()
         except TimeoutError:
             longest, fair = self._settings.transfer_timeout, self._settings.fair_transfer_timeout
@@ -176,7 +176,7 @@ def explain_stream(
         finally:
             calls.bodies.release(len(message))
 
-    return handle_parts(messages, handle, in_flight)
+    return map_concurrently(messages, handle, in_flight)
 
 
 def _entry(run: Callable[[Any], Awaitable[None]]) -> Callable[[Any, Any], Awaitable[None]]:

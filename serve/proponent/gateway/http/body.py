@@ -21,7 +21,7 @@ from proponent.gateway.http.instances import (
 )
 from proponent.gateway.http.offload import Offload
 from proponent.gateway.http.protojson import M
-from proponent.gateway.limits.body_budget import Share
+from proponent.gateway.limits.body_budget import Reservation
 from proponent.gateway.settings import Settings
 
 JSON = "application/json"
@@ -38,7 +38,9 @@ class BodyReader:
         self._settings = settings
         self._offload = Offload()
 
-    async def instances(self, request: Request, share: Share, kind: type[Message], model: str) -> list[Instance]:
+    async def instances(
+        self, request: Request, reservation: Reservation, kind: type[Message], model: str
+    ) -> list[Instance]:
         """The inputs of a predict or explain request, in any of its forms.
 
         Raises:
@@ -46,7 +48,7 @@ class BodyReader:
             OverloadedError: The budget for bodies is spent.
         """
         content_type = _require_type(request, (JSON, FORM, *IMAGES))
-        body = await self._read(request, share)
+        body = await self._read(request, reservation)
         if content_type == JSON:
             most = self._settings.max_instances
             return await self._offload.run(len(body), instances_of_json, body, kind, model, most)
@@ -57,24 +59,24 @@ class BodyReader:
         # The image itself needs no reading; what is large here are options.
         return [await self._offload.run(option_bytes(options), instance_of_image, body, options, kind, model)]
 
-    async def message(self, request: Request, share: Share, kind: type[M], model: str) -> M:
+    async def message(self, request: Request, reservation: Reservation, kind: type[M], model: str) -> M:
         """The message of a call about one input and a group of examples."""
         _require_type(request, (JSON,))
-        body = await self._read(request, share)
+        body = await self._read(request, reservation)
         return await self._offload.run(len(body), message_of_json, body, kind, model)
 
-    async def _read(self, request: Request, share: Share) -> bytes:
+    async def _read(self, request: Request, reservation: Reservation) -> bytes:
         """The whole body; reading stops where it is too large or too slow."""
         limit, declared = self._settings.max_body_bytes, request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
             raise _too_large(limit)
         parts: list[bytes] = []
         async for part in self._parts(request):
-            share.add(len(part))
-            if share.size > limit:
+            reservation.add(len(part))
+            if reservation.size > limit:
                 raise _too_large(limit)
             parts.append(part)
-        if not share.size:
+        if not reservation.size:
             raise InvalidInputError("request body is empty", field="body", reason="BODY_EMPTY")
         return b"".join(parts)
 

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from proponent.errors import InvalidInputError
 from proponent.gateway.error_mapping import PROBLEM_TYPE, problem
-from proponent.gateway.http.parser import ThriftyParser
+from proponent.gateway.http.parser import BoundedParser
 from proponent.gateway.settings import Settings
 
 _LONGEST_HEAD = 64 << 10
@@ -27,7 +27,7 @@ class BoundedConnection(H11Protocol):
 
     def __init__(self, *arguments: Any, settings: Settings, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.conn = self._parser = ThriftyParser(_LONGEST_HEAD)
+        self.conn = self._parser = BoundedParser(_LONGEST_HEAD)
         self._settings = settings
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None

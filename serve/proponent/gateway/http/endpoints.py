@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from proponent.errors import InvalidInputError, NotFoundError, ProponentError
 from proponent.gateway.auth import Scope
+from proponent.gateway.concurrency import Admitted, map_concurrently
 from proponent.gateway.error_mapping import as_proponent_error, problem
 from proponent.gateway.http.body import BodyReader
 from proponent.gateway.http.docs import docs_response
@@ -26,7 +27,6 @@ from proponent.gateway.http.problem import problem_response
 from proponent.gateway.http.protojson import parse_message
 from proponent.gateway.http.reply import json_response, to_json
 from proponent.gateway.metrics import Metrics
-from proponent.gateway.parts import Admitted, handle_parts
 from proponent.gateway.served_model import Readiness
 from proponent.gateway.service import CallContext, ExplanationCalls, Method
 from proponent.gateway.settings import Settings
@@ -71,8 +71,8 @@ class InferenceEndpoints:
         """A call about one input and a group of examples: the input's fields stand below ``query``."""
         method = self.calls.methods[name]
         context = _permitted(self.calls, request, method.scope)
-        with self.calls.bodies.share() as share:
-            message = await self.bodies.message(request, share, method.request, model)
+        with self.calls.bodies.reservation() as reservation:
+            message = await self.bodies.message(request, reservation, method.request, model)
             return json_response(await while_connected(request, method.run(message, self.calls.timed(context))))
 
     async def _for_each(self, request: Request, model: str, name: str) -> tuple[list[Any], str]:
@@ -82,8 +82,8 @@ class InferenceEndpoints:
         """
         method = self.calls.methods[name]
         context = _permitted(self.calls, request, method.scope)
-        with self.calls.bodies.share() as share:
-            instances = await self.bodies.instances(request, share, method.request, model)
+        with self.calls.bodies.reservation() as reservation:
+            instances = await self.bodies.instances(request, reservation, method.request, model)
             deployment = self.calls.ready(model)
             messages = [each.message for each in instances if isinstance(each.message, pb.ExplainRequest)]
             if len(instances) > 1:
@@ -103,7 +103,7 @@ class InferenceEndpoints:
             part = replace(context, admitted=admitted if len(instances) > 1 else None)
             return position, await _run(method, instances[position], part)
 
-        results = handle_parts(_positions(len(instances)), run, self.settings.max_parts)
+        results = map_concurrently(_positions(len(instances)), run, self.settings.max_parts)
         return [result for _, result in sorted([pair async for pair in results], key=itemgetter(0))]
 
 

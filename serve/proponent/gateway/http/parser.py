@@ -13,7 +13,7 @@ _FREE_FRAMING = 4096
 _CONTENT_PER_FRAMING = 32
 
 
-class ThriftyParser(h11.Connection):
+class BoundedParser(h11.Connection):
     """h11's connection, which refuses bodies that are mostly framing.
 
     Data must be handed in by pieces of a few kilobytes, since h11 goes through a piece in one step.

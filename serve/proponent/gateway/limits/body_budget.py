@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from proponent.errors import OverloadedError
 
 
-class Share:
+class Reservation:
     """What one call holds of the budget; given back when its block ends."""
 
     def __init__(self, budget: BodyBudget) -> None:
@@ -39,13 +39,13 @@ class BodyBudget:
         self._freed = asyncio.Event()
 
     @contextmanager
-    def share(self) -> Iterator[Share]:
+    def reservation(self) -> Iterator[Reservation]:
         """An account for one call."""
-        share = Share(self)
+        reservation = Reservation(self)
         try:
-            yield share
+            yield reservation
         finally:
-            self.release(share.size)
+            self.release(reservation.size)
 
     def reserve(self, size: int) -> None:
         """Takes some of what is left; raises OverloadedError."""

@@ -55,18 +55,18 @@ def write_archive(
     bundle: Path,
     weights: Path | None,
     settings: Settings,
-    lifeline: Path | None = None,
+    liveness: Path | None = None,
     handler: Path | None = None,
 ) -> Archive:
     """Writes the directory of one version of a model.
 
-    ``weights`` None means the bundle's own, ``lifeline`` None that no gateway watches the workers.
+    ``weights`` None means the bundle's own, ``liveness`` None that no gateway watches the workers.
     """
     path = model_store / f"{model}-{version}"
     (path / "MAR-INF").mkdir(parents=True, exist_ok=True)
     manifest = _manifest(model, version)
     (path / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
-    config = {**_worker_config(settings), "proponent": _section(bundle, weights, lifeline)}
+    config = {**_worker_config(settings), "proponent": _section(bundle, weights, liveness)}
     (path / "model-config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     shutil.copyfile(handler or handler_source(), path / HANDLER)
     return Archive(model, version, path)
@@ -103,8 +103,8 @@ def _worker_config(settings: Settings) -> dict[str, object]:
     }
 
 
-def _section(bundle: Path, weights: Path | None, lifeline: Path | None) -> dict[str, str | None]:
-    paths = {"bundle": bundle, "weights": weights, "lifeline": lifeline}
+def _section(bundle: Path, weights: Path | None, liveness: Path | None) -> dict[str, str | None]:
+    paths = {"bundle": bundle, "weights": weights, "liveness": liveness}
     return {name: None if path is None else str(path.absolute()) for name, path in paths.items()}
 
 

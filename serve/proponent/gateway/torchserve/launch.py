@@ -62,9 +62,9 @@ class Layout:
         return self.root / "t"
 
     @property
-    def lifeline(self) -> Path:
-        """Directory of the board and the heartbeats."""
-        return self.root / "lifeline"
+    def liveness(self) -> Path:
+        """Directory of the ticket table and the heartbeats."""
+        return self.root / "liveness"
 
     @property
     def config(self) -> Path:
@@ -116,7 +116,7 @@ class Ports:
 
 
 @dataclass(frozen=True)
-class Keys:
+class TorchServeKeys:
     """What TorchServe asks of its callers, by HTTP and by gRPC."""
 
     inference: str

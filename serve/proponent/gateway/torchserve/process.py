@@ -15,9 +15,9 @@ from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve import watchdog
 from proponent.gateway.torchserve.launch import (
     LOOPBACK,
-    Keys,
     Layout,
     Ports,
+    TorchServeKeys,
     command,
     environment,
     free_ports,
@@ -73,9 +73,9 @@ class TorchServe:
         return self._process.returncode is not None
 
     @property
-    def keys(self) -> Keys:
+    def keys(self) -> TorchServeKeys:
         """What it asks of its callers; there from when it listens."""
-        return Keys.of(self._layout)
+        return TorchServeKeys.of(self._layout)
 
     def management(self) -> Management:
         """A new client of its management API; only for one that listens."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from proponent.bounds.lifeline import TicketOffice, silence_s
+from proponent.bounds.liveness import TicketIssuer, silence_s
 from proponent.errors import ProponentError, UnavailableError
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.metrics import Metrics
@@ -62,7 +62,7 @@ class Supervisor:
         """Runs until cancelled; then TorchServe is stopped and its directory removed."""
         with private_layout() as layout:
             self._layout = layout
-            self._tickets = TicketOffice.create(layout.lifeline, self._settings.queue_size)
+            self._tickets = TicketIssuer.create(layout.liveness, self._settings.queue_size)
             for model in self._models.values():
                 if model.readable:
                     archive = self.write_archive(model.deployment)
@@ -95,7 +95,7 @@ class Supervisor:
             deployment.bundle.path,
             self._models[deployment.model].weights,
             self._settings,
-            self._layout.lifeline,
+            self._layout.liveness,
         )
 
     def adopt(self, deployment: Deployment, archive: Archive) -> WorkerState | None:
@@ -228,7 +228,7 @@ class Supervisor:
 
 def _silence_error(state: WorkerState, layout: Layout) -> ProponentError | None:
     """The error of workers that all have stopped to give signs of life."""
-    seconds = min(silence_s(layout.lifeline, pid) for pid in state.pids)
+    seconds = min(silence_s(layout.liveness, pid) for pid in state.pids)
     if seconds <= SILENT_S:
         return None
     message = f"the worker of model {state.deployment.model!r} gave no sign of life for {seconds:.0f} s"

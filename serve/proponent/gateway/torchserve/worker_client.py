@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from google.rpc import code_pb2
 
-from proponent.bounds.lifeline import TicketOffice
+from proponent.bounds.liveness import TicketIssuer
 from proponent.errors import DeadlineError, InternalError, ProponentError, UnavailableError
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.error_mapping import from_item_error
@@ -37,7 +37,7 @@ class WorkerClient:
     """Sends WorkerRequests; reconnected whenever TorchServe is started again.
 
     TorchServe does not cancel work. So a caller who leaves, or whose deadline passes, gets an error at once, but
-    the request is followed until the worker is done with it, and its ticket is taken from the board, so that the
+    the request is followed until the worker is done with it, and its ticket is taken from the table, so that the
     worker drops it.
 
     Args:
@@ -58,10 +58,10 @@ class WorkerClient:
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
         self._metadata: tuple[tuple[str, str], ...] = ()
-        self._tickets: TicketOffice | None = None
+        self._tickets: TicketIssuer | None = None
         self._followed: set[asyncio.Task[WorkerReply]] = set()
 
-    async def connect(self, address: str, key: str, tickets: TicketOffice) -> None:
+    async def connect(self, address: str, key: str, tickets: TicketIssuer) -> None:
         """Talks to another address, which asks for a key, from now on."""
         await self.close()
         self._metadata = (("authorization", f"Bearer {key}"),)

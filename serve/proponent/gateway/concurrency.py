@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 Admitted = Callable[[], None]
 
 
-async def handle_parts(
+async def map_concurrently(
     parts: AsyncIterator[Part], handle: Callable[[Part, Admitted], Awaitable[Result]], in_flight: int
 ) -> AsyncIterator[Result]:
     """Results as they come, at most ``in_flight`` of them unfinished or not yet taken by the caller.

@@ -1,8 +1,8 @@
 """What a gateway and its workers let each other know beside TorchServe, which neither cancels work nor sees hangs.
 
-A directory that both can reach holds two things. The **board** is memory mapped by all: a ticket of a request
-stands on it as long as somebody waits for the answer. A **heartbeat** is a file for each worker, into which a thread
-of the worker writes the time; a process that is halted, or that cannot get at its interpreter, falls silent.
+A directory that both can reach holds two things. The **ticket table** is memory mapped by all: a ticket of a
+request stands in it as long as somebody waits for the answer. A **heartbeat** is a file for each worker, into which a
+thread of the worker writes the time; a process that is halted, or that cannot get at its interpreter, falls silent.
 
 Times are those of the system's monotonic clock: all processes of a machine share it, and setting the wall clock
 does not move it.
@@ -18,12 +18,12 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
-BOARD = "board"
+TICKETS = "tickets"
 BEAT_S = 1.0
 _CELL = 8
 
 
-class Board:
+class TicketTable:
     """Tickets of the requests that somebody waits for, one a cell.
 
     A ticket's cell is the rest of its division by the number of cells, so that one number says all. Ticket 0 is
@@ -35,9 +35,9 @@ class Board:
         self._cells = memoryview(memory).cast("Q")
 
     @classmethod
-    def open(cls, directory: Path) -> Board:
-        """A worker's view of the board."""
-        with (directory / BOARD).open("rb") as file:
+    def open(cls, directory: Path) -> TicketTable:
+        """A worker's view of the table."""
+        with (directory / TICKETS).open("rb") as file:
             return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def holds(self, ticket: int) -> bool:
@@ -50,8 +50,8 @@ class Board:
         self._memory.close()
 
 
-class TicketOffice(Board):
-    """The gateway's side of the board: it alone writes."""
+class TicketIssuer(TicketTable):
+    """The gateway's side of the table: it alone writes."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         super().__init__(memory)
@@ -59,16 +59,16 @@ class TicketOffice(Board):
         self._round = 0
 
     @classmethod
-    def create(cls, directory: Path, cells: int) -> TicketOffice:
-        """A new board of so many cells in a directory, which is made."""
+    def create(cls, directory: Path, cells: int) -> TicketIssuer:
+        """A new table of so many cells in a directory, which is made."""
         directory.mkdir()
-        with (directory / BOARD).open("w+b") as file:
+        with (directory / TICKETS).open("w+b") as file:
             file.write(bytes(_CELL * cells))
             file.flush()
             return cls(mmap.mmap(file.fileno(), 0))
 
     def issue(self) -> int:
-        """A ticket that stands on the board from now on; 0 where every cell is taken."""
+        """A ticket that stands in the table from now on; 0 where every cell is taken."""
         if not self._free:
             return 0
         self._round += 1

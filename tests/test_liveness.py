@@ -1,4 +1,4 @@
-"""What stands on the board is wanted and nothing else is; a process that is halted falls silent."""
+"""What stands in the table is wanted and nothing else is; a process that is halted falls silent."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from proponent.bounds.lifeline import BEAT_S, Board, TicketOffice, silence_s
+from proponent.bounds.liveness import BEAT_S, TicketIssuer, TicketTable, silence_s
 
 BEATING = """
 import sys, time
 from pathlib import Path
-from proponent.bounds.lifeline import start_heartbeat
+from proponent.bounds.liveness import start_heartbeat
 start_heartbeat(Path(sys.argv[1]))
 print("beating", flush=True)
 time.sleep(60)
@@ -23,22 +23,22 @@ time.sleep(60)
 
 
 @pytest.fixture
-def office(tmp_path: Path) -> TicketOffice:
-    return TicketOffice.create(tmp_path / "lifeline", 3)
+def office(tmp_path: Path) -> TicketIssuer:
+    return TicketIssuer.create(tmp_path / "liveness", 3)
 
 
-def test_a_ticket_stands_until_it_is_withdrawn_or_retired(office: TicketOffice, tmp_path: Path) -> None:
-    board = Board.open(tmp_path / "lifeline")
+def test_a_ticket_stands_until_it_is_withdrawn_or_retired(office: TicketIssuer, tmp_path: Path) -> None:
+    table = TicketTable.open(tmp_path / "liveness")
     first, second = office.issue(), office.issue()
-    assert first != second and board.holds(first) and board.holds(second) and board.holds(0)
+    assert first != second and table.holds(first) and table.holds(second) and table.holds(0)
     office.withdraw(first)
-    assert not board.holds(first) and board.holds(second)
+    assert not table.holds(first) and table.holds(second)
     office.retire(second)
-    assert not board.holds(second) and not board.holds(77)
-    board.close()
+    assert not table.holds(second) and not table.holds(77)
+    table.close()
 
 
-def test_a_cell_is_taken_until_the_work_is_done_and_old_tickets_stay_invalid(office: TicketOffice) -> None:
+def test_a_cell_is_taken_until_the_work_is_done_and_old_tickets_stay_invalid(office: TicketIssuer) -> None:
     tickets = [office.issue() for _ in range(3)]
     assert all(tickets) and office.issue() == 0
     office.withdraw(tickets[0])
@@ -50,8 +50,8 @@ def test_a_cell_is_taken_until_the_work_is_done_and_old_tickets_stay_invalid(off
     assert office.holds(again) and not office.holds(tickets[0])
 
 
-def test_a_halted_process_falls_silent_and_speaks_again(office: TicketOffice, tmp_path: Path) -> None:
-    directory = tmp_path / "lifeline"
+def test_a_halted_process_falls_silent_and_speaks_again(office: TicketIssuer, tmp_path: Path) -> None:
+    directory = tmp_path / "liveness"
     child = subprocess.Popen([sys.executable, "-c", BEATING, str(directory)], stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None and child.stdout.readline() == "beating\n"
