@@ -104,9 +104,12 @@ GATEWAY_MAY_TOO = (
     "proponent.cli.exit_codes",
     "proponent.bounds.liveness",
     "proponent.index.audit_file",
+    "proponent.index.example_list",
+    "proponent.index.example_summary",
     "proponent.index.faults",
     "proponent.index.lifecycle",
     "proponent.index.lock",
+    "proponent.index.paging",
     "proponent.index.storage",
     "proponent.index.tombstones",
 )

@@ -73,7 +73,7 @@ def test_every_entry_comes_back_whatever_it_holds(entries: list[CatalogEntry], r
 
 def test_more_keys_than_one_statement_takes_are_looked_up(tmp_path: Path) -> None:
     with opened(tmp_path, plain(1201)) as catalog:
-        catalog._connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)  # what older SQLites take
+        catalog.database._connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)  # what older SQLites take
         rows = [*range(1200, -1, -1), 5, 5]
         assert sorted(catalog.by_rows(rows)) == list(range(1201))
         assert len(catalog.rows_of([f"id/{row}" for row in rows])) == 1201
@@ -143,9 +143,9 @@ def test_a_page_is_found_by_its_key_and_an_offset_in_the_index_alone(tmp_path: P
     """However far down the list: no other plan than these two."""
     statements: list[str] = []
     with opened(tmp_path, plain(50)) as catalog:
-        catalog._connection.set_trace_callback(statements.append)
+        catalog.database._connection.set_trace_callback(statements.append)
         catalog.label_suspects(5, offset=20)
-        plans = [catalog._query(f"EXPLAIN QUERY PLAN {each}") for each in statements]
+        plans = [catalog.database.query(f"EXPLAIN QUERY PLAN {each}") for each in statements]
         searched = [step[3] for plan in plans for step in plan if " example" in step[3]]
     assert searched == [
         "SCAN example USING COVERING INDEX by_self_influence",
@@ -168,7 +168,7 @@ def test_two_examples_of_one_id_are_refused(tmp_path: Path) -> None:
 
 def test_a_served_catalog_cannot_be_written(tmp_path: Path) -> None:
     with opened(tmp_path, plain(3)) as catalog, pytest.raises(CorruptBundleError, match="readonly"):
-        catalog._query("DELETE FROM example")
+        catalog.database.query("DELETE FROM example")
 
 
 def test_a_missing_catalog_is_named(tmp_path: Path) -> None:

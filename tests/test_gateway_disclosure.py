@@ -12,7 +12,7 @@ import pytest
 from gateway_fakes import Service
 from proponent.errors import PermissionDeniedError
 from proponent.gateway.auth import Scope
-from proponent.gateway.service import CallContext
+from proponent.gateway.call import CallContext
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 

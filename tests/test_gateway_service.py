@@ -21,8 +21,8 @@ from proponent.errors import (
     SpecError,
 )
 from proponent.gateway.auth import Authenticator, Scope, UnauthenticatedError
+from proponent.gateway.call import CallContext
 from proponent.gateway.grpc.methods import explain_stream
-from proponent.gateway.service import CallContext
 from proponent.v1 import explanation_pb2 as pb
 
 CALL = CallContext("id", frozenset(Scope))

@@ -143,6 +143,19 @@ class MismatchError(ProponentError):
     exit_code = 4
 
 
+class SamplesMissingError(ProponentError):
+    """A bundle keeps no samples of the held-out data set (FAILED_PRECONDITION, 409).
+
+    >>> SamplesMissingError("bundle 3f2a keeps no samples").http_status
+    409
+    """
+
+    default_reason = "SAMPLES_MISSING"
+    code = 9
+    http_status = 409
+    exit_code = 4
+
+
 class OverloadedError(ProponentError):
     """Too many requests in flight (RESOURCE_EXHAUSTED, 429).
 

@@ -221,7 +221,10 @@ class FlipSet:
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """What the catalog knows of one training example; ``thumbnail`` is a PNG, empty where there is none."""
+    """What the catalog knows of one training example; ``thumbnail`` is a PNG, empty where there is none.
+
+    ``is_label_issue`` says whether the model disagrees with the label and self-influence is among the highest tenth.
+    """
 
     example_id: str
     class_id: int
@@ -230,6 +233,7 @@ class TrainingExample:
     self_influence: float
     source: str = ""
     thumbnail: bytes = b""
+    is_label_issue: bool = False
 
 
 @dataclass(frozen=True)
@@ -291,6 +295,11 @@ class ModelInfo:
     image_mode: str
     frozen_share: float
     frozen: Sequence[str]
+    allow_examples: bool
+    allow_thumbnails: bool
+    allow_samples: bool
+    samples: int
+    train_accuracy: float
 
 
 def _table(rows: Iterable[Mapping[str, object]]) -> pandas.DataFrame:

@@ -9,11 +9,14 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from proponent.index.bundle import CATALOG, Manifest, read_manifest
 from proponent.index.catalog import Catalog
+from proponent.index.example_list import ExampleList
+from proponent.index.example_summary import Summaries
 from proponent.index.tombstones import Tombstones
 
 
@@ -25,6 +28,16 @@ class BundleHandle:
     manifest: Manifest
     catalog: Catalog
     tombstones: Tombstones
+
+    @cached_property
+    def examples(self) -> ExampleList:
+        """Lists of the catalog's examples."""
+        return ExampleList(self.catalog)
+
+    @cached_property
+    def summaries(self) -> Summaries:
+        """Counts of the catalog's examples."""
+        return Summaries(self.catalog)
 
     @classmethod
     def open(cls, path: Path) -> Self:

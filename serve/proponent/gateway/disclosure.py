@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from proponent.errors import PermissionDeniedError
 from proponent.index.bundle import Manifest
-from proponent.index.catalog import CatalogEntry
+from proponent.index.catalog import CatalogEntry, Place
 from proponent.v1 import explanation_pb2 as pb
 
 
@@ -22,10 +22,12 @@ class Disclosure:
     Attributes:
         sources: Whether callers may know where an example comes from, and look examples up.
         thumbnails: Whether callers may see examples.
+        samples: Whether callers may see the held-out inputs that a bundle keeps.
     """
 
     sources: bool
     thumbnails: bool
+    samples: bool = False
 
     def require_view(self, view: int) -> None:
         """Raises PermissionDeniedError where a view's own addition is not permitted."""
@@ -43,20 +45,27 @@ class Disclosure:
         if not self.sources:
             raise PermissionDeniedError("this server does not disclose training examples", reason="EXAMPLES_DISABLED")
 
+    def require_samples(self) -> None:
+        """Raises PermissionDeniedError where held-out inputs may not be seen."""
+        if not self.samples:
+            raise PermissionDeniedError("this server does not disclose samples", reason="SAMPLES_DISABLED")
+
     def clear_sources(self, view: int, influences: Iterable[pb.Influence]) -> None:
         """Removes the sources that came with thumbnails, where only those are permitted; no other view brings any."""
         if not self.sources and view == pb.VIEW_THUMBNAIL:
             for influence in influences:
                 influence.ClearField("source")
 
-    def example(self, entry: CatalogEntry, manifest: Manifest) -> pb.Example:
-        """A looked-up example, with its thumbnail where that is permitted."""
+    def example(self, entry: CatalogEntry, manifest: Manifest, view: int, issues: Place | None) -> pb.Example:
+        """An example as far as a view and the permissions go; ``issues`` is the last place of label issues."""
+        disagrees = entry.class_id != entry.predicted_class_id
         return pb.Example(
             example_id=entry.example_id,
             class_id=entry.class_id,
             label=manifest.class_names[entry.class_id],
             predicted_class_id=entry.predicted_class_id,
             self_influence=entry.self_influence,
-            source=entry.source,
-            thumbnail=entry.thumbnail if self.thumbnails else b"",
+            source=entry.source if self.sources and view >= pb.VIEW_METADATA else "",
+            thumbnail=entry.thumbnail if self.thumbnails and view >= pb.VIEW_THUMBNAIL else b"",
+            is_label_issue=disagrees and issues is not None and issues.reaches(entry),
         )

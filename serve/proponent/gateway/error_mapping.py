@@ -41,7 +41,7 @@ _TITLES = {
     404: "Not found",
     405: "Method not allowed",
     408: "Request timed out",
-    409: "Model and bundle do not match",
+    409: "Precondition not met",
     413: "Request too large",
     415: "Unsupported content type",
     429: "Overloaded",

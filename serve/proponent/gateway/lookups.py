@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from google.protobuf.struct_pb2 import Struct
 
-from proponent.errors import InvalidInputError, NotFoundError
+from proponent.errors import InvalidInputError, NotFoundError, SamplesMissingError
 from proponent.gateway.deployment import BundleHandle, Deployment
+from proponent.gateway.disclosure import Disclosure
 from proponent.index.audit_file import known_audit
-from proponent.index.catalog import CatalogEntry, Place, Suspect
+from proponent.index.catalog import Place, Suspect
 from proponent.v1 import explanation_pb2 as pb
 
 DEFAULT_SUSPECTS = 100
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -24,7 +26,19 @@ async def in_thread(deployment: Deployment, look: Callable[[BundleHandle], T]) -
         return await asyncio.to_thread(look, deployment.bundle)
 
 
-def find_example(bundle: BundleHandle, example_id: str) -> CatalogEntry:
+async def off_loop(look: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
+    """What a function that reads files finds."""
+    return await asyncio.to_thread(look, *values, **named)
+
+
+def require_samples(bundle: BundleHandle) -> NoReturn:
+    """Raises SamplesMissingError."""
+    raise SamplesMissingError(
+        f"bundle {bundle.manifest.digest[:12]} keeps no samples: rebuild with a held-out data set",
+    )
+
+
+def find_example(bundle: BundleHandle, example_id: str, disclosure: Disclosure) -> pb.GetExampleResponse:
     """One training example; raises NotFoundError, for a forgotten one too."""
     entry = bundle.catalog.get(example_id)
     if entry is None or bundle.tombstones.contains(example_id):
@@ -33,7 +47,8 @@ def find_example(bundle: BundleHandle, example_id: str) -> CatalogEntry:
             field="example_id",
             reason="EXAMPLE_UNKNOWN",
         )
-    return entry
+    issues = bundle.examples.issue_place(bundle.tombstones.ids())
+    return pb.GetExampleResponse(example=disclosure.example(entry, bundle.manifest, pb.VIEW_THUMBNAIL, issues))
 
 
 def list_suspects(bundle: BundleHandle, request: pb.ListSuspectsRequest) -> pb.ListSuspectsResponse:
@@ -57,8 +72,7 @@ def list_suspects(bundle: BundleHandle, request: pb.ListSuspectsRequest) -> pb.L
 
 def describe_model(bundle: BundleHandle) -> pb.GetModelResponse:
     """What a manifest says of a model, and what audits have measured of its bundle."""
-    manifest, audit = bundle.manifest, Struct()
-    audit.update(known_audit(bundle.path, manifest))
+    manifest = bundle.manifest
     return pb.GetModelResponse(
         model=manifest.model,
         bundle_digest=manifest.digest,
@@ -71,7 +85,7 @@ def describe_model(bundle: BundleHandle) -> pb.GetModelResponse:
         class_names=manifest.class_names,
         input_shape=manifest.input_shape,
         kept_energy=manifest.kept_energy,
-        audit=audit,
+        audit=struct(known_audit(bundle.path, manifest)),
         loss=manifest.loss,
         created=manifest.created,
         uncovered_share=manifest.uncovered_share,
@@ -80,7 +94,15 @@ def describe_model(bundle: BundleHandle) -> pb.GetModelResponse:
         image_mode=manifest.image_mode,
         frozen_share=manifest.frozen_share,
         frozen=sorted(manifest.frozen),
+        train_accuracy=manifest.train_accuracy,
     )
+
+
+def struct(values: Mapping[str, Any]) -> Struct:
+    """A JSON-like mapping as a Struct."""
+    message = Struct()
+    message.update(values)
+    return message
 
 
 def _suspect(suspect: Suspect) -> pb.Suspect:

@@ -132,6 +132,9 @@ class Settings(BaseSettings):
         False, DISCLOSURE, "Let callers look up training examples and be told their sources."
     )
     allow_thumbnails: bool = _setting(False, DISCLOSURE, "Let replies carry thumbnails of training images.")
+    allow_samples: bool = _setting(
+        False, DISCLOSURE, "Let callers see the held-out inputs that a bundle keeps, whole and as thumbnails."
+    )
 
     tokens_file: OptionalFile = _setting(
         None, SECURITY, "Bearer tokens, one 'TOKEN scope,scope' per line; without it every caller may call."
@@ -176,7 +179,7 @@ class Settings(BaseSettings):
     max_instances: Count = _setting(256, LIMITS, "Most instances in one HTTP call.")
     max_influences: Count = _setting(100_000, LIMITS, "Most training examples in one reply, all lists together.")
     max_thumbnails: Count = _setting(2_000, LIMITS, "The same where each comes with a thumbnail.")
-    max_suspects: Count = _setting(10_000, LIMITS, "Most rows of one page of suspects.")
+    max_suspects: Count = _setting(10_000, LIMITS, "Most rows of one page of suspects, examples or samples.")
     max_call_cost: Seconds = _setting(
         20.0, LIMITS, "Longest estimated time of one call on one core; a call estimated above it is refused."
     )

@@ -16,9 +16,17 @@ from proponent.index.bundle import Manifest
 from proponent.options import DEFAULT_TOP_K, Measure
 from proponent.v1 import explanation_pb2 as pb
 
-_ENUMS = {"measures": pb.Measure, "view": pb.View, "redundancy": pb.Redundancy}
+_ENUMS = {
+    "measures": pb.Measure,
+    "measure": pb.Measure,
+    "view": pb.View,
+    "redundancy": pb.Redundancy,
+    "side": pb.Side,
+    "order_by": pb.OrderBy,
+}
 _REASONS = {
     "measures": "MEASURE_UNKNOWN",
+    "measure": "MEASURE_UNKNOWN",
     "model": "MODEL_MISSING",
     "input": "INPUT_MISSING",
     "top_k": "TOP_K_INVALID",
@@ -75,6 +83,20 @@ def check_input(
             f"image has {len(request.encoded_image)} bytes, expected at most {settings.max_image_bytes}",
             field=f"{path}encoded_image",
             reason="IMAGE_TOO_LARGE",
+        )
+
+
+def check_example_filter(request: pb.ListExamplesRequest, classes: int) -> None:
+    """Checks which examples are to be listed."""
+    _check_classes(request.class_ids, classes, "class_ids")
+    _check_classes(request.predicted_class_ids, classes, "predicted_class_ids")
+    both = request.HasField("min_self_influence") and request.HasField("max_self_influence")
+    if both and request.min_self_influence > request.max_self_influence:
+        raise _bad(
+            f"max_self_influence is {request.max_self_influence:g}, expected at least min_self_influence "
+            f"({request.min_self_influence:g})",
+            "max_self_influence",
+            "",
         )
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import sqlite3
-import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from proponent.bounds.cancellation import checkpoint
-from proponent.errors import CorruptBundleError, InvalidInputError
+from proponent.index.database import Database
+from proponent.index.paging import bad_token, page_token, token_parts
 
 _SCHEMA = """
 CREATE TABLE example (
@@ -26,11 +26,22 @@ CREATE TABLE example (
   source TEXT NOT NULL,
   thumbnail BLOB NOT NULL
 ) STRICT;
+CREATE TABLE confusion (
+  class_id INTEGER NOT NULL,
+  predicted_class_id INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  PRIMARY KEY (class_id, predicted_class_id)
+) STRICT, WITHOUT ROWID;
 CREATE INDEX by_self_influence ON example (self_influence DESC, row);
 """
+# Made when all rows are there, which is faster.
+_ONCE_FILLED = (
+    "INSERT INTO confusion SELECT class_id, predicted_class_id, count(*) FROM example GROUP BY 1, 2",
+    "CREATE INDEX by_confusion ON example (class_id, predicted_class_id, self_influence DESC, row)",
+    "CREATE INDEX by_disagreement ON example (self_influence DESC, row, class_id) "
+    "WHERE class_id <> predicted_class_id",
+)
 _COLUMNS = "row, example_id, class_id, predicted_class_id, self_influence, source"
-_BATCH = 500
-_DIGEST = 16
 _LONGEST = 1 << 62
 SUSPECT_SHARE = 0.1
 
@@ -62,36 +73,32 @@ class Place:
     row: int
     rank: int
 
+    def reaches(self, entry: CatalogEntry) -> bool:
+        """Whether an example stands at the place or before it."""
+        return (-entry.self_influence, entry.row) <= (-self.self_influence, self.row)
+
     def token(self, digest: str) -> str:
         """The place in the list of one bundle, as text for callers."""
-        text = f"{digest[:_DIGEST]} {self.rank} {self.row} {self.self_influence.hex()}"
-        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return page_token(digest, self.rank, self.row, self.self_influence.hex())
 
     @classmethod
     def of_token(cls, token: str, digest: str) -> Self:
         """Reads a token.
 
         Raises:
-            InvalidInputError: It is none, or belongs to another bundle.
+            InvalidInputError: It is not a token, or belongs to another bundle.
         """
+        rank, row, value = token_parts(token, digest, 3)
         try:
-            padded = token.encode() + b"=" * (-len(token) % 4)
-            whose, rank, row, value = base64.b64decode(padded, b"-_", validate=True).decode().split(" ")
             place = cls(float.fromhex(value), int(row), int(rank))
         except (ValueError, OverflowError):
-            raise _bad_token("is not a token of a page", "PAGE_TOKEN_INVALID") from None
-        if whose != digest[:_DIGEST]:
-            raise _bad_token("belongs to another bundle: begin again", "PAGE_TOKEN_STALE")
+            raise bad_token() from None
         if not (0 < place.rank < _LONGEST and 0 <= place.row < _LONGEST) or math.isnan(place.self_influence):
-            raise _bad_token("is not a token of a page", "PAGE_TOKEN_INVALID")
+            raise bad_token()
         return place
 
 
 _TOP = Place(math.inf, -1, 0)
-
-
-def _bad_token(message: str, reason: str) -> InvalidInputError:
-    return InvalidInputError(f"field 'page_token' {message}", field="page_token", reason=reason)
 
 
 @dataclass(frozen=True)
@@ -143,16 +150,23 @@ def write_catalog(path: Path, entries: Iterable[CatalogEntry]) -> None:
                 for e in entries
             ),
         )
+        for statement in _ONCE_FILLED:
+            connection.execute(statement)
 
 
 class Catalog:
-    """Read-only access to a catalog file; may be used from several threads, which take turns."""
+    """Read-only access to a catalog file; may be used from several threads, which take turns.
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._connection = connection
-        self._path = path
-        self._lock = threading.Lock()
-        self._size = int(self._query("SELECT count(*) FROM example")[0][0])
+    Attributes:
+        counted: Whether the file has the table and the indices for lists by label and prediction; bundles written
+            before these do not, so that such lists take a pass over all examples.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.counted = database.has("confusion")
+        size = "sum(count) FROM confusion" if self.counted else "count(*) FROM example"
+        self._size = int(database.query(f"SELECT {size}")[0][0] or 0)
 
     @classmethod
     def open(cls, path: Path) -> Catalog:
@@ -161,48 +175,49 @@ class Catalog:
         Raises:
             CorruptBundleError: The file is missing or no such catalog.
         """
-        if not path.is_file():
-            raise CorruptBundleError(f"catalog not found: {path}", field=path.name)
-        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        database = Database.open(path, "catalog")
         try:
-            connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise CorruptBundleError(f"catalog cannot be opened: {path}: {error}", field=path.name) from error
-        try:
-            return cls(connection, path)
+            return cls(database)
         except BaseException:
-            connection.close()
+            database.close()
             raise
 
     def close(self) -> None:
         """Closes the file."""
-        self._connection.close()
+        self.database.close()
 
     def count(self) -> int:
         """Number of examples."""
         return self._size
 
+    @cached_property
+    def confusion(self) -> Counter[tuple[int, int]]:
+        """How many examples have which label and prediction."""
+        counts = "count FROM confusion" if self.counted else "count(*) FROM example GROUP BY 1, 2"
+        found = self.database.query(f"SELECT class_id, predicted_class_id, {counts}")
+        return Counter({(label, predicted): count for label, predicted, count in found})
+
     def get(self, example_id: str) -> CatalogEntry | None:
         """The example with its thumbnail, or None."""
-        found = self._query(f"SELECT {_COLUMNS}, thumbnail FROM example WHERE example_id = ?", (example_id,))
+        found = self.database.query(f"SELECT {_COLUMNS}, thumbnail FROM example WHERE example_id = ?", (example_id,))
         return CatalogEntry(*found[0]) if found else None
 
     def by_rows(self, rows: Sequence[int], *, thumbnails: bool = False) -> dict[int, CatalogEntry]:
         """The examples of the given row numbers."""
         columns = _COLUMNS + (", thumbnail" if thumbnails else "")
-        found = self._lookup(f"SELECT {columns} FROM example WHERE row IN", list(dict.fromkeys(rows)))
+        found = self.database.lookup(f"SELECT {columns} FROM example WHERE row IN", list(dict.fromkeys(rows)))
         return {entry[0]: CatalogEntry(*entry) for entry in found}
 
     def rows_of(self, example_ids: Sequence[str]) -> dict[str, int]:
         """Row numbers of the ids that exist."""
-        found = self._lookup(
+        found = self.database.lookup(
             "SELECT example_id, row FROM example WHERE example_id IN", list(dict.fromkeys(example_ids))
         )
         return {name: row for name, row in found}
 
     def labels(self) -> list[int]:
         """Training label of every row, in row order."""
-        return [label for (label,) in self._query("SELECT class_id FROM example ORDER BY row")]
+        return [label for (label,) in self.database.query("SELECT class_id FROM example ORDER BY row")]
 
     def label_suspects(
         self, limit: int, *, after: Place | None = None, offset: int = 0, forgotten: Collection[str] = ()
@@ -222,19 +237,28 @@ class Catalog:
         more = rank < total and len(entries) == limit
         return Page(suspects, total, Place(entries[-1].self_influence, entries[-1].row, rank) if more else None)
 
+    def issue_place(self, forgotten: Collection[str] = ()) -> Place | None:
+        """The last place whose example is a label issue if the model disagrees with its label; None: no place is."""
+        gone = list(self.rows_of(sorted(forgotten)).values())
+        total = self._size - len(gone)
+        count = next(
+            (n for n in range(int(SUSPECT_SHARE * total), total + 1) if n / max(total, 1) >= SUSPECT_SHARE), 0
+        )
+        return self._place(count, gone) if count else None
+
     def _ranked(self, limit: int, after: Place, gone: Sequence[int]) -> list[CatalogEntry]:
         """Examples by descending self-influence, then row, from behind a key: first those of the same value."""
         select = f"SELECT {_COLUMNS} FROM example WHERE row NOT IN (SELECT value FROM json_each(?)) AND"
         left_out, value = json.dumps(gone), after.self_influence
         ties = f"{select} self_influence = ? AND row > ? ORDER BY row LIMIT ?"
-        found = self._query(ties, (left_out, value, after.row, limit))
+        found = self.database.query(ties, (left_out, value, after.row, limit))
         rest = f"{select} self_influence < ? ORDER BY self_influence DESC, row LIMIT ?"
-        found += self._query(rest, (left_out, value, limit - len(found)))
+        found += self.database.query(rest, (left_out, value, limit - len(found)))
         return [CatalogEntry(*entry) for entry in found]
 
     def _place(self, offset: int, gone: Sequence[int]) -> Place | None:
         """The place behind so many examples, found in the index alone; None where there are fewer."""
-        found = self._query(
+        found = self.database.query(
             "SELECT self_influence, row FROM example WHERE row NOT IN (SELECT value FROM json_each(?)) "
             "ORDER BY self_influence DESC, row LIMIT 1 OFFSET ?",
             (json.dumps(gone), offset - 1),
@@ -243,25 +267,8 @@ class Catalog:
 
     def __iter__(self) -> Iterator[CatalogEntry]:
         """All examples with thumbnails, by row."""
-        for entry in self._connection.execute(f"SELECT {_COLUMNS}, thumbnail FROM example ORDER BY row"):
+        for entry in self.database.stream(f"SELECT {_COLUMNS}, thumbnail FROM example ORDER BY row"):
             yield CatalogEntry(*entry)
-
-    def _lookup(self, select: str, keys: Sequence[object]) -> list[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = []
-        for start in range(0, len(keys), _BATCH):
-            checkpoint()
-            part = keys[start : start + _BATCH]
-            found += self._query(f"{select} ({', '.join('?' * len(part))})", part)
-        return found
-
-    def _query(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        try:
-            with self._lock:
-                return self._connection.execute(statement, values).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise CorruptBundleError(
-                f"catalog cannot be read: {self._path}: {error}", field=self._path.name
-            ) from error
 
 
 def _suspect(entry: CatalogEntry, place: int, total: int) -> Suspect:

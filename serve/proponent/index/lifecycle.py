@@ -174,7 +174,7 @@ def _collect(store: Store, model: str, workspace: bool, *, dry_run: bool) -> Gar
     work = store.directory(model) / WORK
     with_work = workspace and work.exists()
     doomed = [*unused, work] if with_work else unused
-    size = sum(_size(path) for path in doomed)
+    size = sum(size_of(path) for path in doomed)
     if not dry_run:
         for path in unused:
             remove_bundle(path)
@@ -191,5 +191,6 @@ def _collect(store: Store, model: str, workspace: bool, *, dry_run: bool) -> Gar
     )
 
 
-def _size(directory: Path) -> int:
+def size_of(directory: Path) -> int:
+    """Bytes of all files below a directory."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

@@ -26,6 +26,20 @@ class View(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VIEW_METADATA: _ClassVar[View]
     VIEW_THUMBNAIL: _ClassVar[View]
 
+class Side(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SIDE_UNSPECIFIED: _ClassVar[Side]
+    SIDE_PROPONENTS: _ClassVar[Side]
+    SIDE_OPPONENTS: _ClassVar[Side]
+
+class OrderBy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ORDER_BY_UNSPECIFIED: _ClassVar[OrderBy]
+    ORDER_BY_SELF_INFLUENCE_DESCENDING: _ClassVar[OrderBy]
+    ORDER_BY_SELF_INFLUENCE_ASCENDING: _ClassVar[OrderBy]
+    ORDER_BY_EXAMPLE_ID: _ClassVar[OrderBy]
+    ORDER_BY_CLASS: _ClassVar[OrderBy]
+
 class Redundancy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     REDUNDANCY_UNSPECIFIED: _ClassVar[Redundancy]
@@ -47,6 +61,14 @@ VIEW_UNSPECIFIED: View
 VIEW_ID_ONLY: View
 VIEW_METADATA: View
 VIEW_THUMBNAIL: View
+SIDE_UNSPECIFIED: Side
+SIDE_PROPONENTS: Side
+SIDE_OPPONENTS: Side
+ORDER_BY_UNSPECIFIED: OrderBy
+ORDER_BY_SELF_INFLUENCE_DESCENDING: OrderBy
+ORDER_BY_SELF_INFLUENCE_ASCENDING: OrderBy
+ORDER_BY_EXAMPLE_ID: OrderBy
+ORDER_BY_CLASS: OrderBy
 REDUNDANCY_UNSPECIFIED: Redundancy
 REDUNDANCY_SUM: Redundancy
 REDUNDANCY_FACILITY_LOCATION: Redundancy
@@ -329,7 +351,7 @@ class GetExampleResponse(_message.Message):
     def __init__(self, example: _Optional[_Union[Example, _Mapping]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("example_id", "class_id", "label", "predicted_class_id", "self_influence", "source", "thumbnail")
+    __slots__ = ("example_id", "class_id", "label", "predicted_class_id", "self_influence", "source", "thumbnail", "is_label_issue")
     EXAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
     CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
@@ -337,6 +359,7 @@ class Example(_message.Message):
     SELF_INFLUENCE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
+    IS_LABEL_ISSUE_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     class_id: int
     label: str
@@ -344,7 +367,8 @@ class Example(_message.Message):
     self_influence: float
     source: str
     thumbnail: bytes
-    def __init__(self, example_id: _Optional[str] = ..., class_id: _Optional[int] = ..., label: _Optional[str] = ..., predicted_class_id: _Optional[int] = ..., self_influence: _Optional[float] = ..., source: _Optional[str] = ..., thumbnail: _Optional[bytes] = ...) -> None: ...
+    is_label_issue: bool
+    def __init__(self, example_id: _Optional[str] = ..., class_id: _Optional[int] = ..., label: _Optional[str] = ..., predicted_class_id: _Optional[int] = ..., self_influence: _Optional[float] = ..., source: _Optional[str] = ..., thumbnail: _Optional[bytes] = ..., is_label_issue: _Optional[bool] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("model",)
@@ -353,7 +377,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "bundle_digest", "weights_sha256", "curvature", "damping", "damping_relative", "embedding_size", "train_size", "class_names", "input_shape", "kept_energy", "audit", "loss", "created", "uncovered_share", "uncovered", "image_size", "image_mode", "frozen_share", "frozen")
+    __slots__ = ("model", "bundle_digest", "weights_sha256", "curvature", "damping", "damping_relative", "embedding_size", "train_size", "class_names", "input_shape", "kept_energy", "audit", "loss", "created", "uncovered_share", "uncovered", "image_size", "image_mode", "frozen_share", "frozen", "allow_examples", "allow_thumbnails", "allow_samples", "samples", "train_accuracy")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -374,6 +398,11 @@ class GetModelResponse(_message.Message):
     IMAGE_MODE_FIELD_NUMBER: _ClassVar[int]
     FROZEN_SHARE_FIELD_NUMBER: _ClassVar[int]
     FROZEN_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_THUMBNAILS_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     model: str
     bundle_digest: str
     weights_sha256: str
@@ -394,7 +423,12 @@ class GetModelResponse(_message.Message):
     image_mode: str
     frozen_share: float
     frozen: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., curvature: _Optional[str] = ..., damping: _Optional[float] = ..., damping_relative: _Optional[bool] = ..., embedding_size: _Optional[int] = ..., train_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., kept_energy: _Optional[float] = ..., audit: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., loss: _Optional[str] = ..., created: _Optional[str] = ..., uncovered_share: _Optional[float] = ..., uncovered: _Optional[_Iterable[str]] = ..., image_size: _Optional[_Iterable[int]] = ..., image_mode: _Optional[str] = ..., frozen_share: _Optional[float] = ..., frozen: _Optional[_Iterable[str]] = ...) -> None: ...
+    allow_examples: bool
+    allow_thumbnails: bool
+    allow_samples: bool
+    samples: int
+    train_accuracy: float
+    def __init__(self, model: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., curvature: _Optional[str] = ..., damping: _Optional[float] = ..., damping_relative: _Optional[bool] = ..., embedding_size: _Optional[int] = ..., train_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., kept_energy: _Optional[float] = ..., audit: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., loss: _Optional[str] = ..., created: _Optional[str] = ..., uncovered_share: _Optional[float] = ..., uncovered: _Optional[_Iterable[str]] = ..., image_size: _Optional[_Iterable[int]] = ..., image_mode: _Optional[str] = ..., frozen_share: _Optional[float] = ..., frozen: _Optional[_Iterable[str]] = ..., allow_examples: _Optional[bool] = ..., allow_thumbnails: _Optional[bool] = ..., allow_samples: _Optional[bool] = ..., samples: _Optional[int] = ..., train_accuracy: _Optional[float] = ...) -> None: ...
 
 class ScoreExamplesRequest(_message.Message):
     __slots__ = ("query", "example_ids")
@@ -519,3 +553,323 @@ class ListSuspectsResponse(_message.Message):
     total: int
     next_page_token: str
     def __init__(self, suspects: _Optional[_Iterable[_Union[Suspect, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., total: _Optional[int] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ListSamplesRequest(_message.Message):
+    __slots__ = ("model", "page_size", "page_token", "view")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    page_size: int
+    page_token: str
+    view: View
+    def __init__(self, model: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., view: _Optional[_Union[View, str]] = ...) -> None: ...
+
+class Sample(_message.Message):
+    __slots__ = ("sample_id", "class_id", "label", "predicted_class_id", "encoded_image", "tensor", "thumbnail")
+    SAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    ENCODED_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
+    sample_id: str
+    class_id: int
+    label: str
+    predicted_class_id: int
+    encoded_image: bytes
+    tensor: Tensor
+    thumbnail: bytes
+    def __init__(self, sample_id: _Optional[str] = ..., class_id: _Optional[int] = ..., label: _Optional[str] = ..., predicted_class_id: _Optional[int] = ..., encoded_image: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., thumbnail: _Optional[bytes] = ...) -> None: ...
+
+class ListSamplesResponse(_message.Message):
+    __slots__ = ("samples", "bundle_digest", "total", "next_page_token")
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    samples: _containers.RepeatedCompositeFieldContainer[Sample]
+    bundle_digest: str
+    total: int
+    next_page_token: str
+    def __init__(self, samples: _Optional[_Iterable[_Union[Sample, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., total: _Optional[int] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class GetSampleRequest(_message.Message):
+    __slots__ = ("model", "sample_id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    sample_id: str
+    def __init__(self, model: _Optional[str] = ..., sample_id: _Optional[str] = ...) -> None: ...
+
+class GetSampleResponse(_message.Message):
+    __slots__ = ("sample", "bundle_digest")
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    sample: Sample
+    bundle_digest: str
+    def __init__(self, sample: _Optional[_Union[Sample, _Mapping]] = ..., bundle_digest: _Optional[str] = ...) -> None: ...
+
+class ListExamplesRequest(_message.Message):
+    __slots__ = ("model", "class_ids", "predicted_class_ids", "disagreeing", "min_self_influence", "max_self_influence", "order_by", "page_size", "page_token", "view")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CLASS_IDS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_CLASS_IDS_FIELD_NUMBER: _ClassVar[int]
+    DISAGREEING_FIELD_NUMBER: _ClassVar[int]
+    MIN_SELF_INFLUENCE_FIELD_NUMBER: _ClassVar[int]
+    MAX_SELF_INFLUENCE_FIELD_NUMBER: _ClassVar[int]
+    ORDER_BY_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    class_ids: _containers.RepeatedScalarFieldContainer[int]
+    predicted_class_ids: _containers.RepeatedScalarFieldContainer[int]
+    disagreeing: bool
+    min_self_influence: float
+    max_self_influence: float
+    order_by: OrderBy
+    page_size: int
+    page_token: str
+    view: View
+    def __init__(self, model: _Optional[str] = ..., class_ids: _Optional[_Iterable[int]] = ..., predicted_class_ids: _Optional[_Iterable[int]] = ..., disagreeing: _Optional[bool] = ..., min_self_influence: _Optional[float] = ..., max_self_influence: _Optional[float] = ..., order_by: _Optional[_Union[OrderBy, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., view: _Optional[_Union[View, str]] = ...) -> None: ...
+
+class ListExamplesResponse(_message.Message):
+    __slots__ = ("examples", "bundle_digest", "total", "next_page_token")
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    examples: _containers.RepeatedCompositeFieldContainer[Example]
+    bundle_digest: str
+    total: int
+    next_page_token: str
+    def __init__(self, examples: _Optional[_Iterable[_Union[Example, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., total: _Optional[int] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class SummarizeExamplesRequest(_message.Message):
+    __slots__ = ("model", "bins")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BINS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    bins: int
+    def __init__(self, model: _Optional[str] = ..., bins: _Optional[int] = ...) -> None: ...
+
+class ClassSummary(_message.Message):
+    __slots__ = ("class_id", "label", "count", "predicted_count", "disagreeing_count", "label_issues", "mean_self_influence", "median_self_influence")
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DISAGREEING_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LABEL_ISSUES_FIELD_NUMBER: _ClassVar[int]
+    MEAN_SELF_INFLUENCE_FIELD_NUMBER: _ClassVar[int]
+    MEDIAN_SELF_INFLUENCE_FIELD_NUMBER: _ClassVar[int]
+    class_id: int
+    label: str
+    count: int
+    predicted_count: int
+    disagreeing_count: int
+    label_issues: int
+    mean_self_influence: float
+    median_self_influence: float
+    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., count: _Optional[int] = ..., predicted_count: _Optional[int] = ..., disagreeing_count: _Optional[int] = ..., label_issues: _Optional[int] = ..., mean_self_influence: _Optional[float] = ..., median_self_influence: _Optional[float] = ...) -> None: ...
+
+class Histogram(_message.Message):
+    __slots__ = ("edges", "counts", "zeros")
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    ZEROS_FIELD_NUMBER: _ClassVar[int]
+    edges: _containers.RepeatedScalarFieldContainer[float]
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    zeros: int
+    def __init__(self, edges: _Optional[_Iterable[float]] = ..., counts: _Optional[_Iterable[int]] = ..., zeros: _Optional[int] = ...) -> None: ...
+
+class SummarizeExamplesResponse(_message.Message):
+    __slots__ = ("classes", "histogram", "total", "label_issues", "bundle_digest")
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    LABEL_ISSUES_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    classes: _containers.RepeatedCompositeFieldContainer[ClassSummary]
+    histogram: Histogram
+    total: int
+    label_issues: int
+    bundle_digest: str
+    def __init__(self, classes: _Optional[_Iterable[_Union[ClassSummary, _Mapping]]] = ..., histogram: _Optional[_Union[Histogram, _Mapping]] = ..., total: _Optional[int] = ..., label_issues: _Optional[int] = ..., bundle_digest: _Optional[str] = ...) -> None: ...
+
+class ListFrequentExamplesRequest(_message.Message):
+    __slots__ = ("model", "measure", "side", "top_k", "limit", "view")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MEASURE_FIELD_NUMBER: _ClassVar[int]
+    SIDE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    measure: Measure
+    side: Side
+    top_k: int
+    limit: int
+    view: View
+    def __init__(self, model: _Optional[str] = ..., measure: _Optional[_Union[Measure, str]] = ..., side: _Optional[_Union[Side, str]] = ..., top_k: _Optional[int] = ..., limit: _Optional[int] = ..., view: _Optional[_Union[View, str]] = ...) -> None: ...
+
+class FrequentExample(_message.Message):
+    __slots__ = ("example", "count")
+    EXAMPLE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    example: Example
+    count: int
+    def __init__(self, example: _Optional[_Union[Example, _Mapping]] = ..., count: _Optional[int] = ...) -> None: ...
+
+class ListFrequentExamplesResponse(_message.Message):
+    __slots__ = ("examples", "lists", "slots", "distinct", "top_k", "max_top_k", "samples", "bundle_digest")
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    LISTS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    DISTINCT_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    examples: _containers.RepeatedCompositeFieldContainer[FrequentExample]
+    lists: int
+    slots: int
+    distinct: int
+    top_k: int
+    max_top_k: int
+    samples: int
+    bundle_digest: str
+    def __init__(self, examples: _Optional[_Iterable[_Union[FrequentExample, _Mapping]]] = ..., lists: _Optional[int] = ..., slots: _Optional[int] = ..., distinct: _Optional[int] = ..., top_k: _Optional[int] = ..., max_top_k: _Optional[int] = ..., samples: _Optional[int] = ..., bundle_digest: _Optional[str] = ...) -> None: ...
+
+class ListBundlesRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class BundleSummary(_message.Message):
+    __slots__ = ("digest", "is_current", "is_previous", "created", "curvature", "damping", "damping_relative", "embedding_size", "train_size", "forgotten", "train_accuracy", "kept_energy", "loss", "weights_sha256", "size_bytes", "audit", "samples", "error")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    IS_CURRENT_FIELD_NUMBER: _ClassVar[int]
+    IS_PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    CURVATURE_FIELD_NUMBER: _ClassVar[int]
+    DAMPING_FIELD_NUMBER: _ClassVar[int]
+    DAMPING_RELATIVE_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_SIZE_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    KEPT_ENERGY_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    is_current: bool
+    is_previous: bool
+    created: str
+    curvature: str
+    damping: float
+    damping_relative: bool
+    embedding_size: int
+    train_size: int
+    forgotten: int
+    train_accuracy: float
+    kept_energy: float
+    loss: str
+    weights_sha256: str
+    size_bytes: int
+    audit: _struct_pb2.Struct
+    samples: int
+    error: str
+    def __init__(self, digest: _Optional[str] = ..., is_current: _Optional[bool] = ..., is_previous: _Optional[bool] = ..., created: _Optional[str] = ..., curvature: _Optional[str] = ..., damping: _Optional[float] = ..., damping_relative: _Optional[bool] = ..., embedding_size: _Optional[int] = ..., train_size: _Optional[int] = ..., forgotten: _Optional[int] = ..., train_accuracy: _Optional[float] = ..., kept_energy: _Optional[float] = ..., loss: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., audit: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., samples: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
+class ListBundlesResponse(_message.Message):
+    __slots__ = ("bundles",)
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    bundles: _containers.RepeatedCompositeFieldContainer[BundleSummary]
+    def __init__(self, bundles: _Optional[_Iterable[_Union[BundleSummary, _Mapping]]] = ...) -> None: ...
+
+class DiffBundlesRequest(_message.Message):
+    __slots__ = ("model", "base", "other", "measure", "top_k")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    OTHER_FIELD_NUMBER: _ClassVar[int]
+    MEASURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    base: str
+    other: str
+    measure: Measure
+    top_k: int
+    def __init__(self, model: _Optional[str] = ..., base: _Optional[str] = ..., other: _Optional[str] = ..., measure: _Optional[_Union[Measure, str]] = ..., top_k: _Optional[int] = ...) -> None: ...
+
+class DiffSummary(_message.Message):
+    __slots__ = ("samples", "overlap", "predictions_changed")
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    samples: int
+    overlap: float
+    predictions_changed: int
+    def __init__(self, samples: _Optional[int] = ..., overlap: _Optional[float] = ..., predictions_changed: _Optional[int] = ...) -> None: ...
+
+class ClassDiff(_message.Message):
+    __slots__ = ("class_id", "label", "summary")
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    class_id: int
+    label: str
+    summary: DiffSummary
+    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., summary: _Optional[_Union[DiffSummary, _Mapping]] = ...) -> None: ...
+
+class SampleDiff(_message.Message):
+    __slots__ = ("sample_id", "class_id", "overlap", "base_class_id", "other_class_id", "entered_proponents", "left_proponents", "entered_opponents", "left_opponents")
+    SAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    BASE_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    OTHER_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    ENTERED_PROPONENTS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_PROPONENTS_FIELD_NUMBER: _ClassVar[int]
+    ENTERED_OPPONENTS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OPPONENTS_FIELD_NUMBER: _ClassVar[int]
+    sample_id: str
+    class_id: int
+    overlap: float
+    base_class_id: int
+    other_class_id: int
+    entered_proponents: _containers.RepeatedScalarFieldContainer[str]
+    left_proponents: _containers.RepeatedScalarFieldContainer[str]
+    entered_opponents: _containers.RepeatedScalarFieldContainer[str]
+    left_opponents: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sample_id: _Optional[str] = ..., class_id: _Optional[int] = ..., overlap: _Optional[float] = ..., base_class_id: _Optional[int] = ..., other_class_id: _Optional[int] = ..., entered_proponents: _Optional[_Iterable[str]] = ..., left_proponents: _Optional[_Iterable[str]] = ..., entered_opponents: _Optional[_Iterable[str]] = ..., left_opponents: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DiffBundlesResponse(_message.Message):
+    __slots__ = ("base", "other", "measure", "top_k", "max_top_k", "samples", "overall", "per_class", "per_sample")
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    OTHER_FIELD_NUMBER: _ClassVar[int]
+    MEASURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    OVERALL_FIELD_NUMBER: _ClassVar[int]
+    PER_CLASS_FIELD_NUMBER: _ClassVar[int]
+    PER_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    base: str
+    other: str
+    measure: Measure
+    top_k: int
+    max_top_k: int
+    samples: int
+    overall: DiffSummary
+    per_class: _containers.RepeatedCompositeFieldContainer[ClassDiff]
+    per_sample: _containers.RepeatedCompositeFieldContainer[SampleDiff]
+    def __init__(self, base: _Optional[str] = ..., other: _Optional[str] = ..., measure: _Optional[_Union[Measure, str]] = ..., top_k: _Optional[int] = ..., max_top_k: _Optional[int] = ..., samples: _Optional[int] = ..., overall: _Optional[_Union[DiffSummary, _Mapping]] = ..., per_class: _Optional[_Iterable[_Union[ClassDiff, _Mapping]]] = ..., per_sample: _Optional[_Iterable[_Union[SampleDiff, _Mapping]]] = ...) -> None: ...

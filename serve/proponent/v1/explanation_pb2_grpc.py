@@ -87,6 +87,41 @@ class ExplanationServiceStub:
                 request_serializer=proponent_dot_v1_dot_explanation__pb2.ListSuspectsRequest.SerializeToString,
                 response_deserializer=proponent_dot_v1_dot_explanation__pb2.ListSuspectsResponse.FromString,
                 _registered_method=True)
+        self.ListSamples = channel.unary_unary(
+                '/proponent.v1.ExplanationService/ListSamples',
+                request_serializer=proponent_dot_v1_dot_explanation__pb2.ListSamplesRequest.SerializeToString,
+                response_deserializer=proponent_dot_v1_dot_explanation__pb2.ListSamplesResponse.FromString,
+                _registered_method=True)
+        self.GetSample = channel.unary_unary(
+                '/proponent.v1.ExplanationService/GetSample',
+                request_serializer=proponent_dot_v1_dot_explanation__pb2.GetSampleRequest.SerializeToString,
+                response_deserializer=proponent_dot_v1_dot_explanation__pb2.GetSampleResponse.FromString,
+                _registered_method=True)
+        self.ListExamples = channel.unary_unary(
+                '/proponent.v1.ExplanationService/ListExamples',
+                request_serializer=proponent_dot_v1_dot_explanation__pb2.ListExamplesRequest.SerializeToString,
+                response_deserializer=proponent_dot_v1_dot_explanation__pb2.ListExamplesResponse.FromString,
+                _registered_method=True)
+        self.SummarizeExamples = channel.unary_unary(
+                '/proponent.v1.ExplanationService/SummarizeExamples',
+                request_serializer=proponent_dot_v1_dot_explanation__pb2.SummarizeExamplesRequest.SerializeToString,
+                response_deserializer=proponent_dot_v1_dot_explanation__pb2.SummarizeExamplesResponse.FromString,
+                _registered_method=True)
+        self.ListFrequentExamples = channel.unary_unary(
+                '/proponent.v1.ExplanationService/ListFrequentExamples',
+                request_serializer=proponent_dot_v1_dot_explanation__pb2.ListFrequentExamplesRequest.SerializeToString,
+                response_deserializer=proponent_dot_v1_dot_explanation__pb2.ListFrequentExamplesResponse.FromString,
+                _registered_method=True)
+        self.ListBundles = channel.unary_unary(
+                '/proponent.v1.ExplanationService/ListBundles',
+                request_serializer=proponent_dot_v1_dot_explanation__pb2.ListBundlesRequest.SerializeToString,
+                response_deserializer=proponent_dot_v1_dot_explanation__pb2.ListBundlesResponse.FromString,
+                _registered_method=True)
+        self.DiffBundles = channel.unary_unary(
+                '/proponent.v1.ExplanationService/DiffBundles',
+                request_serializer=proponent_dot_v1_dot_explanation__pb2.DiffBundlesRequest.SerializeToString,
+                response_deserializer=proponent_dot_v1_dot_explanation__pb2.DiffBundlesResponse.FromString,
+                _registered_method=True)
 
 
 class ExplanationServiceServicer:
@@ -169,6 +204,62 @@ class ExplanationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSamples(self, request, context):
+        """Lists the held-out inputs that the bundle keeps, without the inputs themselves. PERMISSION_DENIED (reason
+        SAMPLES_DISABLED) unless the operator serves with --allow-samples and the caller's token, where tokens are asked
+        for, has the scope "examples". A bundle without samples is FAILED_PRECONDITION, reason SAMPLES_MISSING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSample(self, request, context):
+        """Returns one of these inputs whole, to be sent to Explain as it is. Permission and errors as for ListSamples; an
+        unknown id is NOT_FOUND, reason SAMPLE_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListExamples(self, request, context):
+        """Lists training examples, filtered and in one of several orders. A page costs the same wherever it is. Permission
+        as for GetExample; thumbnails need --allow-thumbnails besides.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SummarizeExamples(self, request, context):
+        """Counts training examples by class and by self-influence; names none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFrequentExamples(self, request, context):
+        """Lists the training examples that stand in most of the lists that Explain gives for the bundle's samples.
+        FAILED_PRECONDITION, reason SAMPLES_MISSING, where the bundle keeps none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBundles(self, request, context):
+        """Lists the bundles of the model that lie in the store now, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffBundles(self, request, context):
+        """Compares the lists of two bundles of the store for the samples that both keep. A digest that names no bundle is
+        NOT_FOUND, reason BUNDLE_UNKNOWN; bundles of different classes are INVALID_ARGUMENT, reason CLASSES_DIFFER; a
+        bundle without samples, or two that have none in common, FAILED_PRECONDITION, reason SAMPLES_MISSING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExplanationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -216,6 +307,41 @@ def add_ExplanationServiceServicer_to_server(servicer, server):
                     servicer.ListSuspects,
                     request_deserializer=proponent_dot_v1_dot_explanation__pb2.ListSuspectsRequest.FromString,
                     response_serializer=proponent_dot_v1_dot_explanation__pb2.ListSuspectsResponse.SerializeToString,
+            ),
+            'ListSamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSamples,
+                    request_deserializer=proponent_dot_v1_dot_explanation__pb2.ListSamplesRequest.FromString,
+                    response_serializer=proponent_dot_v1_dot_explanation__pb2.ListSamplesResponse.SerializeToString,
+            ),
+            'GetSample': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSample,
+                    request_deserializer=proponent_dot_v1_dot_explanation__pb2.GetSampleRequest.FromString,
+                    response_serializer=proponent_dot_v1_dot_explanation__pb2.GetSampleResponse.SerializeToString,
+            ),
+            'ListExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExamples,
+                    request_deserializer=proponent_dot_v1_dot_explanation__pb2.ListExamplesRequest.FromString,
+                    response_serializer=proponent_dot_v1_dot_explanation__pb2.ListExamplesResponse.SerializeToString,
+            ),
+            'SummarizeExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.SummarizeExamples,
+                    request_deserializer=proponent_dot_v1_dot_explanation__pb2.SummarizeExamplesRequest.FromString,
+                    response_serializer=proponent_dot_v1_dot_explanation__pb2.SummarizeExamplesResponse.SerializeToString,
+            ),
+            'ListFrequentExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFrequentExamples,
+                    request_deserializer=proponent_dot_v1_dot_explanation__pb2.ListFrequentExamplesRequest.FromString,
+                    response_serializer=proponent_dot_v1_dot_explanation__pb2.ListFrequentExamplesResponse.SerializeToString,
+            ),
+            'ListBundles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBundles,
+                    request_deserializer=proponent_dot_v1_dot_explanation__pb2.ListBundlesRequest.FromString,
+                    response_serializer=proponent_dot_v1_dot_explanation__pb2.ListBundlesResponse.SerializeToString,
+            ),
+            'DiffBundles': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffBundles,
+                    request_deserializer=proponent_dot_v1_dot_explanation__pb2.DiffBundlesRequest.FromString,
+                    response_serializer=proponent_dot_v1_dot_explanation__pb2.DiffBundlesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -469,6 +595,195 @@ class ExplanationService:
             '/proponent.v1.ExplanationService/ListSuspects',
             proponent_dot_v1_dot_explanation__pb2.ListSuspectsRequest.SerializeToString,
             proponent_dot_v1_dot_explanation__pb2.ListSuspectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/proponent.v1.ExplanationService/ListSamples',
+            proponent_dot_v1_dot_explanation__pb2.ListSamplesRequest.SerializeToString,
+            proponent_dot_v1_dot_explanation__pb2.ListSamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSample(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/proponent.v1.ExplanationService/GetSample',
+            proponent_dot_v1_dot_explanation__pb2.GetSampleRequest.SerializeToString,
+            proponent_dot_v1_dot_explanation__pb2.GetSampleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/proponent.v1.ExplanationService/ListExamples',
+            proponent_dot_v1_dot_explanation__pb2.ListExamplesRequest.SerializeToString,
+            proponent_dot_v1_dot_explanation__pb2.ListExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SummarizeExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/proponent.v1.ExplanationService/SummarizeExamples',
+            proponent_dot_v1_dot_explanation__pb2.SummarizeExamplesRequest.SerializeToString,
+            proponent_dot_v1_dot_explanation__pb2.SummarizeExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFrequentExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/proponent.v1.ExplanationService/ListFrequentExamples',
+            proponent_dot_v1_dot_explanation__pb2.ListFrequentExamplesRequest.SerializeToString,
+            proponent_dot_v1_dot_explanation__pb2.ListFrequentExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBundles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/proponent.v1.ExplanationService/ListBundles',
+            proponent_dot_v1_dot_explanation__pb2.ListBundlesRequest.SerializeToString,
+            proponent_dot_v1_dot_explanation__pb2.ListBundlesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffBundles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/proponent.v1.ExplanationService/DiffBundles',
+            proponent_dot_v1_dot_explanation__pb2.DiffBundlesRequest.SerializeToString,
+            proponent_dot_v1_dot_explanation__pb2.DiffBundlesResponse.FromString,
             options,
             channel_credentials,
             insecure,

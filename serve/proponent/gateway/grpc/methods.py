@@ -21,13 +21,14 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from proponent.errors import DeadlineError, InvalidInputError, ProponentError
+from proponent.gateway.call import CallContext, Method
 from proponent.gateway.concurrency import Admitted, map_concurrently
 from proponent.gateway.error_mapping import as_proponent_error, grpc_code, note_hidden, to_item_error
 from proponent.gateway.error_mapping import rpc_status as status_of
 from proponent.gateway.limits.read_slots import ReadSlots
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.request_id import REQUEST_ID, accept_request_id
-from proponent.gateway.service import CallContext, ExplanationCalls, Method
+from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
 from proponent.gateway.validation import check_rules, parse
 from proponent.v1 import explanation_pb2 as pb

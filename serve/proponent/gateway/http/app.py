@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
@@ -12,10 +14,12 @@ from proponent.gateway.http.explorer import route_explorer
 from proponent.gateway.http.middleware import RequestLog
 from proponent.gateway.http.openapi import EXPLAIN_BODY, PREDICT_BODY, PROBLEMS, QUERY_BODY
 from proponent.gateway.http.problem import answer_error
+from proponent.gateway.http.schemas import parameters, reply
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import Readiness
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
+from proponent.v1 import explanation_pb2 as pb
 
 _MODEL = "/v1/models/{model}"
 
@@ -58,11 +62,30 @@ def _route_inference(app: FastAPI, endpoints: InferenceEndpoints) -> None:
 
 
 def _route_models(app: FastAPI, endpoints: ModelEndpoints) -> None:
-    for path, endpoint, responses in (
-        ("/v1/models", endpoints.list_models, {}),
-        (_MODEL, endpoints.get_model, PROBLEMS),
-        (f"{_MODEL}/suspects", endpoints.list_suspects, PROBLEMS),
-        (f"{_MODEL}/examples/{{example_id:path}}", endpoints.get_model_example, PROBLEMS),
-        ("/v1/examples/{example_id:path}", endpoints.get_example, PROBLEMS),
+    app.get("/v1/models", tags=["models"])(endpoints.list_models)
+    named = {"name": {"type": "string"}, "ready": {"type": "boolean"}}
+    app.get(_MODEL, responses=reply(pb.GetModelResponse, named) | PROBLEMS, tags=["models"])(endpoints.get_model)
+    for path, endpoint, asked, answered in (
+        ("suspects", endpoints.list_suspects, pb.ListSuspectsRequest, pb.ListSuspectsResponse),
+        ("examples", endpoints.list_examples, pb.ListExamplesRequest, pb.ListExamplesResponse),
+        ("examples:summary", endpoints.summarize_examples, pb.SummarizeExamplesRequest, pb.SummarizeExamplesResponse),
+        (
+            "frequentExamples",
+            endpoints.list_frequent_examples,
+            pb.ListFrequentExamplesRequest,
+            pb.ListFrequentExamplesResponse,
+        ),
+        ("samples", endpoints.list_samples, pb.ListSamplesRequest, pb.ListSamplesResponse),
+        ("samples/{sample_id:path}", endpoints.get_sample, pb.GetSampleRequest, pb.GetSampleResponse),
+        ("bundles", endpoints.list_bundles, pb.ListBundlesRequest, pb.ListBundlesResponse),
+        ("bundles:diff", endpoints.diff_bundles, pb.DiffBundlesRequest, pb.DiffBundlesResponse),
     ):
-        app.get(path, responses=responses, tags=["models"])(endpoint)
+        described: dict[str, Any] = {
+            "openapi_extra": parameters(asked),
+            "responses": reply(answered) | PROBLEMS,
+            "tags": ["models"],
+        }
+        app.get(f"{_MODEL}/{path}", **described)(endpoint)
+    example: dict[str, Any] = {"responses": reply(pb.Example) | PROBLEMS, "tags": ["models"]}
+    app.get(f"{_MODEL}/examples/{{example_id:path}}", **example)(endpoints.get_model_example)
+    app.get("/v1/examples/{example_id:path}", **example)(endpoints.get_example)

@@ -18,17 +18,18 @@ from starlette.responses import JSONResponse, Response
 
 from proponent.errors import InvalidInputError, NotFoundError, ProponentError
 from proponent.gateway.auth import Scope
+from proponent.gateway.call import CallContext, Method
 from proponent.gateway.concurrency import Admitted, map_concurrently
 from proponent.gateway.error_mapping import as_proponent_error, problem
 from proponent.gateway.http.body import BodyReader
 from proponent.gateway.http.docs import docs_response
 from proponent.gateway.http.instances import Instance
 from proponent.gateway.http.problem import problem_response
-from proponent.gateway.http.protojson import parse_message
+from proponent.gateway.http.protojson import parse_parameters
 from proponent.gateway.http.reply import json_response, to_json
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import Readiness
-from proponent.gateway.service import CallContext, ExplanationCalls, Method
+from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
 from proponent.gateway.validation import check_replies
 from proponent.v1 import explanation_pb2 as pb
@@ -126,9 +127,38 @@ class ModelEndpoints:
         return JSONResponse({"name": model, "ready": ready, **to_json(reply)})
 
     async def list_suspects(self, request: Request, model: str) -> Response:
-        """Rank training examples by self-influence (query: limit, page_token)."""
-        message = parse_message({**request.query_params, "model": model}, pb.ListSuspectsRequest())
-        return json_response(await self._reply(request, "ListSuspects", message))
+        """Rank training examples by self-influence: suspects of a wrong label first."""
+        return await self._list(request, "ListSuspects", pb.ListSuspectsRequest(model=model))
+
+    async def list_examples(self, request: Request, model: str) -> Response:
+        """List training examples, filtered and ordered, page by page (needs --allow-examples)."""
+        return await self._list(request, "ListExamples", pb.ListExamplesRequest(model=model))
+
+    async def summarize_examples(self, request: Request, model: str) -> Response:
+        """Count training examples by class and by self-influence."""
+        return await self._list(request, "SummarizeExamples", pb.SummarizeExamplesRequest(model=model))
+
+    async def list_frequent_examples(self, request: Request, model: str) -> Response:
+        """List the training examples that stand in most lists of the bundle's samples."""
+        return await self._list(request, "ListFrequentExamples", pb.ListFrequentExamplesRequest(model=model))
+
+    async def list_samples(self, request: Request, model: str) -> Response:
+        """List the held-out inputs that the bundle keeps (needs --allow-samples)."""
+        return await self._list(request, "ListSamples", pb.ListSamplesRequest(model=model))
+
+    async def get_sample(self, request: Request, model: str, sample_id: str) -> Response:
+        """Return one held-out input, whole (needs --allow-samples)."""
+        if not sample_id:
+            raise NotFoundError("no sample id in the path", field="sample_id", reason="SAMPLE_UNKNOWN")
+        return await self._list(request, "GetSample", pb.GetSampleRequest(model=model, sample_id=sample_id))
+
+    async def list_bundles(self, request: Request, model: str) -> Response:
+        """List the bundles of the model that lie in the store."""
+        return await self._list(request, "ListBundles", pb.ListBundlesRequest(model=model))
+
+    async def diff_bundles(self, request: Request, model: str) -> Response:
+        """Compare the lists that two bundles give for the samples that both keep."""
+        return await self._list(request, "DiffBundles", pb.DiffBundlesRequest(model=model))
 
     async def get_model_example(self, request: Request, model: str, example_id: str) -> Response:
         """Return one training example."""
@@ -140,6 +170,13 @@ class ModelEndpoints:
     async def get_example(self, request: Request, example_id: str, model: str = "") -> Response:
         """Return one training example (query: model, needed when several are served)."""
         return await self.get_model_example(request, model or self._only_model(), example_id)
+
+    async def _list(self, request: Request, name: str, message: Message) -> Response:
+        """The reply to a message that the query's parameters complete."""
+        method = self.calls.methods[name]
+        context = _permitted(self.calls, request, method.scope)
+        parse_parameters(request.query_params.multi_items(), message)
+        return json_response(await method.run(message, context))
 
     async def _reply(self, request: Request, name: str, message: Message) -> Any:
         method = self.calls.methods[name]

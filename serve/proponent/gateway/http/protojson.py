@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf import json_format
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from proponent.errors import InvalidInputError
@@ -26,6 +27,7 @@ _FIELD_IN_MESSAGE = (
     re.compile(r"Failed to parse (\w+) field"),
     re.compile(r" at \w+\.(\w+)$"),
 )
+_TRUTH = {"true": True, "false": False}
 M = TypeVar("M", bound=Message)
 
 
@@ -52,6 +54,47 @@ def parse_query(values: Mapping[str, Any], request: M, model: str, path: str = "
         inputs.tensor.CopyFrom(_tensor(tensor, f"{path}tensor"))
     inputs.model = model
     return request
+
+
+def parse_parameters(pairs: Iterable[tuple[str, str]], message: M) -> M:
+    """Adds the parameters of a URL to a message; a list is given by one of them for each element.
+
+    Raises:
+        InvalidInputError: Names the parameter at fault.
+    """
+    fields: Any = message.DESCRIPTOR.fields_by_name
+    taken = {field.name for field, _ in message.ListFields()}
+    values: dict[str, Any] = {}
+    for key, text in pairs:
+        name = _snake(key)
+        field = fields.get(name)
+        if name in taken:
+            raise _bad("is named by the path, not by a parameter", name)
+        if field is None:
+            raise _bad(f"no such parameter, expected one of {', '.join(sorted(set(fields) - taken))}", name)
+        if field.is_repeated:
+            values.setdefault(name, []).append(_value(field, text))
+        elif name in values:
+            raise _bad("is given more than once", name)
+        else:
+            values[name] = _value(field, text)
+    return parse_message(values, message)
+
+
+def enum_prefix(enum: EnumDescriptor) -> str:
+    """What the names of an enum's values begin with."""
+    return str(enum.values[0].name).removesuffix("UNSPECIFIED")
+
+
+def _value(field: FieldDescriptor, text: str) -> Any:
+    """A parameter's text as JSON has it; numbers may stay texts there."""
+    if field.enum_type is not None:
+        return _enum(text, field.enum_type, enum_prefix(field.enum_type), field.name)
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        if text not in _TRUTH:
+            raise _bad(f"value {text!r}, expected true or false", field.name)
+        return _TRUTH[text]
+    return text
 
 
 def parse_message(values: Mapping[str, Any], message: M, path: str = "") -> M:
@@ -107,24 +150,25 @@ def _plain_enums(values: dict[str, Any], path: str) -> dict[str, Any]:
     if "measures" in values:
         given = values["measures"] if isinstance(values["measures"], list) else [values["measures"]]
         values["measures"] = [
-            _enum(value, pb.Measure, "MEASURE_", f"{path}measures[{i}]") for i, value in enumerate(given)
+            _enum(value, pb.Measure.DESCRIPTOR, "MEASURE_", f"{path}measures[{i}]") for i, value in enumerate(given)
         ]
     if "view" in values:
-        values["view"] = _enum(values["view"], pb.View, "VIEW_", f"{path}view")
+        values["view"] = _enum(values["view"], pb.View.DESCRIPTOR, "VIEW_", f"{path}view")
     diversity = values.get("diversity")
     if isinstance(diversity, dict) and "redundancy" in diversity:
-        name = _enum(diversity["redundancy"], pb.Redundancy, "REDUNDANCY_", f"{path}diversity.redundancy")
+        name = _enum(diversity["redundancy"], pb.Redundancy.DESCRIPTOR, "REDUNDANCY_", f"{path}diversity.redundancy")
         values["diversity"] = {**diversity, "redundancy": name}
     return values
 
 
-def _enum(value: Any, kind: Any, prefix: str, path: str) -> Any:
+def _enum(value: Any, kind: EnumDescriptor, prefix: str, path: str) -> Any:
     if not isinstance(value, str):
         return value
     name = value.upper().replace("-", "_")
     name = name if name.startswith(prefix) else prefix + name
-    if name not in kind.DESCRIPTOR.values_by_name:
-        known = ", ".join(key.removeprefix(prefix).lower() for key in kind.keys()[1:])
+    names = [known.name for known in kind.values]
+    if name not in names:
+        known = ", ".join(each.removeprefix(prefix).lower() for each in names[1:])
         raise _bad(f"value {value!r} is unknown, expected one of {known}", path, f"{prefix}UNKNOWN")
     return name
 

@@ -1,0 +1,54 @@
+"""A call of the service as transports and the calls' own code see it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.message import Message
+
+from proponent.gateway.auth import Scope
+from proponent.gateway.deployment import Deployment
+
+
+@dataclass(frozen=True)
+class CallContext:
+    """What a transport knows of a call beside its message.
+
+    Attributes:
+        request_id: Follows the call through logs and replies.
+        scopes: What the caller may do, see ``ExplanationCalls.permit``.
+        timeout_s: Time that the caller gives it, from ``started``; None where there is no deadline.
+        deployment: Makes one bundle answer every part of a call; else each part goes where requests go by then.
+        admitted: Of a part of a larger call, which waits for its slot and is not refused: called when it has it.
+        started: When the call began, by the monotonic clock.
+    """
+
+    request_id: str = ""
+    scopes: frozenset[Scope] = frozenset()
+    timeout_s: float | None = None
+    deployment: Deployment | None = None
+    admitted: Callable[[], None] | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def remaining_s(self, longest: float) -> float:
+        """Seconds left until the deadline, at most ``longest``."""
+        left = longest if self.timeout_s is None else self.started + self.timeout_s - time.monotonic()
+        return min(left, longest)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A call of the service as transports need to know it.
+
+    Attributes:
+        request: Type of its message.
+        scope: What ``ExplanationCalls.permit`` is to be asked for before ``run``; None for any known token.
+        run: The call itself.
+    """
+
+    request: type[Message]
+    scope: Scope | None
+    run: Callable[[Any, CallContext], Coroutine[Any, Any, Any]]
