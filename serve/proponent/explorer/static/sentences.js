@@ -63,10 +63,11 @@ export const ESTIMATOR_WORDS = {
   "influence-sum": { name: "Influence ÷ N", words: "As in the literature (Koh & Liang 2017): the others keep their weight. For single examples even the sign may be wrong when the mean loss is retrained." },
 };
 
-/** @param {Case} asked What the sign and the length of a bar mean. */
-export function signSentence(asked) {
-  return `Plus: training on the example made ${claim(asked)} more likely for this input. Minus: less likely.`;
-}
+/** @param {Case} asked @returns {{plus: string, minus: string}} What the sign of a score means. */
+export const signSentences = (asked) => ({
+  plus: `training on the example made ${claim(asked)} more likely for this input`,
+  minus: "it made it less likely",
+});
 
 /**
  * The measures, in the order of the columns: what one of their scores says.
@@ -76,28 +77,28 @@ export const MEASURES = [
   {
     key: "MEASURE_INFLUENCE",
     name: "Influence (IF)",
-    scale: (asked, n) => `What moved this prediction most. A score ÷ ${count(n)} is about how much the loss for ${claim(asked)} rises without the example.`,
+    scale: (asked, n) => `What moved this prediction most. Score ÷ ${count(n)}: about how much the loss for ${claim(asked)} rises without the example.`,
   },
   {
     key: "MEASURE_THETA_RELATIF",
     name: "θ-RelatIF",
-    scale: () => "Influence in relation to how far the example moves the whole model: it finds what speaks about this input in particular.",
+    scale: () => "Influence for how far the example moves the model as a whole: finds what speaks about this input in particular.",
   },
   {
     key: "MEASURE_L_RELATIF",
     name: "l-RelatIF",
-    scale: () => "Influence in relation to how much the example weighs on all predictions: outliers that influence everything step back.",
+    scale: () => "Influence for how much the example weighs on predictions at large: outliers that move everything step back.",
   },
   {
     key: "DIVINE",
     name: "DIVINE",
-    scale: () => "Influence again, chosen so that the list does not repeat itself. Same scores and scale as IF.",
+    scale: () => "Influence again, on the same scale, chosen so that the list does not repeat itself; it keeps the share of IF's influence that stands beside.",
   },
 ];
 
 /** @param {any} outcome DiversityOutcome */
 export function keptSentence({ influence_kept: kept, mean_similarity: similarity, plain_similarity: plain }) {
-  return `Keeps ${percent(kept)} of the plain list's influence; its examples are ${figure(similarity, 2)} alike on average instead of ${figure(plain, 2)} (1 is the same).`;
+  return `Keeps ${percent(kept)} of the influence of IF's list; its examples are alike by ${figure(similarity, 2)} on average instead of ${figure(plain, 2)} (1: the same).`;
 }
 
 /**

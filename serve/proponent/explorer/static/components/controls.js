@@ -5,9 +5,9 @@ import { DEFAULT_GAMMA, DEFAULT_K, TERMS } from "../question.js";
 import { ClassesPicker, ClassPicker } from "./class_picker.js";
 
 const TERM_NAMES = {
-  sum: "no two alike (sum)",
-  "facility-location": "cover the data (facility location)",
-  mmd: "mirror the data (MMD)",
+  sum: "no two alike",
+  "facility-location": "covering the others",
+  mmd: "mirroring the others",
 };
 
 /**
@@ -33,19 +33,19 @@ function DivineControls({ question: { term, gamma, loss }, onChange }) {
   const strength = loss === null ? "gamma" : "loss";
   const by = (kind) => onChange(kind === "loss" ? { loss: "0.1", gamma: null } : { loss: null, gamma: null });
   return html`
-    <label class="control"><span>DIVINE: what counts as diverse</span>
+    <label class="control"><span>DIVINE: diverse means</span>
       <select value=${term} onChange=${({ target }) => onChange({ term: target.value === TERMS[0] ? null : target.value })}>
         ${TERMS.map((each) => html`<option key=${each} value=${each}>${TERM_NAMES[each]}</option>`)}
       </select></label>
-    <label class="control"><span>DIVINE: how much of it</span>
+    <label class="control"><span>DIVINE: how much</span>
       <select value=${strength} onChange=${({ target }) => by(target.value)}>
-        <option value="gamma">by weight (gamma)</option>
-        <option value="loss">by influence it may cost</option>
+        <option value="gamma">by weight</option>
+        <option value="loss">by its price</option>
       </select></label>
     ${
       loss === null
-        ? html`<${NumberControl} key="gamma" label="Gamma (0: plain IF)" value=${gamma} min=${0} max=${100} step=${0.25} onChange=${(value) => onChange({ gamma: value === DEFAULT_GAMMA ? null : String(value) })} />`
-        : html`<${NumberControl} key="loss" label="Most influence to lose, %" value=${loss * 100} min=${0} max=${100} step=${1} onChange=${(value) => onChange({ loss: String(value / 100) })} />`
+        ? html`<${NumberControl} key="gamma" label="DIVINE: gamma" value=${gamma} min=${0} max=${100} step=${0.25} onChange=${(value) => onChange({ gamma: value === DEFAULT_GAMMA ? null : String(value) })} />`
+        : html`<${NumberControl} key="loss" label="DIVINE: loses at most, %" value=${loss * 100} min=${0} max=${100} step=${1} onChange=${(value) => onChange({ loss: String(value / 100) })} />`
     }`;
 }
 

@@ -1,6 +1,7 @@
 /** The training examples of one measure, on one scale for both sides. */
 import { html } from "../html.js";
-import { score } from "../format.js";
+import { percent, score } from "../format.js";
+import { keptSentence } from "../sentences.js";
 import { Thumbnail } from "./picture.js";
 
 /**
@@ -13,11 +14,11 @@ import { Thumbnail } from "./picture.js";
  * @property {(id: string, marked: boolean) => void} onMark
  */
 
-/** @param {{title: string, side: "for"|"against", examples: any[], largest: number, shown: Shown, none: string}} props */
-export function ExampleList({ title, side, examples, largest, shown, none }) {
+/** @param {{title: string, side: "for"|"against", examples: any[], largest: number, shown: Shown, outcome?: any}} props */
+export function ExampleList({ title, side, examples, largest, shown, outcome }) {
   return html`<section class="list">
-    <h4 class=${side}>${title}</h4>
-    ${examples.length === 0 && html`<p class="quiet small">${none}</p>`}
+    <h4><span class=${side}>${title}</span>${outcome && html`<span class="quiet small numeric" title=${keptSentence(outcome)}>keeps ${percent(outcome.influence_kept)}</span>`}</h4>
+    ${examples.length === 0 && html`<p class="quiet small">No training example did.</p>`}
     <ol>${examples.map((each) => html`<${ExampleRow} key=${each.example_id} example=${each} largest=${largest} shown=${shown} />`)}</ol>
   </section>`;
 }
@@ -29,9 +30,9 @@ export function ExampleRow({ example, largest, shown }) {
   return html`<li class="example" data-example=${id}>
     <input type="checkbox" aria-label=${`Mark ${id}`} checked=${marked} onChange=${(event) => shown.onMark(id, event.target.checked)} />
     <${Thumbnail} example=${example} reason=${shown.reason} class="small" />
-    <span class="id" title=${id}>${id}</span>
+    <span class="title"><span class="id" title=${id}>${id}</span>${shown.lists && html`<${ListCount} number=${shown.lists.get(id)} of=${shown.columns} />`}</span>
     <span class="score numeric">${score(example.score, largest)}</span>
-    <span class="labels"><${Labels} example=${example} names=${shown.names} />${shown.lists && html`<${ListCount} number=${shown.lists.get(id)} of=${shown.columns} />`}</span>
+    <span class="labels"><${Labels} example=${example} names=${shown.names} /></span>
     <${ScoreBar} value=${example.score} largest=${largest} />
   </li>`;
 }

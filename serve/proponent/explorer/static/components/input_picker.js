@@ -24,7 +24,10 @@ export function InputPicker({ question, input, names, onChoose }) {
     setOver(true);
   };
   return html`<section class="panel input" aria-label="Input" data-over=${over} onDrop=${drop} onDragOver=${hover} onDragLeave=${() => setOver(false)}>
-    <div class="chosen"><${Chosen} question=${question} input=${input} names=${names} /><${FilePicker} onFile=${take} /></div>
+    <div class="chosen">
+      <${Chosen} input=${input} />
+      <div class="file"><${FilePicker} onFile=${take} /><${About} question=${question} input=${input} names=${names} /></div>
+    </div>
     <${Samples} chosen=${question.sample} onChoose=${(sample) => onChoose({ sample, image: null, upload: null })} />
   </section>`;
 }
@@ -35,21 +38,22 @@ function FilePicker({ onFile }) {
     onFile(target.files[0]);
     target.value = "";
   };
-  return html`<div class="file">
-    <button type="button" onClick=${() => field.current.click()}>Choose a picture</button>
+  return html`<button type="button" onClick=${() => field.current.click()}>Choose a picture</button>
     <input ref=${field} type="file" accept="image/png,image/jpeg" aria-label="Picture file" tabindex="-1" class="visually-hidden" onChange=${picked} />
-    <p class="quiet small">or drop or paste one here (PNG, JPEG)</p>
-  </div>`;
+    <p class="quiet small">or drop or paste one here (PNG, JPEG)</p>`;
 }
 
-function Chosen({ question, input, names }) {
+function Chosen({ input }) {
   if (!input) return html`<span class="picture missing large" role="img" aria-label="No input chosen"></span>`;
-  const { picture, sample } = input;
-  return html`<figure>
-    ${picture ? html`<${Picture} bytes=${picture} alt="The input that is explained" class="large" />` : html`<span class="picture missing large" role="img" aria-label="The input is not a picture">no picture</span>`}
-    ${sample && html`<figcaption class="small"><code>${sample.sample_id}</code> labelled ${names[sample.class_id]}</figcaption>`}
-    ${question.upload && html`<figcaption class="small">${size(uploadSize(question.upload))}: too large for a link, which carries up to ${size(LINK_BYTES)}. Who opens the link must choose the picture anew.</figcaption>`}
-  </figure>`;
+  if (!input.picture) return html`<span class="picture missing large" role="img" aria-label="The input is not a picture">no picture</span>`;
+  return html`<${Picture} bytes=${input.picture} alt="The input that is explained" class="large" />`;
+}
+
+function About({ question: { upload }, input, names }) {
+  const sample = input?.sample;
+  return html`
+    ${sample && html`<p class="small"><code>${sample.sample_id}</code>, labelled <strong>${names[sample.class_id]}</strong></p>`}
+    ${upload && html`<p class="small">${size(uploadSize(upload))}: too large for a link, which carries up to ${size(LINK_BYTES)}. Who opens the link must choose the picture anew.</p>`}`;
 }
 
 /** @param {(file: File) => void} take */

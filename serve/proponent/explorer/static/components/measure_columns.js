@@ -1,6 +1,6 @@
 /** The measures side by side. */
 import { html } from "../html.js";
-import { MEASURES, keptSentence } from "../sentences.js";
+import { MEASURES } from "../sentences.js";
 import { followLight } from "../lit.js";
 import { ExampleList } from "./example_list.js";
 
@@ -19,8 +19,7 @@ export function MeasureColumns({ results, errors, asked, trainSize, shown }) {
   return html`<div class="columns" onMouseOver=${followLight} onFocusIn=${followLight}>
     ${MEASURES.map(
       (measure) => html`<section class="column" key=${measure.key} aria-label=${measure.name}>
-        <h3>${measure.name}</h3>
-        <p class="quiet small about">${measure.scale(asked, trainSize)}</p>
+        <div class="about"><h3>${measure.name}</h3><p class="quiet small">${measure.scale(asked, trainSize)}</p></div>
         ${errors[measure.key] && html`<p class="failed small" role="alert">${errors[measure.key]}</p>`}
         ${results[measure.key] && html`<${Both} result=${results[measure.key]} largest=${largest(measure.key)} shown=${all} />`}
       </section>`,
@@ -31,14 +30,8 @@ export function MeasureColumns({ results, errors, asked, trainSize, shown }) {
 function Both({ result, largest, shown }) {
   const { proponents, opponents } = result;
   return html`
-    <${ExampleList} title="Argued for" side="for" examples=${proponents} largest=${largest} shown=${shown} none="No training example argued for it." />
-    <${Kept} outcome=${result.proponents_diversity} />
-    <${ExampleList} title="Argued against" side="against" examples=${opponents} largest=${largest} shown=${shown} none="No training example argued against it." />
-    <${Kept} outcome=${result.opponents_diversity} />`;
-}
-
-function Kept({ outcome }) {
-  return outcome ? html`<p class="quiet small kept">${keptSentence(outcome)}</p>` : null;
+    <${ExampleList} title="Argued for" side="for" examples=${proponents} largest=${largest} shown=${shown} outcome=${result.proponents_diversity} />
+    <${ExampleList} title="Argued against" side="against" examples=${opponents} largest=${largest} shown=${shown} outcome=${result.opponents_diversity} />`;
 }
 
 /** @param {any[]} results @returns {Map<string, number>} In how many of the results each example stands, on either side. */

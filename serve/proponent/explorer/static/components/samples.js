@@ -9,7 +9,7 @@ import { useRequest } from "../request.js";
 import { Thumbnail } from "./picture.js";
 import { Answer } from "./problem.js";
 
-const PAGE = 24;
+const PAGE = 16;
 
 /** @param {{chosen: string, onChoose: (id: string) => void}} props */
 export function Samples({ chosen, onChoose }) {

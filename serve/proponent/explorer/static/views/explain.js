@@ -16,7 +16,7 @@ import { loadInput, useInput } from "../input.js";
 import { hasInput, queryBody, questionKey, readQuestion } from "../question.js";
 import { useRequest } from "../request.js";
 import { formatHash } from "../route.js";
-import { leadSentence, removalSentence, signSentence } from "../sentences.js";
+import { leadSentence, removalSentence, signSentences } from "../sentences.js";
 
 export function Explain() {
   const { model, route, update } = useContext(App);
@@ -82,9 +82,10 @@ function Lists({ explanation: { reply, results, errors, asked }, pending, marks 
   const reason = missingReason(model);
   const onMark = (id, marked) => update({ mark: marked ? [...marks, id] : marks.filter((each) => each !== id) }, { replace: true });
   const shown = { names: model.class_names, reason, marks: new Set(marks), onMark };
+  const { plus, minus } = signSentences(asked);
   const link = formatHash({ view: "whatif", params: route.params });
   return html`<div class=${pending ? "answer pending" : "answer"} aria-busy=${pending}>
-    <p class="sign quiet"><span class="for">▐</span> ${signSentence(asked)} <span class="against">▐</span> Bars reach as far as each measure's largest score.</p>
+    <p class="sign quiet"><strong class="for">+</strong> ${plus}; <strong class="against">−</strong> ${minus}. Within a measure all bars have one scale; measures differ in theirs.</p>
     ${!model.allow_thumbnails && html`<p class="quiet small">Examples come without pictures: ${reason}.</p>`}
     <${MeasureColumns} results=${results} errors=${errors} asked=${asked} trainSize=${reply.train_size} shown=${shown} />
     <${Quality} model=${model} answer=${reply} />
