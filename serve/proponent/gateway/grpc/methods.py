@@ -30,7 +30,7 @@ from proponent.gateway.metrics import Metrics
 from proponent.gateway.request_id import REQUEST_ID, accept_request_id
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
-from proponent.gateway.validation import check_rules, parse
+from proponent.gateway.validation import parse
 from proponent.v1 import explanation_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ExplanationService"].full_name
@@ -168,7 +168,8 @@ def explain_stream(
         item = pb.StreamExplainRequest()
         try:
             item = parse(pb.StreamExplainRequest, message)
-            check_rules(item)
+            if not item.HasField("request"):
+                raise InvalidInputError("field 'request' is missing: value is required", field="request")
             reply = await calls.explain(item.request, replace(context, admitted=admitted))
             return pb.StreamExplainResponse(request_id=item.request.request_id, response=reply)
         except Exception as error:
