@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from torch import Tensor, nn
 
 import oracle
 import tiny
+from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.losses import get_loss
-from proponent.errors import CorruptBundleError, InvalidInputError, MismatchError, NotFoundError
+from proponent.bounds.cancellation import always
+from proponent.errors import CorruptBundleError, DeadlineError, InvalidInputError, MismatchError, NotFoundError
 from proponent.explainer import Explainer
+from proponent.explainer.triage import is_worth_explaining
 from proponent.index.bundle import FILES
 from proponent.index.store import Store
-from proponent.options import ExplainOptions, Filter, Measure, Target, View
+from proponent.options import ExplainIf, ExplainOptions, Filter, Measure, Target, View
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.results import Explanation, Influence, Notice, NoticeCode, Prediction
 from proponent.spec import load_spec
@@ -219,6 +222,72 @@ def test_a_batch_of_unlike_queries_answers_each_as_if_alone(explainer: Explainer
             for end, expected in ((one_result.proponents, other.proponents), (one_result.opponents, other.opponents)):
                 assert [i.example_id for i in end] == [i.example_id for i in expected]
                 assert [i.score for i in end] == pytest.approx([i.score for i in expected], rel=1e-4)
+
+
+def test_only_what_is_worth_it_is_explained(explainer: Explainer) -> None:
+    values = tiny.inputs(12)
+    sure = [max(p.probabilities) for p in explainer.predict(values) if isinstance(p, Prediction)]
+    middle = sorted(sure)[6]
+    conditions = [ExplainIf(confidence_below=middle)] * 10 + [None, ExplainIf()]
+    found = explainer.explain(values, [ExplainOptions(explain_if=condition) for condition in conditions])
+    alone = [one(explainer, value) for value in values]
+    expected = [p < middle for p in sure[:10]] + [True, False]
+    assert len(set(expected[:10])) == 2
+    for answer, full, explained in zip(found, alone, expected, strict=True):
+        assert isinstance(answer, Explanation)
+        assert answer.prediction.class_id == full.prediction.class_id
+        assert (answer.bundle_digest, answer.quality) == (full.bundle_digest, full.quality)
+        assert (NoticeCode.EXPLANATION_SKIPPED in codes(answer)) is not explained
+        ids = [[i.example_id for i in result.proponents] for result in full.results]
+        assert [[i.example_id for i in result.proponents] for result in answer.results] == (ids if explained else [])
+
+
+def test_what_is_not_explained_takes_no_gradient(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_gradient(*_: Any) -> None:
+        raise AssertionError("a gradient was taken")
+
+    monkeypatch.setattr(CaptureSession, "backward", no_gradient)
+    options = ExplainOptions(explain_if=ExplainIf(sampled_share=0.0), target=Target(2))
+    [answer] = explainer.explain(tiny.inputs(1), [options])
+    assert isinstance(answer, Explanation) and answer.target_class_id == 2
+    [refused] = explainer.explain(tiny.inputs(1), [replace(options, target=Target(7))])
+    assert isinstance(refused, InvalidInputError)
+
+
+@pytest.mark.parametrize(
+    ("asked", "draw", "worth"),
+    [
+        (ExplainIf(), 0.0, False),
+        (ExplainIf(confidence_below=0.7), 0.0, False),
+        (ExplainIf(confidence_below=0.71), 0.0, True),
+        (ExplainIf(sampled_share=0.25), 0.2, True),
+        (ExplainIf(sampled_share=0.25), 0.25, False),
+        (ExplainIf(sampled_share=1.0), 0.999, True),
+        (ExplainIf(confidence_below=0.5, sampled_share=0.25), 0.1, True),
+    ],
+)
+def test_any_condition_suffices(asked: ExplainIf, draw: float, worth: bool) -> None:
+    assert is_worth_explaining(Prediction(1, "b", [0.3, 0.7]), asked, lambda: draw) is worth
+
+
+def test_an_input_whose_caller_left_during_the_forward_gets_no_gradient(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[Tensor] = []
+    backward = CaptureSession.backward
+    monkeypatch.setattr(CaptureSession, "backward", lambda self, seed: (seeds.append(seed), backward(self, seed))[1])
+
+    def left() -> None:
+        raise DeadlineError("the caller left before the answer was ready", reason="CALL_ABANDONED")
+
+    values, options = tiny.inputs(3), [ExplainOptions()] * 3
+    found = explainer.explain(values, options, [always, left, always])
+    assert isinstance(found[1], DeadlineError)
+    assert [bool(row.any()) for row in seeds[0]] == [True, False, True]
+    expected = [one(explainer, values[0]), one(explainer, values[2])]
+    assert [shown(a, Measure.INFLUENCE).keys() for a in (found[0], found[2]) if isinstance(a, Explanation)] == [
+        shown(a, Measure.INFLUENCE).keys() for a in expected
+    ]
 
 
 def test_predictions_are_the_models(explainer: Explainer, truth: Truth) -> None:

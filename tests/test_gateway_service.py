@@ -67,6 +67,9 @@ REFUSED = [
     ({"diversity": pb.Diversity(gamma=float("nan"))}, "diversity.gamma", "INVALID_INPUT"),
     ({"diversity": pb.Diversity(max_influence_loss=1.1)}, "diversity.max_influence_loss", "INVALID_INPUT"),
     ({"diversity": pb.Diversity(redundancy=7)}, "diversity.redundancy", "INVALID_INPUT"),
+    ({"deadline_policy": 7}, "deadline_policy", "INVALID_INPUT"),
+    ({"explain_if": pb.ExplainIf(confidence_below=1.5)}, "explain_if.confidence_below", "INVALID_INPUT"),
+    ({"explain_if": pb.ExplainIf(sampled_share=float("nan"))}, "explain_if.sampled_share", "INVALID_INPUT"),
     ({"request_id": "x" * 257}, "request_id", "INVALID_INPUT"),
 ]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from proponent import errors
 from proponent.errors import InvalidInputError, ProponentError
-from proponent.options import Diversity, ExplainOptions, Filter, Measure, Redundancy, Target, View
+from proponent.options import Diversity, ExplainIf, ExplainOptions, Filter, Measure, Redundancy, Target, View
 from proponent.request_options import MEASURES, options_from
 from proponent.results import Explanation, Influence, MeasureResult, Notice, NoticeCode, Prediction, Quality
 from proponent.v1 import explanation_pb2 as pb
@@ -33,6 +33,7 @@ NUMBERS = {
     Measure.THETA_RELATIF: pb.MEASURE_THETA_RELATIF,
     Measure.L_RELATIF: pb.MEASURE_L_RELATIF,
 }
+SHARE = st.none() | st.floats(0, 1)
 OPTIONS = st.builds(
     ExplainOptions,
     measures=st.lists(st.sampled_from(Measure), min_size=1, max_size=4).map(tuple),
@@ -51,6 +52,7 @@ OPTIONS = st.builds(
     )
     | st.builds(Diversity, max_influence_loss=st.floats(0, 1)),
     view=st.sampled_from(View),
+    explain_if=st.none() | st.builds(ExplainIf, SHARE, SHARE),
 )
 
 
@@ -82,6 +84,8 @@ def request_of(options: ExplainOptions) -> pb.ExplainRequest:
         request.diversity.candidates = diversity.candidates
         request.diversity.bandwidth = diversity.bandwidth or 0
         request.diversity.whole_dataset = diversity.whole_dataset
+    if options.explain_if is not None:
+        request.explain_if.CopyFrom(pb.ExplainIf(**vars(options.explain_if)))
     return request
 
 

@@ -99,6 +99,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
 BAD_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "top_k": ({"encoded_image": png(), "top_k": 0}, "TOP_K_OUT_OF_RANGE", "top_k"),
     "measure": ({"encoded_image": png(), "measures": [77]}, "MEASURE_UNKNOWN", "measures"),
+    "share": (
+        {"encoded_image": png(), "explain_if": pb.ExplainIf(sampled_share=1.5)},
+        "INVALID_INPUT",
+        "explain_if.sampled_share",
+    ),
     "class": ({"encoded_image": png(), "target": pb.Target(class_id=3)}, "CLASS_UNKNOWN", "target.class_id"),
     "contrast": (
         {"encoded_image": png(), "target": pb.Target(contrast=pb.Contrast(for_class_id=1, against_class_id=1))},

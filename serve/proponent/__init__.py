@@ -30,8 +30,10 @@ _HOMES = {
         "UnavailableError",
     ),
     "proponent.options": (
+        "DeadlinePolicy",
         "Diversity",
         "Estimator",
+        "ExplainIf",
         "ExplainOptions",
         "Filter",
         "Measure",
@@ -67,7 +69,18 @@ if TYPE_CHECKING:
     )
     from proponent.explainer import Explainer
     from proponent.index.store import Store
-    from proponent.options import Diversity, Estimator, ExplainOptions, Filter, Measure, Redundancy, Target, View
+    from proponent.options import (
+        DeadlinePolicy,
+        Diversity,
+        Estimator,
+        ExplainIf,
+        ExplainOptions,
+        Filter,
+        Measure,
+        Redundancy,
+        Target,
+        View,
+    )
     from proponent.rebuild.pipeline import RebuildOptions, rebuild
     from proponent.results import Explanation, FlipSet, Influence, Notice, Prediction, RemovalEstimate, ScoredExamples
     from proponent.spec import ModelSpec, load_spec
@@ -77,8 +90,10 @@ __all__ = [
     "Client",
     "CorruptBundleError",
     "DeadlineError",
+    "DeadlinePolicy",
     "Diversity",
     "Estimator",
+    "ExplainIf",
     "ExplainOptions",
     "Explainer",
     "Explanation",

@@ -113,9 +113,36 @@ class Diversity:
     unscaled: bool = False
 
 
+class DeadlinePolicy(enum.Enum):
+    """What the service answers when an explanation cannot be ready within its deadline.
+
+    >>> DeadlinePolicy("prediction-only-when-late").name
+    'PREDICTION_ONLY_WHEN_LATE'
+    """
+
+    FAIL_WHEN_LATE = "fail-when-late"
+    PREDICTION_ONLY_WHEN_LATE = "prediction-only-when-late"
+
+
+@dataclass(frozen=True)
+class ExplainIf:
+    """Which inputs are worth an explanation; any condition that holds suffices, and without one none is explained.
+
+    Attributes:
+        confidence_below: The predicted class has a probability below this, 0..1.
+        sampled_share: Share of all inputs, 0..1, drawn at random.
+
+    >>> ExplainIf(confidence_below=0.9).sampled_share is None
+    True
+    """
+
+    confidence_below: float | None = None
+    sampled_share: float | None = None
+
+
 @dataclass(frozen=True)
 class ExplainOptions:
-    """What a caller may choose about an explanation.
+    """What a caller may choose about an explanation; ``deadline_policy`` matters to a service alone.
 
     >>> ExplainOptions(measures=(Measure.L_RELATIF,), top_k=3).top_k
     3
@@ -127,3 +154,5 @@ class ExplainOptions:
     filter: Filter = Filter()
     diversity: Diversity | None = None
     view: View = View.ID_ONLY
+    explain_if: ExplainIf | None = None
+    deadline_policy: DeadlinePolicy = DeadlinePolicy.FAIL_WHEN_LATE

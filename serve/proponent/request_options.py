@@ -10,6 +10,7 @@ from proponent.options import (
     DEFAULT_TOP_K,
     Diversity,
     Estimator,
+    ExplainIf,
     ExplainOptions,
     Filter,
     Measure,
@@ -52,7 +53,16 @@ def options_from(request: pb.ExplainRequest) -> ExplainOptions:
         ),
         diversity=diversity_from(request.diversity) if request.HasField("diversity") else None,
         view=_view(request.view),
+        explain_if=_explain_if(request.explain_if) if request.HasField("explain_if") else None,
     )
+
+
+def _explain_if(asked: pb.ExplainIf) -> ExplainIf:
+    given = {field.name: value for field, value in asked.ListFields()}
+    for name, value in given.items():
+        if not 0 <= value <= 1:
+            raise InvalidInputError(f"explain_if.{name} is {value}, expected 0 to 1", field=f"explain_if.{name}")
+    return ExplainIf(**given)
 
 
 def _measures(request: pb.ExplainRequest) -> tuple[Measure, ...]:

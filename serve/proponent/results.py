@@ -27,6 +27,8 @@ class NoticeCode(enum.Enum):
     LAYERS_UNCOVERED = "CODE_LAYERS_UNCOVERED"
     NO_FLIP_FOUND = "CODE_NO_FLIP_FOUND"
     PARAMETERS_FROZEN = "CODE_PARAMETERS_FROZEN"
+    EXPLANATION_LATE = "CODE_EXPLANATION_LATE"
+    EXPLANATION_SKIPPED = "CODE_EXPLANATION_SKIPPED"
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ class Quality:
 @dataclass(frozen=True)
 class Explanation:
     """The answer to one explanation request; ``timings`` maps a stage to seconds.
+
+    ``results`` is empty where a notice says that the input was not explained.
 
     >>> result = MeasureResult(Measure.INFLUENCE, proponents=[], opponents=[])
     >>> quality = Quality("exact", kept_energy=1.0)

@@ -100,6 +100,26 @@ def test_streams_with_errors_of_their_own(service: RunningGateway) -> None:
     assert outcomes == {str(n): "response" if n % 4 else "error" for n in range(40)}
 
 
+def test_explains_only_what_is_worth_it(service: RunningGateway) -> None:
+    never = explain_rpc(service, explain_if=pb.ExplainIf(confidence_below=0.0))
+    assert never.prediction.class_id == 3 and not never.results
+    assert [notice.code for notice in never.notices] == [pb.Notice.CODE_EXPLANATION_SKIPPED]
+    body = {"instances": [{"image": IMAGE}, {"image": IMAGE, "explain_if": {"sampled_share": 0}}]}
+    both = service.http.post(f"/v1/models/{MODEL}:explain", json=body | {"explain_if": {"confidence_below": 1}})
+    assert [bool(found["results"]) for found in both.json()["explanations"]] == [True, False]
+
+
+def test_a_late_explanation_leaves_the_prediction(service: RunningGateway) -> None:
+    expensive = pb.Diversity(max_influence_loss=0.5, candidates=1000, whole_dataset=True)
+    request = pb.ExplainRequest(model=MODEL, encoded_image=GOOD, top_k=200, diversity=expensive)
+    with pytest.raises(grpc.RpcError) as caught:
+        service.rpc.Explain(request, timeout=0.25)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    request.deadline_policy = pb.DEADLINE_POLICY_PREDICTION_ONLY_WHEN_LATE
+    reply = service.rpc.Explain(request, timeout=2.0)
+    assert reply.prediction.class_id == 3
+
+
 def test_answers_good_instances_beside_bad_ones(service: RunningGateway) -> None:
     body = {"instances": [{"image": IMAGE}, {"image": "AAAA"}, {"image": IMAGE, "top_k": 0}]}
     reply = service.http.post(f"/v1/models/{MODEL}:explain", json=body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from proponent.client.inputs import Input, input_fields
-from proponent.options import Diversity, ExplainOptions, Filter, Target
+from proponent.options import Diversity, ExplainIf, ExplainOptions, Filter, Target
 from proponent.v1 import explanation_pb2 as pb
 
 
@@ -17,6 +17,8 @@ def explain_request(model: str, value: Input, options: ExplainOptions) -> pb.Exp
         top_k=options.top_k,
         filter=_filter(options.filter),
         view=f"VIEW_{options.view.name}",
+        deadline_policy=f"DEADLINE_POLICY_{options.deadline_policy.name}",
+        explain_if=_explain_if(options.explain_if),
         **input_fields(value),
     )
     _set_target(request.target, options.target)
@@ -39,6 +41,12 @@ def _filter(chosen: Filter) -> pb.Filter:
         deny_class_ids=sorted(chosen.deny),
         exclude_example_ids=chosen.exclude,
     )
+
+
+def _explain_if(asked: ExplainIf | None) -> pb.ExplainIf | None:
+    if asked is None:
+        return None
+    return pb.ExplainIf(confidence_below=asked.confidence_below, sampled_share=asked.sampled_share)
 
 
 def _set_target(message: pb.Target, target: Target) -> None:

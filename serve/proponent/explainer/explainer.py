@@ -10,7 +10,7 @@ from torch import Tensor
 
 from proponent.attribution.embedding.base import InfluenceEmbedding
 from proponent.attribution.gradients.layers import Layers
-from proponent.bounds.cancellation import Token, always
+from proponent.bounds.cancellation import Token, always, checkpoint
 from proponent.classifier import Classifier, InputSignature
 from proponent.errors import ProponentError
 from proponent.explainer.answers import Answers
@@ -18,6 +18,7 @@ from proponent.explainer.opening import load_bundled_classifier, load_embedding,
 from proponent.explainer.query import EmbeddedQuery, QueryEmbedder, Stopwatch
 from proponent.explainer.removal import Removals
 from proponent.explainer.retrieval import Found, Retrieval
+from proponent.explainer.triage import SKIPPED, is_worth_explaining
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest, read_manifest, verify_files
 from proponent.index.catalog import Catalog
@@ -124,14 +125,45 @@ class Explainer:
     def explain(
         self, inputs: Sequence[Tensor], options: Sequence[ExplainOptions], tokens: Sequence[Token] | None = None
     ) -> list[Explanation | ProponentError]:
-        """One answer or error for each input; one forward, one backward and one scan for all of them.
+        """One answer or error for each input; one forward, one backward and one scan for all that are explained.
 
         What concerns one input alone is done under its own token, where ``tokens`` are given.
         """
+        answers = self._not_explained(inputs, options)
+        chosen = [number for number in range(len(inputs)) if number not in answers]
+        given = tokens or [always] * len(inputs)
+        explained = self._explain(
+            [inputs[n] for n in chosen], [options[n] for n in chosen], [given[n] for n in chosen]
+        )
+        answers.update(zip(chosen, explained, strict=True))
+        return [answers[number] for number in range(len(inputs))]
+
+    def _not_explained(
+        self, inputs: Sequence[Tensor], options: Sequence[ExplainOptions]
+    ) -> dict[int, Explanation | ProponentError]:
+        """The answers to inputs that do not meet their ``explain_if``, by number; they cost a forward."""
+        conditions = {n: option.explain_if for n, option in enumerate(options) if option.explain_if is not None}
+        if not conditions:
+            return {}
         clock = Stopwatch()
-        queries = self.embed(inputs, [option.target for option in options], clock)
+        with clock.stage("forward"):
+            predictions = dict(zip(conditions, self.predict([inputs[n] for n in conditions]), strict=True))
+        checkpoint()
+        return {
+            n: self._without_explanation(p, options[n].target, clock.seconds) if isinstance(p, Prediction) else p
+            for n, p in predictions.items()
+            if not (isinstance(p, Prediction) and is_worth_explaining(p, conditions[n]))
+        }
+
+    def _explain(
+        self, inputs: Sequence[Tensor], options: Sequence[ExplainOptions], tokens: Sequence[Token]
+    ) -> list[Explanation | ProponentError]:
+        if not inputs:
+            return []
+        clock = Stopwatch()
+        queries = self.embed(inputs, [option.target for option in options], clock, tokens)
         with clock.stage("search"):
-            searched = self._retrieval.search(queries, options, tokens or [always] * len(queries))
+            searched = self._retrieval.search(queries, options, tokens)
         answers: list[Explanation | ProponentError] = []
         for query, option, found in zip(queries, options, searched, strict=True):
             if isinstance(query, ProponentError):
@@ -179,10 +211,14 @@ class Explainer:
         return self._removals.find_flip_set(value, max_size)
 
     def embed(
-        self, inputs: Sequence[Tensor], targets: Sequence[Target], clock: Stopwatch
+        self,
+        inputs: Sequence[Tensor],
+        targets: Sequence[Target],
+        clock: Stopwatch,
+        tokens: Sequence[Token] | None = None,
     ) -> list[EmbeddedQuery | ProponentError]:
-        """Predictions and phi of a batch, each at its own target."""
-        return self._embedder.embed(inputs, targets, clock)
+        """Predictions and phi of a batch, each at its own target; see ``QueryEmbedder.embed``."""
+        return self._embedder.embed(inputs, targets, clock, tokens)
 
     def _scores(self, query: EmbeddedQuery, rows: list[int], options: ExplainOptions) -> list[MeasureScores]:
         asked = Query(query.direction, query.norm, len(rows))
@@ -196,6 +232,27 @@ class Explainer:
             if measure in options.measures
         ]
 
+    def _without_explanation(
+        self, prediction: Prediction, target: Target, seconds: Mapping[str, float]
+    ) -> Explanation | ProponentError:
+        choice = self._embedder.choice(prediction, target)
+        if isinstance(choice, ProponentError):
+            return choice
+        return Explanation(
+            prediction=prediction,
+            results=[],
+            target_class_id=choice[0],
+            bundle_digest=self.manifest.digest,
+            quality=self._quality,
+            train_size=self.manifest.train_size,
+            notices=[SKIPPED],
+            timings=dict(seconds),
+        )
+
+    @property
+    def _quality(self) -> Quality:
+        return Quality(self.manifest.curvature, self.manifest.kept_energy, self.manifest.audit)
+
     def _explanation(
         self, query: EmbeddedQuery, option: ExplainOptions, found: Found, seconds: Mapping[str, float]
     ) -> Explanation:
@@ -204,7 +261,7 @@ class Explainer:
             results=self._answers.results(found.ends, found.outcomes, option),
             target_class_id=query.target,
             bundle_digest=self.manifest.digest,
-            quality=Quality(self.manifest.curvature, self.manifest.kept_energy, self.manifest.audit),
+            quality=self._quality,
             train_size=self.manifest.train_size,
             notices=[*self._answers.notices(query, option.measures), *found.notices],
             timings=dict(seconds),

@@ -21,9 +21,9 @@ from proponent.attribution.gradients.scaling import (
     join,
     scaled_output_gradient,
 )
-from proponent.bounds.cancellation import checkpoint
+from proponent.bounds.cancellation import Token, always, checkpoint
 from proponent.classifier import Classifier
-from proponent.errors import InvalidInputError, ProponentError
+from proponent.errors import DeadlineError, InvalidInputError, ProponentError
 from proponent.options import Target
 from proponent.results import Prediction
 
@@ -132,21 +132,30 @@ class QueryEmbedder:
         return torch.stack(list(inputs)).to(self.classifier.device)
 
     def embed(
-        self, inputs: Sequence[Tensor], targets: Sequence[Target], clock: Stopwatch
+        self,
+        inputs: Sequence[Tensor],
+        targets: Sequence[Target],
+        clock: Stopwatch,
+        tokens: Sequence[Token] | None = None,
     ) -> list[EmbeddedQuery | ProponentError]:
-        """Predictions and phi of a batch, each at its own target."""
+        """Predictions and phi of a batch, each at its own target.
+
+        An input whose token does not hold any more after the forward gets that error and no gradient; the backward
+        is not begun when none does.
+        """
         with CaptureSession(self.classifier.model, self.layers) as session:
             with clock.stage("forward"):
                 outputs = session.forward(self.stack(inputs))
                 predictions = self.predictions(outputs)
             checkpoint()
-            choices = [self.choice(p, t) for p, t in zip(predictions, targets, strict=True)]
+            waited_for = _unless_late(predictions, tokens or [always] * len(predictions))
+            choices = [self.choice(p, t) for p, t in zip(waited_for, targets, strict=True)]
             with clock.stage("backward"):
                 scaled = self._output_gradients(outputs, choices)
                 gradients = session.backward(scaled.unit)
             with clock.stage("embed"):
                 phi = self.embedding.embed(gradients).double()
-        return _embedded(phi, scaled, predictions, choices)
+        return _embedded(phi, scaled, waited_for, choices)
 
     def follow(self, value: Tensor, classes: Sequence[int]) -> FollowedOutputs:
         """The outputs of one input and the gradients of the largest of them and of ``classes``."""
@@ -206,6 +215,20 @@ class QueryEmbedder:
         return contrast_output_gradient(
             self.classifier.loss, outputs, label, torch.tensor([other], device=outputs.device)
         )
+
+
+def _unless_late(
+    predictions: Sequence[Prediction | ProponentError], tokens: Sequence[Token]
+) -> list[Prediction | ProponentError]:
+    """Each prediction as long as its token holds, else why it does not."""
+    found: list[Prediction | ProponentError] = []
+    for prediction, token in zip(predictions, tokens, strict=True):
+        try:
+            token()
+            found.append(prediction)
+        except DeadlineError as error:
+            found.append(error)
+    return found
 
 
 def _embedded(

@@ -20,6 +20,12 @@ from proponent.gateway.limits.call_cost import check_call_cost
 from proponent.gateway.limits.limiter import Limiter
 from proponent.gateway.lookup_calls import LookupCalls
 from proponent.gateway.metrics import Metrics
+from proponent.gateway.prediction_when_late import (
+    explain_or_predict,
+    explanation_time,
+    prediction_alone,
+    prediction_of,
+)
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.settings import Settings
 from proponent.gateway.validation import check_explanation, check_group_size, check_input, check_rules
@@ -84,7 +90,7 @@ class ExplanationCalls(LookupCalls):
         deployment = self._deployment(request.model, context)
         check_explanation(request, deployment.manifest, self.settings)
         self.allow_view(request.view, context)
-        reply = (await self._send("Explain", deployment, WorkerRequest(explain=request), context)).explain
+        reply = await self._explanation(request, deployment, context)
         self._observe_search(request.model, reply)
         self.disclosure.clear_sources(request.view, (i for r in reply.results for i in (*r.proponents, *r.opponents)))
         return reply
@@ -181,6 +187,25 @@ class ExplanationCalls(LookupCalls):
         async with self._limiter.wait_for_slot(method, wait_s):
             context.admitted()
             yield
+
+    async def _explanation(
+        self, request: pb.ExplainRequest, deployment: Deployment, context: CallContext
+    ) -> pb.ExplainResponse:
+        async def explain(context: CallContext) -> pb.ExplainResponse:
+            return (await self._send("Explain", deployment, WorkerRequest(explain=request), context)).explain
+
+        async def predict() -> pb.PredictResponse:
+            asked = WorkerRequest(predict=prediction_of(request))
+            return (await self._send("Predict", deployment, asked, replace(context, admitted=None))).predict
+
+        if request.deadline_policy != pb.DEADLINE_POLICY_PREDICTION_ONLY_WHEN_LATE:
+            return await explain(context)
+        timeout_s = context.remaining_s(self.settings.request_timeout)
+        in_time = replace(context, timeout_s=explanation_time(timeout_s), started=time.monotonic())
+        found = await explain_or_predict(explain(in_time), predict, timeout_s)
+        return (
+            found if isinstance(found, pb.ExplainResponse) else prediction_alone(request, *found, deployment.manifest)
+        )
 
     def _observe_search(self, model: str, reply: pb.ExplainResponse) -> None:
         for timing in reply.timings:

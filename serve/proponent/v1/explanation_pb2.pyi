@@ -47,6 +47,12 @@ class Redundancy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REDUNDANCY_FACILITY_LOCATION: _ClassVar[Redundancy]
     REDUNDANCY_MMD: _ClassVar[Redundancy]
 
+class DeadlinePolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DEADLINE_POLICY_UNSPECIFIED: _ClassVar[DeadlinePolicy]
+    DEADLINE_POLICY_FAIL_WHEN_LATE: _ClassVar[DeadlinePolicy]
+    DEADLINE_POLICY_PREDICTION_ONLY_WHEN_LATE: _ClassVar[DeadlinePolicy]
+
 class Estimator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ESTIMATOR_UNSPECIFIED: _ClassVar[Estimator]
@@ -73,6 +79,9 @@ REDUNDANCY_UNSPECIFIED: Redundancy
 REDUNDANCY_SUM: Redundancy
 REDUNDANCY_FACILITY_LOCATION: Redundancy
 REDUNDANCY_MMD: Redundancy
+DEADLINE_POLICY_UNSPECIFIED: DeadlinePolicy
+DEADLINE_POLICY_FAIL_WHEN_LATE: DeadlinePolicy
+DEADLINE_POLICY_PREDICTION_ONLY_WHEN_LATE: DeadlinePolicy
 ESTIMATOR_UNSPECIFIED: Estimator
 ESTIMATOR_FIRST_ORDER: Estimator
 ESTIMATOR_SECOND_ORDER: Estimator
@@ -164,8 +173,16 @@ class Diversity(_message.Message):
     unscaled: bool
     def __init__(self, redundancy: _Optional[_Union[Redundancy, str]] = ..., gamma: _Optional[float] = ..., max_influence_loss: _Optional[float] = ..., candidates: _Optional[int] = ..., bandwidth: _Optional[float] = ..., whole_dataset: _Optional[bool] = ..., unscaled: _Optional[bool] = ...) -> None: ...
 
+class ExplainIf(_message.Message):
+    __slots__ = ("confidence_below", "sampled_share")
+    CONFIDENCE_BELOW_FIELD_NUMBER: _ClassVar[int]
+    SAMPLED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    confidence_below: float
+    sampled_share: float
+    def __init__(self, confidence_below: _Optional[float] = ..., sampled_share: _Optional[float] = ...) -> None: ...
+
 class ExplainRequest(_message.Message):
-    __slots__ = ("model", "encoded_image", "tensor", "measures", "top_k", "target", "filter", "diversity", "view", "request_id")
+    __slots__ = ("model", "encoded_image", "tensor", "measures", "top_k", "target", "filter", "diversity", "view", "request_id", "deadline_policy", "explain_if")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENCODED_IMAGE_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +193,8 @@ class ExplainRequest(_message.Message):
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_POLICY_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_IF_FIELD_NUMBER: _ClassVar[int]
     model: str
     encoded_image: bytes
     tensor: Tensor
@@ -186,7 +205,9 @@ class ExplainRequest(_message.Message):
     diversity: Diversity
     view: View
     request_id: str
-    def __init__(self, model: _Optional[str] = ..., encoded_image: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., measures: _Optional[_Iterable[_Union[Measure, str]]] = ..., top_k: _Optional[int] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., view: _Optional[_Union[View, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    deadline_policy: DeadlinePolicy
+    explain_if: ExplainIf
+    def __init__(self, model: _Optional[str] = ..., encoded_image: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., measures: _Optional[_Iterable[_Union[Measure, str]]] = ..., top_k: _Optional[int] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., view: _Optional[_Union[View, str]] = ..., request_id: _Optional[str] = ..., deadline_policy: _Optional[_Union[DeadlinePolicy, str]] = ..., explain_if: _Optional[_Union[ExplainIf, _Mapping]] = ...) -> None: ...
 
 class Influence(_message.Message):
     __slots__ = ("example_id", "score", "rank", "class_id", "label", "predicted_class_id", "self_influence", "source", "thumbnail")
@@ -249,6 +270,8 @@ class Notice(_message.Message):
         CODE_LAYERS_UNCOVERED: _ClassVar[Notice.Code]
         CODE_NO_FLIP_FOUND: _ClassVar[Notice.Code]
         CODE_PARAMETERS_FROZEN: _ClassVar[Notice.Code]
+        CODE_EXPLANATION_LATE: _ClassVar[Notice.Code]
+        CODE_EXPLANATION_SKIPPED: _ClassVar[Notice.Code]
     CODE_UNSPECIFIED: Notice.Code
     CODE_K_CAPPED: Notice.Code
     CODE_ZERO_INFLUENCE: Notice.Code
@@ -258,6 +281,8 @@ class Notice(_message.Message):
     CODE_LAYERS_UNCOVERED: Notice.Code
     CODE_NO_FLIP_FOUND: Notice.Code
     CODE_PARAMETERS_FROZEN: Notice.Code
+    CODE_EXPLANATION_LATE: Notice.Code
+    CODE_EXPLANATION_SKIPPED: Notice.Code
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,88 @@
+"""DEADLINE_POLICY_PREDICTION_ONLY_WHEN_LATE: an explanation in time, or else the prediction alone in time."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from google.protobuf.struct_pb2 import Struct
+
+from proponent.errors import DeadlineError, OverloadedError, ProponentError
+from proponent.index.bundle import Manifest
+from proponent.v1 import explanation_pb2 as pb
+
+_PATIENCE = 0.5
+"""Share of the time that the explanation has to itself, before the prediction is asked for as well."""
+_TRAVEL = 0.1
+_LONGEST_TRAVEL_S = 0.25
+
+
+def explanation_time(timeout_s: float) -> float:
+    """Seconds that an explanation may take, so that another answer still reaches the caller."""
+    return timeout_s - min(_TRAVEL * timeout_s, _LONGEST_TRAVEL_S)
+
+
+def prediction_of(request: pb.ExplainRequest) -> pb.PredictRequest:
+    """The request for the prediction alone."""
+    kind = request.WhichOneof("input")
+    if kind == "tensor":
+        return pb.PredictRequest(model=request.model, tensor=request.tensor, request_id=request.request_id)
+    return pb.PredictRequest(model=request.model, encoded_image=request.encoded_image, request_id=request.request_id)
+
+
+async def explain_or_predict(
+    explaining: Coroutine[Any, Any, pb.ExplainResponse],
+    predict: Callable[[], Coroutine[Any, Any, pb.PredictResponse]],
+    timeout_s: float,
+) -> pb.ExplainResponse | tuple[pb.PredictResponse, ProponentError]:
+    """The explanation, or where it fails for lack of time or room, the prediction and why.
+
+    Args:
+        explaining: Ends by itself, with DeadlineError, after ``explanation_time``.
+        predict: Asked once the explanation has taken half of the time, or has failed.
+        timeout_s: Time that the caller gives.
+    """
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(_unless_late(explaining))]
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=_PATIENCE * timeout_s)
+        if done and isinstance(found := tasks[0].result(), pb.ExplainResponse):
+            return found
+        tasks.append(asyncio.create_task(predict()))
+        found = await tasks[0]
+        return found if isinstance(found, pb.ExplainResponse) else (await tasks[1], found)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def prediction_alone(
+    request: pb.ExplainRequest, reply: pb.PredictResponse, why: ProponentError, manifest: Manifest
+) -> pb.ExplainResponse:
+    """The answer to a request whose explanation did not come."""
+    audit = Struct()
+    audit.update(manifest.audit)
+    target = {"class_id": request.target.class_id, "contrast": request.target.contrast.for_class_id}
+    return pb.ExplainResponse(
+        prediction=reply.prediction,
+        target_class_id=target.get(request.target.WhichOneof("kind") or "", reply.prediction.class_id),
+        bundle_digest=reply.bundle_digest,
+        quality=pb.Quality(curvature=manifest.curvature, kept_energy=manifest.kept_energy, audit=audit),
+        train_size=manifest.train_size,
+        notices=[
+            pb.Notice(code="CODE_EXPLANATION_LATE", message=f"only the prediction is answered: {why.message}"),
+        ],
+        explanation_id=str(uuid.uuid4()),
+        request_id=reply.request_id,
+    )
+
+
+async def _unless_late(
+    explaining: Coroutine[Any, Any, pb.ExplainResponse],
+) -> pb.ExplainResponse | DeadlineError | OverloadedError:
+    try:
+        return await explaining
+    except (DeadlineError, OverloadedError) as error:
+        return error
