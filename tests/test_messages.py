@@ -233,6 +233,7 @@ EXPECTED_CODES = {
     "NotFoundError": code_pb2.NOT_FOUND,
     "PermissionDeniedError": code_pb2.PERMISSION_DENIED,
     "MismatchError": code_pb2.FAILED_PRECONDITION,
+    "SamplesMissingError": code_pb2.FAILED_PRECONDITION,
     "OverloadedError": code_pb2.RESOURCE_EXHAUSTED,
     "UnavailableError": code_pb2.UNAVAILABLE,
     "CorruptBundleError": code_pb2.UNAVAILABLE,
