@@ -205,6 +205,27 @@ def test_an_error_of_settings_is_one_line_and_exit_code_2() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("PROPONENT_TOKEN_FILE", "PROPONENT_TOKENS_FILE"),
+        ("PROPONENT_MAX_IMAGE_BYTE", "PROPONENT_MAX_IMAGE_BYTES"),
+        ("proponent_allow_thumbnail", "PROPONENT_ALLOW_THUMBNAILS"),
+    ],
+)
+def test_a_misspelt_variable_is_refused(variable: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(SpecError, match=f"environment variable {variable} is not a setting, expected {meant}"):
+        load_settings({})
+
+
+@pytest.mark.parametrize("name", ["CONFIG", "DATA", "FAULT", "FAULT_TRACE", "SERVICE_HOST", "PORT_8500_TCP"])
+def test_variables_of_others_are_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's own beside the settings, and those that Kubernetes makes for a service of this name."""
+    monkeypatch.setenv(f"PROPONENT_{name}", "1")
+    assert load_settings({}).settings == Settings()
+
+
 def test_every_setting_is_a_flag_in_help_of_its_panel() -> None:
     done = command("serve", "--help", COLUMNS="200", TERMINAL_WIDTH="200")
     assert done.returncode == 0, done.stderr

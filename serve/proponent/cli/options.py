@@ -24,7 +24,7 @@ E = TypeVar("E", bound=Enum)
 USE = "From training to explanations"
 WHAT_IF = "Chosen training examples"
 CHECK = "Look and check"
-LIFE = "The life of an index"
+LIFE = "Index lifecycle"
 
 
 def open_store(store: Path, model: str | None) -> tuple[Store, str]:

@@ -46,8 +46,8 @@ def serve() -> None:
     Ctrl-C does not wait. Then calls in flight finish; a second signal drops them.
 
     A flag wins over its environment variable (--max-image-bytes is PROPONENT_MAX_IMAGE_BYTES), that over the key of
-    the same name (max_image_bytes) in the YAML file of --config, and that over the default.
-    docs/settings.md has all names, units and bounds.
+    the same name (max_image_bytes) in the YAML file of --config, and that over the default. Unknown keys and misspelt
+    variables are refused. docs/settings.md has all names, units and bounds.
 
     Example: `proponent serve model_store --allow-thumbnails --print-config`
     """

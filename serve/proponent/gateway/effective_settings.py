@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,6 +18,8 @@ from proponent.errors import NotFoundError, SpecError
 from proponent.gateway.settings import Settings, Unit
 
 DEFAULT = "default"
+_MISSPELT = 0.8
+"""Similarity of names (difflib's ratio) from which on one is taken for the other misspelt."""
 _EXPECTED = {
     "byte_size": "a size, e.g. 10MiB",
     "byte_size_unit": "a size, e.g. 10MiB",
@@ -86,8 +89,10 @@ def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Effec
 
     Raises:
         NotFoundError: There is no such file.
-        SpecError: A key is unknown or a value is wrong; the message names it, its source and what was expected.
+        SpecError: A key is unknown, a variable misspelt or a value wrong; the message names it, its source and what
+            was expected.
     """
+    _check_variables()
     environment = EnvSettingsSource(Settings)()
     in_file = _read_config(config) if config else {}
     origins = {
@@ -103,6 +108,19 @@ def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Effec
         details = "; ".join(_describe(problem, origins) for problem in problems)
         raise SpecError(details, field=str(problems[0]["loc"][0])) from None
     return EffectiveSettings(settings, origins)
+
+
+def _check_variables() -> None:
+    """Refuses a variable whose name is almost a setting's: a tokens file that nobody reads would protect nothing."""
+    prefix = str(Settings.model_config["env_prefix"]).lower()
+    for variable in os.environ:
+        name = variable.lower().removeprefix(prefix)
+        if name == variable.lower() or name in Settings.model_fields:
+            continue
+        if near := get_close_matches(name, Settings.model_fields, n=1, cutoff=_MISSPELT):
+            raise SpecError(
+                f"environment variable {variable} is not a setting, expected {variable_of(near[0])}", field=near[0]
+            )
 
 
 def _limits(metadata: object) -> list[tuple[str, float]]:
