@@ -20,6 +20,7 @@ class CallContext:
     Attributes:
         request_id: Follows the call through logs and replies.
         scopes: What the caller may do, see ``ExplanationCalls.permit``.
+        caller: Who calls, as far as it is known: limits are shared out between callers; empty for all the unknown.
         timeout_s: Time that the caller gives it, from ``started``; None where there is no deadline.
         deployment: Makes one bundle answer every part of a call; else each part goes where requests go by then.
         admitted: Of a part of a larger call, which waits for its slot and is not refused: called when it has it.
@@ -28,6 +29,7 @@ class CallContext:
 
     request_id: str = ""
     scopes: frozenset[Scope] = frozenset()
+    caller: str = ""
     timeout_s: float | None = None
     deployment: Deployment | None = None
     admitted: Callable[[], None] | None = None
