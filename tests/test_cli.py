@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -166,6 +167,34 @@ def test_an_explanation_for_people(made: Digits) -> None:
         assert influence["example_id"] in done.out and f"{influence['score']:+.4g}" in done.out
 
 
+@pytest.mark.parametrize(
+    ("solver", "residual", "error"), [("cg", 1e-4, 1e-3), ("lissa", 0.1, 0.1), ("arnoldi", 0.5, 0.5)]
+)
+def test_a_solver_finds_what_the_index_says(made: Digits, solver: str, residual: float, error: float) -> None:
+    options = ("--class-id", "3", "--against", "8", "--top-k", "20", "--measure", "influence", "--json")
+    index, solved = (
+        json.loads(run("explain", made.image, "--store", made.store, *options, *more).out)
+        for more in ((), ("--solver", solver))
+    )
+    assert solved["solve"]["solver"] == solver and 0 < solved["solve"]["residual"] <= residual
+    for side in ("proponents", "opponents"):
+        expected, found = (
+            {i["example_id"]: i["score"] for i in each["results"][0][side]} for each in (index, solved)
+        )
+        both = expected.keys() & found.keys()
+        assert len(found) == 20 and len(both) >= 20 * (1 - error)
+        largest = max(map(abs, expected.values()))
+        assert {n: found[n] for n in both} == pytest.approx({n: expected[n] for n in both}, abs=error * largest)
+
+
+def test_a_solver_tells_its_time_and_leaves_out_what_is_forgotten(made: Digits, tmp_path: Path) -> None:
+    shutil.copytree(made.store, tmp_path / "store")
+    run("forget", "digits-0226", "--store", tmp_path / "store")
+    done = run("explain", made.image, "--store", tmp_path / "store", "--solver", "cg")
+    assert re.search(r"cg: hessian with damping 0, relative residual [\d.]+e-\d+, [\d.]+ s\n", done.out)
+    assert "digits-0226" not in done.out and "digits-0083" in done.out
+
+
 def test_a_contrast_is_explained(made: Digits) -> None:
     done = run("explain", made.image, "--store", made.store, "--class-id", "3", "--against", "8", "--json")
     assert json.loads(done.out)["target_class_id"] == 3
@@ -194,6 +223,16 @@ def test_a_rebuild_for_programs_that_is_not_published(made: Digits, tmp_path: Pa
             r"class 10 is unknown, expected 0\.\.9",
         ),
         (["explain", "{image}", "--store", "{store}", "--against", "1"], 2, "a contrast needs the class argued for"),
+        (
+            ["explain", "{image}", "--store", "{store}", "--solver", "lu"],
+            2,
+            "solver 'lu' is unknown, expected one of cg",
+        ),
+        (
+            ["explain", "{image}", "--store", "{store}", "--solver", "cg", "--measure", "l-relatif"],
+            2,
+            "a solver answers for the measure influence alone",
+        ),
         (["rebuild", "{spec}", "--memory", "lots"], 2, r"--memory has value 'lots', expected a size, e\.g\. 8GiB"),
         (["rebuild", "{spec}", "--memory", "-1"], 2, "--memory has value '-1'"),
         (["train", "cats", "--out", "x"], 3, "Unknown preset 'cats', expected one of digits"),

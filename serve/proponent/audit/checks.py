@@ -14,8 +14,7 @@ from torch import Tensor
 
 from proponent.attribution.agreement import pearson, roc_auc, spearman, top_overlap
 from proponent.attribution.gradients.layer_gradients import flat_gradients
-from proponent.attribution.gradients.layers import Layers
-from proponent.attribution.solvers import cg, ggn_matvec, hessian_matvec
+from proponent.attribution.solvers import cg
 from proponent.audit.datamodel import AUDIT, ground_truth, recipe_digest
 from proponent.audit.intervals import Statistic, auc_interval, two_way_interval
 from proponent.audit.label_noise import flipped_positions, with_label_noise
@@ -24,6 +23,7 @@ from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.index.bundle import CATALOG
 from proponent.index.catalog import Catalog
 from proponent.index.store import Store
+from proponent.inspection.solving import Objective, products_with_gradients
 from proponent.options import Measure
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
@@ -245,34 +245,23 @@ def solver(context: AuditContext, options: AuditOptions, progress: StageProgress
     """Agreement with conjugate gradients on the objective's own curvature: Hessian, or Gauss-Newton if deep."""
     classifier = context.explainer.classifier
     layers = classifier.find_layers()
-    batches = [(b.inputs, b.labels, b.keys) for b in context.data.batches(256)]
-    exact = classifier.spec.curvature.kind == "exact"
-    product = (hessian_matvec if exact else ggn_matvec)(
-        classifier.model, classifier.loss, batches, layers, weight_decay=classifier.spec.weight_decay
-    )
+    objective = Objective(classifier, layers, context.data)
     positions = list(range(min(options.solver_queries, len(context.held_out))))
     top = min(TOP, len(context.data))
     scaled, gradients = scaled_gradients(classifier, layers, context.held_out.batch(positions))
     right = flat_gradients(gradients).double().mT.to(next(classifier.model.parameters()))
     with progress.step("solve"):
-        solution, report = cg(product, right, damping=options.solver_damping, tol=1e-4, max_iterations=200)
-    reference = _dot_rows(context, layers, solution) * scaled.scale[:, None]
+        solution, report = cg(
+            objective.product(), right, damping=options.solver_damping, tol=1e-4, max_iterations=200
+        )
+    reference = products_with_gradients(classifier, layers, context.data, solution) * scaled.scale[:, None]
     ours = influence_matrix(context, positions)
     return {
         "queries": len(positions),
-        "curvature": "hessian" if exact else "gauss-newton",
+        "curvature": objective.curvature,
         "iterations": report.iterations,
         "converged": bool(report.converged),
         "spearman": float(spearman(ours, reference).mean()),
         "proponents_overlap_at_10": float(top_overlap(ours, reference, top).mean()),
         "opponents_overlap_at_10": float(top_overlap(-ours, -reference, top).mean()),
     }
-
-
-def _dot_rows(context: AuditContext, layers: Layers, solution: Tensor) -> Tensor:
-    """g_i^T x for every training example and solution [P, Q], [Q, N] float64."""
-    parts = []
-    for batch in context.data.batches(128):
-        scaled, gradients = scaled_gradients(context.explainer.classifier, layers, batch)
-        parts.append((flat_gradients(gradients) @ solution).double() * scaled.scale[:, None])
-    return torch.cat(parts).mT.cpu()

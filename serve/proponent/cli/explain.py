@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from google.protobuf.json_format import MessageToJson
+from google.protobuf.json_format import MessageToDict, MessageToJson
 from google.protobuf.message import Message
 
 from proponent.cli.exit_codes import READS
@@ -59,9 +60,19 @@ def explain(
         typer.Option(min=0, max=1, help="Largest share of the influence to give up, instead of --gamma."),
     ] = None,
     unscaled: Annotated[bool, typer.Option(help="Let --gamma weigh the term as the paper writes it.")] = False,
+    solver: Annotated[
+        str | None,
+        typer.Option(help="Solve over the training set instead of reading the index: cg, lissa or arnoldi."),
+    ] = None,
+    solver_damping: Annotated[
+        float | None, typer.Option(min=0, help="Damping of that solve; default: the bundle's where it is absolute.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Explain one image with the current bundle, without a service.
+
+    With --solver the influences come from one solve with the Hessian (deep networks: the Gauss-Newton matrix) of the
+    training objective and a pass over all training examples, and the residual and the time are told.
 
     Example: `proponent explain digit.png --store model_store --top-k 3`
     """
@@ -76,11 +87,43 @@ def explain(
         diversity=_diversity(diverse, gamma, max_influence_loss, unscaled) if diverse else None,
         view=View.THUMBNAIL,
     )
+    if solver is not None:
+        chosen = options if measure else replace(options, measures=(Measure.INFLUENCE,))
+        _explain_by_solver(store, model, image, chosen, solver, solver_damping, as_json)
+        return
     reply = _answer(store, model, WorkerRequest(explain=_query(image, options))).explain
     if as_json:
         typer.echo(MessageToJson(reply, preserving_proto_field_name=True))
     else:
         print_explanation(Console(), reply)
+
+
+def _explain_by_solver(
+    store: Path,
+    model: str | None,
+    image: Path,
+    options: ExplainOptions,
+    solver: str,
+    damping: float | None,
+    as_json: bool,
+) -> None:
+    from rich.console import Console
+
+    from proponent.cli.terminal import print_explanation
+    from proponent.inspection.solving import Solver, explain_by_solver
+    from proponent.worker.messages import explain_response
+
+    read = _query(image, options).encoded_image
+    found, solve = explain_by_solver(current_bundle(store, model), read, options, member(Solver, solver), damping)
+    reply = explain_response(found, "")
+    if as_json:
+        typer.echo(json.dumps({**MessageToDict(reply, preserving_proto_field_name=True), "solve": asdict(solve)}))
+        return
+    print_explanation(Console(), reply)
+    typer.echo(
+        f"{solve.solver}: {solve.curvature} with damping {solve.damping:g}, relative residual {solve.residual:.1e}, "
+        f"{solve.seconds:.2f} s"
+    )
 
 
 def score(

@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from proponent.attribution.division import positive_or_one
-from proponent.attribution.embedding.base import InfluenceEmbedding
 from proponent.attribution.gradients.capture import CaptureSession
+from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.gradients.scaling import (
     ScaledGradient,
@@ -113,10 +114,17 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+class Embedding(Protocol):
+    """Maps gradients of the covered layers to R^K."""
+
+    def embed(self, gradients: LayerGradients) -> Tensor:
+        """phi, [B, K] float32."""
+
+
 class QueryEmbedder:
     """Runs the model forwards and backwards. Not thread-safe: hooks on the model are per call."""
 
-    def __init__(self, classifier: Classifier, embedding: InfluenceEmbedding, layers: Layers) -> None:
+    def __init__(self, classifier: Classifier, embedding: Embedding, layers: Layers) -> None:
         self.classifier = classifier
         self.embedding = embedding
         self.layers = layers

@@ -1,0 +1,226 @@
+"""An explanation without the index: one solve with the objective's own curvature, and a pass over the training set.
+
+It is what an index saves: seconds to hours for each input instead of milliseconds. It shows how far the index may be
+trusted, and gives the influence function alone; RelatIF would take a solve for each training example.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.functional import LabelledBatch
+from proponent.attribution.gradients.layer_gradients import LayerGradients, flat_gradients
+from proponent.attribution.gradients.layers import Layers
+from proponent.attribution.solvers import Matvec, arnoldi, cg, ggn_matvec, hessian_matvec, lissa
+from proponent.classifier import Classifier
+from proponent.errors import CurvatureError, InvalidInputError, ProponentError
+from proponent.explainer import Explainer, Stopwatch
+from proponent.explainer.answers import Answers
+from proponent.explainer.query import EmbeddedQuery, QueryEmbedder
+from proponent.index.search import Hits
+from proponent.index.tombstones import Tombstones
+from proponent.options import ExplainOptions, Measure
+from proponent.rebuild.rows_stage import scaled_gradients
+from proponent.rebuild.training_set import TrainingSet
+from proponent.results import Explanation, Quality
+from proponent.worker.inputs import image_tensor
+
+BATCH = 256
+TOLERANCE = 1e-4
+MOST_PRODUCTS = 200
+RANK = 100
+_SCALE_TRIES = 8
+
+
+class Solver(enum.Enum):
+    """How (A + damping I) x = g is solved; see ``attribution.solvers``."""
+
+    CG = "cg"
+    LISSA = "lissa"
+    ARNOLDI = "arnoldi"
+
+
+@dataclass(frozen=True)
+class Solve:
+    """How a solve ended.
+
+    Attributes:
+        solver: Which one.
+        curvature: "hessian", or "gauss-newton" for networks, whose Hessian is indefinite.
+        damping: Added to the objective's curvature, which holds its weight decay.
+        residual: ``||g - (A + damping I) x|| / ||g||``.
+        seconds: Of the solve alone.
+    """
+
+    solver: str
+    curvature: str
+    damping: float
+    residual: float
+    seconds: float
+
+
+class Objective:
+    """The curvature A of a training objective, by products; the training set is held in memory."""
+
+    def __init__(self, classifier: Classifier, layers: Layers, data: TrainingSet) -> None:
+        self._classifier = classifier
+        self._layers = layers
+        self._batches = [(batch.inputs, batch.labels, batch.keys) for batch in data.batches(BATCH)]
+        self._size = len(data)
+        self.exact = classifier.spec.curvature.kind == "exact"
+
+    @property
+    def curvature(self) -> str:
+        """Which matrix A is."""
+        return "hessian" if self.exact else "gauss-newton"
+
+    def product(self, batches: Sequence[LabelledBatch] | None = None) -> Matvec:
+        """Products with A, or with the same of some batches."""
+        matvec = hessian_matvec if self.exact else ggn_matvec
+        classifier = self._classifier
+        return matvec(
+            classifier.model,
+            classifier.loss,
+            self._batches if batches is None else batches,
+            self._layers,
+            weight_decay=classifier.spec.weight_decay,
+        )
+
+    def sampled_products(self) -> list[Matvec]:
+        """Products of single batches, each with its share of the examples: their plain mean is A."""
+        return [self._weighted(batch) for batch in self._batches]
+
+    def _weighted(self, batch: LabelledBatch) -> Matvec:
+        product, weight = self.product([batch]), len(self._batches) * len(batch[1]) / self._size
+        return lambda vectors: weight * product(vectors)
+
+
+def products_with_gradients(classifier: Classifier, layers: Layers, data: TrainingSet, solution: Tensor) -> Tensor:
+    """``g_i^T x`` for every training example and each solution [P, Q], [Q, N] float64."""
+    parts = []
+    for batch in data.batches(BATCH // 2):
+        scaled, gradients = scaled_gradients(classifier, layers, batch)
+        flat = flat_gradients(gradients)
+        parts.append((flat @ solution.to(flat)).double() * scaled.scale[:, None])
+    return torch.cat(parts).mT.cpu()
+
+
+def explain_by_solver(
+    bundle: Path, image: bytes, options: ExplainOptions, solver: Solver, damping: float | None = None
+) -> tuple[Explanation, Solve]:
+    """Explains one image by the influence function, from the training set that the bundle was built from.
+
+    Args:
+        bundle: Names model, data and examples; its rows are not read.
+        image: A PNG or JPEG file.
+        options: Which label, and how many examples.
+        solver: Which solver.
+        damping: Added to the curvature; None takes the bundle's where it is absolute, else 0.
+
+    Raises:
+        InvalidInputError: The image is unusable, or more is asked for than the measure influence: other measures,
+            filters, a diverse selection.
+        CurvatureError: The solver met a direction of curvature <= 0, or did not converge at all.
+    """
+    if options.measures != (Measure.INFLUENCE,) or options.diversity or options.filter.active:
+        raise InvalidInputError(
+            "a solver answers for the measure influence alone, without filters and diverse selection", field="solver"
+        )
+    explainer, clock = Explainer.load(bundle), Stopwatch()
+    classifier, layers = explainer.classifier, explainer.classifier.find_layers()
+    value = image_tensor(image, explainer.signature, classifier.transform)
+    [query] = QueryEmbedder(classifier, _FlatGradients(), layers).embed([value], [options.target], clock)
+    if isinstance(query, ProponentError):
+        raise query
+    data = TrainingSet.open(classifier, classifier.spec.dataset, forgotten=Tombstones.beside(bundle).ids())
+    objective = Objective(classifier, layers, data)
+    manifest = explainer.manifest
+    added = damping if damping is not None else 0.0 if manifest.damping_relative else manifest.damping
+    with clock.stage("solve"):
+        solution = _solve(objective, query.direction, solver, added)
+    residual = _residual(objective, query.direction, solution, added)
+    with clock.stage("search"):
+        scores = products_with_gradients(classifier, layers, data, solution[:, None])[0] * query.norm
+    found = _explanation(explainer, query, _ends(explainer, data, scores, options.top_k), options, clock)
+    return found, Solve(solver.value, objective.curvature, added, residual, clock.seconds["solve"])
+
+
+class _FlatGradients:
+    """The gradient itself in place of its embedding."""
+
+    def embed(self, gradients: LayerGradients) -> Tensor:
+        """[B, P]."""
+        return flat_gradients(gradients)
+
+
+def _solve(objective: Objective, gradient: Tensor, solver: Solver, damping: float) -> Tensor:
+    right = gradient.double() if objective.exact else gradient
+    if solver is Solver.CG:
+        return cg(objective.product(), right, damping=damping, tol=TOLERANCE, max_iterations=MOST_PRODUCTS)[0]
+    if solver is Solver.LISSA:
+        return _lissa(objective, right, damping)
+    iterations = min(2 * RANK, len(right))
+    return arnoldi(
+        objective.product(),
+        len(right),
+        rank=min(RANK, len(right)),
+        iterations=iterations,
+        damping=damping,
+        dtype=right.dtype,
+        device=right.device,
+    ).ihvp(right)
+
+
+def _lissa(objective: Objective, right: Tensor, damping: float) -> Tensor:
+    """LiSSA with the smallest scale tried that does not diverge: twice the largest eigenvalue and its doubles."""
+    krylov = arnoldi(
+        objective.product(), len(right), rank=1, iterations=min(8, len(right)), dtype=right.dtype, device=right.device
+    )
+    scale, products = 2 * (float(krylov.eigenvalues[0]) + damping), objective.sampled_products()
+    for _ in range(_SCALE_TRIES - 1):
+        try:
+            return lissa(products, right, damping=damping, scale=scale)
+        except CurvatureError:
+            scale *= 2
+    return lissa(products, right, damping=damping, scale=scale)
+
+
+def _residual(objective: Objective, gradient: Tensor, solution: Tensor, damping: float) -> float:
+    right = gradient.to(solution)
+    left = right - objective.product()(solution) - damping * solution
+    return float(left.norm() / right.norm()) if bool(right.any()) else 0.0
+
+
+def _ends(explainer: Explainer, data: TrainingSet, scores: Tensor, top_k: int) -> tuple[Hits, Hits]:
+    """The highest positive and the lowest negative scores, by their rows in the index."""
+    names = [data.example_id(position) for position in range(len(data))]
+    rows = explainer.catalog.rows_of(names)
+    ends = []
+    for sign in (1, -1):
+        order = (sign * scores).argsort(descending=True, stable=True).tolist()
+        chosen = [i for i in order[:top_k] if sign * float(scores[i]) > 0]
+        ends.append(Hits([rows[names[i]] for i in chosen], [float(scores[i]) for i in chosen]))
+    return ends[0], ends[1]
+
+
+def _explanation(
+    explainer: Explainer, query: EmbeddedQuery, ends: tuple[Hits, Hits], options: ExplainOptions, clock: Stopwatch
+) -> Explanation:
+    manifest = explainer.manifest
+    answers = Answers(manifest, explainer.catalog, explainer.classifier.class_names, omitted=0)
+    return Explanation(
+        prediction=query.prediction,
+        results=answers.results({Measure.INFLUENCE: ends}, {}, options),
+        target_class_id=query.target,
+        bundle_digest=manifest.digest,
+        quality=Quality(manifest.curvature, 1.0),
+        train_size=manifest.train_size,
+        notices=answers.notices(query, options.measures),
+        timings=dict(clock.seconds),
+    )
