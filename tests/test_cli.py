@@ -168,7 +168,7 @@ def test_an_explanation_for_people(made: Digits) -> None:
 
 
 @pytest.mark.parametrize(
-    ("solver", "residual", "error"), [("cg", 1e-4, 1e-3), ("lissa", 0.1, 0.1), ("arnoldi", 0.5, 0.5)]
+    ("solver", "residual", "error"), [("cg", 1e-4, 1e-3), ("lissa", 0.3, 0.3), ("arnoldi", 0.3, 0.3)]
 )
 def test_a_solver_finds_what_the_index_says(made: Digits, solver: str, residual: float, error: float) -> None:
     options = ("--class-id", "3", "--against", "8", "--top-k", "20", "--measure", "influence", "--json")

@@ -34,7 +34,7 @@ from proponent.worker.inputs import image_tensor
 BATCH = 256
 TOLERANCE = 1e-4
 MOST_PRODUCTS = 200
-RANK = 100
+RANK = 200
 _SCALE_TRIES = 8
 
 
