@@ -30,7 +30,8 @@ export function Quality({ model, answer }) {
   </section>`;
 }
 
-function Fact({ name, value, code = false }) {
+/** @param {{name: string, value: any, code?: boolean}} props */
+export function Fact({ name, value, code = false }) {
   return html`<div><dt>${name}</dt><dd class="numeric">${code ? html`<code>${value}</code>` : value}</dd></div>`;
 }
 
