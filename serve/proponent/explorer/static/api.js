@@ -4,7 +4,7 @@ import { token } from "./session.js";
 
 /**
  * What stands in the way, by what a person can do about it.
- * @typedef {"unauthenticated"|"forbidden"|"not_found"|"invalid"|"mismatch"|"not_ready"|"overloaded"|"deadline"|"lost"|
+ * @typedef {"unauthenticated"|"forbidden"|"not_found"|"invalid"|"precondition"|"not_ready"|"overloaded"|"deadline"|"lost"|
  *   "internal"} Kind
  */
 
@@ -13,7 +13,7 @@ const KINDS = {
   401: "unauthenticated",
   403: "forbidden",
   404: "not_found",
-  409: "mismatch",
+  409: "precondition",
   429: "overloaded",
   503: "not_ready",
   504: "deadline",

@@ -10,7 +10,7 @@ const TITLES = {
   forbidden: "Not permitted",
   not_found: "Not found",
   invalid: "The service cannot use this",
-  mismatch: "Model and bundle do not belong together",
+  precondition: "Not possible with this bundle",
   not_ready: "Not ready",
   overloaded: "Busy",
   deadline: "It took too long",
