@@ -101,7 +101,6 @@ GATEWAY_MAY = (
 )
 # The keeping of bundles as files, which a rollout needs; none of it reads a row (the next test sees to that).
 GATEWAY_MAY_TOO = (
-    "proponent.cli.exit_codes",
     "proponent.bounds.liveness",
     "proponent.index.audit_file",
     "proponent.index.example_list",

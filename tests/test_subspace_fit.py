@@ -13,8 +13,8 @@ from proponent.attribution.embedding.joint import joint_basis, leading_eigenvect
 from proponent.attribution.embedding.tucker import MomentAccumulator, fit_subspaces
 from proponent.attribution.embedding.whitening import DenseWhitened, Whitening, make_whitening, whiten
 from proponent.attribution.gradients.capture import capture
+from proponent.attribution.gradients.layer_gradients import squared_norms, summed_squares
 from proponent.attribution.gradients.layers import find_layers
-from proponent.attribution.gradients.squares import squared_norms, summed_squares
 from proponent.attribution.losses import get_loss
 from proponent.attribution.uniforms import example_signs
 

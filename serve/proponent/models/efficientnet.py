@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torchvision.models import efficientnet_b0 as torchvision_efficientnet_b0
 
-from proponent.models.activations import swap_activations
-from proponent.models.stems import check_stem
+from proponent.models.variants import check_stem, swap_activations
 
 
 def efficientnet_b0(classes: int, stem: str = "imagenet", activation: str = "silu") -> nn.Module:

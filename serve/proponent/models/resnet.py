@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from proponent.models.activations import activation as new_activation
+from proponent.models.variants import activation as new_activation
 
 _STAGES = (16, 32, 64)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torchvision.models import resnet50 as torchvision_resnet50
 
-from proponent.models.activations import swap_activations
-from proponent.models.stems import check_stem
+from proponent.models.variants import check_stem, swap_activations
 
 
 def resnet50(classes: int, stem: str = "imagenet", activation: str = "relu") -> nn.Module:

@@ -2,6 +2,13 @@
 
 The public name ``proponent.rebuild`` is the function of `proponent.rebuild.pipeline` and this package at once, as an
 imported package always takes its name in the one above.
+
+>>> from proponent import RebuildOptions, Store, load_spec, rebuild
+>>> bundle = rebuild(load_spec(project), Store(store), RebuildOptions(publish=False, quiet=True))
+>>> bundle.parent.name, len(bundle.name)  # its directory: named by the SHA-256 of its manifest
+('bundles', 64)
+
+The quick audit, and damping ``auto``, belong to the command ``proponent rebuild`` and to `proponent.rebuilding`.
 """
 
 from __future__ import annotations

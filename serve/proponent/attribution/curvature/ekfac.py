@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.curvature.factors import LayerFactors
-from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, times
-from proponent.attribution.gradients.squares import summed_squares
+from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, summed_squares, times
 from proponent.errors import CurvatureError
 
 

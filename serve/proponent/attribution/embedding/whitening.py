@@ -11,8 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from proponent.attribution.curvature.factors import LayerFactors, damping_per_layer, floored
-from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, times
-from proponent.attribution.gradients.squares import squared_norms
+from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, squared_norms, times
 
 FLOOR = 1e-12
 """Of a layer's largest damped eigenvalue: what single precision cannot tell from nothing."""

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from proponent.attribution.gradients.layers import LayerShape
 from proponent.attribution.gradients.patches import input_rows, output_rows
-from proponent.attribution.gradients.squares import squared_norms
 
 
 @dataclass(frozen=True)
@@ -137,3 +136,19 @@ def times(rows: Tensor, matrix: Tensor) -> Tensor:
 def flat_gradients(gradients: LayerGradients) -> Tensor:
     """Dense gradients of all layers side by side, ``[B, P]``, in the order of the layers."""
     return torch.cat([gradient.dense().flatten(1) for gradient in gradients.values()], dim=1)
+
+
+def squared_norms(values: Tensor) -> Tensor:
+    """Of each entry of the first dimension, [B, ...] to [B]; entries below 1e-19 throughout count as zero."""
+    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    return norms.double().square()
+
+
+def summed_squares(values: Tensor) -> Tensor:
+    """Sum over the first dimension, [B, ...] to [...].
+
+    The values are divided by the largest of them first, so that squares of small numbers do not underflow; a
+    sum in float64 from the start would take several times as long.
+    """
+    largest = torch.maximum(values.amax(), -values.amin()).clamp(min=torch.finfo(values.dtype).tiny)
+    return (values / largest).square_().sum(dim=0).double() * largest.double().square()

@@ -1,4 +1,7 @@
-"""Activations by name, never in place: hooks on the layer before must see its output unchanged."""
+"""What a torchvision model may have changed: its stem (ImageNet's, or one for 32 x 32 pixels) and its activations.
+
+Activations are never in place: hooks on the layer before must see its output unchanged.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from torch import nn
 
 from proponent.errors import InvalidInputError
 
+STEMS = ("cifar", "imagenet")
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 
@@ -30,3 +34,13 @@ def swap_activations(model: nn.Module, name: str) -> None:
         for child_name, child in parent.named_children():
             if isinstance(child, (nn.ReLU, nn.SiLU)):
                 setattr(parent, child_name, activation(name))
+
+
+def check_stem(stem: str) -> None:
+    """Refuse an unknown stem.
+
+    Raises:
+        InvalidInputError: If it is neither ``cifar`` nor ``imagenet``.
+    """
+    if stem not in STEMS:
+        raise InvalidInputError(f"Unknown stem {stem!r}, expected one of {STEMS}.", field="stem")
