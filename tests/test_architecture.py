@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -202,6 +203,16 @@ def test_the_handler_is_one_small_class_and_knows_only_the_worker() -> None:
     assert len(text.splitlines()) <= 80
     ours = {found for found in imports(HANDLER) if below(found, "proponent")}
     assert all(below(found, "proponent.worker.batch", "proponent.errors", "proponent.v1") for found in ours), ours
+
+
+def test_the_guide_to_contributing_names_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w./]+(?:\.py|\.proto|/))`", text))
+    folders = ("serve", "proto", "tests")
+    known = {path.relative_to(ROOT).as_posix() for folder in folders for path in (ROOT / folder).rglob("*.*")}
+    known |= {f"{Path(path).parent.as_posix()}/" for path in known}
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not any(f"/{path}".endswith(f"/{name}") for path in known)] == []
 
 
 def test_only_one_folder_is_a_package() -> None:

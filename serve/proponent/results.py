@@ -183,7 +183,7 @@ class ScoredExamples:
 
 @dataclass(frozen=True)
 class RemovalEstimate:
-    """What the removal of ``group_size`` examples, and training anew, is predicted to change.
+    """What the removal of ``group_size`` examples, and retraining, is predicted to change.
 
     ``loss_change`` is that of the target's loss (for a contrast, of the difference of both losses).
 

@@ -112,7 +112,7 @@ class Client(ServiceClient):
         estimator: Estimator = Estimator.FIRST_ORDER,
         model: str | None = None,
     ) -> RemovalEstimate:
-        """What the removal of a group, and training anew, is predicted to change for one input."""
+        """What the removal of a group, and retraining without it, is predicted to change for one input."""
         return self._call(rpcs.estimate_removal(self._named(model), value, example_ids, target, estimator))
 
     def find_flip_set(self, value: Input, max_size: int = 0, *, model: str | None = None) -> FlipSet:

@@ -112,7 +112,7 @@ def collect(store: Store, model: str, *, workspace: bool = False, dry_run: bool 
     Args:
         store: The store.
         model: The model.
-        workspace: Remove the finished stages of a killed rebuild too; it then starts anew.
+        workspace: Remove the finished stages of a killed rebuild too; it then starts from scratch.
         dry_run: Only say what would be removed.
     """
     require_model(store, model)

@@ -1,7 +1,7 @@
 """Finished stages of a rebuild on disk, so that a killed one resumes where it stopped.
 
 A workspace belongs to one combination of spec, weights, data and package version (its key); another
-combination starts anew. Every stage is one safetensors file, written under another name, flushed and renamed.
+combination starts from scratch. Every stage is one safetensors file, written under another name, flushed and renamed.
 """
 
 from __future__ import annotations

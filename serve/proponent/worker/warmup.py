@@ -1,4 +1,4 @@
-"""What a worker does before it counts as ready: it explains a neutral input a few times.
+"""What a worker does before it counts as ready: it explains a warm-up input a few times.
 
 The first explanation of a process takes many times as long as those after it, and no caller should be the one who
 waits for it. The others show how many threads are fastest here: small models lose more by threads that wait for each
@@ -30,7 +30,7 @@ _log = logging.getLogger("proponent.worker.batch")
 def warmed_up(explainer: Explainer) -> Explainer:
     """The same explainer, after explanations by which torch's number of threads was chosen: all it had, or one.
 
-    A model that takes no neutral input stays cold; what its callers are told is their own affair.
+    A model that refuses the warm-up input stays cold; its callers get their own errors.
     """
     threads = torch.get_num_threads()
     try:

@@ -32,7 +32,7 @@ class StartClock:
         self.restart()
 
     def restart(self) -> None:
-        """Starts to count anew."""
+        """Restarts the count."""
         self._since = time.monotonic()
         self._next_report = self._since + _SLOW_S
 
