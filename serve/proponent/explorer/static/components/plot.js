@@ -19,12 +19,13 @@ export function Plot({ label, data, options, height = 220, onSelect }) {
   select.current = onSelect;
   const theme = useTheme();
   useEffect(() => {
-    const size = { width: host.current.clientWidth, height };
+    const element = host.current; // the observer may still fire when the element is gone
+    const size = { width: element.clientWidth, height };
     const selecting = { setSelect: [(plot) => selected(plot, select.current)] };
-    const { hooks, ...given } = options(colours(host.current));
-    const plot = new uPlot({ ...size, ...FRAME, ...given, hooks: { ...hooks, ...(onSelect ? selecting : {}) } }, data, host.current);
-    const resizing = new ResizeObserver(() => plot.setSize({ width: host.current.clientWidth, height }));
-    resizing.observe(host.current);
+    const { hooks, ...given } = options(colours(element));
+    const plot = new uPlot({ ...size, ...FRAME, ...given, hooks: { ...hooks, ...(onSelect ? selecting : {}) } }, data, element);
+    const resizing = new ResizeObserver(() => plot.setSize({ width: element.clientWidth, height }));
+    resizing.observe(element);
     return () => {
       resizing.disconnect();
       plot.destroy();
