@@ -208,7 +208,7 @@ def test_the_handler_is_one_small_class_and_knows_only_the_worker() -> None:
 def test_the_guide_to_contributing_names_files_that_exist() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([\w./]+(?:\.py|\.proto|/))`", text))
-    folders = ("serve", "proto", "tests")
+    folders = ("serve", "proto", "tests", "benchmarks")
     known = {path.relative_to(ROOT).as_posix() for folder in folders for path in (ROOT / folder).rglob("*.*")}
     known |= {f"{Path(path).parent.as_posix()}/" for path in known}
     assert len(named) > 10
