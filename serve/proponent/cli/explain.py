@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from google.protobuf.json_format import MessageToDict, MessageToJson
@@ -32,6 +32,22 @@ ImageArgument = Annotated[Path, typer.Argument(help="PNG or JPEG file.")]
 IdsArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of training examples.")]
 ClassOption = Annotated[int | None, typer.Option(help="Class to explain; default: the predicted one.")]
 AgainstOption = Annotated[int | None, typer.Option(help="Why --class-id rather than this class.")]
+DiverseOption = Annotated[
+    str | None, typer.Option(help="DIVINE selection by sum-redundancy, facility-location or mmd.")
+]
+GammaOption = Annotated[
+    float | None, typer.Option(min=0, help="Weight of --diverse; 0 gives plain top-k; default: 1.")
+]
+InfluenceLossOption = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Largest share of the influence to give up, instead of --gamma.")
+]
+UnscaledOption = Annotated[bool, typer.Option(help="Let --gamma weigh the term as the paper writes it.")]
+SolverOption = Annotated[
+    str | None, typer.Option(help="Solve over the training set instead of reading the index: cg, lissa or arnoldi.")
+]
+DampingOption = Annotated[
+    float | None, typer.Option(min=0, help="Damping of that solve; default: the bundle's where it is absolute.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -49,24 +65,12 @@ def explain(
     measure: MeasureOption = None,
     class_id: ClassOption = None,
     against: AgainstOption = None,
-    diverse: Annotated[
-        str | None, typer.Option(help="DIVINE selection by sum-redundancy, facility-location or mmd.")
-    ] = None,
-    gamma: Annotated[
-        float | None, typer.Option(min=0, help="Weight of --diverse; 0 gives plain top-k; default: 1.")
-    ] = None,
-    max_influence_loss: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Largest share of the influence to give up, instead of --gamma."),
-    ] = None,
-    unscaled: Annotated[bool, typer.Option(help="Let --gamma weigh the term as the paper writes it.")] = False,
-    solver: Annotated[
-        str | None,
-        typer.Option(help="Solve over the training set instead of reading the index: cg, lissa or arnoldi."),
-    ] = None,
-    solver_damping: Annotated[
-        float | None, typer.Option(min=0, help="Damping of that solve; default: the bundle's where it is absolute.")
-    ] = None,
+    diverse: DiverseOption = None,
+    gamma: GammaOption = None,
+    max_influence_loss: InfluenceLossOption = None,
+    unscaled: UnscaledOption = False,
+    solver: SolverOption = None,
+    solver_damping: DampingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Explain one image with the current bundle, without a service.
@@ -76,54 +80,38 @@ def explain(
 
     Example: `proponent explain digit.png --store model_store --top-k 3`
     """
-    from rich.console import Console
-
-    from proponent.cli.terminal import print_explanation
-
     options = ExplainOptions(
-        measures=_measures(measure),
+        measures=(Measure.INFLUENCE,) if solver and not measure else _measures(measure),
         top_k=top_k,
         target=_target(class_id, against),
         diversity=_diversity(diverse, gamma, max_influence_loss, unscaled) if diverse else None,
         view=View.THUMBNAIL,
     )
-    if solver is not None:
-        chosen = options if measure else replace(options, measures=(Measure.INFLUENCE,))
-        _explain_by_solver(store, model, image, chosen, solver, solver_damping, as_json)
+    query = _query(image, options)
+    if solver is None:
+        _print_explanation(_answer(store, model, WorkerRequest(explain=query)).explain, {}, as_json)
         return
-    reply = _answer(store, model, WorkerRequest(explain=_query(image, options))).explain
-    if as_json:
-        typer.echo(MessageToJson(reply, preserving_proto_field_name=True))
-    else:
-        print_explanation(Console(), reply)
-
-
-def _explain_by_solver(
-    store: Path,
-    model: str | None,
-    image: Path,
-    options: ExplainOptions,
-    solver: str,
-    damping: float | None,
-    as_json: bool,
-) -> None:
-    from rich.console import Console
-
-    from proponent.cli.terminal import print_explanation
     from proponent.inspection.solving import Solver, explain_by_solver
     from proponent.worker.messages import explain_response
 
-    read = _query(image, options).encoded_image
-    found, solve = explain_by_solver(current_bundle(store, model), read, options, member(Solver, solver), damping)
-    reply = explain_response(found, "")
+    bundle, chosen = current_bundle(store, model), member(Solver, solver)
+    found, solve = explain_by_solver(bundle, query.encoded_image, options, chosen, solver_damping)
+    _print_explanation(explain_response(found, ""), asdict(solve), as_json)
+
+
+def _print_explanation(reply: pb.ExplainResponse, solve: dict[str, Any], as_json: bool) -> None:
+    from rich.console import Console
+
+    from proponent.cli.terminal import print_explanation
+
     if as_json:
-        typer.echo(json.dumps({**MessageToDict(reply, preserving_proto_field_name=True), "solve": asdict(solve)}))
+        values = MessageToDict(reply, preserving_proto_field_name=True)
+        typer.echo(json.dumps({**values, "solve": solve} if solve else values, indent=2))
         return
     print_explanation(Console(), reply)
-    typer.echo(
-        f"{solve.solver}: {solve.curvature} with damping {solve.damping:g}, relative residual {solve.residual:.1e}, "
-        f"{solve.seconds:.2f} s"
-    )
+    if solve:
+        told = "{solver}: {curvature} with damping {damping:g}, relative residual {residual:.1e}, {seconds:.2f} s"
+        typer.echo(told.format(**solve))
 
 
 def score(
