@@ -26,7 +26,7 @@ from proponent.attribution.precision import in_double
 from proponent.attribution.solvers import hessian_matvec
 from proponent.classifier import _load_state
 from proponent.errors import CurvatureError, SpecError
-from proponent.tensor_file import save_tensors
+from proponent.index.tensor_file import save_tensors
 
 LOSS = get_loss("cross_entropy")
 WIDTH, TOKENS, CLASSES = 4, 3, 3

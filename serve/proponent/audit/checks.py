@@ -23,12 +23,12 @@ from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.index.bundle import CATALOG
 from proponent.index.catalog import Catalog
 from proponent.index.store import Store
+from proponent.index.tensor_file import save_tensors
 from proponent.inspection.solving import Objective, products_with_gradients
 from proponent.options import Measure
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
-from proponent.tensor_file import save_tensors
 
 TOP = 10
 ENOUGH_SUBSETS = 32

@@ -27,10 +27,10 @@ from proponent.classifier import (
     untrained_model,
 )
 from proponent.errors import SpecError
+from proponent.index.tensor_file import save_tensors
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import Batch, TrainingSet
 from proponent.spec import ModelSpec, parse_spec
-from proponent.tensor_file import save_tensors
 from proponent.training.loop import seeded
 
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from proponent.bounds.cancellation import checkpoint
 from proponent.errors import CorruptBundleError
 from proponent.index.bundle import ROWS
+from proponent.index.tensor_file import save_tensors
 from proponent.options import Measure
-from proponent.tensor_file import save_tensors
 
 PADDING = 16
 BLOCK = 2048

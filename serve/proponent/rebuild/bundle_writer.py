@@ -21,6 +21,7 @@ from proponent.index.bundle import Manifest
 from proponent.index.catalog import CatalogEntry, write_catalog
 from proponent.index.faults import fault_point
 from proponent.index.rows import RowScales, write_rows, write_scales
+from proponent.index.tensor_file import save_tensors
 from proponent.rebuild.compression import Compression
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.progress import StageProgress
@@ -30,7 +31,6 @@ from proponent.rebuild.thumbnails import thumbnail
 from proponent.rebuild.training_set import PROBED, TrainingSet
 from proponent.rebuild.workspace import workspace_key
 from proponent.spec import dump_spec
-from proponent.tensor_file import save_tensors
 from proponent.user_code.probe import check_code, probe
 from proponent.user_code.source import code_sha256
 

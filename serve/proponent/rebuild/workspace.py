@@ -20,7 +20,7 @@ from torch import Tensor
 
 from proponent.index.bundle import flush
 from proponent.index.faults import fault_point
-from proponent.tensor_file import save_tensors
+from proponent.index.tensor_file import save_tensors
 
 KEY = "key"
 

@@ -21,8 +21,8 @@ from proponent.attribution.losses import get_loss
 from proponent.classifier import import_attribute
 from proponent.datasets import Transform, materialise
 from proponent.errors import NotFoundError, TrainingMismatchError
+from proponent.index.tensor_file import save_tensors
 from proponent.spec import SPEC_FILE, Factory
-from proponent.tensor_file import save_tensors
 from proponent.training.loop import EpochMetrics, accuracy, fit, seeded
 from proponent.training.presets import PRESETS, Preset
 
