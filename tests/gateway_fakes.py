@@ -11,6 +11,7 @@ from typing import Any
 
 from proponent.errors import ProponentError
 from proponent.gateway.auth import Authenticator
+from proponent.gateway.auth.authenticator import authenticator_of
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import ServedModel
@@ -111,7 +112,7 @@ class Service:
         self.metrics = Metrics()
         self.models = {"toy": self.model}
         self.calls = ExplanationCalls(
-            self.models, self.worker, self.settings, self.metrics, authenticator or Authenticator()
+            self.models, self.worker, self.settings, self.metrics, authenticator or authenticator_of(self.settings)
         )
 
     def close(self) -> None:

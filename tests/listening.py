@@ -18,6 +18,7 @@ from proponent.gateway.grpc.server import GrpcServer
 from proponent.gateway.http.app import create_app
 from proponent.gateway.http.listener import HttpServer, http_server, listen
 from proponent.gateway.served_model import Readiness
+from proponent.gateway.tls import tls_of
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
 
@@ -48,7 +49,9 @@ async def opened(
     anywhere = {"grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
     service = Service(directory, authenticator, **anywhere, **settings)
     app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings)
-    rpc, http = GrpcServer(service.calls, service.metrics, service.settings), http_server(app, service.settings)
+    tls = tls_of(service.settings)
+    rpc = GrpcServer(service.calls, service.metrics, service.settings, tls)
+    http = http_server(app, service.settings, tls)
     with listen(service.settings.http_address, service.settings.max_connections) as listener:
         await rpc.start()
         serving = asyncio.create_task(http.serve(sockets=[listener]))

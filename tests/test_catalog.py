@@ -108,7 +108,8 @@ def test_pages_have_no_gaps_and_no_repeats(values: list[float], gone: set[int], 
             scores += [suspect.label_score for suspect in page.suspects]
             if page.next is None:
                 break
-            after = Place.of_token(page.next.token("f" * 64), "f" * 64)
+            after = catalog.place_of(page.next.token("f" * 64), "f" * 64)
+            assert after == page.next
     assert found == expected and scores == [place / len(expected) for place in range(len(expected))]
 
 
@@ -119,24 +120,33 @@ def test_an_offset_beyond_the_end_is_an_empty_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token", ["x", "é", "AAAA", "=", "a" * 255, "\ud800", " "])
-def test_what_is_no_token_is_refused(token: str) -> None:
-    with pytest.raises(InvalidInputError) as caught:
-        Place.of_token(token, "f" * 64)
+def test_what_is_no_token_is_refused(token: str, tmp_path: Path) -> None:
+    with opened(tmp_path, plain(3)) as catalog, pytest.raises(InvalidInputError) as caught:
+        catalog.place_of(token, "f" * 64)
     assert (caught.value.field, caught.value.reason) == ("page_token", "PAGE_TOKEN_INVALID")
 
 
-def test_a_token_belongs_to_one_bundle() -> None:
-    with pytest.raises(InvalidInputError, match="begin again") as caught:
-        Place.of_token(Place(0.5, 3, 4).token("e" * 64), "f" * 64)
+def test_a_token_belongs_to_one_bundle(tmp_path: Path) -> None:
+    with opened(tmp_path, plain(3)) as catalog, pytest.raises(InvalidInputError, match="begin again") as caught:
+        catalog.place_of(Place(0.5, 2, 4).token("e" * 64), "f" * 64)
     assert caught.value.reason == "PAGE_TOKEN_STALE"
+
+
+def test_a_token_holds_no_self_influence() -> None:
+    """Callers of the lower levels of disclosure get one too."""
+    assert Place(0.1, 2, 4).token("e" * 64) == Place(0.2, 2, 4).token("e" * 64)
 
 
 @given(st.binary(max_size=60))
 def test_a_forged_token_is_a_place_or_refused(content: bytes) -> None:
     token = base64.urlsafe_b64encode(b"f" * 16 + b" " + content).decode()
-    with contextlib.suppress(InvalidInputError):
-        place = Place.of_token(token, "f" * 64)
-        assert place.rank > 0 and place.row >= 0
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        opened(Path(directory), plain(3)) as catalog,
+        contextlib.suppress(InvalidInputError),
+    ):
+        place = catalog.place_of(token, "f" * 64)
+        assert place.rank > 0 and 0 <= place.row < 3
 
 
 def test_a_page_is_found_by_its_key_and_an_offset_in_the_index_alone(tmp_path: Path) -> None:

@@ -93,7 +93,20 @@ def test_every_command_shows_an_example_that_names_it(command: str) -> None:
 
 
 def test_help_names_the_commands_in_the_order_of_use_and_is_shown_without_arguments() -> None:
-    order = ["train", "rebuild", "serve", "explain", "score", "removal", "flip", "audit", "verify", "diff", "info"]
+    order = [
+        "train",
+        "rebuild",
+        "serve",
+        "token",
+        "explain",
+        "score",
+        "removal",
+        "flip",
+        "audit",
+        "verify",
+        "diff",
+        "info",
+    ]
     order += ["suspects", "publish", "rollback", "forget", "gc"]
     assert sorted(order) == COMMANDS
     for done in (run(), run("--help")):

@@ -39,11 +39,11 @@ from proponent import (
 from proponent.client.connection import Connection
 from proponent.client.failures import Failure
 from proponent.errors import ProponentError, UnauthenticatedError
-from proponent.gateway.auth import Authenticator
 from proponent.gateway.grpc.server import GrpcServer
 from proponent.options import Redundancy
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+from tokens import knowing
 
 PNG = b"png"
 NO_WAIT = Retry(initial_s=0.0)
@@ -60,7 +60,7 @@ class Running:
 
     async def _start(self, directory: Path, settings: dict[str, Any]) -> None:
         self.service = Service(directory, grpc_address="127.0.0.1:0", **settings)
-        self._server = GrpcServer(self.service.calls, self.service.metrics, self.service.settings)
+        self._server = GrpcServer(self.service.calls, self.service.metrics, self.service.settings, None)
         await self._server.start()
         self.address = f"127.0.0.1:{self._server.port}"
 
@@ -243,9 +243,7 @@ def test_waits_grow_and_follow_the_servers_advice() -> None:
 
 
 def test_a_token_is_sent_and_never_shown(tmp_path: Path) -> None:
-    tokens = tmp_path / "tokens"
-    tokens.write_text("secret-word predict\n")
-    server = Running(tmp_path, authenticator=Authenticator.from_file(tokens))
+    server = Running(tmp_path, authenticator=knowing(tmp_path / "tokens", {"secret-word": "predict"}))
     try:
         with Client(server.address, model="toy", token="secret-word") as client:
             assert client.predict(PNG).label == "b"

@@ -11,12 +11,12 @@ import pytest
 
 from gateway_fakes import Service
 from proponent.errors import PermissionDeniedError
-from proponent.gateway.auth import Scope
+from proponent.gateway.auth.authenticator import ANYBODY
 from proponent.gateway.call import CallContext
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
-CALL = CallContext(scopes=frozenset(Scope))
+CALL = CallContext(caller=ANYBODY)
 FLAGS = [(False, False), (True, False), (False, True), (True, True)]
 
 

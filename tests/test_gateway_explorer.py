@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from gateway_fakes import Service
-from proponent.gateway.auth import Authenticator
 from proponent.gateway.http.app import create_app
 from proponent.gateway.served_model import Readiness
 from proponent.gateway.settings import Settings
+from tokens import knowing
 
 ROOT = Path(__file__).parent.parent
 STATIC = ROOT / "serve/proponent/explorer/static"
@@ -119,9 +119,7 @@ def test_files_are_only_read(get: Send) -> None:
 
 
 def test_the_page_needs_no_token_and_its_calls_do(tmp_path: Path) -> None:
-    tokens = tmp_path / "tokens"
-    tokens.write_text("secret explain\n")
-    service = Service(tmp_path, Authenticator.from_file(tokens))
+    service = Service(tmp_path, knowing(tmp_path / "tokens", {"secret": "explain"}))
     get = sender(service)
     assert get("/").status_code == get("/explorer/vendor/htm.js").status_code == 200
     assert get("/v1/models").status_code == 401
@@ -143,9 +141,9 @@ def test_the_page_needs_no_token_and_its_calls_do(tmp_path: Path) -> None:
     ],
 )
 def test_is_served_by_default_on_loopback_alone(address: str, served: bool) -> None:
-    assert Settings(http_address=address).serves_explorer is served
-    assert Settings(http_address=address, explorer=True).serves_explorer
-    assert not Settings(http_address=address, explorer=False).serves_explorer
+    assert Settings(http_address=address, insecure=True).serves_explorer is served
+    assert Settings(http_address=address, insecure=True, explorer=True).serves_explorer
+    assert not Settings(http_address=address, insecure=True, explorer=False).serves_explorer
 
 
 def test_is_not_found_where_it_is_off(tmp_path: Path) -> None:

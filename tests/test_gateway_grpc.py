@@ -12,9 +12,10 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from listening import Listening, run, until
-from proponent.gateway.auth import Authenticator, Scope
+from proponent.gateway.auth import Scope
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+from tokens import knowing
 
 SERVICE = "/proponent.v1.ExplanationService/"
 CODE = grpc.StatusCode
@@ -101,9 +102,7 @@ def test_a_stalled_upload_is_left_and_an_unknown_caller_is_refused_before_it(tmp
             reply = await transports.stub(channel).Predict(PREDICT, metadata=(("authorization", "Bearer key"),))
             assert reply.prediction.class_id == 1
 
-    (tmp_path / "tokens").write_text("key predict")
-    authenticator = Authenticator.from_file(tmp_path / "tokens")
-    run(tmp_path, ask, authenticator=authenticator, transfer_timeout=0.3)
+    run(tmp_path, ask, authenticator=knowing(tmp_path / "tokens", {"key": "predict"}), transfer_timeout=0.3)
 
 
 def test_stalled_uploads_keep_nobody_out(tmp_path: Path) -> None:
@@ -184,5 +183,4 @@ def test_both_transports_ask_for_permission_before_they_read(tmp_path: Path) -> 
                 assert (await client.get(f"/v1/{path}", headers=token)).status_code == 403, path
             assert (await client.get("/v1/models")).status_code == 401
 
-    (tmp_path / "tokens").write_text("key predict")
-    run(tmp_path, ask, authenticator=Authenticator.from_file(tmp_path / "tokens"))
+    run(tmp_path, ask, authenticator=knowing(tmp_path / "tokens", {"key": "predict"}))

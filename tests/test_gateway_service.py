@@ -18,14 +18,16 @@ from proponent.errors import (
     NotFoundError,
     OverloadedError,
     PermissionDeniedError,
-    SpecError,
+    UnauthenticatedError,
 )
-from proponent.gateway.auth import Authenticator, Scope, UnauthenticatedError
+from proponent.gateway.auth import Scope
+from proponent.gateway.auth.authenticator import ANYBODY
 from proponent.gateway.call import CallContext
 from proponent.gateway.grpc.methods import explain_stream
 from proponent.v1 import explanation_pb2 as pb
+from tokens import knowing
 
-CALL = CallContext("id", frozenset(Scope))
+CALL = CallContext("id", ANYBODY)
 
 
 def tensor(values: object = 0.5, shape: tuple[int, ...] = SHAPE, dtype: str = "float32") -> pb.Tensor:
@@ -187,11 +189,9 @@ def test_ranks_suspects_by_self_influence(service: Service) -> None:
 
 
 def test_tokens_grant_their_scopes_only(tmp_path: Path) -> None:
-    tokens = tmp_path / "tokens"
-    tokens.write_text("# who\nalpha predict\nbeta predict,explain\n")
-    service = Service(tmp_path, Authenticator.from_file(tokens))
+    service = Service(tmp_path, knowing(tmp_path / "tokens", {"alpha": "predict", "beta": "predict,explain"}))
     calls = service.calls
-    assert calls.permit(CALL, "Bearer alpha", Scope.PREDICT).scopes == {Scope.PREDICT}
+    assert calls.permit(CALL, "Bearer alpha", Scope.PREDICT).caller.scopes == {Scope.PREDICT}
     explaining = calls.permit(CALL, "bearer beta", Scope.EXPLAIN)
     asyncio.run(calls.explain(query(), explaining))
     for authorization in ("", "Bearer gamma", "Basic alpha", "alpha"):
@@ -203,14 +203,6 @@ def test_tokens_grant_their_scopes_only(tmp_path: Path) -> None:
     with pytest.raises(PermissionDeniedError, match="examples"):
         asyncio.run(calls.explain(query(view=pb.VIEW_METADATA), explaining))
     service.close()
-
-
-def test_a_bad_tokens_file_is_named_without_its_tokens(tmp_path: Path) -> None:
-    tokens = tmp_path / "tokens"
-    tokens.write_text("alpha predict\nbeta root\n")
-    with pytest.raises(SpecError, match="line 2") as caught:
-        Authenticator.from_file(tokens)
-    assert "beta" not in caught.value.message
 
 
 def test_a_stream_bounds_what_is_in_flight(tmp_path: Path) -> None:

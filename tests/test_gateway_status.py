@@ -7,7 +7,6 @@ import pytest
 from google.rpc import error_details_pb2
 
 from proponent import errors
-from proponent.gateway.auth import UnauthenticatedError
 from proponent.gateway.error_mapping import (
     as_proponent_error,
     from_item_error,
@@ -23,7 +22,7 @@ TABLE = [
     (errors.InvalidInputError, "INVALID_ARGUMENT", 400),
     (errors.NotFoundError, "NOT_FOUND", 404),
     (errors.PermissionDeniedError, "PERMISSION_DENIED", 403),
-    (UnauthenticatedError, "UNAUTHENTICATED", 401),
+    (errors.UnauthenticatedError, "UNAUTHENTICATED", 401),
     (errors.MismatchError, "FAILED_PRECONDITION", 409),
     (errors.OverloadedError, "RESOURCE_EXHAUSTED", 429),
     (errors.UnavailableError, "UNAVAILABLE", 503),
@@ -41,7 +40,7 @@ def test_each_kind_has_its_codes(kind: type[errors.ProponentError], code: str, s
     assert problem(error)["status"] == status and problem(error)["reason"] == kind.default_reason
 
 
-@pytest.mark.parametrize("kind", [row[0] for row in TABLE if row[0] is not UnauthenticatedError])
+@pytest.mark.parametrize("kind", [row[0] for row in TABLE if row[0] is not errors.UnauthenticatedError])
 def test_an_item_error_comes_back_as_its_kind(kind: type[errors.ProponentError]) -> None:
     returned = from_item_error(to_item_error(kind("words", field="at")))
     assert type(returned) is kind

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import ssl
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ import pytest
 from gateway_fakes import Service
 from proponent.errors import SpecError
 from proponent.gateway.auth import Authenticator
+from proponent.gateway.file_watch import WatchedFiles
 from proponent.gateway.grpc.server import GrpcServer
 from proponent.gateway.http.app import create_app
 from proponent.gateway.http.listener import http_server, listen
 from proponent.gateway.served_model import Readiness
 from proponent.gateway.settings import Settings
+from proponent.gateway.tls import Tls, tls_of
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
+from tokens import write_tokens
 
 OPENSSL = shutil.which("openssl")
 pytestmark = pytest.mark.skipif(OPENSSL is None, reason="no openssl command to make certificates with")
@@ -67,14 +71,18 @@ class Certificates:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    made = Certificates(tmp_path_factory.mktemp("tls"))
+    return made_certificates(tmp_path_factory.mktemp("tls"))
+
+
+def made_certificates(directory: Path) -> Certificates:
+    made = Certificates(directory)
     _openssl(made, "req", "-x509", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem", *_NEW)
     for name in ("server", "client"):
         _openssl(made, "req", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr", *_NEW)
         made.path("names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
         signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
         _openssl(made, "x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
-    made.path("tokens").write_text("correct-horse predict,explain\nbattery-staple explain\n")
+    write_tokens(made.path("tokens"), {"correct-horse": "predict,explain", "battery-staple": "explain"})
     return made
 
 
@@ -91,6 +99,7 @@ class Transports:
     certificates: Certificates
     grpc_address: str
     http_address: str
+    tls: Tls
 
     async def http(
         self, context: ssl.SSLContext | None = None, token: str = "", scheme: str = "https"
@@ -118,18 +127,21 @@ class Transports:
 async def opened(directory: Path, certificates: Certificates, security: dict[str, Any]) -> AsyncIterator[Transports]:
     service = Service(
         directory,
-        Authenticator.from_file(security["tokens_file"]),
+        Authenticator(tokens_file=security["tokens_file"]),
         **security,
         grpc_address="127.0.0.1:0",
         http_address="127.0.0.1:0",
     )
     app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings)
-    rpc, http = GrpcServer(service.calls, service.metrics, service.settings), http_server(app, service.settings)
+    tls = tls_of(service.settings)
+    assert tls is not None
+    rpc = GrpcServer(service.calls, service.metrics, service.settings, tls)
+    http = http_server(app, service.settings, tls)
     with listen(service.settings.http_address, service.settings.max_connections) as listener:
         await rpc.start()
         serving = asyncio.create_task(http.serve(sockets=[listener]))
         try:
-            yield Transports(certificates, f"127.0.0.1:{rpc.port}", f"127.0.0.1:{listener.getsockname()[1]}")
+            yield Transports(certificates, f"127.0.0.1:{rpc.port}", f"127.0.0.1:{listener.getsockname()[1]}", tls)
         finally:
             http.should_exit = True
             await asyncio.gather(serving, rpc.stop(1))
@@ -198,20 +210,101 @@ def test_a_file_of_tls_that_cannot_be_used_is_named(certificates: Certificates, 
         {**pair, "tls_key": path} for path in (tmp_path / "text", made.path("client.key"), made.path("locked.key"))
     ]
     bad += [{**pair, "tls_client_ca": tmp_path / name} for name in ("text", "empty")]
-    service = Service(tmp_path)
-    app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings)
     for files in bad:
         (field,) = (name for name, path in files.items() if pair.get(name) != path)
         settings = Settings(store=tmp_path, grpc_address="127.0.0.1:0", **files)
-        for transport in (
-            partial(http_server, app, settings),
-            partial(GrpcServer, service.calls, service.metrics, settings),
-        ):
-            with pytest.raises(SpecError, match=f"TLS file {files[field]} ") as caught:
-                asyncio.run(_opened(transport))
-            assert caught.value.field == field
-    service.close()
+        with pytest.raises(SpecError, match=f"TLS file {files[field]} ") as caught:
+            tls_of(settings)
+        assert caught.value.field == field
 
 
-async def _opened(transport: Callable[[], object]) -> object:
-    return transport()
+@pytest.fixture
+def replaced(certificates: Certificates, tmp_path: Path) -> tuple[Certificates, Certificates]:
+    """Files that may be overwritten, and those of another authority to do it with."""
+    return Certificates(Path(shutil.copytree(certificates.directory, tmp_path / "now"))), made_certificates(
+        Path(tempfile.mkdtemp(dir=tmp_path))
+    )
+
+
+def overwrite(here: Certificates, other: Certificates, *names: str) -> None:
+    for name in names:
+        shutil.copyfile(other.path(name), here.path(name))
+
+
+def test_changed_certificates_count_for_new_connections_and_drop_none(
+    replaced: tuple[Certificates, Certificates], tmp_path: Path
+) -> None:
+    here, other = replaced
+    before = here.context()
+    old = here.credentials()
+
+    async def ask(transports: Transports) -> None:
+        watched = WatchedFiles("TLS", transports.tls.paths, transports.tls.load)
+        channel = grpc.aio.secure_channel(transports.grpc_address, old)
+        async with channel, httpx.AsyncClient(verify=before, trust_env=False, timeout=20) as client:
+            stub = ExplanationServiceStub(channel)  # type: ignore[no-untyped-call]
+            url = f"https://{transports.http_address}/healthz"
+            assert (await client.get(url)).status_code == 200 and (await stub.Predict(REQUEST)).prediction
+            overwrite(here, other, "server.pem")
+            watched.look()  # the key is not there yet: what was read before goes on
+            assert (await transports.http(before)).status_code == 200
+            overwrite(here, other, "server.key", "ca.pem")
+            watched.look()
+            assert (await client.get(url)).status_code == 200 and (await stub.Predict(REQUEST)).prediction
+            with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                await transports.http(before)
+            assert (await transports.http()).status_code == 200
+            assert (await transports.rpc()).prediction.class_id == 1
+            here.path("server.pem").write_text("broken")
+            watched.look()
+            assert (await transports.http()).status_code == 200
+            assert (await transports.rpc()).prediction.class_id == 1
+
+    run(tmp_path, here, here.security(client_ca=False, tokens=False), ask)
+
+
+def test_a_changed_authority_of_clients_shuts_out_those_of_the_one_before(
+    replaced: tuple[Certificates, Certificates], tmp_path: Path
+) -> None:
+    here, other = replaced
+    client, own = here.context(client=True), here.credentials(client=True)
+
+    async def ask(transports: Transports) -> None:
+        address = transports.grpc_address
+        assert (await transports.http(client)).status_code == 200
+        overwrite(here, other, "ca.pem")
+        transports.tls.load()
+        with pytest.raises(httpx.TransportError):
+            await transports.http(client)
+        async with grpc.aio.secure_channel(address, own) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await ExplanationServiceStub(channel).Predict(REQUEST, timeout=10)  # type: ignore[no-untyped-call]
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        overwrite(here, other, "client.pem", "client.key")
+        trusting = ssl.create_default_context(cafile=str(tmp_path / "server-ca.pem"))
+        trusting.load_cert_chain(here.path("client.pem"), here.path("client.key"))
+        assert (await transports.http(trusting)).status_code == 200
+
+    shutil.copyfile(here.path("ca.pem"), tmp_path / "server-ca.pem")
+    run(tmp_path, here, here.security(client_ca=True, tokens=False), ask)
+
+
+def test_clients_with_certificates_get_no_tickets(certificates: Certificates, tmp_path: Path) -> None:
+    """A resumed session shows no certificate, and would outlive the authority that is taken away."""
+
+    async def ask(transports: Transports) -> None:
+        host, port = transports.http_address.split(":")
+        session = await asyncio.to_thread(session_of, certificates, host, int(port))
+        assert not session.has_ticket
+
+    run(tmp_path, certificates, certificates.security(client_ca=True, tokens=False), ask)
+
+
+def session_of(made: Certificates, host: str, port: int) -> ssl.SSLSession:
+    plain = socket.create_connection((host, port), timeout=10)
+    with made.context(client=True).wrap_socket(plain, server_hostname=host) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        while connection.recv(4096):
+            pass
+        assert connection.session is not None
+        return connection.session

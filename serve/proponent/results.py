@@ -31,6 +31,21 @@ class NoticeCode(enum.Enum):
     EXPLANATION_SKIPPED = "CODE_EXPLANATION_SKIPPED"
 
 
+class DisclosureLevel(enum.IntEnum):
+    """How much a service tells of training examples; each level includes the ones before (see the proto).
+
+    What is left out of a reply is nan where it is a number, else empty.
+
+    >>> DisclosureLevel.FULL > DisclosureLevel.RANKS
+    True
+    """
+
+    LABELS = 1
+    RANKS = 2
+    ROUNDED = 3
+    FULL = 4
+
+
 @dataclass(frozen=True)
 class Notice:
     """Something the reader of a reply must know; ``count`` where the kind has one.
@@ -62,7 +77,7 @@ class Influence:
     """One training example in an explanation.
 
     ``score`` is signed: positive argues for the explained label (training on the example lowered its loss).
-    ``self_influence`` is g_i^T C^-1 g_i. ``rank`` counts from 1.
+    ``self_influence`` is g_i^T C^-1 g_i. ``rank`` counts from 1. What a service's disclosure level leaves out is nan.
 
     >>> influence = Influence("img-7", +2.5, 1, class_id=1, label="dog", predicted_class_id=1, self_influence=0.5)
     >>> influence.score > 0  # argues for the explained label
@@ -149,6 +164,7 @@ class Explanation:
     train_size: int
     notices: Sequence[Notice] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
+    disclosure_level: DisclosureLevel = DisclosureLevel.FULL
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row for each training example of each list: measure, side and the fields of `Influence`."""
@@ -173,6 +189,7 @@ class ScoredExamples:
     bundle_digest: str
     train_size: int
     notices: Sequence[Notice] = ()
+    disclosure_level: DisclosureLevel = DisclosureLevel.FULL
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row for each training example under each measure."""
@@ -199,6 +216,7 @@ class RemovalEstimate:
     bundle_digest: str
     train_size: int
     notices: Sequence[Notice] = ()
+    disclosure_level: DisclosureLevel = DisclosureLevel.FULL
 
 
 @dataclass(frozen=True)
@@ -217,6 +235,7 @@ class FlipSet:
     probabilities_after: Sequence[float]
     bundle_digest: str
     notices: Sequence[Notice] = ()
+    disclosure_level: DisclosureLevel = DisclosureLevel.FULL
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row for each member."""
@@ -304,6 +323,7 @@ class ModelInfo:
     allow_samples: bool
     samples: int
     train_accuracy: float
+    disclosure_level: DisclosureLevel
 
 
 def _table(rows: Iterable[Mapping[str, object]]) -> pandas.DataFrame:

@@ -22,6 +22,7 @@ from proponent.gateway.rollout.control_client import SOCKET
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.inference_pb2 import PredictionsRequest
 from proponent.v1.worker_pb2 import WorkerRequest
+from tokens import write_tokens
 
 pytestmark = pytest.mark.e2e
 TOKEN = "good-token"
@@ -48,7 +49,7 @@ def guarded(digits: Path) -> Iterator[RunningGateway]:
     root = Path(tempfile.mkdtemp(prefix="guarded-"))
     root.chmod(0o755)
     shutil.copytree(digits / "store", root / "store", ignore=shutil.ignore_patterns(SOCKET))
-    (root / "tokens").write_text(f"{TOKEN} predict,explain,examples\n")
+    write_tokens(root / "tokens", {TOKEN: "predict,explain,examples"})
     gateway = RunningGateway(root / "store", root / "gateway.log", "--tokens-file", str(root / "tokens"))
     gateway.temporary.chmod(0o755)
     try:

@@ -138,14 +138,14 @@ def suspects(
     Example: `proponent suspects --store model_store --limit 100 --csv`
     """
     from proponent.index.bundle import CATALOG, read_manifest
-    from proponent.index.catalog import Catalog, Place
+    from proponent.index.catalog import Catalog
     from proponent.index.tombstones import Tombstones
 
     opened, name = open_store(store, model)
     bundle = opened.current(name)
     catalog = Catalog.open(bundle / CATALOG)
     try:
-        after = Place.of_token(page_token, bundle.name) if page_token else None
+        after = catalog.place_of(page_token, bundle.name) if page_token else None
         forgotten = Tombstones.open(opened, name).ids()
         page = catalog.label_suspects(limit, after=after, offset=offset, forgotten=forgotten)
     finally:

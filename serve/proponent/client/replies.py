@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 
 from proponent.options import Measure
 from proponent.results import (
+    DisclosureLevel,
     DiversityOutcome,
     Explanation,
     FlipSet,
@@ -52,6 +56,7 @@ def explanation(message: pb.ExplainResponse) -> Explanation:
         quality=Quality(message.quality.curvature, message.quality.kept_energy, MessageToDict(message.quality.audit)),
         train_size=message.train_size,
         notices=_notices(message.notices),
+        disclosure_level=_level(message),
         timings={timing.stage: timing.duration.ToNanoseconds() / 1e9 for timing in message.timings},
     )
 
@@ -66,6 +71,7 @@ def scored_examples(message: pb.ScoreExamplesResponse) -> ScoredExamples:
         bundle_digest=message.bundle_digest,
         train_size=message.train_size,
         notices=_notices(message.notices),
+        disclosure_level=_level(message),
     )
 
 
@@ -79,6 +85,7 @@ def removal_estimate(message: pb.EstimateRemovalResponse) -> RemovalEstimate:
         bundle_digest=message.bundle_digest,
         train_size=message.train_size,
         notices=_notices(message.notices),
+        disclosure_level=_level(message),
     )
 
 
@@ -91,13 +98,13 @@ def flip_set(message: pb.FindFlipSetResponse) -> FlipSet:
         probabilities_after=tuple(message.probabilities_after),
         bundle_digest=message.bundle_digest,
         notices=_notices(message.notices),
+        disclosure_level=_level(message),
     )
 
 
 def training_example(message: pb.GetExampleResponse) -> TrainingExample:
     """The reply to GetExample."""
-    example = message.example
-    return TrainingExample(**{field.name: getattr(example, field.name) for field in example.DESCRIPTOR.fields})
+    return TrainingExample(**_values(message.example))
 
 
 def model_info(message: pb.GetModelResponse) -> ModelInfo:
@@ -106,15 +113,14 @@ def model_info(message: pb.GetModelResponse) -> ModelInfo:
     repeated = {
         name: tuple(values[name]) for name in ("class_names", "input_shape", "uncovered", "image_size", "frozen")
     }
-    return ModelInfo(**{**values, **repeated, "audit": MessageToDict(message.audit)})
+    return ModelInfo(
+        **{**values, **repeated, "audit": MessageToDict(message.audit), "disclosure_level": _level(message)}
+    )
 
 
 def suspects(message: pb.ListSuspectsResponse) -> Suspects:
     """The reply to ListSuspects."""
-    found = tuple(
-        Suspect(**{field.name: getattr(suspect, field.name) for field in suspect.DESCRIPTOR.fields})
-        for suspect in message.suspects
-    )
+    found = tuple(Suspect(**_values(suspect)) for suspect in message.suspects)
     return Suspects(found, message.bundle_digest, message.total, message.next_page_token)
 
 
@@ -127,10 +133,22 @@ def _prediction(message: pb.Prediction) -> Prediction:
 
 
 def _influences(messages: Iterable[pb.Influence]) -> tuple[Influence, ...]:
-    return tuple(
-        Influence(**{field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields})
-        for message in messages
-    )
+    return tuple(Influence(**_values(message)) for message in messages)
+
+
+def _values(message: Message) -> dict[str, Any]:
+    """A message's fields by name; a number that was left out is nan."""
+    return {
+        field.name: math.nan
+        if field.has_presence and not message.HasField(field.name)
+        else getattr(message, field.name)
+        for field in message.DESCRIPTOR.fields
+    }
+
+
+def _level(message: Any) -> DisclosureLevel:
+    """What a reply was made with; a server that has no levels leaves nothing out."""
+    return DisclosureLevel(message.disclosure_level or DisclosureLevel.FULL)
 
 
 def _outcome(result: pb.MeasureResult, side: str) -> DiversityOutcome | None:

@@ -11,11 +11,13 @@ from proponent.gateway.auth import Scope, require_scope
 from proponent.gateway.call import CallContext, Method
 from proponent.gateway.disclosure import Disclosure
 from proponent.gateway.example_lists import list_examples, summarize_examples
+from proponent.gateway.privacy.levels import require_level
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.settings import Settings
 from proponent.gateway.stored_bundles import list_bundles
 from proponent.gateway.validation import check_example_filter, check_group_size, check_rules
 from proponent.index.store import Store
+from proponent.results import DisclosureLevel
 from proponent.v1 import explanation_pb2 as pb
 
 DEFAULT_PAGE = 100
@@ -35,16 +37,17 @@ class LookupCalls:
         self.models = models
         self.settings = settings
         self.disclosure = Disclosure(settings.allow_examples, settings.allow_thumbnails, settings.allow_samples)
+        ids = DisclosureLevel.RANKS
         self.lookups = {
             "GetModel": Method(pb.GetModelRequest, None, self.get_model),
-            "GetExample": Method(pb.GetExampleRequest, Scope.EXAMPLES, self.get_example),
-            "ListSuspects": Method(pb.ListSuspectsRequest, Scope.EXPLAIN, self.list_suspects),
-            "ListExamples": Method(pb.ListExamplesRequest, Scope.EXAMPLES, self.list_examples),
+            "GetExample": Method(pb.GetExampleRequest, Scope.EXAMPLES, self.get_example, ids),
+            "ListSuspects": Method(pb.ListSuspectsRequest, Scope.EXPLAIN, self.list_suspects, ids),
+            "ListExamples": Method(pb.ListExamplesRequest, Scope.EXAMPLES, self.list_examples, ids),
             "SummarizeExamples": Method(pb.SummarizeExamplesRequest, Scope.EXPLAIN, self.summarize_examples),
             "ListSamples": Method(pb.ListSamplesRequest, Scope.EXAMPLES, self.list_samples),
             "GetSample": Method(pb.GetSampleRequest, Scope.EXAMPLES, self.get_sample),
             "ListFrequentExamples": Method(
-                pb.ListFrequentExamplesRequest, Scope.EXPLAIN, self.list_frequent_examples
+                pb.ListFrequentExamplesRequest, Scope.EXPLAIN, self.list_frequent_examples, ids
             ),
             "ListBundles": Method(pb.ListBundlesRequest, Scope.EXPLAIN, self.list_bundles),
             "DiffBundles": Method(pb.DiffBundlesRequest, Scope.EXPLAIN, self.diff_bundles),
@@ -54,7 +57,7 @@ class LookupCalls:
         """Describes a model, its bundle, and what the caller may see of it."""
         check_rules(request)
         reply = await lookups.in_thread(self.model_named(request.model).deployment, lookups.describe_model)
-        if Scope.EXAMPLES in context.scopes:
+        if Scope.EXAMPLES in context.caller.scopes:
             reply.allow_examples = self.disclosure.sources
             reply.allow_thumbnails = self.disclosure.thumbnails
             reply.allow_samples = self.disclosure.samples
@@ -81,6 +84,7 @@ class LookupCalls:
         check_rules(request)
         self.allow_view(request.view, context)
         size = self._page_size(request.page_size, request.view, "page_size")
+        self._allow_filter(request, context)
         deployment = self.model_named(request.model).deployment
         check_example_filter(request, len(deployment.manifest.class_names))
         look = partial(list_examples, request=request, size=size, disclosure=self.disclosure)
@@ -140,8 +144,14 @@ class LookupCalls:
         """Raises PermissionDeniedError where the caller may not see so much of training examples."""
         if view in (pb.VIEW_UNSPECIFIED, pb.VIEW_ID_ONLY):
             return
-        require_scope(context.scopes, Scope.EXAMPLES)
+        require_scope(context.caller.scopes, Scope.EXAMPLES)
         self.disclosure.require_view(view)
+
+    def _allow_filter(self, request: pb.ListExamplesRequest, context: CallContext) -> None:
+        """Refuses bounds of self-influence where it is not told: a search would find it."""
+        for field in ("min_self_influence", "max_self_influence"):
+            if request.HasField(field):
+                require_level(context.caller.level, DisclosureLevel.FULL, f"field {field!r}", field)
 
     def _page_size(self, asked: int, view: int, field: str) -> int:
         """Rows of a page; raises InvalidInputError where they are more than the operator allows."""

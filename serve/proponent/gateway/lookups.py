@@ -12,7 +12,7 @@ from proponent.errors import InvalidInputError, NotFoundError, SamplesMissingErr
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.disclosure import Disclosure
 from proponent.index.audit_file import known_audit
-from proponent.index.catalog import Place, Suspect
+from proponent.index.catalog import Suspect
 from proponent.v1 import explanation_pb2 as pb
 
 DEFAULT_SUSPECTS = 100
@@ -58,7 +58,7 @@ def list_suspects(bundle: BundleHandle, request: pb.ListSuspectsRequest) -> pb.L
         raise InvalidInputError("both a page_token and an offset, expected one of them", field="offset")
     page = bundle.catalog.label_suspects(
         request.limit or DEFAULT_SUSPECTS,
-        after=Place.of_token(request.page_token, digest) if request.page_token else None,
+        after=bundle.catalog.place_of(request.page_token, digest) if request.page_token else None,
         offset=request.offset,
         forgotten=bundle.tombstones.ids(),
     )

@@ -11,7 +11,8 @@ from typing import Any
 
 import structlog
 
-from proponent.gateway.auth import Authenticator
+from proponent.gateway.auth.authenticator import authenticator_of
+from proponent.gateway.file_watch import WatchedFiles, watch
 from proponent.gateway.grpc.server import GrpcServer
 from proponent.gateway.http.app import create_app
 from proponent.gateway.http.listener import HttpServer, http_server, listen
@@ -24,6 +25,7 @@ from proponent.gateway.served_model import Readiness, ServedModel, open_models
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import REPLY_BYTES, Settings
 from proponent.gateway.signals import StopSignals
+from proponent.gateway.tls import Tls, tls_of
 from proponent.gateway.torchserve.supervisor import Supervisor
 from proponent.gateway.torchserve.worker_client import WorkerClient
 from proponent.index.store import Store
@@ -41,8 +43,8 @@ class Gateway:
         self._readiness = Readiness(models)
         self._changed = asyncio.Event()
         self._worker = worker = WorkerClient(REPLY_BYTES, settings.worker_timeout)
-        authenticator = Authenticator.from_file(settings.tokens_file)
-        self._calls = ExplanationCalls(models, worker, settings, metrics, authenticator)
+        self._authenticator = authenticator_of(settings)
+        self._calls = ExplanationCalls(models, worker, settings, metrics, self._authenticator)
         self._supervisor = Supervisor(models, worker, settings, metrics, self._changed.set)
         self._rollout = Rollout(
             Store(settings.store), models, self._supervisor, worker, metrics, settings.start_timeout
@@ -55,9 +57,10 @@ class Gateway:
         """Serves until told to stop (see ``StopSignals``), then drains and stops all that it started."""
         signals = StopSignals()
         app = create_app(self._calls, self._metrics, self._readiness, self._settings)
+        tls = tls_of(self._settings)
         with closing(listen(self._settings.http_address, self._settings.max_connections)) as listener:
-            http = http_server(app, self._settings)
-            grpc = GrpcServer(self._calls, self._metrics, self._settings)
+            http = http_server(app, self._settings, tls)
+            grpc = GrpcServer(self._calls, self._metrics, self._settings, tls)
             await grpc.start()
             # A full collection over all that libraries hold stops the event loop for a tenth of a second.
             gc.collect()
@@ -68,6 +71,7 @@ class Gateway:
                 asyncio.create_task(self._supervisor.run()),
                 asyncio.create_task(self._report_health(grpc)),
                 asyncio.create_task(serve_repaired_bundles(self._models, self._rollout)),
+                asyncio.create_task(watch(self._watched(tls))),
             ]
             serving = asyncio.create_task(http.serve(sockets=[listener]))
             try:
@@ -75,6 +79,11 @@ class Gateway:
                     await _first_to_end([asyncio.ensure_future(signals.stop.wait()), serving, *tasks])
             finally:
                 await self._stop(grpc, http, serving, tasks, signals)
+
+    def _watched(self, tls: Tls | None) -> list[WatchedFiles]:
+        """The files that are read again when they change."""
+        tokens = [WatchedFiles("tokens", self._authenticator.paths, self._authenticator.load)]
+        return tokens if tls is None else [*tokens, WatchedFiles("TLS", tls.paths, tls.load)]
 
     async def _report_health(self, grpc: GrpcServer) -> None:
         """Passes readiness on to gRPC's health service, and says once when all is ready."""

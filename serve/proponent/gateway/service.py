@@ -26,9 +26,11 @@ from proponent.gateway.prediction_when_late import (
     prediction_alone,
     prediction_of,
 )
+from proponent.gateway.privacy.gate import DisclosureGate
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.settings import Settings
 from proponent.gateway.validation import check_explanation, check_group_size, check_input, check_rules
+from proponent.results import DisclosureLevel
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
@@ -49,7 +51,7 @@ class ExplanationCalls(LookupCalls):
 
     Attributes:
         bodies: The memory for request bodies, which both transports share.
-        methods: The calls that have one request and one reply, by the proto's name.
+        methods: The calls that have one request and one reply, by the proto's name, behind the gate of disclosure.
     """
 
     def __init__(
@@ -68,14 +70,16 @@ class ExplanationCalls(LookupCalls):
         names = ("Explain", "ScoreExamples", "EstimateRemoval", "FindFlipSet")
         limits = {"Predict": self.settings.max_predictions, **dict.fromkeys(names, self.settings.max_explanations)}
         self._limiter = Limiter({**limits, "StreamExplain": self.settings.max_streams}, metrics)
-        self.methods = {
+        numbers = DisclosureLevel.ROUNDED
+        methods = {
             "Predict": Method(pb.PredictRequest, Scope.PREDICT, self.predict),
             "Explain": Method(pb.ExplainRequest, Scope.EXPLAIN, self.explain),
-            "ScoreExamples": Method(pb.ScoreExamplesRequest, Scope.EXPLAIN, self.score_examples),
-            "EstimateRemoval": Method(pb.EstimateRemovalRequest, Scope.EXPLAIN, self.estimate_removal),
+            "ScoreExamples": Method(pb.ScoreExamplesRequest, Scope.EXPLAIN, self.score_examples, numbers),
+            "EstimateRemoval": Method(pb.EstimateRemovalRequest, Scope.EXPLAIN, self.estimate_removal, numbers),
             "FindFlipSet": Method(pb.FindFlipSetRequest, Scope.EXPLAIN, self.find_flip_set),
             **self.lookups,
         }
+        self.methods = DisclosureGate().guarded(methods)
 
     async def predict(self, request: pb.PredictRequest, context: CallContext) -> pb.PredictResponse:
         """Predicts the class of one input."""
@@ -124,7 +128,7 @@ class ExplanationCalls(LookupCalls):
         return reply
 
     def permit(self, context: CallContext, authorization: str, scope: Scope | None) -> CallContext:
-        """The context with what the caller may do.
+        """The context with who calls.
 
         Args:
             context: Of the call.
@@ -135,7 +139,11 @@ class ExplanationCalls(LookupCalls):
             UnauthenticatedError: No bearer token, or an unknown one.
             PermissionDeniedError: The token lacks the scope.
         """
-        return replace(context, scopes=self._auth.require(authorization, scope))
+        return replace(context, caller=self._auth.require(authorization, scope))
+
+    def confirm(self, context: CallContext) -> CallContext:
+        """The context of one more part of a call that lasts; raises UnauthenticatedError where its token is gone."""
+        return replace(context, caller=self._auth.confirm(context.caller))
 
     def stream_slot(self) -> AbstractContextManager[None]:
         """Holds a place among the open streams; raises OverloadedError."""

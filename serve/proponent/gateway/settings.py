@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from proponent.errors import SpecError
+from proponent.results import DisclosureLevel
 
 MEBIBYTE = 1 << 20
 REPLY_BYTES = 128 * MEBIBYTE
@@ -96,6 +97,9 @@ Directory = Annotated[Path, Unit("path")]
 OptionalSwitch = Annotated[bool | None, Unit("true or false")]
 OptionalPath = Annotated[Path | None, Unit("path")]
 OptionalFile = Annotated[FilePath | None, Unit("path")]
+OptionalLevel = Annotated[
+    Literal["labels", "ranks", "rounded", "full"] | None, Unit("labels, ranks, rounded or full")
+]
 
 
 def _setting(default: Any, panel: str, description: str, *, flag: str = "") -> Any:
@@ -136,8 +140,21 @@ class Settings(BaseSettings):
         False, DISCLOSURE, "Let callers see the held-out inputs that a bundle keeps, whole and as thumbnails."
     )
 
+    disclosure: OptionalLevel = _setting(
+        None,
+        DISCLOSURE,
+        "What callers are told of training examples whose token does not say it; left out: full on loopback without "
+        "tokens, else ranks.",
+    )
+
+    insecure: bool = _setting(
+        False, SECURITY, "Listen on other addresses than loopback without TLS, or without asking who calls."
+    )
     tokens_file: OptionalFile = _setting(
-        None, SECURITY, "Bearer tokens, one 'TOKEN scope,scope' per line; without it every caller may call."
+        None,
+        SECURITY,
+        "Bearer tokens: lines made by `proponent token`, read again when they change; without it every caller may "
+        "call.",
     )
     tls_certificate: OptionalFile = _setting(
         None, SECURITY, "PEM chain of the server; with the key, gRPC and HTTP speak TLS."
@@ -202,6 +219,36 @@ class Settings(BaseSettings):
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise SpecError("a client CA needs a server certificate and key", field="tls_client_ca")
         return self
+
+    @model_validator(mode="after")
+    def _strangers_are_kept_out(self) -> Settings:
+        for name in ("grpc_address", "http_address"):
+            address = getattr(self, name)
+            if not (_is_loopback(address) or self.is_closed or self.insecure):
+                raise SpecError(
+                    f"{name} {address!r} can be reached from elsewhere: expected TLS (tls_certificate and tls_key) "
+                    "and a way to know callers (tokens_file or tls_client_ca), or insecure to serve anybody",
+                    field=name,
+                )
+        return self
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether connections are encrypted, and callers known."""
+        return self.tls_certificate is not None and (self.asks_for_tokens or self.tls_client_ca is not None)
+
+    @property
+    def asks_for_tokens(self) -> bool:
+        """Whether callers must show a token."""
+        return self.tokens_file is not None
+
+    @property
+    def disclosure_level(self) -> DisclosureLevel:
+        """What callers are told whose token does not say it."""
+        if self.disclosure is not None:
+            return DisclosureLevel[self.disclosure.upper()]
+        local = _is_loopback(self.grpc_address) and _is_loopback(self.http_address)
+        return DisclosureLevel.FULL if local and not self.asks_for_tokens else DisclosureLevel.RANKS
 
     @property
     def serves_explorer(self) -> bool:

@@ -1,29 +1,88 @@
-"""TLS of both transports: the files that the settings name, read once and blamed one by one."""
+"""TLS of both transports: the files that the settings name, blamed one by one, and read again when they change.
+
+Connections that are open stay as they are; what is read counts for those that begin afterwards.
+"""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
+
+import grpc
 
 from proponent.errors import SpecError
 from proponent.gateway.settings import Settings
 
 
-def server_context(settings: Settings) -> ssl.SSLContext | None:
-    """What a listening transport needs; None where the settings name no certificate.
+class Tls:
+    """What both transports need to listen; made by ``tls_of``.
 
     Raises:
         SpecError: A file cannot be read or is not what it should be; names the file and the setting.
     """
-    certificate, key = settings.tls_certificate, settings.tls_key
-    if certificate is None or key is None:
+
+    def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
+        self._certificate = certificate
+        self._key = key
+        self._client_ca = client_ca
+        self.load()
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """The files."""
+        return [path for path in (self._certificate, self._key, self._client_ca) if path is not None]
+
+    def load(self) -> None:
+        """Reads the files; those read before stay in use where one cannot be used."""
+        context = _server_context(self._certificate, self._key, self._client_ca)
+        self._configuration = self._changed = self._configured()
+        self._context = context
+
+    def http_context(self) -> ssl.SSLContext:
+        """A context that hands each new connection on to the newest one."""
+        context = _server_context(self._certificate, self._key, self._client_ca)
+        context.sni_callback = self._hand_on
+        return context
+
+    def grpc_credentials(self) -> grpc.ServerCredentials:
+        """Credentials that are asked for at every handshake."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration, self._take_change, require_client_authentication=self._client_ca is not None
+        )
+
+    def _hand_on(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = self._context
+
+    def _take_change(self) -> grpc.ServerCertificateConfiguration | None:
+        """None where nothing has changed since the last handshake: gRPC then keeps what it has made of it."""
+        changed, self._changed = self._changed, None
+        return changed
+
+    def _configured(self) -> grpc.ServerCertificateConfiguration:
+        authorities = None if self._client_ca is None else self._client_ca.read_bytes()
+        return grpc.ssl_server_certificate_configuration(
+            [(self._key.read_bytes(), self._certificate.read_bytes())], root_certificates=authorities
+        )
+
+
+def tls_of(settings: Settings) -> Tls | None:
+    """The TLS that settings ask for; None where they name no certificate."""
+    if settings.tls_certificate is None or settings.tls_key is None:
         return None
+    return Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+
+
+def _server_context(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, "tls_certificate", "a PEM certificate chain")
     _load_key(context, certificate, key)
-    if settings.tls_client_ca is not None:
-        _authorities(context, settings.tls_client_ca, "tls_client_ca", "PEM certificates of authorities")
+    if client_ca is not None:
+        _authorities(context, client_ca, "tls_client_ca", "PEM certificates of authorities")
         context.verify_mode = ssl.CERT_REQUIRED
+        # A ticket would let a client in again whose authority is no more.
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
     return context
 
 

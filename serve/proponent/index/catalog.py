@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
 
 from proponent.index.database import Database
 from proponent.index.paging import bad_token, page_token, token_parts
@@ -42,7 +41,7 @@ _ONCE_FILLED = (
     "WHERE class_id <> predicted_class_id",
 )
 _COLUMNS = "row, example_id, class_id, predicted_class_id, self_influence, source"
-_LONGEST = 1 << 62
+_LONGEST_NUMBER = 18
 SUSPECT_SHARE = 0.1
 
 
@@ -78,24 +77,8 @@ class Place:
         return (-entry.self_influence, entry.row) <= (-self.self_influence, self.row)
 
     def token(self, digest: str) -> str:
-        """The place in the list of one bundle, as text for callers."""
-        return page_token(digest, self.rank, self.row, self.self_influence.hex())
-
-    @classmethod
-    def of_token(cls, token: str, digest: str) -> Self:
-        """Reads a token.
-
-        Raises:
-            InvalidInputError: It is not a token, or belongs to another bundle.
-        """
-        rank, row, value = token_parts(token, digest, 3)
-        try:
-            place = cls(float.fromhex(value), int(row), int(rank))
-        except (ValueError, OverflowError):
-            raise bad_token() from None
-        if not (0 < place.rank < _LONGEST and 0 <= place.row < _LONGEST) or math.isnan(place.self_influence):
-            raise bad_token()
-        return place
+        """The place in the list of one bundle, as text for callers, who may not be told the self-influence."""
+        return page_token(digest, self.rank, self.row)
 
 
 _TOP = Place(math.inf, -1, 0)
@@ -236,6 +219,20 @@ class Catalog:
         rank = begin.rank + len(entries)
         more = rank < total and len(entries) == limit
         return Page(suspects, total, Place(entries[-1].self_influence, entries[-1].row, rank) if more else None)
+
+    def place_of(self, token: str, digest: str) -> Place:
+        """The place that a token names.
+
+        Raises:
+            InvalidInputError: It is not a token, or belongs to another bundle.
+        """
+        rank, row = token_parts(token, digest, 2)
+        if not all(part.isascii() and part.isdigit() and len(part) <= _LONGEST_NUMBER for part in (rank, row)):
+            raise bad_token()
+        found = self.database.query("SELECT self_influence FROM example WHERE row = ?", (int(row),))
+        if not found or not int(rank):
+            raise bad_token()
+        return Place(found[0][0], int(row), int(rank))
 
     def issue_place(self, forgotten: Collection[str] = ()) -> Place | None:
         """The last place whose example is a label issue if the model disagrees with its label; None: no place is."""

@@ -1,6 +1,7 @@
 import datetime
 
 from proponent.v1 import validate_pb2 as _validate_pb2
+from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
@@ -11,6 +12,14 @@ from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class DisclosureLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DISCLOSURE_LEVEL_UNSPECIFIED: _ClassVar[DisclosureLevel]
+    DISCLOSURE_LEVEL_LABELS: _ClassVar[DisclosureLevel]
+    DISCLOSURE_LEVEL_RANKS: _ClassVar[DisclosureLevel]
+    DISCLOSURE_LEVEL_ROUNDED: _ClassVar[DisclosureLevel]
+    DISCLOSURE_LEVEL_FULL: _ClassVar[DisclosureLevel]
 
 class Measure(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -59,6 +68,11 @@ class Estimator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ESTIMATOR_FIRST_ORDER: _ClassVar[Estimator]
     ESTIMATOR_SECOND_ORDER: _ClassVar[Estimator]
     ESTIMATOR_INFLUENCE_SUM: _ClassVar[Estimator]
+DISCLOSURE_LEVEL_UNSPECIFIED: DisclosureLevel
+DISCLOSURE_LEVEL_LABELS: DisclosureLevel
+DISCLOSURE_LEVEL_RANKS: DisclosureLevel
+DISCLOSURE_LEVEL_ROUNDED: DisclosureLevel
+DISCLOSURE_LEVEL_FULL: DisclosureLevel
 MEASURE_UNSPECIFIED: Measure
 MEASURE_INFLUENCE: Measure
 MEASURE_THETA_RELATIF: Measure
@@ -86,6 +100,16 @@ ESTIMATOR_UNSPECIFIED: Estimator
 ESTIMATOR_FIRST_ORDER: Estimator
 ESTIMATOR_SECOND_ORDER: Estimator
 ESTIMATOR_INFLUENCE_SUM: Estimator
+DISCLOSED_FIELD_NUMBER: _ClassVar[int]
+disclosed: _descriptor.FieldDescriptor
+
+class Disclosed(_message.Message):
+    __slots__ = ("level", "names_examples")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    NAMES_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    level: DisclosureLevel
+    names_examples: bool
+    def __init__(self, level: _Optional[_Union[DisclosureLevel, str]] = ..., names_examples: _Optional[bool] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("shape", "dtype", "data")
@@ -310,7 +334,7 @@ class Timing(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("prediction", "results", "target_class_id", "bundle_digest", "quality", "train_size", "notices", "timings", "explanation_id", "request_id")
+    __slots__ = ("prediction", "results", "target_class_id", "bundle_digest", "quality", "train_size", "notices", "timings", "explanation_id", "request_id", "disclosure_level")
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     TARGET_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
@@ -321,6 +345,7 @@ class ExplainResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     prediction: Prediction
     results: _containers.RepeatedCompositeFieldContainer[MeasureResult]
     target_class_id: int
@@ -331,7 +356,8 @@ class ExplainResponse(_message.Message):
     timings: _containers.RepeatedCompositeFieldContainer[Timing]
     explanation_id: str
     request_id: str
-    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., results: _Optional[_Iterable[_Union[MeasureResult, _Mapping]]] = ..., target_class_id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., quality: _Optional[_Union[Quality, _Mapping]] = ..., train_size: _Optional[int] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., timings: _Optional[_Iterable[_Union[Timing, _Mapping]]] = ..., explanation_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    disclosure_level: DisclosureLevel
+    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., results: _Optional[_Iterable[_Union[MeasureResult, _Mapping]]] = ..., target_class_id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., quality: _Optional[_Union[Quality, _Mapping]] = ..., train_size: _Optional[int] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., timings: _Optional[_Iterable[_Union[Timing, _Mapping]]] = ..., explanation_id: _Optional[str] = ..., request_id: _Optional[str] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
 
 class StreamExplainRequest(_message.Message):
     __slots__ = ("request",)
@@ -370,10 +396,12 @@ class GetExampleRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., example_id: _Optional[str] = ...) -> None: ...
 
 class GetExampleResponse(_message.Message):
-    __slots__ = ("example",)
+    __slots__ = ("example", "disclosure_level")
     EXAMPLE_FIELD_NUMBER: _ClassVar[int]
+    DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     example: Example
-    def __init__(self, example: _Optional[_Union[Example, _Mapping]] = ...) -> None: ...
+    disclosure_level: DisclosureLevel
+    def __init__(self, example: _Optional[_Union[Example, _Mapping]] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
 
 class Example(_message.Message):
     __slots__ = ("example_id", "class_id", "label", "predicted_class_id", "self_influence", "source", "thumbnail", "is_label_issue")
@@ -402,7 +430,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "bundle_digest", "weights_sha256", "curvature", "damping", "damping_relative", "embedding_size", "train_size", "class_names", "input_shape", "kept_energy", "audit", "loss", "created", "uncovered_share", "uncovered", "image_size", "image_mode", "frozen_share", "frozen", "allow_examples", "allow_thumbnails", "allow_samples", "samples", "train_accuracy")
+    __slots__ = ("model", "bundle_digest", "weights_sha256", "curvature", "damping", "damping_relative", "embedding_size", "train_size", "class_names", "input_shape", "kept_energy", "audit", "loss", "created", "uncovered_share", "uncovered", "image_size", "image_mode", "frozen_share", "frozen", "allow_examples", "allow_thumbnails", "allow_samples", "samples", "train_accuracy", "disclosure_level")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -428,6 +456,7 @@ class GetModelResponse(_message.Message):
     ALLOW_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     TRAIN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     model: str
     bundle_digest: str
     weights_sha256: str
@@ -453,7 +482,8 @@ class GetModelResponse(_message.Message):
     allow_samples: bool
     samples: int
     train_accuracy: float
-    def __init__(self, model: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., curvature: _Optional[str] = ..., damping: _Optional[float] = ..., damping_relative: _Optional[bool] = ..., embedding_size: _Optional[int] = ..., train_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., kept_energy: _Optional[float] = ..., audit: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., loss: _Optional[str] = ..., created: _Optional[str] = ..., uncovered_share: _Optional[float] = ..., uncovered: _Optional[_Iterable[str]] = ..., image_size: _Optional[_Iterable[int]] = ..., image_mode: _Optional[str] = ..., frozen_share: _Optional[float] = ..., frozen: _Optional[_Iterable[str]] = ..., allow_examples: _Optional[bool] = ..., allow_thumbnails: _Optional[bool] = ..., allow_samples: _Optional[bool] = ..., samples: _Optional[int] = ..., train_accuracy: _Optional[float] = ...) -> None: ...
+    disclosure_level: DisclosureLevel
+    def __init__(self, model: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., curvature: _Optional[str] = ..., damping: _Optional[float] = ..., damping_relative: _Optional[bool] = ..., embedding_size: _Optional[int] = ..., train_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., kept_energy: _Optional[float] = ..., audit: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., loss: _Optional[str] = ..., created: _Optional[str] = ..., uncovered_share: _Optional[float] = ..., uncovered: _Optional[_Iterable[str]] = ..., image_size: _Optional[_Iterable[int]] = ..., image_mode: _Optional[str] = ..., frozen_share: _Optional[float] = ..., frozen: _Optional[_Iterable[str]] = ..., allow_examples: _Optional[bool] = ..., allow_thumbnails: _Optional[bool] = ..., allow_samples: _Optional[bool] = ..., samples: _Optional[int] = ..., train_accuracy: _Optional[float] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
 
 class ScoreExamplesRequest(_message.Message):
     __slots__ = ("query", "example_ids")
@@ -472,18 +502,20 @@ class MeasureScores(_message.Message):
     def __init__(self, measure: _Optional[_Union[Measure, str]] = ..., scores: _Optional[_Iterable[_Union[Influence, _Mapping]]] = ...) -> None: ...
 
 class ScoreExamplesResponse(_message.Message):
-    __slots__ = ("prediction", "results", "bundle_digest", "notices", "train_size")
+    __slots__ = ("prediction", "results", "bundle_digest", "notices", "train_size", "disclosure_level")
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     NOTICES_FIELD_NUMBER: _ClassVar[int]
     TRAIN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     prediction: Prediction
     results: _containers.RepeatedCompositeFieldContainer[MeasureScores]
     bundle_digest: str
     notices: _containers.RepeatedCompositeFieldContainer[Notice]
     train_size: int
-    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., results: _Optional[_Iterable[_Union[MeasureScores, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., train_size: _Optional[int] = ...) -> None: ...
+    disclosure_level: DisclosureLevel
+    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., results: _Optional[_Iterable[_Union[MeasureScores, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., train_size: _Optional[int] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
 
 class EstimateRemovalRequest(_message.Message):
     __slots__ = ("query", "example_ids", "second_order", "estimator")
@@ -498,7 +530,7 @@ class EstimateRemovalRequest(_message.Message):
     def __init__(self, query: _Optional[_Union[ExplainRequest, _Mapping]] = ..., example_ids: _Optional[_Iterable[str]] = ..., second_order: _Optional[bool] = ..., estimator: _Optional[_Union[Estimator, str]] = ...) -> None: ...
 
 class EstimateRemovalResponse(_message.Message):
-    __slots__ = ("prediction", "loss_change", "probabilities_after", "bundle_digest", "notices", "group_size", "train_size")
+    __slots__ = ("prediction", "loss_change", "probabilities_after", "bundle_digest", "notices", "group_size", "train_size", "disclosure_level")
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     LOSS_CHANGE_FIELD_NUMBER: _ClassVar[int]
     PROBABILITIES_AFTER_FIELD_NUMBER: _ClassVar[int]
@@ -506,6 +538,7 @@ class EstimateRemovalResponse(_message.Message):
     NOTICES_FIELD_NUMBER: _ClassVar[int]
     GROUP_SIZE_FIELD_NUMBER: _ClassVar[int]
     TRAIN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     prediction: Prediction
     loss_change: float
     probabilities_after: _containers.RepeatedScalarFieldContainer[float]
@@ -513,7 +546,8 @@ class EstimateRemovalResponse(_message.Message):
     notices: _containers.RepeatedCompositeFieldContainer[Notice]
     group_size: int
     train_size: int
-    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., loss_change: _Optional[float] = ..., probabilities_after: _Optional[_Iterable[float]] = ..., bundle_digest: _Optional[str] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., group_size: _Optional[int] = ..., train_size: _Optional[int] = ...) -> None: ...
+    disclosure_level: DisclosureLevel
+    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., loss_change: _Optional[float] = ..., probabilities_after: _Optional[_Iterable[float]] = ..., bundle_digest: _Optional[str] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., group_size: _Optional[int] = ..., train_size: _Optional[int] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
 
 class FindFlipSetRequest(_message.Message):
     __slots__ = ("query", "max_size")
@@ -524,20 +558,22 @@ class FindFlipSetRequest(_message.Message):
     def __init__(self, query: _Optional[_Union[ExplainRequest, _Mapping]] = ..., max_size: _Optional[int] = ...) -> None: ...
 
 class FindFlipSetResponse(_message.Message):
-    __slots__ = ("prediction", "members", "flipped_class_id", "probabilities_after", "bundle_digest", "notices")
+    __slots__ = ("prediction", "members", "flipped_class_id", "probabilities_after", "bundle_digest", "notices", "disclosure_level")
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     FLIPPED_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     PROBABILITIES_AFTER_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     NOTICES_FIELD_NUMBER: _ClassVar[int]
+    DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     prediction: Prediction
     members: _containers.RepeatedCompositeFieldContainer[Influence]
     flipped_class_id: int
     probabilities_after: _containers.RepeatedScalarFieldContainer[float]
     bundle_digest: str
     notices: _containers.RepeatedCompositeFieldContainer[Notice]
-    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., members: _Optional[_Iterable[_Union[Influence, _Mapping]]] = ..., flipped_class_id: _Optional[int] = ..., probabilities_after: _Optional[_Iterable[float]] = ..., bundle_digest: _Optional[str] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ...) -> None: ...
+    disclosure_level: DisclosureLevel
+    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., members: _Optional[_Iterable[_Union[Influence, _Mapping]]] = ..., flipped_class_id: _Optional[int] = ..., probabilities_after: _Optional[_Iterable[float]] = ..., bundle_digest: _Optional[str] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
 
 class ListSuspectsRequest(_message.Message):
     __slots__ = ("model", "limit", "offset", "page_token")
@@ -568,16 +604,18 @@ class Suspect(_message.Message):
     def __init__(self, example_id: _Optional[str] = ..., is_label_issue: _Optional[bool] = ..., label_score: _Optional[float] = ..., given_class_id: _Optional[int] = ..., predicted_class_id: _Optional[int] = ..., self_influence: _Optional[float] = ...) -> None: ...
 
 class ListSuspectsResponse(_message.Message):
-    __slots__ = ("suspects", "bundle_digest", "total", "next_page_token")
+    __slots__ = ("suspects", "bundle_digest", "total", "next_page_token", "disclosure_level")
     SUSPECTS_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     suspects: _containers.RepeatedCompositeFieldContainer[Suspect]
     bundle_digest: str
     total: int
     next_page_token: str
-    def __init__(self, suspects: _Optional[_Iterable[_Union[Suspect, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., total: _Optional[int] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    disclosure_level: DisclosureLevel
+    def __init__(self, suspects: _Optional[_Iterable[_Union[Suspect, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., total: _Optional[int] = ..., next_page_token: _Optional[str] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
 
 class ListSamplesRequest(_message.Message):
     __slots__ = ("model", "page_size", "page_token", "view")
@@ -662,16 +700,18 @@ class ListExamplesRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., class_ids: _Optional[_Iterable[int]] = ..., predicted_class_ids: _Optional[_Iterable[int]] = ..., disagreeing: _Optional[bool] = ..., min_self_influence: _Optional[float] = ..., max_self_influence: _Optional[float] = ..., order_by: _Optional[_Union[OrderBy, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., view: _Optional[_Union[View, str]] = ...) -> None: ...
 
 class ListExamplesResponse(_message.Message):
-    __slots__ = ("examples", "bundle_digest", "total", "next_page_token")
+    __slots__ = ("examples", "bundle_digest", "total", "next_page_token", "disclosure_level")
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     examples: _containers.RepeatedCompositeFieldContainer[Example]
     bundle_digest: str
     total: int
     next_page_token: str
-    def __init__(self, examples: _Optional[_Iterable[_Union[Example, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., total: _Optional[int] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    disclosure_level: DisclosureLevel
+    def __init__(self, examples: _Optional[_Iterable[_Union[Example, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., total: _Optional[int] = ..., next_page_token: _Optional[str] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
 
 class SummarizeExamplesRequest(_message.Message):
     __slots__ = ("model", "bins")
@@ -712,18 +752,20 @@ class Histogram(_message.Message):
     def __init__(self, edges: _Optional[_Iterable[float]] = ..., counts: _Optional[_Iterable[int]] = ..., zeros: _Optional[int] = ...) -> None: ...
 
 class SummarizeExamplesResponse(_message.Message):
-    __slots__ = ("classes", "histogram", "total", "label_issues", "bundle_digest")
+    __slots__ = ("classes", "histogram", "total", "label_issues", "bundle_digest", "disclosure_level")
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     LABEL_ISSUES_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     classes: _containers.RepeatedCompositeFieldContainer[ClassSummary]
     histogram: Histogram
     total: int
     label_issues: int
     bundle_digest: str
-    def __init__(self, classes: _Optional[_Iterable[_Union[ClassSummary, _Mapping]]] = ..., histogram: _Optional[_Union[Histogram, _Mapping]] = ..., total: _Optional[int] = ..., label_issues: _Optional[int] = ..., bundle_digest: _Optional[str] = ...) -> None: ...
+    disclosure_level: DisclosureLevel
+    def __init__(self, classes: _Optional[_Iterable[_Union[ClassSummary, _Mapping]]] = ..., histogram: _Optional[_Union[Histogram, _Mapping]] = ..., total: _Optional[int] = ..., label_issues: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
 
 class ListFrequentExamplesRequest(_message.Message):
     __slots__ = ("model", "measure", "side", "top_k", "limit", "view")
@@ -750,7 +792,7 @@ class FrequentExample(_message.Message):
     def __init__(self, example: _Optional[_Union[Example, _Mapping]] = ..., count: _Optional[int] = ...) -> None: ...
 
 class ListFrequentExamplesResponse(_message.Message):
-    __slots__ = ("examples", "lists", "slots", "distinct", "top_k", "max_top_k", "samples", "bundle_digest")
+    __slots__ = ("examples", "lists", "slots", "distinct", "top_k", "max_top_k", "samples", "bundle_digest", "disclosure_level")
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     LISTS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
@@ -759,6 +801,7 @@ class ListFrequentExamplesResponse(_message.Message):
     MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     examples: _containers.RepeatedCompositeFieldContainer[FrequentExample]
     lists: int
     slots: int
@@ -767,7 +810,8 @@ class ListFrequentExamplesResponse(_message.Message):
     max_top_k: int
     samples: int
     bundle_digest: str
-    def __init__(self, examples: _Optional[_Iterable[_Union[FrequentExample, _Mapping]]] = ..., lists: _Optional[int] = ..., slots: _Optional[int] = ..., distinct: _Optional[int] = ..., top_k: _Optional[int] = ..., max_top_k: _Optional[int] = ..., samples: _Optional[int] = ..., bundle_digest: _Optional[str] = ...) -> None: ...
+    disclosure_level: DisclosureLevel
+    def __init__(self, examples: _Optional[_Iterable[_Union[FrequentExample, _Mapping]]] = ..., lists: _Optional[int] = ..., slots: _Optional[int] = ..., distinct: _Optional[int] = ..., top_k: _Optional[int] = ..., max_top_k: _Optional[int] = ..., samples: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
 
 class ListBundlesRequest(_message.Message):
     __slots__ = ("model",)
@@ -878,7 +922,7 @@ class SampleDiff(_message.Message):
     def __init__(self, sample_id: _Optional[str] = ..., class_id: _Optional[int] = ..., overlap: _Optional[float] = ..., base_class_id: _Optional[int] = ..., other_class_id: _Optional[int] = ..., entered_proponents: _Optional[_Iterable[str]] = ..., left_proponents: _Optional[_Iterable[str]] = ..., entered_opponents: _Optional[_Iterable[str]] = ..., left_opponents: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DiffBundlesResponse(_message.Message):
-    __slots__ = ("base", "other", "measure", "top_k", "max_top_k", "samples", "overall", "per_class", "per_sample")
+    __slots__ = ("base", "other", "measure", "top_k", "max_top_k", "samples", "overall", "per_class", "per_sample", "disclosure_level")
     BASE_FIELD_NUMBER: _ClassVar[int]
     OTHER_FIELD_NUMBER: _ClassVar[int]
     MEASURE_FIELD_NUMBER: _ClassVar[int]
@@ -888,6 +932,7 @@ class DiffBundlesResponse(_message.Message):
     OVERALL_FIELD_NUMBER: _ClassVar[int]
     PER_CLASS_FIELD_NUMBER: _ClassVar[int]
     PER_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     base: str
     other: str
     measure: Measure
@@ -897,4 +942,5 @@ class DiffBundlesResponse(_message.Message):
     overall: DiffSummary
     per_class: _containers.RepeatedCompositeFieldContainer[ClassDiff]
     per_sample: _containers.RepeatedCompositeFieldContainer[SampleDiff]
-    def __init__(self, base: _Optional[str] = ..., other: _Optional[str] = ..., measure: _Optional[_Union[Measure, str]] = ..., top_k: _Optional[int] = ..., max_top_k: _Optional[int] = ..., samples: _Optional[int] = ..., overall: _Optional[_Union[DiffSummary, _Mapping]] = ..., per_class: _Optional[_Iterable[_Union[ClassDiff, _Mapping]]] = ..., per_sample: _Optional[_Iterable[_Union[SampleDiff, _Mapping]]] = ...) -> None: ...
+    disclosure_level: DisclosureLevel
+    def __init__(self, base: _Optional[str] = ..., other: _Optional[str] = ..., measure: _Optional[_Union[Measure, str]] = ..., top_k: _Optional[int] = ..., max_top_k: _Optional[int] = ..., samples: _Optional[int] = ..., overall: _Optional[_Union[DiffSummary, _Mapping]] = ..., per_class: _Optional[_Iterable[_Union[ClassDiff, _Mapping]]] = ..., per_sample: _Optional[_Iterable[_Union[SampleDiff, _Mapping]]] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...

@@ -34,6 +34,12 @@ class ExplanationServiceStub:
     differ, MODEL_CODE_CHANGED where the code of model, transform or loss does.
     A call whose estimated cost is over the server's bound is refused before it runs (INVALID_ARGUMENT, reason
     COST_TOO_LARGE): the message names the field, the cost, the bound and what would fit.
+    How much a reply tells of training examples is decided by the operator and by the caller's token (DisclosureLevel):
+    fields above the caller's level are left out, and a call that would have nothing to say is PERMISSION_DENIED, reason
+    DISCLOSURE_LEVEL. A caller may be bounded in calls a second (RESOURCE_EXHAUSTED, reason RATE_LIMITED), and in
+    explanations and different training examples a window of time (reasons EXPLANATIONS_SPENT, EXAMPLES_SPENT); RetryInfo
+    says when the next call may succeed. Where disclosures are logged and the log cannot be written, calls that disclose
+    training examples are UNAVAILABLE, reason AUDIT_LOG_FAILED; predictions go on.
     """
 
     def __init__(self, channel):
@@ -133,6 +139,12 @@ class ExplanationServiceServicer:
     differ, MODEL_CODE_CHANGED where the code of model, transform or loss does.
     A call whose estimated cost is over the server's bound is refused before it runs (INVALID_ARGUMENT, reason
     COST_TOO_LARGE): the message names the field, the cost, the bound and what would fit.
+    How much a reply tells of training examples is decided by the operator and by the caller's token (DisclosureLevel):
+    fields above the caller's level are left out, and a call that would have nothing to say is PERMISSION_DENIED, reason
+    DISCLOSURE_LEVEL. A caller may be bounded in calls a second (RESOURCE_EXHAUSTED, reason RATE_LIMITED), and in
+    explanations and different training examples a window of time (reasons EXPLANATIONS_SPENT, EXAMPLES_SPENT); RetryInfo
+    says when the next call may succeed. Where disclosures are logged and the log cannot be written, calls that disclose
+    training examples are UNAVAILABLE, reason AUDIT_LOG_FAILED; predictions go on.
     """
 
     def Predict(self, request, context):
@@ -360,6 +372,12 @@ class ExplanationService:
     differ, MODEL_CODE_CHANGED where the code of model, transform or loss does.
     A call whose estimated cost is over the server's bound is refused before it runs (INVALID_ARGUMENT, reason
     COST_TOO_LARGE): the message names the field, the cost, the bound and what would fit.
+    How much a reply tells of training examples is decided by the operator and by the caller's token (DisclosureLevel):
+    fields above the caller's level are left out, and a call that would have nothing to say is PERMISSION_DENIED, reason
+    DISCLOSURE_LEVEL. A caller may be bounded in calls a second (RESOURCE_EXHAUSTED, reason RATE_LIMITED), and in
+    explanations and different training examples a window of time (reasons EXPLANATIONS_SPENT, EXAMPLES_SPENT); RetryInfo
+    says when the next call may succeed. Where disclosures are logged and the log cannot be written, calls that disclose
+    training examples are UNAVAILABLE, reason AUDIT_LOG_FAILED; predictions go on.
     """
 
     @staticmethod

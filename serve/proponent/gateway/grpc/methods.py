@@ -170,7 +170,8 @@ def explain_stream(
             item = parse(pb.StreamExplainRequest, message)
             if not item.HasField("request"):
                 raise InvalidInputError("field 'request' is missing: value is required", field="request")
-            reply = await calls.explain(item.request, replace(context, admitted=admitted))
+            part = replace(calls.confirm(context), admitted=admitted)
+            reply = await calls.methods["Explain"].run(item.request, part)
             return pb.StreamExplainResponse(request_id=item.request.request_id, response=reply)
         except Exception as error:
             known = to_item_error(as_proponent_error(error, context.request_id))

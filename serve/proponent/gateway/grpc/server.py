@@ -15,7 +15,7 @@ from proponent.gateway.limits.connections import connection_limit
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import REPLY_BYTES, Settings
-from proponent.gateway.tls import server_context
+from proponent.gateway.tls import Tls
 
 # Calls of one connection; a client keeps those over it back by itself. A call that was given up counts on this side
 # until it is dropped, so that a limit near what a caller has open would refuse its next calls (REFUSED_STREAM).
@@ -31,7 +31,7 @@ class GrpcServer:
         SpecError: The address cannot be listened on.
     """
 
-    def __init__(self, calls: ExplanationCalls, metrics: Metrics, settings: Settings) -> None:
+    def __init__(self, calls: ExplanationCalls, metrics: Metrics, settings: Settings, tls: Tls | None) -> None:
         self._server = grpc.aio.server(options=_options(settings))
         self._server.add_generic_rpc_handlers((ExplanationMethods(calls, metrics, settings).handlers(),))
         self._health = health.aio.HealthServicer()
@@ -39,7 +39,7 @@ class GrpcServer:
         if settings.reflection:
             names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        self.port = _listen(self._server, settings)
+        self.port = _listen(self._server, settings.grpc_address, tls)
 
     async def start(self) -> None:
         """Starts to answer, with the health NOT_SERVING."""
@@ -74,19 +74,10 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
-def _listen(server: Any, settings: Settings) -> int:
-    server_context(settings)
+def _listen(server: Any, address: str, tls: Tls | None) -> int:
     try:
-        if settings.tls_certificate is None or settings.tls_key is None:
-            return int(server.add_insecure_port(settings.grpc_address))
-        client_ca = settings.tls_client_ca
-        credentials = grpc.ssl_server_credentials(
-            [(settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())],
-            root_certificates=client_ca.read_bytes() if client_ca else None,
-            require_client_auth=client_ca is not None,
-        )
-        return int(server.add_secure_port(settings.grpc_address, credentials))
+        if tls is None:
+            return int(server.add_insecure_port(address))
+        return int(server.add_secure_port(address, tls.grpc_credentials()))
     except RuntimeError as error:
-        raise SpecError(
-            f"cannot listen on grpc_address {settings.grpc_address!r}: {error}", field="grpc_address"
-        ) from None
+        raise SpecError(f"cannot listen on grpc_address {address!r}: {error}", field="grpc_address") from None

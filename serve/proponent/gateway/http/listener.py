@@ -16,7 +16,7 @@ from proponent.errors import SpecError
 from proponent.gateway.http.connection import BoundedConnection
 from proponent.gateway.limits.connections import Listener, connection_limit
 from proponent.gateway.settings import Settings, split_address
-from proponent.gateway.tls import server_context
+from proponent.gateway.tls import Tls
 
 _BACKLOG = 1024
 
@@ -45,13 +45,8 @@ def listen(address: str, connections: int) -> Listener:
     return Listener(created, connection_limit(connections))
 
 
-def http_server(app: FastAPI, settings: Settings) -> HttpServer:
-    """The server of an application, with TLS where the settings name a certificate.
-
-    Raises:
-        SpecError: A file of TLS cannot be used.
-    """
-    tls = server_context(settings)
+def http_server(app: FastAPI, settings: Settings, tls: Tls | None) -> HttpServer:
+    """The server of an application."""
     config = uvicorn.Config(
         app,
         http=cast(Any, partial(BoundedConnection, settings=settings)),
@@ -60,6 +55,6 @@ def http_server(app: FastAPI, settings: Settings) -> HttpServer:
         lifespan="off",
         ws="none",
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout),
-        ssl_context_factory=None if tls is None else lambda *_: tls,
+        ssl_context_factory=None if tls is None else lambda *_: tls.http_context(),
     )
     return HttpServer(config)
