@@ -9,8 +9,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from proponent.gateway.auth import Scope
+from proponent.gateway.auth import Caller, Scope
 from proponent.gateway.deployment import Deployment
+from proponent.results import DisclosureLevel
+
+NOBODY = Caller("nobody", frozenset(), DisclosureLevel.LABELS)
 
 
 @dataclass(frozen=True)
@@ -19,21 +22,19 @@ class CallContext:
 
     Attributes:
         request_id: Follows the call through logs and replies.
-        scopes: What the caller may do, see ``ExplanationCalls.permit``.
+        caller: Who calls, see ``ExplanationCalls.permit``; until then nobody, who may do nothing.
         timeout_s: Time that the caller gives it, from ``started``; None where there is no deadline.
         deployment: Makes one bundle answer every part of a call; else each part goes where requests go by then.
         admitted: Of a part of a larger call, which waits for its slot and is not refused: called when it has it.
         started: When the call began, by the monotonic clock.
-        caller: Who calls, as far as it is known: limits are shared out between callers; empty for all the unknown.
     """
 
     request_id: str = ""
-    scopes: frozenset[Scope] = frozenset()
+    caller: Caller = NOBODY
     timeout_s: float | None = None
     deployment: Deployment | None = None
     admitted: Callable[[], None] | None = None
     started: float = field(default_factory=time.monotonic)
-    caller: str = ""
 
     def remaining_s(self, longest: float) -> float:
         """Seconds left until the deadline, at most ``longest``."""
@@ -49,8 +50,10 @@ class Method:
         request: Type of its message.
         scope: What ``ExplanationCalls.permit`` is to be asked for before ``run``; None for any known token.
         run: The call itself.
+        level: What the caller must be told at least, lest the reply have nothing to say.
     """
 
     request: type[Message]
     scope: Scope | None
     run: Callable[[Any, CallContext], Coroutine[Any, Any, Any]]
+    level: DisclosureLevel = DisclosureLevel.LABELS
