@@ -21,7 +21,7 @@ export function Controls({ question, names, predicted, onChange }) {
   const target = (id) => onChange({ target: id === null ? null : String(id), ...(id === null || id === question.against ? { against: null } : {}) });
   return html`<fieldset class="controls"><legend class="visually-hidden">What is asked</legend>
     <${NumberControl} label="Examples in each list" value=${question.k} min=${1} max=${100} step=${1} onChange=${(k) => onChange({ k: k === DEFAULT_K ? null : String(k) })} />
-    <${ClassPicker} label="Why" names=${names} value=${question.target} none=${predicted === null ? "what the model predicts" : `${names[predicted]} (predicted)`} onChange=${target} />
+    <${ClassPicker} label="Why" names=${names} value=${question.target} none=${predicted === null ? "the prediction" : `${names[predicted]} (predicted)`} onChange=${target} />
     <${ClassPicker} label="rather than" names=${names} value=${question.against} none="anything else" onChange=${contrast} />
     <${ClassesPicker} label="Only examples labelled" names=${names} values=${question.allow} none="any label" onChange=${(ids) => onChange({ allow: texts(ids) })} />
     <${ClassesPicker} label="None labelled" names=${names} values=${question.deny} none="—" onChange=${(ids) => onChange({ deny: texts(ids) })} />

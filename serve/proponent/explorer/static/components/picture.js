@@ -8,11 +8,12 @@ import { fromBase64, mediaType } from "../pictures.js";
  */
 export function Picture({ bytes, alt, class: name = "" }) {
   const url = useMemo(() => URL.createObjectURL(new Blob([bytes], { type: mediaType(bytes) })), [bytes]);
-  const [state, setState] = useState("");
+  const [seen, setSeen] = useState({ url, state: "" });
+  const state = seen.url === url ? seen.state : "";
   useEffect(() => () => URL.revokeObjectURL(url), [url]);
-  const measure = ({ target }) => setState(Math.max(target.naturalWidth, target.naturalHeight) < 64 ? "crisp" : "");
+  const measure = ({ target }) => setSeen({ url, state: Math.max(target.naturalWidth, target.naturalHeight) < 64 ? "crisp" : "" });
   if (state === "broken") return html`<span class=${`picture missing ${name}`} role="img" aria-label=${`${alt}: cannot be shown`}>?</span>`;
-  return html`<img class=${`picture ${state} ${name}`} src=${url} alt=${alt} decoding="async" onLoad=${measure} onError=${() => setState("broken")} />`;
+  return html`<img class=${`picture ${state} ${name}`} src=${url} alt=${alt} decoding="async" onLoad=${measure} onError=${() => setSeen({ url, state: "broken" })} />`;
 }
 
 /**

@@ -30,7 +30,8 @@ export function Problem({ request: { error, retryAt, retry } }) {
     ${error.reason && html`<p class="quiet"><code>${error.reason}</code>${error.field && html` in <code>${error.field}</code>`}</p>`}
     ${error.kind === "unauthenticated"
       ? html`<${TokenForm} onSaved=${refresh} />`
-      : html`<p class="row"><button type="button" onClick=${retry}>Try again</button>
+      : error.kind !== "invalid" &&
+        html`<p class="row"><button type="button" onClick=${retry}>Try again</button>
           ${retryAt !== null && html`<${Countdown} until=${retryAt} />`}</p>`}
   </section>`;
 }

@@ -2,6 +2,7 @@
 import { useContext } from "../vendor/hooks.js";
 import { estimateRemoval } from "../api.js";
 import { Controls } from "../components/controls.js";
+import { FitOffer } from "../components/fit_offer.js";
 import { InputPicker } from "../components/input_picker.js";
 import { MeasureColumns } from "../components/measure_columns.js";
 import { Probabilities } from "../components/probabilities.js";
@@ -33,6 +34,7 @@ export function Explain() {
         <${Answer} request=${answer} what="Asking the model and its training examples">
           ${(data) => (data === "not carried" ? html`<${NotCarried} />` : html`<${Said} explanation=${data} />`)}
         <//>
+        ${answer.error?.reason.startsWith("IMAGE_WRONG") && input.data && html`<${FitOffer} picture=${input.data.picture} onChoose=${choose} />`}
       </div>
     </div>
     <${Controls} question=${question} names=${model.class_names} predicted=${found?.reply.prediction.class_id ?? null} onChange=${update} />
