@@ -35,7 +35,7 @@ export function removalSentence(asked, group, before, after) {
   const [was, would] = percents(before[target], after[target]);
   if (against !== null) {
     const [otherWas, otherWould] = percents(before[against], after[against]);
-    return `Without ${group}, ${names[target]} would get ${would} instead of ${was}, and ${names[against]} ${otherWould} instead of ${otherWas}.`;
+    return `Without ${group}, ${names[target]} would get ${would} instead of ${was}, while ${names[against]} would get ${otherWould} instead of ${otherWas}.`;
   }
   if (winner !== predicted) {
     return `Without ${group}, the model would say ${names[winner]}: ${names[target]} would get ${would} instead of ${was}.`;
@@ -65,8 +65,8 @@ export const ESTIMATOR_WORDS = {
 
 /** @param {Case} asked @returns {{plus: string, minus: string}} What the sign of a score means. */
 export const signSentences = (asked) => ({
-  plus: `training on the example made ${claim(asked)} more likely for this input`,
-  minus: "it made it less likely",
+  plus: `training on the example moved this prediction towards ${claim(asked)}`,
+  minus: "away from it",
 });
 
 /**
@@ -134,7 +134,7 @@ function coverageSentence({ covered_gradient_energy: covered }) {
 }
 
 /** A correlation that is not quite 1 is not written as 1. */
-const correlation = (value) => (value > 0.9995 && value < 1 ? "over 0.999" : figure(value, 3));
+const correlation = (value) => (value > 0.9995 && value < 1 ? "over 0.999" : figure(Number(value.toFixed(3))));
 
 /** @param {number} correlation */
 function closeness(correlation) {

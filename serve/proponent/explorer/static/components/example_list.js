@@ -4,6 +4,8 @@ import { percent, score } from "../format.js";
 import { keptSentence } from "../sentences.js";
 import { Thumbnail } from "./picture.js";
 
+const TAIL = 6;
+
 /**
  * @typedef {object} Shown How the examples of all lists are shown.
  * @property {string[]} names Class names.
@@ -30,11 +32,16 @@ export function ExampleRow({ example, largest, shown }) {
   return html`<li class="example" data-example=${id}>
     <input type="checkbox" aria-label=${`Mark ${id}`} checked=${marked} onChange=${(event) => shown.onMark(id, event.target.checked)} />
     <${Thumbnail} example=${example} reason=${shown.reason} class="small" />
-    <span class="title"><span class="id" title=${id}>${id}</span>${shown.lists && html`<${ListCount} number=${shown.lists.get(id)} of=${shown.columns} />`}</span>
+    <span class="title"><${Id} id=${id} />${shown.lists && html`<${ListCount} number=${shown.lists.get(id)} of=${shown.columns} />`}</span>
     <span class="score numeric">${score(example.score, largest)}</span>
     <span class="labels"><${Labels} example=${example} names=${shown.names} /></span>
     <${ScoreBar} value=${example.score} largest=${largest} />
   </li>`;
+}
+
+/** An id that is too long is cut in its middle: ids often begin alike. */
+function Id({ id }) {
+  return html`<span class="id" title=${id}><span class="cut">${id.slice(0, -TAIL)}</span><span class="tail">${id.slice(-TAIL)}</span></span>`;
 }
 
 function ListCount({ number, of }) {
@@ -45,8 +52,8 @@ function ListCount({ number, of }) {
 /** @param {{example: any, names: string[]}} props Its label, and the model's own where that differs. */
 export function Labels({ example, names }) {
   const predicted = names[example.predicted_class_id];
-  if (example.predicted_class_id === example.class_id) return html`<span title="The model says the same of it">${example.label}</span>`;
-  return html`${example.label} <span class="differs" title=${`Labelled ${example.label}, but the model says ${predicted}`}>model: ${predicted}</span>`;
+  if (example.predicted_class_id === example.class_id) return html`<span class="cut" title=${`${example.label}; the model says the same`}>${example.label}</span>`;
+  return html`<span class="cut" title=${example.label}>${example.label}</span> <span class="differs cut" title=${`Labelled ${example.label}, but the model says ${predicted}`}>model: ${predicted}</span>`;
 }
 
 /** A bar that starts in the middle: to the right for, to the left against. */

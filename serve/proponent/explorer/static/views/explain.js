@@ -54,12 +54,13 @@ function Invitation() {
 
 /** The sentence first, then the prediction. */
 function Said({ explanation }) {
+  const { model } = useContext(App);
   const { reply, asked, question, results } = explanation;
   const { proponents } = results.MEASURE_INFLUENCE;
   const marked = [asked.predicted, asked.target, ...(asked.against === null ? [] : [asked.against])];
   return html`
     <h2 class="sentence">${leadSentence(asked, { proponents, filtered: isFiltered(question) })} ${proponents.length > 0 && html`<${WithoutFirst} explanation=${explanation} />`}</h2>
-    <p class="verdict">The model says <strong>${reply.prediction.label}</strong>:</p>
+    <p>The model says <strong>${reply.prediction.label}</strong>:${model.loss === "hinge" && html` <span class="quiet">(its loss, hinge, defines no probabilities: these figures rank the classes)</span>`}</p>
     <${Probabilities} names=${asked.names} before=${reply.prediction.probabilities} marked=${marked} />
     <${Notices} notices=${reply.notices} trainSize=${reply.train_size} />`;
 }
@@ -79,6 +80,8 @@ function WithoutFirst({ explanation: { question, results, asked, reply } }) {
   return removalSentence(asked, "the first", reply.prediction.probabilities, removal.data.probabilities_after);
 }
 
+const hasExamples = (results) => Object.values(results).some((each) => each && each.proponents.length + each.opponents.length > 0);
+
 function Lists({ explanation: { reply, results, errors, asked }, pending, marks }) {
   const { model, route, update } = useContext(App);
   const reason = missingReason(model);
@@ -91,6 +94,6 @@ function Lists({ explanation: { reply, results, errors, asked }, pending, marks 
     ${!model.allow_thumbnails && html`<p class="quiet small">Examples come without pictures: ${reason}.</p>`}
     <${MeasureColumns} results=${results} errors=${errors} asked=${asked} trainSize=${reply.train_size} shown=${shown} />
     <${Quality} model=${model} answer=${reply} />
-    <${Tray} results=${results} names=${model.class_names} reason=${reason} marks=${marks} link=${link} onClear=${() => update({ mark: null }, { replace: true })} />
+    ${(marks.length > 0 || hasExamples(results)) && html`<${Tray} results=${results} names=${model.class_names} reason=${reason} marks=${marks} link=${link} onClear=${() => update({ mark: null }, { replace: true })} />`}
   </div>`;
 }
