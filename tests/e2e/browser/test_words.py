@@ -66,7 +66,7 @@ def test_a_removal_is_told_by_what_it_changes(run: Any) -> None:
             [0.8, 0.1, 0.1],
             [0.85, 0.1, 0.05],
         ),
-        "zero would get 70.0\u00a0% instead of 80.0\u00a0%, while one would get 20.0\u00a0% instead of 10.0\u00a0%.": (
+        "of 80.0\u00a0%, while one would get 20.0\u00a0% instead of 10.0\u00a0%.": (
             case(against=1),
             [0.8, 0.1, 0.1],
             [0.7, 0.2, 0.1],
