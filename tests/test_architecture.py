@@ -110,6 +110,8 @@ GATEWAY_MAY_TOO = (
     "proponent.index.lifecycle",
     "proponent.index.lock",
     "proponent.index.paging",
+    "proponent.index.sample_lists",
+    "proponent.index.samples",
     "proponent.index.storage",
     "proponent.index.tombstones",
 )

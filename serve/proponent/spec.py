@@ -64,6 +64,7 @@ class ModelSpec(_Section):
     """Everything needed to rebuild and to serve one classifier.
 
     Attributes:
+        samples: Held-out inputs that a bundle keeps, with their explanations; 0 keeps none.
         outputs_are_scores: Whether the loss is to take the model's outputs for scores though all look like
             probabilities.
         root: Directory of the spec; relative paths and the user's modules are looked up there.
@@ -78,6 +79,7 @@ class ModelSpec(_Section):
     weights: str
     dataset: Factory
     held_out: Factory | None = None
+    samples: Annotated[int, Field(ge=0, le=10_000)] = 200
     transform: Factory | None = None
     loss: str = "cross_entropy"
     outputs_are_scores: bool = False
@@ -151,6 +153,13 @@ def with_damping(spec: ModelSpec, damping: str | None) -> ModelSpec:
     content = spec.model_dump(mode="json")
     content["curvature"]["damping"] = damping if damping == "auto" else _number(damping)
     return parse_spec(content, origin="--damping")
+
+
+def with_samples(spec: ModelSpec, samples: int | None) -> ModelSpec:
+    """The spec with a number of samples of the command line's; None leaves it as it is."""
+    if samples is None:
+        return spec
+    return parse_spec({**spec.model_dump(mode="json"), "samples": samples}, origin="--samples")
 
 
 def _number(text: str) -> float | str:

@@ -57,6 +57,10 @@ def rebuild(
         int | None, typer.Option(min=1, help="Examples read at a time; the result does not depend on it.")
     ] = None,
     publish: Annotated[bool, typer.Option(help="Make the new bundle current.")] = True,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=0, max=10_000, help="Held-out inputs that the bundle keeps; default: the spec's."),
+    ] = None,
     damping: Annotated[str | None, typer.Option(help="A number, or auto: sweep and choose by retraining.")] = None,
     subsets: Annotated[int, typer.Option(min=2, help="Half-subsets to retrain on for --damping auto.")] = 16,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that retrain.")] = 1,
@@ -70,10 +74,11 @@ def rebuild(
     from proponent.publishing import publish as run_publish
     from proponent.rebuild.pipeline import RebuildOptions
     from proponent.rebuilding import audited_rebuild
-    from proponent.spec import load_spec, with_damping
+    from proponent.spec import load_spec, with_damping, with_samples
 
     options = RebuildOptions(byte_size(memory, "--memory"), batch_size, publish=False, quiet=quiet)
-    path = audited_rebuild(with_damping(load_spec(spec), damping), Store(store), options, subsets=subsets, jobs=jobs)
+    wanted = with_samples(with_damping(load_spec(spec), damping), samples)
+    path = audited_rebuild(wanted, Store(store), options, subsets=subsets, jobs=jobs)
     manifest = read_manifest(path)
     if publish:
         run_publish(Store(store), manifest.model, manifest.digest)

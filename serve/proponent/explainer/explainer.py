@@ -91,16 +91,31 @@ class Explainer:
         served = ServedFiles(bundle, manifest)
         verify_files(bundle, manifest)
         classifier = load_bundled_classifier(bundle, manifest, weights, device)
-        layers = classifier.find_layers()
-        embedding = load_embedding(bundle / files.FACTORS, manifest.curvature, layers).to(classifier.device)
-        index = InfluenceIndex.open(
-            bundle / files.ROWS, bundle / files.SCALES, manifest.embedding_size, classifier.device
-        )
-        catalog = Catalog.open(bundle / files.CATALOG)
-        tombstones = Tombstones.beside(bundle)
-        loaded = cls(classifier, manifest, embedding, index, catalog, layers, tombstones, hold, served)
+        loaded = cls.of_files(bundle, manifest, classifier, Tombstones.beside(bundle), hold, served)
         loaded.check()
         return loaded
+
+    @classmethod
+    def of_files(
+        cls,
+        directory: Path,
+        manifest: Manifest,
+        classifier: Classifier,
+        tombstones: Tombstones | None = None,
+        hold: BundleLock | None = None,
+        served: ServedFiles | None = None,
+    ) -> Explainer:
+        """Opens files that need no check, of a bundle that may not be finished, for the classifier they belong to."""
+        layers = classifier.find_layers()
+        embedding = load_embedding(directory / files.FACTORS, manifest.curvature, layers).to(classifier.device)
+        rows, scales = directory / files.ROWS, directory / files.SCALES
+        index = InfluenceIndex.open(rows, scales, manifest.embedding_size, classifier.device)
+        catalog = Catalog.open(directory / files.CATALOG)
+        return cls(classifier, manifest, embedding, index, catalog, layers, tombstones, hold, served)
+
+    def close(self) -> None:
+        """Closes the catalog."""
+        self.catalog.close()
 
     def check(self) -> None:
         """Looks at what changes outside of this process and answers need; costs some system calls.

@@ -13,10 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from proponent.index.bundle import CATALOG, Manifest, read_manifest
+from proponent.errors import CorruptBundleError
+from proponent.index.bundle import CATALOG, SAMPLES, Manifest, read_manifest
 from proponent.index.catalog import Catalog
 from proponent.index.example_list import ExampleList
 from proponent.index.example_summary import Summaries
+from proponent.index.samples import Samples
 from proponent.index.tombstones import Tombstones
 
 
@@ -28,6 +30,7 @@ class BundleHandle:
     manifest: Manifest
     catalog: Catalog
     tombstones: Tombstones
+    samples: Samples | None = None
 
     @cached_property
     def examples(self) -> ExampleList:
@@ -44,9 +47,22 @@ class BundleHandle:
         """Opens a bundle.
 
         Raises:
-            CorruptBundleError: Its manifest or catalog cannot be read.
+            CorruptBundleError: Its manifest, catalog or samples cannot be read.
         """
-        return cls(path, read_manifest(path), Catalog.open(path / CATALOG), Tombstones.beside(path))
+        manifest = read_manifest(path)
+        catalog = Catalog.open(path / CATALOG)
+        try:
+            samples = Samples.open(path / SAMPLES) if manifest.samples else None
+        except CorruptBundleError:
+            catalog.close()
+            raise
+        return cls(path, manifest, catalog, Tombstones.beside(path), samples)
+
+    def close(self) -> None:
+        """Closes its files."""
+        self.catalog.close()
+        if self.samples is not None:
+            self.samples.close()
 
 
 class Deployment:
@@ -82,5 +98,5 @@ class Deployment:
         await self._idle.wait()
 
     def close(self) -> None:
-        """Closes the catalog."""
-        self.bundle.catalog.close()
+        """Closes the bundle's files."""
+        self.bundle.close()

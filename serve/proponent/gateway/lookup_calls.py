@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 
 from proponent.errors import NotFoundError
-from proponent.gateway import lookups
+from proponent.gateway import lookups, sample_lists
 from proponent.gateway.auth import Scope, require_scope
+from proponent.gateway.bundle_diff import diff_bundles
 from proponent.gateway.call import CallContext, Method
 from proponent.gateway.disclosure import Disclosure
 from proponent.gateway.example_lists import list_examples, summarize_examples
@@ -102,14 +103,16 @@ class LookupCalls:
         """A page of the held-out inputs that the bundle keeps."""
         self.disclosure.require_samples()
         check_rules(request)
-        self._page_size(request.page_size, request.view, "page_size")
-        return await lookups.in_thread(self.model_named(request.model).deployment, lookups.require_samples)
+        size = self._page_size(request.page_size, request.view, "page_size")
+        look = partial(sample_lists.list_samples, request=request, size=size)
+        return await lookups.in_thread(self.model_named(request.model).deployment, look)
 
     async def get_sample(self, request: pb.GetSampleRequest, context: CallContext) -> pb.GetSampleResponse:
         """One of these inputs, whole."""
         self.disclosure.require_samples()
         check_rules(request)
-        return await lookups.in_thread(self.model_named(request.model).deployment, lookups.require_samples)
+        look = partial(sample_lists.get_sample, request=request)
+        return await lookups.in_thread(self.model_named(request.model).deployment, look)
 
     async def list_frequent_examples(
         self, request: pb.ListFrequentExamplesRequest, context: CallContext
@@ -117,8 +120,9 @@ class LookupCalls:
         """The training examples that stand in most lists of the samples."""
         check_rules(request)
         self.allow_view(request.view, context)
-        self._page_size(request.limit, request.view, "limit")
-        return await lookups.in_thread(self.model_named(request.model).deployment, lookups.require_samples)
+        size = self._page_size(request.limit, request.view, "limit")
+        look = partial(sample_lists.list_frequent_examples, request=request, size=size, disclosure=self.disclosure)
+        return await lookups.in_thread(self.model_named(request.model).deployment, look)
 
     async def list_bundles(self, request: pb.ListBundlesRequest, context: CallContext) -> pb.ListBundlesResponse:
         """The bundles of a model in the store."""
@@ -129,7 +133,9 @@ class LookupCalls:
     async def diff_bundles(self, request: pb.DiffBundlesRequest, context: CallContext) -> pb.DiffBundlesResponse:
         """Compares the lists of two bundles."""
         check_rules(request)
-        return await lookups.in_thread(self.model_named(request.model).deployment, lookups.require_samples)
+        served = self.model_named(request.model).deployment.manifest.digest
+        samples = self.disclosure.samples and Scope.EXAMPLES in context.scopes
+        return await lookups.off_loop(diff_bundles, Store(self.settings.store), request, served, samples=samples)
 
     def model_named(self, name: str, field: str = "model") -> ServedModel:
         """A model that is served; raises NotFoundError, which names those that are."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.struct_pb2 import Struct
 
-from proponent.errors import InvalidInputError, NotFoundError, SamplesMissingError
+from proponent.errors import InvalidInputError, NotFoundError
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.disclosure import Disclosure
 from proponent.index.audit_file import known_audit
@@ -29,13 +29,6 @@ async def in_thread(deployment: Deployment, look: Callable[[BundleHandle], T]) -
 async def off_loop(look: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
     """What a function that reads files finds."""
     return await asyncio.to_thread(look, *values, **named)
-
-
-def require_samples(bundle: BundleHandle) -> NoReturn:
-    """Raises SamplesMissingError."""
-    raise SamplesMissingError(
-        f"bundle {bundle.manifest.digest[:12]} keeps no samples: rebuild with a held-out data set",
-    )
 
 
 def find_example(bundle: BundleHandle, example_id: str, disclosure: Disclosure) -> pb.GetExampleResponse:
@@ -94,6 +87,7 @@ def describe_model(bundle: BundleHandle) -> pb.GetModelResponse:
         image_mode=manifest.image_mode,
         frozen_share=manifest.frozen_share,
         frozen=sorted(manifest.frozen),
+        samples=manifest.samples,
         train_accuracy=manifest.train_accuracy,
     )
 

@@ -68,6 +68,7 @@ def _summary(path: Path) -> pb.BundleSummary:
         loss=manifest.loss,
         weights_sha256=manifest.weights_sha256,
         size_bytes=lifecycle.size_of(path),
+        samples=manifest.samples,
         audit=struct(known_audit(path, manifest)),
     )
 

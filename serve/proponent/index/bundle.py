@@ -28,6 +28,7 @@ FACTORS = "factors.safetensors"
 CATALOG = "catalog.sqlite"
 SPEC = "spec.yaml"
 WEIGHTS = "model.safetensors"
+SAMPLES = "samples.sqlite"
 _DIGEST = re.compile("[0-9a-f]{64}")
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "str": str,
@@ -38,8 +39,9 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "dict": dict,
 }
 # Keys that bundles of this schema version may lack: each has a default that says nothing.
-_ADDED: frozenset[str] = frozenset({"frozen", "frozen_share", "probes"})
+_ADDED: frozenset[str] = frozenset({"frozen", "frozen_share", "probes", "samples"})
 FILES = (ROWS, SCALES, FACTORS, CATALOG, SPEC, WEIGHTS)
+"""In every bundle; ``SAMPLES`` is in those that keep some."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Manifest:
         train_size: N, the examples that the model was trained on (as the rebuild saw them).
         omitted_rows: Training rows without a direction, left out of both RelatIF measures.
         forgotten_rows: Rows that a compaction has removed since.
+        samples: Held-out inputs that ``samples.sqlite`` keeps; 0: there is no such file.
         probes: What model, transform and loss make of made-up inputs, see ``code_probe``; empty in older bundles.
         digest: SHA-256 of the manifest file; empty before it is written.
     """
@@ -86,6 +89,7 @@ class Manifest:
     forgotten_rows: int = 0
     audit: dict[str, Any] = field(default_factory=dict)
     probes: dict[str, Any] = field(default_factory=dict)
+    samples: int = 0
     files: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
     digest: str = ""
@@ -149,6 +153,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_names(manifest: Manifest) -> tuple[str, ...]:
+    """The files of a bundle beside its manifest."""
+    return (*FILES, SAMPLES) if manifest.samples else FILES
+
+
 def verify_files(bundle: Path, manifest: Manifest) -> None:
     """Compares every file with its checksum.
 
@@ -161,9 +170,10 @@ def verify_files(bundle: Path, manifest: Manifest) -> None:
 
 def damage(bundle: Path, manifest: Manifest) -> Iterator[CorruptBundleError]:
     """An error for each file that is missing or differs from its checksum."""
-    if set(manifest.files) != set(FILES):
+    expected_files = file_names(manifest)
+    if set(manifest.files) != set(expected_files):
         yield CorruptBundleError(
-            f"manifest lists files {sorted(manifest.files)}, expected {sorted(FILES)}: {bundle}",
+            f"manifest lists files {sorted(manifest.files)}, expected {sorted(expected_files)}: {bundle}",
             field=MANIFEST,
         )
     for name, expected in manifest.files.items():
@@ -189,10 +199,11 @@ def write_manifest(directory: Path, manifest: Manifest) -> str:
     """Completes a bundle directory with checksums and manifest, flushed to disk; returns the digest."""
     values = asdict(manifest)
     del values["digest"]
-    values["files"] = {name: file_sha256(directory / name) for name in FILES}
+    names = file_names(manifest)
+    values["files"] = {name: file_sha256(directory / name) for name in names}
     content = json.dumps(values, indent=1, sort_keys=True, allow_nan=False).encode()
     (directory / MANIFEST).write_bytes(content)
-    for name in (*FILES, MANIFEST):
+    for name in (*names, MANIFEST):
         flush(directory / name)
     flush(directory)
     return hashlib.sha256(content).hexdigest()

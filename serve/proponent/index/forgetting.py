@@ -29,6 +29,7 @@ from proponent.index.faults import fault_point
 from proponent.index.lifecycle import WORK, check_bundle, list_bundles, remove_bundle
 from proponent.index.lock import COMPACTION, changing, is_held
 from proponent.index.rows import InfluenceIndex, RowScales, write_rows, write_scales
+from proponent.index.samples import rewrite_samples
 from proponent.index.storage import storage_errors
 from proponent.index.store import BUNDLES, Store
 from proponent.index.tombstones import Tombstones
@@ -194,6 +195,10 @@ def rewrite_without(bundle: Path, rows: Sequence[int]) -> Path:
     write_scales(scratch / files.SCALES, scales)
     with closing(Catalog.open(bundle / files.CATALOG)) as catalog:
         write_catalog(scratch / files.CATALOG, _kept_entries(catalog, set(rows)))
+    if manifest.samples:
+        with closing(Catalog.open(bundle / files.CATALOG)) as catalog:
+            dropped = {entry.example_id for entry in catalog.by_rows(rows).values()}
+        rewrite_samples(bundle / files.SAMPLES, scratch / files.SAMPLES, dropped)
     fault_point("compaction.written")
     for name in COPIED:
         _link_or_copy(bundle / name, scratch / name)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from proponent.index.bundle import CATALOG, ROWS, Manifest, damage_of
+from proponent.index.bundle import CATALOG, ROWS, SAMPLES, Manifest, damage_of
 
 _Stamp = tuple[int, int, int]
 # The others are read once, into memory.
-_NAMES = (ROWS, CATALOG)
+_NAMES = (ROWS, CATALOG, SAMPLES)
 
 
 class ServedFiles:
@@ -21,7 +21,7 @@ class ServedFiles:
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
         self._bundle = bundle
         self._manifest = manifest
-        self._stamps = {name: self._stamp(name) for name in _NAMES}
+        self._stamps = {name: self._stamp(name) for name in _NAMES if name in manifest.files}
 
     def check(self) -> None:
         """Compares the checksum of each file whose time, size or inode has changed.

@@ -38,8 +38,8 @@ LIBRARIES = ("proponent", "torch", "torchvision", "faiss-gpu", "faiss-cpu", "num
 
 
 def rebuild_key(classifier: Classifier, dataset_sha256: str) -> str:
-    """What every stage of a rebuild depends on."""
-    spec = classifier.spec.model_dump(mode="json")
+    """What every stage of a rebuild depends on; stages of samples are named after those."""
+    spec = classifier.spec.model_dump(mode="json", exclude={"samples"})
     parts = {
         "spec": spec,
         "code": code_sha256(classifier.spec),

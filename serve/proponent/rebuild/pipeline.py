@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proponent.attribution.gradients.layers import Layers
@@ -24,6 +24,7 @@ from proponent.rebuild.exact import rebuild_exact
 from proponent.rebuild.memory import DEFAULT_MEMORY
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import read_scales
+from proponent.rebuild.samples_stage import HeldOutSamples, keep_samples
 from proponent.rebuild.survey import STATIONARY, Survey, cached_survey
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
@@ -115,6 +116,7 @@ def _run(
     spec = classifier.spec
     with progress.step("read data"):
         dataset_sha256 = data.fingerprint()
+        samples = HeldOutSamples.choose(classifier)
     workspace = Workspace(store.directory(spec.name) / WORK, rebuild_key(classifier, dataset_sha256))
     batching = batching_for(classifier, layers, data, options.memory, options.batch_size)
     context = RebuildContext(classifier, layers, data, batching, workspace, progress)
@@ -126,7 +128,9 @@ def _run(
     manifest = manifest_of(result, found, metrics, dataset_sha256, workspace.started)
     directory = workspace.directory / "bundle"
     write_files(directory, result, found, progress)
-    return workspace, seal(directory, manifest, store.bundles(spec.name))
+    del result, found  # what samples are explained by is read from the files
+    kept = keep_samples(context, samples, directory, manifest)
+    return workspace, seal(directory, replace(manifest, samples=kept), store.bundles(spec.name))
 
 
 def _build(context: RebuildContext) -> RebuildResult:

@@ -1,0 +1,207 @@
+"""The held-out inputs that a bundle keeps: chosen and checked first, explained last, by the code that serves them.
+
+Each is explained alone, as a single call is, so that one input at a time is in memory and the lists are those that
+Explain gives. What is explained is saved now and then; a killed rebuild goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from proponent.classifier import Classifier
+from proponent.errors import ProponentError, SpecError
+from proponent.explainer import Explainer
+from proponent.index import bundle as files
+from proponent.index.bundle import Manifest
+from proponent.index.faults import fault_point
+from proponent.index.samples import DEPTH, Sample, SampleLists, Side, StoredInfluence, write_samples
+from proponent.options import ExplainOptions, Measure
+from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.thumbnails import thumbnail
+from proponent.rebuild.training_set import TrainingSet
+from proponent.results import Explanation, Influence
+
+KEY = "held_out"
+SEED = 5
+CHUNK = 16
+"""Samples that are explained between two saves."""
+LARGEST_FILE = 10 << 20
+"""What a gateway takes by default."""
+_ENDS = [(measure, side) for measure in Measure for side in Side]
+
+
+@dataclass(frozen=True)
+class HeldOutSamples:
+    """Some examples of the held-out set.
+
+    Attributes:
+        positions: In the set, ascending.
+        hashes: SHA-256 of the content of each.
+    """
+
+    data: TrainingSet
+    positions: Sequence[int]
+    hashes: Sequence[str]
+
+    @classmethod
+    def choose(cls, classifier: Classifier) -> HeldOutSamples | None:
+        """A seeded sample of as many as the spec wants, all of them read once; None where there is no held-out set.
+
+        Raises:
+            SpecError: One of them cannot be read, transformed or explained as labelled; the message names it.
+        """
+        spec = classifier.spec
+        if spec.held_out is None or not spec.samples:
+            return None
+        data = TrainingSet.open(classifier, spec.held_out, KEY)
+        positions = data.sample(spec.samples, SEED)
+        names = [data.example_id(position) for position in positions]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise SpecError(f"key '{KEY}': two examples have the id {twice!r}", field=KEY)
+        return cls(data, positions, [_content_hash(_read(data, position)[0]) for position in positions])
+
+    def chunks(self) -> dict[str, Sequence[int]]:
+        """Places in ``positions`` that are explained together, by the name under which that is saved.
+
+        The name tells which inputs they are: the held-out set is no part of what else a rebuild depends on.
+        """
+        names = "|".join(self.data.example_id(position) for position in self.positions)
+        key = hashlib.sha256("|".join([names, *self.hashes]).encode()).hexdigest()[:8]
+        starts = range(0, len(self.positions), CHUNK)
+        return {
+            f"samples-{key}-{number:05d}": range(start, min(start + CHUNK, len(self.positions)))
+            for number, start in enumerate(starts)
+        }
+
+
+def keep_samples(context: RebuildContext, samples: HeldOutSamples | None, directory: Path, manifest: Manifest) -> int:
+    """Explains samples by the files of a bundle and adds them to it; returns how many.
+
+    Raises:
+        SpecError: One of them cannot be explained; the message names it.
+    """
+    if samples is None:
+        return 0
+    chunks = samples.chunks()
+    explainer = Explainer.of_files(directory, manifest, context.classifier)
+    try:
+        for name in context.unfinished("explain samples", chunks):
+            context.workspace.save(name, _explained(explainer, samples, chunks[name]))
+        write_samples(directory / files.SAMPLES, _entries(context, explainer, samples, chunks))
+    finally:
+        explainer.close()
+    fault_point(f"bundle.written:{files.SAMPLES}")
+    return len(samples.positions)
+
+
+def _read(data: TrainingSet, position: int) -> tuple[Any, Tensor, int]:
+    try:
+        return data.item(position)
+    except ProponentError as error:
+        raise SpecError(f"key '{KEY}', sample {data.example_id(position)!r}: {error.message}", field=KEY) from error
+
+
+def _explained(explainer: Explainer, samples: HeldOutSamples, places: Sequence[int]) -> dict[str, Tensor]:
+    """Rows and scores of the lists, [n, 6, DEPTH], with row -1 behind a list's end, and predictions [n]."""
+    answers = [_explain(explainer, samples.data, samples.positions[place]) for place in places]
+    ids = {one.example_id for answer in answers for hits in _lists(answer) for one in hits}
+    rows = explainer.catalog.rows_of(sorted(ids))
+    shape = len(answers), len(_ENDS), DEPTH
+    found = torch.full(shape, -1, dtype=torch.int64)
+    scores = torch.zeros(shape, dtype=torch.float64)
+    for n, answer in enumerate(answers):
+        for e, hits in enumerate(_lists(answer)):
+            found[n, e, : len(hits)] = torch.tensor([rows[one.example_id] for one in hits], dtype=torch.int64)
+            scores[n, e, : len(hits)] = torch.tensor([one.score for one in hits], dtype=torch.float64)
+    return {"rows": found, "scores": scores, "predictions": torch.tensor([a.prediction.class_id for a in answers])}
+
+
+def _explain(explainer: Explainer, data: TrainingSet, position: int) -> Explanation:
+    [answer] = explainer.explain([_read(data, position)[1]], [ExplainOptions(top_k=DEPTH)])
+    if isinstance(answer, ProponentError):
+        raise SpecError(f"key '{KEY}', sample {data.example_id(position)!r}: {answer.message}", field=KEY)
+    return answer
+
+
+def _lists(answer: Explanation) -> Iterator[Sequence[Influence]]:
+    """The lists in the order of ``_ENDS``."""
+    return (getattr(result, side.value) for result in answer.results for side in Side)
+
+
+def _entries(
+    context: RebuildContext, explainer: Explainer, samples: HeldOutSamples, chunks: dict[str, Sequence[int]]
+) -> Iterator[tuple[Sample, SampleLists]]:
+    for name, places in chunks.items():
+        stored = context.workspace.load(name)
+        for n, place in enumerate(places):
+            lists = _stored_lists(explainer, stored["rows"][n].tolist(), stored["scores"][n].tolist())
+            yield _sample(context, samples, place, int(stored["predictions"][n])), lists
+
+
+def _stored_lists(explainer: Explainer, rows: list[list[int]], scores: list[list[float]]) -> SampleLists:
+    entries = explainer.catalog.by_rows([row for listed in rows for row in listed if row >= 0])
+    lists: dict[Measure, dict[Side, Sequence[StoredInfluence]]] = {measure: {} for measure in Measure}
+    for (measure, side), listed, scored in zip(_ENDS, rows, scores, strict=True):
+        lists[measure][side] = [
+            StoredInfluence(entries[row].example_id, score)
+            for row, score in zip(listed, scored, strict=True)
+            if row >= 0
+        ]
+    return lists
+
+
+def _sample(context: RebuildContext, samples: HeldOutSamples, place: int, predicted: int) -> Sample:
+    position = samples.positions[place]
+    raw, tensor, label = _read(samples.data, position)
+    png = _png(raw, tensor, context)
+    return Sample(
+        position=place,
+        sample_id=samples.data.example_id(position),
+        class_id=label,
+        predicted_class_id=predicted,
+        sha256=samples.hashes[place],
+        thumbnail=thumbnail(raw),
+        shape=() if png else tuple(tensor.shape),
+        input=png or tensor.cpu().numpy().astype("<f4").tobytes(),
+    )
+
+
+def _png(raw: Any, tensor: Tensor, context: RebuildContext) -> bytes:
+    """A PNG file that callers may send and that gives the model the same input; empty where there is none.
+
+    There is none of tensors, of modes that PNG lacks or the service does not take, and of too large images.
+    """
+    if isinstance(raw, Tensor):
+        return b""
+    image = (raw if isinstance(raw, Image.Image) else Image.fromarray(raw)).copy()
+    image.info.clear()  # what a camera notes is not the model's input
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, format="PNG")
+        read = Image.open(buffer)
+        again = torch.as_tensor(context.classifier.transform(read)).to(torch.float32)
+    except Exception:  # the user's transform may raise anything of an image that is not quite the same
+        return b""
+    fits = read.mode == context.data.signature.mode and len(buffer.getvalue()) <= LARGEST_FILE
+    return buffer.getvalue() if fits and torch.equal(again, tensor.cpu()) else b""
+
+
+def _content_hash(raw: Any) -> str:
+    """SHA-256 of pixels or numbers with their kind and shape: the same whatever library wrote a file of them."""
+    if isinstance(raw, Image.Image):
+        kind, data = f"{raw.mode} {raw.size}", raw.tobytes()
+    else:
+        array = np.ascontiguousarray(raw.detach().cpu().numpy() if isinstance(raw, Tensor) else raw)
+        kind, data = f"{array.dtype.str} {array.shape}", array.tobytes()
+    return hashlib.sha256(f"{kind}|".encode() + data).hexdigest()
