@@ -86,6 +86,34 @@ class Images:
         return f"data.safetensors#{position}"
 
 
+class HeldOut(Images):
+    # Other pictures; ``change`` makes one of them something else.
+
+    def __init__(self, change=None, mode=None):
+        stored = load_file(HERE / "held_out.safetensors")
+        self.pixels, self.labels = stored["pixels"], stored["labels"].clone()
+        self.same_id = self.broken = False
+        self.change, self.mode = change, mode
+        if change == "label":
+            self.labels[2] = 7
+
+    def __getitem__(self, position):
+        if position == 2 and self.change == "decode":
+            raise OSError("no such picture")
+        image, label = super().__getitem__(position)
+        image.info["exif"] = b"where it was taken"
+        return image.convert(self.mode) if self.mode else image, label
+
+    def example_id(self, position):
+        return f"held/{position}"
+
+
+class HeldOutTensors(HeldOut):
+    def __getitem__(self, position):
+        value = self.pixels[position].float()[None] / 255
+        return value * float("nan") if position == 2 and self.change == "value" else value, int(self.labels[position])
+
+
 class Unlabelled(Images):
     def __getitem__(self, position):
         return super().__getitem__(position)[0], None
@@ -166,6 +194,14 @@ def project(
         **keys,
     }
     return write(root, content)
+
+
+def hold_out(path: Path, count: int, dataset: str = "HeldOut", **kwargs: Any) -> Path:
+    """Adds a held-out set of other pictures to a project."""
+    pixels, labels = pictures(count, seed=1)
+    save_file({"pixels": pixels, "labels": labels}, path.parent / "held_out.safetensors")
+    module = yaml.safe_load(path.read_text())["model"]["factory"].partition(":")[0]
+    return change(path, held_out={"factory": f"{module}:{dataset}", "kwargs": kwargs})
 
 
 def write(root: Path, content: dict[str, Any]) -> Path:

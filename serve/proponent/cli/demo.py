@@ -78,8 +78,9 @@ def serving(store: Path, console: Console, *, fixed_ports: bool) -> Iterator[Add
     """A gateway for the length of a block; it stops, and leaves no process, when the block ends."""
     ports = ("127.0.0.1:8500", "127.0.0.1:8080") if fixed_ports else ("127.0.0.1:0", "127.0.0.1:0")
     command = [sys.executable, "-m", "proponent.cli", "serve", str(store), "--model", MODEL]
-    command += ["--grpc-address", ports[0], "--http-address", ports[1], "--allow-examples", "--allow-thumbnails"]
-    console.print(f"[bold]$ proponent serve {store} --allow-examples --allow-thumbnails[/bold]", highlight=False)
+    disclosed = ["--allow-examples", "--allow-thumbnails", "--allow-samples"]
+    command += ["--grpc-address", ports[0], "--http-address", ports[1], *disclosed]
+    console.print(f"[bold]$ proponent serve {store} {' '.join(disclosed)}[/bold]", highlight=False)
     gateway = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         yield ready_addresses(gateway)

@@ -197,7 +197,7 @@ def rewrite_without(bundle: Path, rows: Sequence[int]) -> Path:
         write_catalog(scratch / files.CATALOG, _kept_entries(catalog, set(rows)))
     if manifest.samples:
         with closing(Catalog.open(bundle / files.CATALOG)) as catalog:
-            dropped = {entry.example_id for entry in catalog.by_rows(rows).values()}
+            dropped = frozenset(entry.example_id for entry in catalog.by_rows(rows).values())
         rewrite_samples(bundle / files.SAMPLES, scratch / files.SAMPLES, dropped)
     fault_point("compaction.written")
     for name in COPIED:

@@ -57,7 +57,7 @@ class StoredLists:
     lists: ListsOfMeasure
 
     @classmethod
-    def read(cls, samples: Samples, measure: Measure, forgotten: Collection[str] = frozenset()) -> StoredLists:
+    def read(cls, samples: Samples, measure: Measure, forgotten: frozenset[str] = frozenset()) -> StoredLists:
         """All samples without their inputs, and their lists without forgotten examples."""
         return cls(samples.page(len(samples)), samples.lists(measure, forgotten))
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import enum
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from proponent.errors import CorruptBundleError
 from proponent.index.database import Database
@@ -57,8 +58,7 @@ class Side(enum.Enum):
     OPPONENTS = "opponents"
 
 
-@dataclass(frozen=True)
-class StoredInfluence:
+class StoredInfluence(NamedTuple):
     """A training example in a list; the score is signed, as in an Influence."""
 
     example_id: str
@@ -105,7 +105,7 @@ def write_samples(path: Path, samples: Iterable[tuple[Sample, SampleLists]], dep
             connection.executemany("INSERT INTO influence VALUES (?, ?, ?, ?, ?, ?)", _rows(sample.position, lists))
 
 
-def rewrite_samples(source: Path, target: Path, forgotten: Collection[str]) -> None:
+def rewrite_samples(source: Path, target: Path, forgotten: frozenset[str]) -> None:
     """Writes the same samples with lists that name none of the forgotten examples."""
     with closing(Samples.open(source)) as samples:
         lists = {measure: samples.lists(measure, forgotten) for measure in Measure}
@@ -142,6 +142,7 @@ class Samples:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._depth, self._size = database.query("SELECT depth, (SELECT count(*) FROM sample) FROM depth")[0]
+        self._known: dict[Measure, tuple[frozenset[str], ListsOfMeasure]] = {}
 
     @classmethod
     def open(cls, path: Path) -> Samples:
@@ -185,8 +186,14 @@ class Samples:
         found = self._database.query(f"SELECT {_WHOLE} FROM sample WHERE sample_id = ?", (sample_id,))
         return _sample(found[0]) if found else None
 
-    def lists(self, measure: Measure, forgotten: Collection[str] = frozenset()) -> ListsOfMeasure:
-        """The lists of all samples under a measure, without forgotten examples."""
+    def lists(self, measure: Measure, forgotten: frozenset[str] = frozenset()) -> ListsOfMeasure:
+        """The lists of all samples under a measure, without forgotten examples; kept for the next call."""
+        known = self._known.get(measure)
+        if known is None or known[0] != forgotten:
+            known = self._known[measure] = forgotten, self._read(measure, forgotten)
+        return known[1]
+
+    def _read(self, measure: Measure, forgotten: frozenset[str]) -> ListsOfMeasure:
         rows = self._database.query(
             "SELECT position, side, example_id, score FROM influence WHERE measure = ? ORDER BY position, side, rank",
             (measure.value,),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ class HeldOutSamples:
         spec = classifier.spec
         if spec.held_out is None or not spec.samples:
             return None
-        data = TrainingSet.open(classifier, spec.held_out, KEY)
+        with _blamed():
+            data = TrainingSet.open(classifier, spec.held_out, KEY)
         positions = data.sample(spec.samples, SEED)
         names = [data.example_id(position) for position in positions]
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -105,11 +107,20 @@ def keep_samples(context: RebuildContext, samples: HeldOutSamples | None, direct
     return len(samples.positions)
 
 
-def _read(data: TrainingSet, position: int) -> tuple[Any, Tensor, int]:
+@contextmanager
+def _blamed(sample: str = "") -> Iterator[None]:
+    """Errors name the spec's key, and the sample at fault where one is known."""
     try:
-        return data.item(position)
+        yield
     except ProponentError as error:
-        raise SpecError(f"key '{KEY}', sample {data.example_id(position)!r}: {error.message}", field=KEY) from error
+        message = error.message.removeprefix(f"key '{KEY}': ")
+        named = f"sample {sample!r}: " if sample else ""
+        raise SpecError(f"key '{KEY}': {named}{message}", field=KEY) from error
+
+
+def _read(data: TrainingSet, position: int) -> tuple[Any, Tensor, int]:
+    with _blamed(data.example_id(position)):
+        return data.item(position)
 
 
 def _explained(explainer: Explainer, samples: HeldOutSamples, places: Sequence[int]) -> dict[str, Tensor]:
@@ -128,10 +139,12 @@ def _explained(explainer: Explainer, samples: HeldOutSamples, places: Sequence[i
 
 
 def _explain(explainer: Explainer, data: TrainingSet, position: int) -> Explanation:
-    [answer] = explainer.explain([_read(data, position)[1]], [ExplainOptions(top_k=DEPTH)])
-    if isinstance(answer, ProponentError):
-        raise SpecError(f"key '{KEY}', sample {data.example_id(position)!r}: {answer.message}", field=KEY)
-    return answer
+    tensor = _read(data, position)[1]
+    with _blamed(data.example_id(position)):
+        [answer] = explainer.explain([tensor], [ExplainOptions(top_k=DEPTH)])
+        if isinstance(answer, ProponentError):
+            raise answer
+        return answer
 
 
 def _lists(answer: Explanation) -> Iterator[Sequence[Influence]]:
