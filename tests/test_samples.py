@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -22,7 +23,7 @@ from proponent.datasets import digits
 from proponent.errors import CorruptBundleError, SpecError
 from proponent.explainer import Explainer
 from proponent.index import bundle as files
-from proponent.index.bundle import read_manifest, verify_files
+from proponent.index.bundle import read_manifest, verify_files, write_manifest
 from proponent.index.forgetting import forget
 from proponent.index.samples import DEPTH, Sample, Samples, Side, StoredInfluence, write_samples
 from proponent.index.store import Store
@@ -212,6 +213,14 @@ def test_damage_and_contradictions_are_found(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert [problem.file for problem in verify(bundle).problems] == [files.SAMPLES]
+    listed = {m: {side: [StoredInfluence("nobody", 1.0)] for side in Side} for m in Measure}
+    path.unlink()
+    write_samples(path, [(Sample(0, "held/0", 0, 0, "h"), listed)])
+    other = bundle.with_name("other")
+    shutil.copytree(bundle, other)
+    write_manifest(other, read_manifest(bundle))
+    said = [problem.message for problem in verify(other).problems]
+    assert said == ["there are 1 samples, expected 4", "a list names 'nobody', which the catalog lacks"]
     path.unlink()
     with pytest.raises(CorruptBundleError, match=r"samples\.sqlite"):
         verify_files(bundle, read_manifest(bundle))

@@ -20,7 +20,8 @@ from proponent.index import bundle as files
 from proponent.index.bundle import Manifest, damage, read_manifest
 from proponent.index.catalog import Catalog
 from proponent.index.rows import InfluenceIndex
-from proponent.options import Target
+from proponent.index.samples import Samples
+from proponent.options import Measure, Target
 from proponent.rebuild.training_set import TrainingSet
 
 TOLERANCE = 1.0e-2
@@ -88,6 +89,8 @@ def _inconsistencies(bundle: Path, manifest: Manifest) -> Iterator[CorruptBundle
         if not bool(torch.isfinite(column).all()):
             yield CorruptBundleError(f"column {name} of the scales is not finite", field=files.SCALES)
     yield from _bad_rows(index)
+    if manifest.samples:
+        yield from _bad_samples(bundle, manifest)
 
 
 def _bad_rows(index: InfluenceIndex) -> Iterator[CorruptBundleError]:
@@ -97,6 +100,26 @@ def _bad_rows(index: InfluenceIndex) -> Iterator[CorruptBundleError]:
         if len(bad) or not bool(torch.isfinite(norms).all()):
             yield CorruptBundleError(f"rows from {place.start} on are not unit rows", field=files.ROWS)
             return
+
+
+def _bad_samples(bundle: Path, manifest: Manifest) -> Iterator[CorruptBundleError]:
+    with (
+        closing(Samples.open(bundle / files.SAMPLES)) as samples,
+        closing(Catalog.open(bundle / files.CATALOG)) as catalog,
+    ):
+        if len(samples) != manifest.samples:
+            message = f"there are {len(samples)} samples, expected {manifest.samples}"
+            yield CorruptBundleError(message, field=files.SAMPLES)
+        named = {
+            one.example_id
+            for measure in Measure
+            for sides in samples.lists(measure).by_position.values()
+            for listed in sides.values()
+            for one in listed
+        }
+        unknown = sorted(named - catalog.rows_of(sorted(named)).keys())
+        if unknown:
+            yield CorruptBundleError(f"a list names {unknown[0]!r}, which the catalog lacks", field=files.SAMPLES)
 
 
 def _rescored(bundle: Path, found: Verification, sample: int, seed: int) -> Verification:
