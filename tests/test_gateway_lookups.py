@@ -22,7 +22,8 @@ from proponent.errors import (
     PermissionDeniedError,
     SamplesMissingError,
 )
-from proponent.gateway.auth import Authenticator, Scope
+from proponent.gateway.auth import Scope
+from proponent.gateway.auth.authenticator import ANYBODY, Authenticator
 from proponent.gateway.call import CallContext
 from proponent.gateway.http.app import create_app
 from proponent.gateway.http.reply import to_json
@@ -80,7 +81,7 @@ class Served:
     def ask(self, name: str, scopes: frozenset[Scope] = ALL, **fields: Any) -> Any:
         method = self.calls.methods[name]
         request = method.request(**{"model": "toy", **fields})
-        return asyncio.run(method.run(request, CallContext("id", scopes)))
+        return asyncio.run(method.run(request, CallContext("id", replace(ANYBODY, scopes=scopes))))
 
     @property
     def digests(self) -> tuple[str, str, str]:

@@ -134,7 +134,7 @@ class LookupCalls:
         """Compares the lists of two bundles."""
         check_rules(request)
         served = self.model_named(request.model).deployment.manifest.digest
-        samples = self.disclosure.samples and Scope.EXAMPLES in context.scopes
+        samples = self.disclosure.samples and Scope.EXAMPLES in context.caller.scopes
         return await lookups.off_loop(diff_bundles, Store(self.settings.store), request, served, samples=samples)
 
     def model_named(self, name: str, field: str = "model") -> ServedModel:
