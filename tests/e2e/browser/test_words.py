@@ -79,14 +79,14 @@ def test_a_removal_is_told_by_what_it_changes(run: Any) -> None:
 
 
 def test_what_nobody_measured_is_said(run: Any) -> None:
-    unmeasured = run("sentences", "m.trustSentences({curvature: 'ekfac', kept_energy: 0.9, audit: {}})")
+    unmeasured = run("trust", "m.trustSentences({curvature: 'ekfac', kept_energy: 0.9, audit: {}})")
     assert "approximation" in unmeasured[0] and "90.0\u00a0%" in unmeasured[0]
     assert unmeasured[1:] == [
         "It has not been compared with models that were really retrained (proponent audit does that)."
     ]
     audit = {"spearman": 0.9987, "queries": 32, "queries_from": "held-out set", "covered_gradient_energy": 0.5}
     audit["lds"] = {"mean": 0.41, "interval_95": [0.3, 0.5], "subsets": 64}
-    measured = " ".join(run("sentences", "m.trustSentences(given)", curvature="exact", kept_energy=1.0, audit=audit))
+    measured = " ".join(run("trust", "m.trustSentences(given)", curvature="exact", kept_energy=1.0, audit=audit))
     assert "On 32 held-out inputs" in measured and "almost as the full computation does (0.999 of 1)" in measured
     assert "64 models that were really retrained" in measured and "to 0.41 of 1, between 0.3 and 0.5" in measured
     assert "hold 50.0\u00a0% of what moves in training" in measured

@@ -1,9 +1,10 @@
 /** The page: which model, which view, and what stands in their way. */
 import { render } from "./vendor/preact.js";
 import { useCallback, useEffect, useMemo, useState } from "./vendor/hooks.js";
-import { ApiError, getModel, listModels } from "./api.js";
+import { getModel, listModels } from "./api.js";
 import { lastDigest, onDigest } from "./bundles.js";
 import { Header, VIEWS } from "./components/header.js";
+import { Later } from "./components/later.js";
 import { Answer, Empty } from "./components/problem.js";
 import { App } from "./context.js";
 import { html } from "./html.js";
@@ -13,16 +14,10 @@ import { Explain } from "./views/explain.js";
 
 /** The view that is seen first comes with the page, the others when they are looked at. */
 const LATER = {
-  whatif: () => loaded(import("./views/whatif.js"), "WhatIf"),
-  data: () => loaded(import("./views/data.js"), "Data"),
-  model: () => loaded(import("./views/model.js"), "Model"),
+  whatif: { name: "WhatIf", from: () => import("./views/whatif.js") },
+  data: { name: "Data", from: () => import("./views/data.js") },
+  model: { name: "Model", from: () => import("./views/model.js") },
 };
-
-const loaded = (module, name) =>
-  module.then(
-    (found) => found[name],
-    () => Promise.reject(new ApiError("lost", "This view could not be loaded.")),
-  );
 
 function Page() {
   const route = useRoute();
@@ -79,15 +74,12 @@ function StaleBundle({ model, refresh }) {
 }
 
 function View({ name }) {
-  const opened = useRequest(LATER[name] ? `view ${name}` : null, () => LATER[name]().then((component) => ({ name, component })));
   useEffect(() => {
     document.title = `${VIEWS.find(([view]) => view === name)?.[1] ?? name} · proponent`;
   }, [name]);
   if (name === "explain") return html`<${Explain} />`;
-  if (!(name in LATER)) return html`<${Empty} title=${`There is no view “${name}”`}><p><a href="#/explain">Explain a prediction</a></p><//>`;
-  return html`<${Answer} request=${opened} what="Opening the view">
-    ${(view) => view.name === name && html`<${view.component} />`}
-  <//>`;
+  if (name in LATER) return html`<${Later} ...${LATER[name]} />`;
+  return html`<${Empty} title=${`There is no view “${name}”`}><p><a href="#/explain">Explain a prediction</a></p><//>`;
 }
 
 render(html`<${Page} />`, document.getElementById("app"));

@@ -46,23 +46,6 @@ export function removalSentence(asked, group, before, after) {
   return `Without ${group}, ${names[target]} would be ${less ? "less" : "more"} likely: ${would} instead of ${was}.`;
 }
 
-/** @param {number} size Of a group that is removed. */
-export const groupName = (size) => (size === 1 ? "the marked example" : `the ${count(size)} marked examples`);
-
-/** @param {Case} asked @param {number} change Of the explained loss, in nats where the loss is a log-likelihood. */
-export function lossSentence(asked, change) {
-  const { names, target, against } = asked;
-  const loss = against === null ? `The loss for ${names[target]}` : `The loss for ${names[target]} less that for ${names[against]}`;
-  return change === 0 ? `${loss} would not change.` : `${loss} would ${change > 0 ? "rise" : "fall"} by ${figure(Math.abs(change))}.`;
-}
-
-/** What each estimator of a removal is good for. */
-export const ESTIMATOR_WORDS = {
-  "first-order": { name: "Straight line", words: "Adds up what each example does on its own. Fast, and right for a few examples." },
-  "second-order": { name: "One Newton step", words: "Also counts what is left once the group is gone. Better for larger groups of examples that are alike; slower." },
-  "influence-sum": { name: "Influence ÷ N", words: "As in the literature (Koh & Liang 2017): the others keep their weight. For single examples even the sign may be wrong when the mean loss is retrained." },
-};
-
 /** @param {Case} asked @returns {{plus: string, minus: string}} What the sign of a score means. */
 export const signSentences = (asked) => ({
   plus: `training on the example moved this prediction towards ${claim(asked)}`,
@@ -99,56 +82,6 @@ export const MEASURES = [
 /** @param {any} outcome DiversityOutcome */
 export function keptSentence({ influence_kept: kept, mean_similarity: similarity, plain_similarity: plain }) {
   return `Keeps ${percent(kept)} of the influence of IF's list; its examples are alike by ${figure(similarity, 2)} on average instead of ${figure(plain, 2)} (1: the same).`;
-}
-
-/**
- * How far the answer can be trusted, from what the bundle's audit measured.
- * @param {any} quality Quality of a reply.
- * @returns {string[]}
- */
-export function trustSentences({ curvature, kept_energy: kept, audit = {} }) {
-  return [computedSentence(curvature, kept), rankingSentence(audit), retrainedSentence(audit), coverageSentence(audit)].filter(Boolean);
-}
-
-function computedSentence(curvature, kept) {
-  const how = curvature === "exact" ? "the exact curvature of the training loss" : `an approximation of the training loss's curvature (${curvature.toUpperCase()})`;
-  return `The scores use ${how}; the index keeps ${percent(kept)} of what the training examples' gradients hold.`;
-}
-
-function rankingSentence({ spearman, queries, queries_from: origin }) {
-  if (!Number.isFinite(spearman)) return "";
-  const from = origin === "held-out set" ? "held-out inputs" : "training inputs";
-  return `On ${count(queries)} ${from} the stored vectors rank training examples ${closeness(spearman)} (${correlation(spearman)} of 1).`;
-}
-
-function retrainedSentence({ lds }) {
-  if (!Number.isFinite(lds?.mean)) return "It has not been compared with models that were really retrained (proponent audit does that).";
-  const [low, high] = lds.interval_95 ?? [];
-  const range = Number.isFinite(low) && Number.isFinite(high) ? `, between ${figure(low, 2)} and ${figure(high, 2)} with 95 % confidence` : "";
-  return `Against ${count(lds.subsets)} models that were really retrained, predicted and real changes agree to ${figure(lds.mean, 2)} of 1${range}.`;
-}
-
-function coverageSentence({ covered_gradient_energy: covered }) {
-  if (!Number.isFinite(covered) || covered > 0.9995) return "";
-  return `The layers explained hold ${percent(covered)} of what moves in training; the rest is left out.`;
-}
-
-/** A correlation that is not quite 1 is not written as 1. */
-const correlation = (value) => (value > 0.9995 && value < 1 ? "over 0.999" : figure(Number(value.toFixed(3))));
-
-/** @param {number} correlation */
-function closeness(correlation) {
-  if (correlation > 0.9999) return "just as the full computation does";
-  if (correlation > 0.98) return "almost as the full computation does";
-  if (correlation > 0.9) return "much as the full computation does";
-  if (correlation > 0.6) return "roughly as the full computation does";
-  return "only loosely as the full computation does: take single ranks with care";
-}
-
-/** @param {any} model GetModelResponse */
-export function dampingSentence({ damping, damping_relative: relative }) {
-  if (damping === 0) return "Nothing was added to the curvature (no damping).";
-  return `The curvature was damped by ${figure(damping)}${relative ? " of each layer's mean" : ""}: more damping makes scores steadier and less particular.`;
 }
 
 /** @param {{code: string, message: string, count: number}} notice */

@@ -1,7 +1,7 @@
 /** What is known of a model and of the bundle that answers for it, in words, and one click deeper the figures. */
 import { count, counted, date, figure, percent } from "../format.js";
 import { html } from "../html.js";
-import { dampingSentence, trustSentences } from "../sentences.js";
+import { dampingSentence, trustSentences } from "../trust.js";
 import { auditFacts, Fact } from "./quality.js";
 
 /** @param {{model: any}} props GetModelResponse. */

@@ -1,13 +1,7 @@
 /** How far an answer can be trusted: in words, and one click deeper the figures. */
 import { html } from "../html.js";
 import { date, figure, milliseconds } from "../format.js";
-import { dampingSentence, noticeSentence, trustSentences } from "../sentences.js";
-
-/** @param {{notices: any[], trainSize: number}} props */
-export function Notices({ notices, trainSize }) {
-  if (!notices.length) return null;
-  return html`<ul class="notices" role="status">${notices.map((each) => html`<li key=${each.code}>${noticeSentence(each, trainSize)}</li>`)}</ul>`;
-}
+import { dampingSentence, trustSentences } from "../trust.js";
 
 /** @param {{model: any, answer: any}} props Answer: an ExplainResponse. */
 export function Quality({ model, answer }) {

@@ -4,10 +4,11 @@ import { estimateRemoval } from "../api.js";
 import { Controls } from "../components/controls.js";
 import { FitOffer } from "../components/fit_offer.js";
 import { InputPicker } from "../components/input_picker.js";
+import { Later } from "../components/later.js";
 import { MeasureColumns } from "../components/measure_columns.js";
+import { Notices } from "../components/notices.js";
 import { Probabilities } from "../components/probabilities.js";
 import { Answer, Empty, NotCarried } from "../components/problem.js";
-import { Notices, Quality } from "../components/quality.js";
 import { Tray } from "../components/tray.js";
 import { App } from "../context.js";
 import { missingReason } from "../disclosure.js";
@@ -18,6 +19,9 @@ import { hasInput, queryBody, questionKey, readQuestion } from "../question.js";
 import { useRequest } from "../request.js";
 import { formatHash } from "../route.js";
 import { leadSentence, removalSentence, signSentences } from "../sentences.js";
+
+/** Below the lists, and so later than they. */
+const QUALITY = { name: "Quality", from: () => import("../components/quality.js") };
 
 export function Explain() {
   const { model, route, update } = useContext(App);
@@ -93,7 +97,7 @@ function Lists({ explanation: { reply, results, errors, asked }, pending, marks 
     <p class="sign quiet"><strong class="for">+</strong> ${plus}; <strong class="against">−</strong> ${minus}. Within a measure all bars have one scale; measures differ in theirs.</p>
     ${!model.allow_thumbnails && html`<p class="quiet small">Examples come without pictures: ${reason}.</p>`}
     <${MeasureColumns} results=${results} errors=${errors} asked=${asked} trainSize=${reply.train_size} shown=${shown} />
-    <${Quality} model=${model} answer=${reply} />
+    <${Later} ...${QUALITY} model=${model} answer=${reply} />
     ${(marks.length > 0 || hasExamples(results)) && html`<${Tray} results=${results} names=${model.class_names} reason=${reason} marks=${marks} link=${link} onClear=${() => update({ mark: null }, { replace: true })} />`}
   </div>`;
 }

@@ -5,9 +5,9 @@ import { FlipSet } from "../components/flip_set.js";
 import { InputPicker } from "../components/input_picker.js";
 import { MarkExport } from "../components/mark_export.js";
 import { NamedExamples, useNamedExamples } from "../components/named_examples.js";
+import { Notices } from "../components/notices.js";
 import { Probabilities } from "../components/probabilities.js";
 import { Answer, NotCarried } from "../components/problem.js";
-import { Notices } from "../components/quality.js";
 import { App } from "../context.js";
 import { caseOf } from "../explanation.js";
 import { counted } from "../format.js";
@@ -16,7 +16,8 @@ import { useInput, loadInput } from "../input.js";
 import { ESTIMATORS, estimatorName, hasInput, queryBody, questionKey, readQuestion } from "../question.js";
 import { useRequest } from "../request.js";
 import { formatHash } from "../route.js";
-import { ESTIMATOR_WORDS, groupName, lossSentence, removalSentence } from "../sentences.js";
+import { ESTIMATOR_WORDS, groupName, lossSentence } from "../removal_words.js";
+import { removalSentence } from "../sentences.js";
 
 export function WhatIf() {
   const { model, route, update } = useContext(App);
