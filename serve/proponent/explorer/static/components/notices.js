@@ -5,5 +5,5 @@ import { noticeSentence } from "../sentences.js";
 /** @param {{notices: any[], trainSize: number}} props */
 export function Notices({ notices, trainSize }) {
   if (!notices.length) return null;
-  return html`<ul class="notices" role="status">${notices.map((each) => html`<li key=${each.code}>${noticeSentence(each, trainSize)}</li>`)}</ul>`;
+  return html`<ul class="notices">${notices.map((each) => html`<li key=${each.code}>${noticeSentence(each, trainSize)}</li>`)}</ul>`;
 }

@@ -1,6 +1,6 @@
 /** Explain: which training examples argued for and against a prediction. */
-import { useContext } from "../vendor/hooks.js";
-import { estimateRemoval } from "../api.js";
+import { useContext, useEffect } from "../vendor/hooks.js";
+import { estimateRemoval, listSamples } from "../api.js";
 import { Controls } from "../components/controls.js";
 import { FitOffer } from "../components/fit_offer.js";
 import { InputPicker } from "../components/input_picker.js";
@@ -26,6 +26,7 @@ const QUALITY = { name: "Quality", from: () => import("../components/quality.js"
 export function Explain() {
   const { model, route, update } = useContext(App);
   const question = readQuestion(route.params);
+  useFirstSample(model, question, update);
   const input = useInput(model, question);
   const answer = useRequest(explanationKey(model, question), (signal) => askExplanation(model, question, signal));
   const found = answer.data === "not carried" ? null : answer.data;
@@ -44,6 +45,16 @@ export function Explain() {
     <${Controls} question=${question} names=${model.class_names} predicted=${found?.reply.prediction.class_id ?? null} onChange=${update} />
     ${found && html`<${Lists} explanation=${found} pending=${answer.loading} marks=${question.marks} />`}
   </div>`;
+}
+
+/** Who comes without an input is shown what the page is for by the first sample, where samples are open. */
+function useFirstSample(model, question, update) {
+  const open = model.allow_samples && model.samples > 0 && !hasInput(question);
+  const { data } = useRequest(open ? `first sample ${model.name}` : null, (signal) => listSamples(model.name, { page_size: 1 }, signal));
+  const first = data?.samples[0]?.sample_id;
+  useEffect(() => {
+    if (open && first) update({ sample: first }, { replace: true });
+  }, [open, first]);
 }
 
 const explanationKey = (model, question) => {
