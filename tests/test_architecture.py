@@ -129,21 +129,30 @@ def test_the_gateway_imports_the_contract_and_the_catalog_alone() -> None:
     assert offences("proponent.gateway", "torch", "torchvision", "faiss", "safetensors") == []
 
 
-@pytest.mark.parametrize("module", ["proponent.gateway.server", "proponent.cli.main"])
+@pytest.mark.parametrize("module", ["proponent.gateway.server", "proponent.cli.main", "proponent.results"])
 def test_the_process_of_the_gateway_never_loads_torch_or_faiss(module: str) -> None:
-    """Also not through somebody else; the command line that starts it counts too."""
+    """Also not through somebody else; the command line that starts it counts too, and what draws does."""
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} does not exist yet")
-    code = f"import sys, {module}; print(sorted({{'torch', 'faiss', 'torchvision', 'scipy'}} & set(sys.modules)))"
+    heavy = {"torch", "faiss", "torchvision", "scipy", "matplotlib"}
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
 def test_the_bottom_imports_nothing_of_ours() -> None:
-    """But pandas, which a result asks for when it is to become a table, and the options that results speak of."""
+    """But the options that results speak of, and what a result asks for when it is to become a table or be shown."""
+    shown = {"proponent.options", "proponent.display.lists_plot", "proponent.display.notebook"}
     for name in ("proponent.errors", "proponent.bounds.liveness", "proponent.options", "proponent.results"):
-        found = set(imports(MODULES[name])) - ({"proponent.options"} if name == "proponent.results" else set())
-        assert {module.partition(".")[0] for module in found} - {"pandas"} <= sys.stdlib_module_names
+        found = set(imports(MODULES[name])) - (shown if name == "proponent.results" else set())
+        others = {"pandas", "matplotlib"} if name == "proponent.results" else set()
+        assert {module.partition(".")[0] for module in found} - others <= sys.stdlib_module_names
+
+
+def test_display_imports_nothing_of_ours_and_pyplot_never() -> None:
+    found = {(n, f) for n, p in MODULES.items() if below(n, "proponent.display") for f in imports(p)}
+    assert [pair for pair in found if below(pair[1], "proponent") and not below(pair[1], "proponent.display")] == []
+    assert offences("proponent", "matplotlib.pyplot") == []
 
 
 def test_importing_the_package_alone_is_light() -> None:

@@ -102,6 +102,7 @@ def test_help_names_the_commands_in_the_order_of_use_and_is_shown_without_argume
         "score",
         "removal",
         "flip",
+        "report",
         "audit",
         "verify",
         "diff",

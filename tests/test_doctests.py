@@ -15,7 +15,13 @@ from proponent.spec import load_spec
 from proponent.training.train_preset import train_preset
 
 MODULES = sorted({*proponent._HOMES, "proponent.client.sync", "proponent.client.aio", "proponent.client.connection"})
-MODULES += ["proponent.client.retry", "proponent.explainer.explainer", "proponent.rebuild"]
+MODULES += [
+    "proponent.display.figures",
+    "proponent.display.sentences",
+    "proponent.client.retry",
+    "proponent.explainer.explainer",
+    "proponent.rebuild",
+]
 
 
 @pytest.fixture(scope="module")

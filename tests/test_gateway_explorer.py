@@ -158,5 +158,7 @@ def test_the_wheel_holds_every_file(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
-    files = {path.relative_to(ROOT / "serve").as_posix() for path in STATIC.rglob("*") if path.is_file()}
-    assert files <= held, files - held
+    package = [path.relative_to(ROOT / "serve") for path in (ROOT / "serve").rglob("*") if path.is_file()]
+    files = {path.as_posix() for path in package if "__pycache__" not in path.parts}
+    assert {path.relative_to(ROOT / "serve").as_posix() for path in STATIC.rglob("*.js")} < files
+    assert "proponent/display/templates/report.html" in files and files <= held, files - held

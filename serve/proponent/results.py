@@ -1,6 +1,7 @@
 """What an answer is made of: plain values, no torch, no protobuf.
 
-Values that hold lists of training examples have ``to_pandas()``, which needs pandas (``pip install pandas``).
+Values that hold lists of training examples have ``to_pandas()``, which needs pandas (``pip install pandas``); an
+explanation shows itself in notebooks and as a plot.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from proponent.options import Measure
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 
 class NoticeCode(enum.Enum):
@@ -165,6 +167,21 @@ class Explanation:
     notices: Sequence[Notice] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     disclosure_level: DisclosureLevel = DisclosureLevel.FULL
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the prediction and the lists side by side, complete in itself."""
+        from proponent.display.notebook import fragment
+
+        return fragment(self)
+
+    def plot(self) -> Figure:
+        """A figure of matplotlib: for each measure the signed scores of both lists, with thumbnails where it has any.
+
+        It is the caller's own: no pyplot state is read or changed. ``figure.savefig("why.svg")`` writes it.
+        """
+        from proponent.display.lists_plot import lists_figure
+
+        return lists_figure(self)
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row for each training example of each list: measure, side and the fields of `Influence`."""

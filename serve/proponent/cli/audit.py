@@ -11,6 +11,7 @@ from proponent.cli.exit_codes import DAMAGED, INTERRUPTED, exits
 from proponent.cli.options import (
     CHECK,
     DEFAULT_STORE,
+    HtmlOption,
     JsonOption,
     ModelOption,
     QuietOption,
@@ -37,20 +38,26 @@ def audit(
     ] = 0,
     solver_damping: Annotated[float, typer.Option(min=0, help="Damping of that solve.")] = 0.0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that retrain.")] = 1,
+    html: HtmlOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Measure how faithful the current bundle's explanations are; finished retrainings are kept and reused.
 
-    The results are printed and kept in STORE/MODEL/audits/DIGEST.json, beside those of checks made before.
+    The results are printed and kept in STORE/MODEL/audits/DIGEST.json, beside those of checks made before; --html
+    draws all of them.
 
-    Example: `proponent audit --store model_store --lds 50 --jobs 2`
+    Example: `proponent audit --store model_store --lds 50 --jobs 2 --html audit.html`
     """
     from proponent.audit.checks import AuditOptions, full_audit, without_points
     from proponent.audit.scoring import open_bundle
     from proponent.index.audit_file import audits_of, keep_audit
     from proponent.rebuild.progress import StageProgress
+    from proponent.reports.report import write_audit
+    from proponent.reports.writing import check_out
 
+    if html:
+        check_out(html)
     opened, name = open_store(store, model)
     bundle = opened.current(name)
     directory = audits_of(bundle)
@@ -58,6 +65,8 @@ def audit(
     with StageProgress(quiet=quiet) as progress:
         metrics = full_audit(open_bundle(bundle), options, progress)
     keep_audit(bundle, metrics)
+    if html:
+        write_audit(bundle, html)
     if as_json:
         typer.echo(json.dumps(metrics))
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from proponent.cli.options import (
     DEFAULT_STORE,
     LIFE,
     DryRunOption,
+    HtmlOption,
     JsonOption,
     ModelOption,
     StoreOption,
@@ -33,8 +35,8 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
     app.command(rich_help_panel=CHECK, epilog=READS)(verify)
     app.command(rich_help_panel=CHECK, epilog=exits(3, DAMAGED, GATE, INTERRUPTED))(diff)
-    for look in (info, suspects):
-        app.command(rich_help_panel=CHECK, epilog=READS)(look)
+    app.command(rich_help_panel=CHECK, epilog=READS)(info)
+    app.command(rich_help_panel=CHECK, epilog=exits(3, DAMAGED, 6, INTERRUPTED))(suspects)
     for change in (publish, rollback, forget, gc):
         app.command(rich_help_panel=LIFE, epilog=WRITES)(change)
 
@@ -127,6 +129,7 @@ def suspects(
     limit: Annotated[int, typer.Option(min=1, help="Number of rows.")] = 20,
     offset: Annotated[int, typer.Option(min=0, help="Rows to skip.")] = 0,
     page_token: Annotated[str | None, typer.Option(help="next_page_token of the page before.")] = None,
+    html: HtmlOption = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on standard output.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,35 +138,46 @@ def suspects(
     is_label_issue: the model disagrees with the label and the self-influence is among the highest tenth.
     label_score: share of examples ranked before; lower is more suspicious.
 
-    Example: `proponent suspects --store model_store --limit 100 --csv`
+    --html shows them with their pictures, how self-influence is spread, and the counts of each class.
+
+    Example: `proponent suspects --store model_store --limit 100 --html suspects.html`
     """
     from proponent.index.bundle import CATALOG, read_manifest
     from proponent.index.catalog import Catalog
     from proponent.index.tombstones import Tombstones
+    from proponent.reports.writing import check_out
 
+    if html:
+        check_out(html)
     opened, name = open_store(store, model)
     bundle = opened.current(name)
-    catalog = Catalog.open(bundle / CATALOG)
-    try:
+    forgotten = Tombstones.open(opened, name).ids()
+    with closing(Catalog.open(bundle / CATALOG)) as catalog:
         after = catalog.place_of(page_token, bundle.name) if page_token else None
-        forgotten = Tombstones.open(opened, name).ids()
         page = catalog.label_suspects(limit, after=after, offset=offset, forgotten=forgotten)
-    finally:
-        catalog.close()
+    if html:
+        from proponent.reports.report import write_suspects
+
+        write_suspects(bundle, html, page, after.rank if after else offset)
     names = read_manifest(bundle).class_names
     rows = [_suspect_row(asdict(suspect), names) for suspect in page.suspects]
     if as_json:
         token = page.next.token(bundle.name) if page.next else ""
         _print_json({"bundle_digest": bundle.name, "total": page.total, "suspects": rows, "next_page_token": token})
-    elif as_csv:
+    else:
+        _print_suspects(rows, as_csv)
+
+
+def _print_suspects(rows: list[dict[str, Any]], as_csv: bool) -> None:
+    if as_csv:
         writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
-    else:
-        for row in rows:
-            mark = "issue" if row["is_label_issue"] else ""
-            labels = f"{row['given_label']:>12} -> {row['predicted_label']:<12}"
-            typer.echo(f"{row['example_id']:24} {labels} {row['self_influence']:10.4g} {mark}")
+        return
+    for row in rows:
+        mark = "issue" if row["is_label_issue"] else ""
+        labels = f"{row['given_label']:>12} -> {row['predicted_label']:<12}"
+        typer.echo(f"{row['example_id']:24} {labels} {row['self_influence']:10.4g} {mark}")
 
 
 def _suspect_row(row: dict[str, Any], names: list[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")]
 MeasureOption = Annotated[list[str] | None, typer.Option("--measure", help="influence, theta-relatif or l-relatif.")]
+HtmlOption = Annotated[Path | None, typer.Option("--html", help="Also write a page that needs no network.")]
 DEFAULT_STORE = Path("model_store")
 E = TypeVar("E", bound=Enum)
 

@@ -12,15 +12,18 @@ from torch import Tensor
 THUMBNAIL = 64
 
 
-def thumbnail(raw: Any) -> bytes:
-    """A PNG of an example, at most 64 pixels wide and high; tensors are shown with their range stretched."""
+def thumbnail(raw: Any, size: int = THUMBNAIL) -> bytes:
+    """A PNG of an example, at most ``size`` pixels wide and high; tensors are shown with their range stretched.
+
+    Empty for what is no picture: a tensor of another form than [1 or 3, height, width].
+    """
     image = _as_image(raw)
     if image is None:
         return b""
     small = image if image.mode in ("L", "RGB") else image.convert("RGB")
-    if max(small.size) > THUMBNAIL:
+    if max(small.size) > size:
         small = small.copy()
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        small.thumbnail((size, size))
     buffer = io.BytesIO()
     small.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -1,0 +1,97 @@
+"""The lists of an explanation as a figure of matplotlib: signed bars, with pictures where there are any."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from proponent.display.columns import Column, Row, columns, target_label
+from proponent.display.figures import percent
+from proponent.display.sentences import lead
+from proponent.display.shown import Explanation
+from proponent.display.svg import AGAINST, FOR, INK, ON_PAPER, QUIET
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_UNITS = {
+    "influence": "influence (÷ N: rise of the loss without it)",
+    "theta-relatif": "influence / distance that it moves the model",
+    "l-relatif": "influence / square root of self-influence",
+}
+_ROW, _TITLE, _WIDTH = 0.34, 1.0, 4.2
+_LONGEST = 24
+"""Characters of a name."""
+_PICTURE = 20
+"""Points."""
+
+
+def lists_figure(explanation: Explanation) -> Figure:
+    """One panel for each measure: proponents above, opponents below, longest bars at both ends.
+
+    The figure is the caller's own: no pyplot state is read or changed.
+    """
+    from matplotlib.figure import Figure
+
+    found = columns(explanation.results)
+    rows = max((len(column.proponents) + len(column.opponents) for column in found), default=0)
+    figure = Figure(figsize=(_WIDTH * max(1, len(found)), _TITLE + _ROW * max(1, rows)), layout="constrained")
+    prediction, label = explanation.prediction, target_label(explanation)
+    sure = percent(prediction.probabilities[prediction.class_id])
+    proponents = max((len(column.proponents) for column in found), default=0)
+    title = figure.suptitle(f"Prediction: {prediction.label} ({sure}). {lead(label, proponents)}", x=0.01, ha="left")
+    title.set(fontsize=11, parse_math=False)
+    panels = figure.subplots(1, len(found), squeeze=False)[0] if found else []
+    for axes, column, result in zip(panels, found, explanation.results, strict=True):
+        _draw(axes, column, _UNITS[result.measure.value])
+    return figure
+
+
+def _draw(axes: Axes, column: Column, unit: str) -> None:
+    rows = [*column.proponents, *reversed(column.opponents)]
+    scores = [row.example.score for row in rows]
+    colours = [ON_PAPER[FOR if score >= 0 else AGAINST] for score in scores]
+    bars = axes.barh(range(len(rows)), scores, color=colours, height=0.62)
+    axes.bar_label(bars, [row.score for row in rows], padding=3, fontsize=8)
+    axes.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=8, parse_math=False)
+    axes.invert_yaxis()
+    axes.axvline(0, color=ON_PAPER[INK], linewidth=0.8)
+    axes.margins(x=0.3)
+    axes.set_title(column.method.name, fontsize=10)
+    axes.set_xlabel(unit, fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0, pad=_PICTURE + 6 if any(row.example.thumbnail for row in rows) else 4)
+    _pictures(axes, rows)
+    if not rows:
+        axes.text(0.5, 0.5, "no training example", ha="center", transform=axes.transAxes, color=ON_PAPER[QUIET])
+
+
+def _name(row: Row) -> str:
+    said = f", model says {_short(row.said)}" if row.said else ""
+    return f"{_short(row.example.example_id)} ({_short(row.example.label)}{said})"
+
+
+def _short(text: str) -> str:
+    """Text on one line whose middle is left out where it is long: both ends of an id distinguish it."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 + 1 :]}"
+
+
+def _pictures(axes: Axes, rows: Sequence[Row]) -> None:
+    """Draws thumbnails between the names and the bars."""
+    import numpy as np
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+    from PIL import Image
+
+    for place, row in enumerate(rows):
+        if not row.example.thumbnail:
+            continue
+        image = Image.open(io.BytesIO(row.example.thumbnail)).convert("RGB")
+        box = OffsetImage(np.asarray(image), zoom=_PICTURE / max(image.size), interpolation="nearest")
+        offset = (-_PICTURE / 2 - 3, 0)
+        axes.add_artist(
+            AnnotationBbox(box, (0, place), offset, ("axes fraction", "data"), "offset points", frameon=False, pad=0)
+        )

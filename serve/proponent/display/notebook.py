@@ -1,0 +1,24 @@
+"""An explanation as a piece of HTML for notebooks: complete in itself, in light and in dark."""
+
+from __future__ import annotations
+
+from proponent.display.columns import columns, target_label
+from proponent.display.page import plain_picture, render
+from proponent.display.sentences import SIGN, lead, trust
+from proponent.display.shown import Explanation
+
+
+def fragment(explanation: Explanation) -> str:
+    """The prediction and the lists side by side."""
+    label, quality = target_label(explanation), explanation.quality
+    proponents = max((len(result.proponents) for result in explanation.results), default=0)
+    return render(
+        "notebook.html",
+        explanation=explanation,
+        columns=columns(explanation.results),
+        label=label,
+        sentence=lead(label, proponents),
+        sign=SIGN.format(label=label),
+        trust=" ".join(trust(quality.curvature, quality.kept_energy, quality.audit)),
+        picture=plain_picture,
+    )
