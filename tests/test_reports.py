@@ -6,12 +6,14 @@ import csv
 import io
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import stores
@@ -19,13 +21,16 @@ import tiny
 from pages import Page
 from proponent.display.figures import percent, score, signed
 from proponent.display.page import Pictures
+from proponent.errors import SamplesMissingError
 from proponent.explainer import Explainer
 from proponent.index.audit_file import keep_audit
+from proponent.index.bundle import SAMPLES
+from proponent.index.samples import Samples
 from proponent.index.store import Store
 from proponent.options import Diversity, Estimator, ExplainOptions, Measure, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.reports.answers import AT_ONCE, Answer, answer_all
-from proponent.reports.inputs import Input, Unreadable, image_files, read_images
+from proponent.reports.inputs import Input, Unreadable, image_files, read_images, require_samples
 from proponent.results import Explanation
 from proponent.spec import load_spec
 
@@ -263,6 +268,30 @@ def test_inputs_are_read_as_they_are_answered(made: Made) -> None:
     assert [isinstance(one, Unreadable) for one in found] == [number % 3 == 0 for number in range(AT_ONCE + 1)]
 
 
+@pytest.mark.parametrize("dataset", ["Images", "Tensors"])
+def test_held_out_samples_are_explained_with_their_labels(tmp_path: Path, dataset: str) -> None:
+    path = tiny.project(tmp_path / "project", count=30, dataset=dataset, samples=4)
+    factory = yaml.safe_load(path.read_text())["dataset"]["factory"]
+    store = Store(tmp_path / "store")
+    bare = rebuild(load_spec(path), store, RebuildOptions(quiet=True, publish=False))
+    bundle = rebuild(load_spec(tiny.change(path, held_out={"factory": factory})), store, RebuildOptions(quiet=True))
+    with closing(Samples.open(bundle / SAMPLES)) as samples:
+        kept = list(samples)
+    done = stores.run("report", "--samples", "9", "--out", tmp_path / "r.html", store=store)
+    assert done.returncode == 0 and done.stderr == "warning: the bundle keeps 4 samples, 9 were asked for\n"
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert page.texts("h3")[: len(kept)] == [sample.sample_id for sample in kept] and len(kept) == 4
+    assert [text for text in page.texts("figcaption") if text.startswith("Its label")] == [
+        f"Its label: {tiny.CLASSES[sample.class_id]}" for sample in kept
+    ]
+    said = [text.partition(" (")[0] for text in page.texts("p", "said")]
+    assert said == [tiny.CLASSES[sample.predicted_class_id] for sample in kept]
+    with pytest.raises(
+        SamplesMissingError, match=r"keeps no samples: rebuild a spec that has 'held_out' with .* --samples"
+    ):
+        require_samples(bare)
+
+
 def test_a_known_label_tells_a_wrong_prediction(made: Made) -> None:
     explainer = Explainer.load(made.store.current(stores.MODEL))
     value = tiny.inputs(1)[0]
@@ -281,6 +310,9 @@ def test_a_known_label_tells_a_wrong_prediction(made: Made) -> None:
         (["--inputs", "bad", "--out", "r.html"], 2, "none of 2 inputs can be read; a.png: 3 bytes are not"),
         (["--inputs", "bad", "--out", "missing/r.html"], 3, "folder of the report not found: "),
         (["--inputs", "bad", "--out", "empty"], 3, "is a folder, expected a file"),
+        (["--out", "r.html"], 2, "neither of --inputs and --samples given"),
+        (["--inputs", "bad", "--samples", "3", "--out", "r.html"], 2, "both of --inputs and --samples given"),
+        (["--samples", "3", "--out", "r.html"], 4, "keeps no samples"),
     ],
 )
 def test_what_cannot_become_a_report_is_said(

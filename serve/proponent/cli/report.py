@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from proponent.cli.exit_codes import DAMAGED, INTERRUPTED, exits
 from proponent.cli.options import CHECK, DEFAULT_STORE, ModelOption, StoreOption, current_bundle
+from proponent.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from proponent.explainer import Explainer
+    from proponent.reports.inputs import Input, Unreadable
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +25,12 @@ def register(app: typer.Typer) -> None:
 
 def report(
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
-    inputs: Annotated[Path, typer.Option("--inputs", help="Folder whose PNG and JPEG files are explained.")],
+    inputs: Annotated[
+        Path | None, typer.Option("--inputs", help="Folder whose PNG and JPEG files are explained.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="Explain so many of the bundle's held-out samples instead.")
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Length of each list.")] = 5,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
@@ -31,16 +43,32 @@ def report(
 
     Example: `proponent report --inputs digits/ --out report.html --store model_store`
     """
-    from proponent.reports.inputs import Unreadable, image_files, read_images
     from proponent.reports.report import write_report
     from proponent.reports.writing import check_out
 
     check_out(out)
-    files = image_files(inputs)
-
-    def warn(one: Unreadable) -> None:
-        typer.echo(f"warning: {one.name}: {one.why}", err=True)
-
     bundle = current_bundle(store, model)
-    count = write_report(bundle, out, lambda explainer: read_images(files, explainer), top_k=top_k, warn=warn)
+    source = _source(bundle, inputs, samples)
+    count = write_report(bundle, out, source, top_k=top_k, warn=lambda one: _warn(f"{one.name}: {one.why}"))
     typer.echo(f"{out}: {count} inputs explained")
+
+
+def _source(
+    bundle: Path, folder: Path | None, count: int | None
+) -> Callable[[Explainer], Iterator[Input | Unreadable]]:
+    """What reads the inputs; raises an error for what cannot be read at all."""
+    from proponent.reports.inputs import image_files, read_images, read_samples, require_samples
+
+    if folder is not None and count is None:
+        return partial(read_images, image_files(folder))
+    if folder is not None or count is None:
+        given = "neither" if folder is None else "both"
+        raise InvalidInputError(f"{given} of --inputs and --samples given, expected one of them", field="inputs")
+    kept = require_samples(bundle)
+    if kept < count:
+        _warn(f"the bundle keeps {kept} samples, {count} were asked for")
+    return partial(read_samples, bundle, count)
+
+
+def _warn(message: str) -> None:
+    typer.echo(f"warning: {message}", err=True)

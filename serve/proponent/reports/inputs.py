@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from torch import Tensor
 
-from proponent.errors import InvalidInputError, NotFoundError
+from proponent.errors import InvalidInputError, NotFoundError, SamplesMissingError
 from proponent.explainer import Explainer
+from proponent.index.bundle import SAMPLES, read_manifest
+from proponent.index.samples import Sample, Samples
 from proponent.rebuild.thumbnails import thumbnail
-from proponent.worker.inputs import decode_image, image_tensor
+from proponent.worker.inputs import decode_image, image_tensor, raw_tensor
 
 PREVIEW = 192
 """Pixels of an input's picture, at most."""
@@ -65,10 +69,44 @@ def read_images(files: Sequence[Path], explainer: Explainer) -> Iterator[Input |
     """Reads image files as the service would."""
     for path in files:
         try:
-            data = path.read_bytes()
-            value = image_tensor(data, explainer.signature, explainer.classifier.transform)
-            picture = thumbnail(decode_image(data, explainer.signature.mode), PREVIEW)
+            yield _image(path.name, path.read_bytes(), explainer)
         except (OSError, InvalidInputError) as error:
             yield Unreadable(path.name, str(error))
-        else:
-            yield Input(path.name, value, picture)
+
+
+def _image(name: str, data: bytes, explainer: Explainer, label: int | None = None) -> Input:
+    value = image_tensor(data, explainer.signature, explainer.classifier.transform)
+    return Input(name, value, thumbnail(decode_image(data, explainer.signature.mode), PREVIEW), label)
+
+
+def require_samples(bundle: Path) -> int:
+    """How many held-out samples a bundle keeps.
+
+    Raises:
+        SamplesMissingError: None.
+    """
+    kept = read_manifest(bundle).samples
+    if not kept:
+        raise SamplesMissingError(
+            f"bundle {bundle.name[:12]} keeps no samples: rebuild a spec that has 'held_out' with "
+            "proponent rebuild SPEC --samples 200, or name a folder with --inputs",
+            field="samples",
+        )
+    return kept
+
+
+def read_samples(bundle: Path, count: int, explainer: Explainer) -> Iterator[Input | Unreadable]:
+    """Reads the first held-out samples that a bundle keeps, with their labels."""
+    with closing(Samples.open(bundle / SAMPLES)) as samples:
+        for sample in islice(samples, count):
+            try:
+                yield _sample(sample, explainer)
+            except InvalidInputError as error:
+                yield Unreadable(sample.sample_id, str(error))
+
+
+def _sample(sample: Sample, explainer: Explainer) -> Input:
+    if not sample.shape:
+        return _image(sample.sample_id, sample.input, explainer, sample.class_id)
+    value = raw_tensor(sample.shape, "float32", sample.input, explainer.signature)
+    return Input(sample.sample_id, value, thumbnail(value, PREVIEW), sample.class_id)

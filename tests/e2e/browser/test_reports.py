@@ -1,4 +1,4 @@
-"""A report as a reader sees it: opened from the disk, without script, in both themes, narrow, enlarged and on paper."""
+"""A report as its reader sees it: from the disk, without script, in both themes, narrow, enlarged and on paper."""
 
 from __future__ import annotations
 
