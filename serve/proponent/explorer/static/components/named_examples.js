@@ -3,36 +3,42 @@ import { useContext } from "../vendor/hooks.js";
 import { scoreExamples } from "../api.js";
 import { App } from "../context.js";
 import { allowedView, missingReason } from "../disclosure.js";
+import { caseOf } from "../explanation.js";
+import { count } from "../format.js";
 import { html } from "../html.js";
 import { loadInput } from "../input.js";
 import { followLight } from "../lit.js";
 import { queryBody, questionKey } from "../question.js";
 import { useRequest } from "../request.js";
+import { claim } from "../sentences.js";
 import { ExampleRow } from "./example_list.js";
 import { Answer } from "./problem.js";
 
 /**
  * @param {any} model @param {import("../question.js").Question} question @param {string[]} ids
- * @returns {import("../request.js").Request<any[]>} Influences in the order of the ids.
+ * @returns {import("../request.js").Request<{scores: any[], asked: import("../sentences.js").Case, trainSize: number}>}
+ *   Scores: Influences in the order of the ids.
  */
 export function useNamedExamples(model, question, ids) {
   const key = ids.length ? JSON.stringify([model.name, questionKey(question), ids]) : null;
   return useRequest(key, async (signal) => {
     const { body } = await loadInput(model, question);
     const query = { ...queryBody(body, question), measures: ["influence"], view: allowedView(model) };
-    return (await scoreExamples(model.name, { query, example_ids: ids }, signal)).results[0].scores;
+    const { results, prediction, train_size: trainSize } = await scoreExamples(model.name, { query, example_ids: ids }, signal);
+    return { scores: results[0].scores, asked: caseOf(model, question, prediction), trainSize };
   });
 }
 
-/** @param {{request: import("../request.js").Request<any[]>, marks: string[], onMark: (id: string, marked: boolean) => void}} props */
+/** @param {{request: import("../request.js").Request<any>, marks: string[], onMark: (id: string, marked: boolean) => void}} props */
 export function NamedExamples({ request, marks, onMark }) {
   const { model } = useContext(App);
   const shown = { names: model.class_names, reason: missingReason(model), marks: new Set(marks), onMark };
   return html`<${Answer} request=${request} what="Fetching the examples">
-    ${(examples) => {
-      const largest = Math.max(...examples.map((each) => Math.abs(each.score)));
-      return html`<ol class="named" onMouseOver=${followLight} onFocusIn=${followLight}>
-        ${examples.map((each) => html`<${ExampleRow} key=${each.example_id} example=${each} largest=${largest} shown=${shown} />`)}
+    ${({ scores, asked, trainSize }) => {
+      const largest = Math.max(...scores.map((each) => Math.abs(each.score)));
+      return html`<p class="quiet small">Scores are influence: + argued for ${claim(asked)}, − against. Score ÷ ${count(trainSize)} is about how much the loss for it rises without the example.</p>
+        <ol class="named" onMouseOver=${followLight} onFocusIn=${followLight}>
+        ${scores.map((each) => html`<${ExampleRow} key=${each.example_id} example=${each} largest=${largest} shown=${shown} />`)}
       </ol>`;
     }}
   <//>`;

@@ -71,7 +71,7 @@ function Marked({ question }) {
   const { model, update } = useContext(App);
   const { marks, estimator } = question;
   const examples = useNamedExamples(model, question, marks);
-  const known = new Map((examples.data ?? []).map((each) => [each.example_id, each]));
+  const known = new Map((examples.data?.scores ?? []).map((each) => [each.example_id, each]));
   const onMark = (id) => update({ mark: marks.filter((each) => each !== id) }, { replace: true });
   if (!marks.length) return null;
   return html`<section class="panel marked-examples" aria-label="Marked examples">
