@@ -14,6 +14,7 @@ export function Probabilities({ names, before, after = null, marked = [] }) {
   const row = (index) => html`<${Row} key=${index} name=${names[index]} before=${before[index]} after=${after?.[index]} marked=${marked.includes(index)} />`;
   const rest = order.slice(FIRST);
   return html`<div class="probabilities">
+    ${after && html`<p class="quiet small">Grey: as it is now. <span class="for">Blue: predicted without them.</span> Last, the change in percentage points.</p>`}
     <ul>${order.slice(0, FIRST).map(row)}</ul>
     ${rest.length > 0 && html`<details><summary class="quiet small">The other ${rest.length} classes</summary><ul class="scroll">${rest.map(row)}</ul></details>`}
   </div>`;
