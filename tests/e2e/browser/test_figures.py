@@ -107,6 +107,20 @@ def test_the_sentence_the_prediction_and_four_lists(page: WatchedPage, gateway: 
     expect(column(tab, "DIVINE").locator("h4").first).to_contain_text(f"keeps {kept}")
 
 
+def test_the_sentence_never_mixes_two_explanations(page: WatchedPage) -> None:
+    """The second estimate is held back: until it comes, the figures of the first must not stand beside it."""
+    tab = page.open(address())
+    sentence = tab.locator(".sentence")
+    expect(sentence).to_contain_text("instead of")
+    held: list[Route] = []
+    tab.route("**/*:estimateRemoval", held.append)
+    with tab.expect_request("**/*:estimateRemoval"):
+        tab.get_by_label("Why").select_option("8")
+    expect(sentence).to_contain_text("argued for 8. Estimating what would change")
+    held[0].continue_()
+    expect(sentence).to_contain_text("8 would be")
+
+
 def test_scores_have_their_sign_and_one_scale(page: WatchedPage, gateway: RunningGateway) -> None:
     tab = page.open(address(k=3))
     result = explanation(gateway, top_k=3, measures=MEASURES)["results"][0]

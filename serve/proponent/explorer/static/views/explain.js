@@ -91,7 +91,8 @@ function WithoutFirst({ explanation: { question, results, asked, reply } }) {
     return estimateRemoval(model.name, { query: queryBody(body, question), example_ids: [first] }, signal);
   });
   if (removal.error) return html`<span class="quiet">What would change without the first could not be estimated: ${removal.error.message}</span>`;
-  if (!removal.data) return html`<span class="quiet">Estimating what would change without the first …</span>`;
+  // While it is asked anew, its data are of the explanation before.
+  if (removal.loading || !removal.data) return html`<span class="quiet">Estimating what would change without the first …</span>`;
   return removalSentence(asked, "the first", reply.prediction.probabilities, removal.data.probabilities_after);
 }
 
