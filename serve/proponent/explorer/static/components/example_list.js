@@ -2,6 +2,7 @@
 import { html } from "../html.js";
 import { percent, score } from "../format.js";
 import { keptSentence } from "../sentences.js";
+import { Mark } from "./mark.js";
 import { Thumbnail } from "./picture.js";
 
 const TAIL = 6;
@@ -12,8 +13,6 @@ const TAIL = 6;
  * @property {string} reason Why there are no thumbnails.
  * @property {Map<string, number>} [lists] In how many columns an example stands, where there are several.
  * @property {number} [columns]
- * @property {Set<string>} marks
- * @property {(id: string, marked: boolean) => void} onMark
  */
 
 /** @param {{title: string, side: "for"|"against", examples: any[], largest: number, shown: Shown, outcome?: any}} props */
@@ -28,9 +27,8 @@ export function ExampleList({ title, side, examples, largest, shown, outcome }) 
 /** @param {{example: any, largest: number, shown: Shown}} props */
 export function ExampleRow({ example, largest, shown }) {
   const { example_id: id } = example;
-  const marked = shown.marks.has(id);
   return html`<li class="example" data-example=${id}>
-    <input type="checkbox" aria-label=${`Mark ${id}`} checked=${marked} onChange=${(event) => shown.onMark(id, event.target.checked)} />
+    <${Mark} id=${id} />
     <${Thumbnail} example=${example} reason=${shown.reason} class="small" />
     <span class="title"><${Id} id=${id} />${shown.lists && html`<${ListCount} number=${shown.lists.get(id)} of=${shown.columns} />`}</span>
     <span class="score numeric">${score(example.score, largest)}</span>

@@ -40,11 +40,10 @@ function Found({ reply, question }) {
   const asked = { names: model.class_names, predicted: prediction.class_id, target: prediction.class_id, against: null };
   const group = ids.length === 1 ? "this example" : `these ${count(ids.length)} examples`;
   const marked = new Set(question.marks);
-  const onMark = (id, mark) => update({ mark: mark ? [...question.marks, id] : question.marks.filter((each) => each !== id) }, { replace: true });
   return html`<div role="status">
     <h3 class="sentence">${removalSentence(asked, group, prediction.probabilities, after)}</h3>
     <${Probabilities} names=${asked.names} before=${prediction.probabilities} after=${after} marked=${[prediction.class_id, flipped]} />
     <p><button type="button" disabled=${ids.every((id) => marked.has(id))} onClick=${() => update({ mark: [...new Set([...question.marks, ...ids])] })}>Mark ${ids.length === 1 ? "it" : "all of them"}</button></p>
-    <${NamedExamples} request=${examples} marks=${question.marks} onMark=${onMark} />
+    <${NamedExamples} request=${examples} />
   </div>`;
 }

@@ -29,10 +29,10 @@ export function useNamedExamples(model, question, ids) {
   });
 }
 
-/** @param {{request: import("../request.js").Request<any>, marks: string[], onMark: (id: string, marked: boolean) => void}} props */
-export function NamedExamples({ request, marks, onMark }) {
+/** @param {{request: import("../request.js").Request<any>}} props */
+export function NamedExamples({ request }) {
   const { model } = useContext(App);
-  const shown = { names: model.class_names, reason: missingReason(model), marks: new Set(marks), onMark };
+  const shown = { names: model.class_names, reason: missingReason(model) };
   return html`<${Answer} request=${request} what="Fetching the examples">
     ${({ scores, asked, trainSize }) => {
       const largest = Math.max(...scores.map((each) => Math.abs(each.score)));

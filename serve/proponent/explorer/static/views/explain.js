@@ -1,10 +1,11 @@
 /** Explain: which training examples argued for and against a prediction. */
-import { useContext, useEffect } from "../vendor/hooks.js";
+import { useContext, useEffect, useMemo } from "../vendor/hooks.js";
 import { estimateRemoval, listSamples } from "../api.js";
 import { Controls } from "../components/controls.js";
 import { FitOffer } from "../components/fit_offer.js";
 import { InputPicker } from "../components/input_picker.js";
 import { Later } from "../components/later.js";
+import { markIn, Marks } from "../components/mark.js";
 import { MeasureColumns } from "../components/measure_columns.js";
 import { Notices } from "../components/notices.js";
 import { Probabilities } from "../components/probabilities.js";
@@ -98,17 +99,21 @@ function WithoutFirst({ explanation: { question, results, asked, reply } }) {
 
 const hasExamples = (results) => Object.values(results).some((each) => each && each.proponents.length + each.opponents.length > 0);
 
-function Lists({ explanation: { reply, results, errors, asked }, pending, marks }) {
+function Lists({ explanation, pending, marks }) {
   const { model, route, update } = useContext(App);
+  const { reply, results, errors, asked } = explanation;
   const reason = missingReason(model);
-  const onMark = (id, marked) => update({ mark: marked ? [...marks, id] : marks.filter((each) => each !== id) }, { replace: true });
-  const shown = { names: model.class_names, reason, marks: new Set(marks), onMark };
+  const shown = { names: model.class_names, reason };
+  const columns = useMemo(
+    () => html`<${MeasureColumns} results=${results} errors=${errors} asked=${asked} trainSize=${reply.train_size} shown=${shown} />`,
+    [explanation],
+  );
   const { plus, minus } = signSentences(asked);
   const link = formatHash({ view: "whatif", params: route.params });
   return html`<div class=${pending ? "answer pending" : "answer"} aria-busy=${pending}>
     <p class="sign quiet"><strong class="for">+</strong> ${plus}; <strong class="against">−</strong> ${minus}. Within a measure all bars have one scale; measures differ in theirs.</p>
     ${!model.allow_thumbnails && html`<p class="quiet small">Examples come without pictures: ${reason}.</p>`}
-    <${MeasureColumns} results=${results} errors=${errors} asked=${asked} trainSize=${reply.train_size} shown=${shown} />
+    <${Marks.Provider} value=${{ marks: new Set(marks), onMark: markIn(marks, update) }}>${columns}<//>
     <${Later} ...${QUALITY} model=${model} answer=${reply} />
     ${(marks.length > 0 || hasExamples(results)) && html`<${Tray} results=${results} names=${model.class_names} reason=${reason} marks=${marks} link=${link} onClear=${() => update({ mark: null }, { replace: true })} />`}
   </div>`;

@@ -3,6 +3,7 @@ import { useContext } from "../vendor/hooks.js";
 import { estimateRemoval } from "../api.js";
 import { FlipSet } from "../components/flip_set.js";
 import { InputPicker } from "../components/input_picker.js";
+import { markIn, Marks } from "../components/mark.js";
 import { MarkExport } from "../components/mark_export.js";
 import { NamedExamples, useNamedExamples } from "../components/named_examples.js";
 import { Notices } from "../components/notices.js";
@@ -32,7 +33,7 @@ export function WhatIf() {
         ${!hasInput(question) ? html`<${Invitation} />` : input.error ? html`<${Answer} request=${input} />` : carried ? html`<${Removal} question=${question} />` : html`<${NotCarried} />`}
       </div>
     </div>
-    ${hasInput(question) && carried && html`<${Marked} question=${question} /><${FlipSet} question=${question} />`}
+    ${hasInput(question) && carried && html`<${Marks.Provider} value=${{ marks: new Set(question.marks), onMark: markIn(question.marks, update) }}><${Marked} question=${question} /><${FlipSet} question=${question} /><//>`}
   </div>`;
 }
 
@@ -72,12 +73,11 @@ function Marked({ question }) {
   const { marks, estimator } = question;
   const examples = useNamedExamples(model, question, marks);
   const known = new Map((examples.data?.scores ?? []).map((each) => [each.example_id, each]));
-  const onMark = (id) => update({ mark: marks.filter((each) => each !== id) }, { replace: true });
   if (!marks.length) return null;
   return html`<section class="panel marked-examples" aria-label="Marked examples">
     <div class="row"><h2>${counted(marks.length, "marked example")}</h2><button type="button" onClick=${() => update({ mark: null })}>Unmark all</button></div>
     <${EstimatorChoice} chosen=${estimator} onChoose=${(name) => update({ estimator: name === ESTIMATORS[0] ? null : name })} />
-    <${NamedExamples} request=${examples} marks=${marks} onMark=${onMark} />
+    <${NamedExamples} request=${examples} />
     <${MarkExport} examples=${marks.map((id) => known.get(id) ?? { example_id: id })} model=${model.name} />
   </section>`;
 }
