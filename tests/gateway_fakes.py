@@ -14,6 +14,7 @@ from proponent.gateway.auth import Authenticator
 from proponent.gateway.auth.authenticator import authenticator_of
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.metrics import Metrics
+from proponent.gateway.privacy.gate import gate_of
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
@@ -111,12 +112,20 @@ class Service:
         self.worker = FakeWorker()
         self.metrics = Metrics()
         self.models = {"toy": self.model}
+        self.gate = gate_of(self.settings)
         self.calls = ExplanationCalls(
-            self.models, self.worker, self.settings, self.metrics, authenticator or authenticator_of(self.settings)
+            self.models,
+            self.worker,
+            self.settings,
+            self.metrics,
+            authenticator or authenticator_of(self.settings),
+            self.gate,
         )
 
     def close(self) -> None:
         self.model.close()
+        if self.gate.audit_log is not None:
+            self.gate.audit_log.close()
 
 
 def broken(error: ProponentError) -> ServedModel:

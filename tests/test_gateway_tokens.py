@@ -14,7 +14,6 @@ from listening import Listening, run
 from proponent.errors import PermissionDeniedError, SpecError, UnauthenticatedError
 from proponent.gateway.auth import Allowance, Authenticator, Scope
 from proponent.gateway.auth.token_file import new_token, token_line
-from proponent.gateway.file_watch import WatchedFiles
 from proponent.results import DisclosureLevel
 from proponent.v1 import explanation_pb2 as pb
 from tokens import knowing, write_tokens
@@ -109,7 +108,7 @@ def test_a_bad_line_is_given_by_its_number_and_never_quoted(line: str, tmp_path:
 def test_a_changed_file_counts_and_a_broken_one_does_not(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     known = knowing(file, {"old": "predict", "both": "predict"})
-    watched = WatchedFiles("tokens", known.paths, known.load)
+    [watched] = known.files()
     write_tokens(file, {"new": "explain", "both": "explain level=labels"})
     assert known.require("Bearer old", None)
     watched.look()
@@ -131,6 +130,7 @@ def test_an_open_stream_ends_with_its_token(tmp_path: Path) -> None:
     """Item by item: the place in a stream that was opened before is no way around."""
     file = tmp_path / "tokens"
     authenticator = knowing(file, {"key": "explain", "other": "explain"})
+    [watched] = authenticator.files()
 
     async def ask(transports: Listening) -> None:
         async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
@@ -138,7 +138,7 @@ def test_an_open_stream_ends_with_its_token(tmp_path: Path) -> None:
             await call.write(EXPLAIN)
             assert (await call.read()).WhichOneof("outcome") == "response"
             write_tokens(file, {"other": "explain"})
-            authenticator.load()
+            watched.look()
             await call.write(EXPLAIN)
             assert (await call.read()).error.reason == "UNAUTHENTICATED"
 

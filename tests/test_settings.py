@@ -32,6 +32,8 @@ def another(name: str, directory: Path) -> Any:
     value = getattr(Settings(), name)
     if name == "disclosure":
         return "ranks"
+    if value == "":
+        return "text"
     if isinstance(value, bool) or name == "explorer":
         return not value
     if isinstance(value, ByteSize):
@@ -51,6 +53,7 @@ def complete(name: str, value: Any, directory: Path) -> dict[str, Any]:
     """The value with what it needs beside it."""
     pair = ("tls_certificate", "tls_key", "tls_client_ca")
     others = pair[:2] if name in pair else ()
+    others += ("jwt_issuer", "jwt_audience") if name == "jwt_keys" else ()
     return {**{other: another(other, directory) for other in others}, name: value}
 
 
@@ -183,6 +186,7 @@ def test_a_truth_value_is_not_a_number(tmp_path: Path) -> None:
         ("a: [", r"serve\.yaml cannot be read as YAML"),
         ("tls_key: serve.yaml", "TLS needs both a certificate and a key"),
         ("tls_client_ca: serve.yaml", "a client CA needs a server certificate"),
+        ("jwt_keys: serve.yaml", "jwt_keys needs a jwt_issuer and a jwt_audience"),
     ],
 )
 def test_what_a_file_may_not_say(content: str, expected: str, tmp_path: Path) -> None:

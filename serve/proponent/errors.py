@@ -168,6 +168,23 @@ class OverloadedError(ProponentError):
     http_status = 429
 
 
+class QuotaError(OverloadedError):
+    """A caller has used up what it may have for now (RESOURCE_EXHAUSTED, 429).
+
+    Attributes:
+        retry_after_s: Seconds until the same call may succeed; 0 where that is not known.
+
+    >>> QuotaError("caller 'alice' may make 5 calls a second", reason="RATE_LIMITED", retry_after_s=0.2).http_status
+    429
+    """
+
+    default_reason = "QUOTA_SPENT"
+
+    def __init__(self, message: str, *, field: str = "", reason: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(message, field=field, reason=reason)
+        self.retry_after_s = retry_after_s
+
+
 class UnavailableError(ProponentError):
     """No worker with a consistent bundle is ready (UNAVAILABLE, 503).
 

@@ -11,13 +11,17 @@ import grpc
 from proponent.client.failures import Failure, failure_of
 from proponent.errors import OverloadedError, UnavailableError
 
+# A server that says "in an hour" speaks of a quota, which nobody waits for in a call.
+_LONGEST_ADVICE_S = 60.0
+
 
 @dataclass(frozen=True)
 class Retry:
     """Exponential backoff with full jitter, within the deadline of the whole call.
 
     Only UNAVAILABLE and RESOURCE_EXHAUSTED are tried again, as the same call may then succeed; a server's RetryInfo
-    is the shortest wait. Every call of the service only reads, so that a repeated one changes nothing.
+    is the shortest wait, and one of more than a minute is not waited for. Every call of the service only reads, so
+    that a repeated one changes nothing.
 
     Attributes:
         attempts: Most tries of one call; 1 never repeats.
@@ -37,6 +41,8 @@ class Retry:
     def wait_s(self, failure: Failure, tried: int) -> float | None:
         """Seconds to wait after a call has been tried so often; None where it is not to be repeated."""
         if tried >= self.attempts or not isinstance(failure.error, UnavailableError | OverloadedError):
+            return None
+        if failure.retry_delay_s > _LONGEST_ADVICE_S:
             return None
         longest = min(self.max_s, self.initial_s * self.multiplier ** (tried - 1))
         return failure.retry_delay_s + random.uniform(0.0, longest)

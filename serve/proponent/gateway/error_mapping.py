@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -18,6 +19,7 @@ from proponent.errors import (
     InvalidInputError,
     OverloadedError,
     ProponentError,
+    QuotaError,
     UnavailableError,
     error_kind,
 )
@@ -71,6 +73,8 @@ def retry_after(error: ProponentError) -> int | None:
     """Seconds after which the same call may succeed; None where it will not."""
     if isinstance(error, CorruptBundleError) or not isinstance(error, OverloadedError | UnavailableError):
         return None
+    if isinstance(error, QuotaError) and error.retry_after_s:
+        return max(1, math.ceil(error.retry_after_s))
     return RETRY_SECONDS.get(error.reason, _RETRY_DEFAULT)
 
 

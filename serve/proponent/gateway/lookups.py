@@ -41,7 +41,10 @@ def find_example(bundle: BundleHandle, example_id: str, disclosure: Disclosure) 
             reason="EXAMPLE_UNKNOWN",
         )
     issues = bundle.examples.issue_place(bundle.tombstones.ids())
-    return pb.GetExampleResponse(example=disclosure.example(entry, bundle.manifest, pb.VIEW_THUMBNAIL, issues))
+    return pb.GetExampleResponse(
+        example=disclosure.example(entry, bundle.manifest, pb.VIEW_THUMBNAIL, issues),
+        bundle_digest=bundle.manifest.digest,
+    )
 
 
 def list_suspects(bundle: BundleHandle, request: pb.ListSuspectsRequest) -> pb.ListSuspectsResponse:

@@ -19,6 +19,7 @@ from proponent.gateway.http.listener import HttpServer, http_server, listen
 from proponent.gateway.limits.connections import raise_file_limit
 from proponent.gateway.log import configure_logs
 from proponent.gateway.metrics import Metrics
+from proponent.gateway.privacy.gate import gate_of
 from proponent.gateway.rollout.control_server import accept_commands
 from proponent.gateway.rollout.switch import Rollout, serve_repaired_bundles
 from proponent.gateway.served_model import Readiness, ServedModel, open_models
@@ -44,7 +45,8 @@ class Gateway:
         self._changed = asyncio.Event()
         self._worker = worker = WorkerClient(REPLY_BYTES, settings.worker_timeout)
         self._authenticator = authenticator_of(settings)
-        self._calls = ExplanationCalls(models, worker, settings, metrics, self._authenticator)
+        self._gate = gate_of(settings)
+        self._calls = ExplanationCalls(models, worker, settings, metrics, self._authenticator, self._gate)
         self._supervisor = Supervisor(models, worker, settings, metrics, self._changed.set)
         self._rollout = Rollout(
             Store(settings.store), models, self._supervisor, worker, metrics, settings.start_timeout
@@ -82,8 +84,8 @@ class Gateway:
 
     def _watched(self, tls: Tls | None) -> list[WatchedFiles]:
         """The files that are read again when they change."""
-        tokens = [WatchedFiles("tokens", self._authenticator.paths, self._authenticator.load)]
-        return tokens if tls is None else [*tokens, WatchedFiles("TLS", tls.paths, tls.load)]
+        tokens = self._authenticator.files()
+        return [*tokens] if tls is None else [*tokens, WatchedFiles("TLS", tls.paths, tls.load)]
 
     async def _report_health(self, grpc: GrpcServer) -> None:
         """Passes readiness on to gRPC's health service, and says once when all is ready."""
@@ -121,6 +123,8 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*tasks, forcing, return_exceptions=True)
         await self._worker.close()
+        if self._gate.audit_log is not None:
+            self._gate.audit_log.close()
         _log.info("stopped")
 
     async def _answer_on(self, signals: StopSignals) -> None:

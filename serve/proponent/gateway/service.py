@@ -61,6 +61,7 @@ class ExplanationCalls(LookupCalls):
         settings: Settings,
         metrics: Metrics,
         authenticator: Authenticator,
+        gate: DisclosureGate,
     ) -> None:
         super().__init__(models, settings)
         self._worker = worker
@@ -79,7 +80,8 @@ class ExplanationCalls(LookupCalls):
             "FindFlipSet": Method(pb.FindFlipSetRequest, Scope.EXPLAIN, self.find_flip_set),
             **self.lookups,
         }
-        self.methods = DisclosureGate().guarded(methods)
+        self._gate = gate
+        self.methods = gate.guarded(methods)
 
     async def predict(self, request: pb.PredictRequest, context: CallContext) -> pb.PredictResponse:
         """Predicts the class of one input."""
@@ -138,8 +140,11 @@ class ExplanationCalls(LookupCalls):
         Raises:
             UnauthenticatedError: No bearer token, or an unknown one.
             PermissionDeniedError: The token lacks the scope.
+            QuotaError: The caller makes too many calls a second.
         """
-        return replace(context, caller=self._auth.require(authorization, scope))
+        caller = self._auth.require(authorization, scope)
+        self._gate.rates.take(caller)
+        return replace(context, caller=caller)
 
     def confirm(self, context: CallContext) -> CallContext:
         """The context of one more part of a call that lasts; raises UnauthenticatedError where its token is gone."""

@@ -82,6 +82,8 @@ def _number(value: Any) -> Any:
 _NUMBER = BeforeValidator(_number)
 Count = Annotated[int, Field(ge=1, le=1_000_000), _NUMBER, Unit("integer")]
 Slots = Annotated[int, Field(ge=1, le=10_000), _NUMBER, Unit("integer")]
+Budget = Annotated[int, Field(ge=0, le=1_000_000_000), _NUMBER, Unit("integer")]
+Rate = Annotated[float, Field(ge=0, le=1_000_000), _NUMBER, Unit("calls a second")]
 Processes = Annotated[int, Field(ge=1, le=1024), _NUMBER, Unit("integer")]
 Cores = Annotated[int, Field(ge=0, le=1024), _NUMBER, Unit("integer")]
 Seconds = Annotated[float, Field(gt=0, le=86_400), _NUMBER, Unit("seconds")]
@@ -93,6 +95,8 @@ MessageSize = Annotated[ByteSize, Field(ge=1, le=1 << 30), _NUMBER, Unit("bytes"
 Size = Annotated[ByteSize, Field(ge=1, le=1 << 40), _NUMBER, Unit("bytes")]
 Address = Annotated[str, AfterValidator(_checked_address), Unit("host:port")]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_separated), Unit("name")]
+Window = Annotated[float, Field(gt=0, le=31_536_000), _NUMBER, Unit("seconds")]
+Text = Annotated[str, Unit("text")]
 Directory = Annotated[Path, Unit("path")]
 OptionalSwitch = Annotated[bool | None, Unit("true or false")]
 OptionalPath = Annotated[Path | None, Unit("path")]
@@ -147,6 +151,28 @@ class Settings(BaseSettings):
         "tokens, else ranks.",
     )
 
+    caller_rate: Rate = _setting(
+        0.0, DISCLOSURE, "Most calls a second of one caller whose token does not say it; 0: no bound."
+    )
+    caller_explanations: Budget = _setting(
+        0, DISCLOSURE, "Most explanations of one caller in a window whose token does not say it; 0: no bound."
+    )
+    caller_examples: Budget = _setting(
+        0,
+        DISCLOSURE,
+        "Most different training examples that one caller is told of in a window whose token does not say it; 0: no "
+        "bound.",
+    )
+    caller_window: Window = _setting(86_400.0, DISCLOSURE, "Length of a window.")
+    audit_log: OptionalPath = _setting(
+        None,
+        DISCLOSURE,
+        "Write who was told what of training examples to this file, a JSON object a line; what cannot be logged is "
+        "not told.",
+    )
+    audit_log_bytes: Size = _setting("64MiB", DISCLOSURE, "Size from which on the audit log is rotated.")
+    audit_log_files: Slots = _setting(16, DISCLOSURE, "Older parts of the audit log that are kept.")
+
     insecure: bool = _setting(
         False, SECURITY, "Listen on other addresses than loopback without TLS, or without asking who calls."
     )
@@ -156,6 +182,15 @@ class Settings(BaseSettings):
         "Bearer tokens: lines made by `proponent token`, read again when they change; without it every caller may "
         "call.",
     )
+    jwt_keys: OptionalFile = _setting(
+        None,
+        SECURITY,
+        "JSON Web Key Set of public keys, read again when it changes; JSON Web Tokens that they verify (RS256, "
+        "ES256, EdDSA) are accepted too.",
+    )
+    jwt_issuer: Text = _setting("", SECURITY, "What the claim iss must be.")
+    jwt_audience: Text = _setting("", SECURITY, "What the claim aud must be or hold.")
+    jwt_leeway: SecondsOrZero = _setting(30.0, SECURITY, "How far the issuer's clock may be off.")
     tls_certificate: OptionalFile = _setting(
         None, SECURITY, "PEM chain of the server; with the key, gRPC and HTTP speak TLS."
     )
@@ -221,13 +256,19 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _jwt_is_complete(self) -> Settings:
+        if self.jwt_keys is not None and not (self.jwt_issuer and self.jwt_audience):
+            raise SpecError("jwt_keys needs a jwt_issuer and a jwt_audience", field="jwt_keys")
+        return self
+
+    @model_validator(mode="after")
     def _strangers_are_kept_out(self) -> Settings:
         for name in ("grpc_address", "http_address"):
             address = getattr(self, name)
             if not (_is_loopback(address) or self.is_closed or self.insecure):
                 raise SpecError(
-                    f"{name} {address!r} can be reached from elsewhere: expected TLS (tls_certificate and tls_key) "
-                    "and a way to know callers (tokens_file or tls_client_ca), or insecure to serve anybody",
+                    f"{name} {address!r} can be reached from elsewhere: expected TLS (tls_certificate, tls_key) and "
+                    "a way to know callers (tokens_file, jwt_keys or tls_client_ca), or insecure to serve anybody",
                     field=name,
                 )
         return self
@@ -240,7 +281,7 @@ class Settings(BaseSettings):
     @property
     def asks_for_tokens(self) -> bool:
         """Whether callers must show a token."""
-        return self.tokens_file is not None
+        return self.tokens_file is not None or self.jwt_keys is not None
 
     @property
     def disclosure_level(self) -> DisclosureLevel:

@@ -396,12 +396,14 @@ class GetExampleRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., example_id: _Optional[str] = ...) -> None: ...
 
 class GetExampleResponse(_message.Message):
-    __slots__ = ("example", "disclosure_level")
+    __slots__ = ("example", "bundle_digest", "disclosure_level")
     EXAMPLE_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     example: Example
+    bundle_digest: str
     disclosure_level: DisclosureLevel
-    def __init__(self, example: _Optional[_Union[Example, _Mapping]] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
+    def __init__(self, example: _Optional[_Union[Example, _Mapping]] = ..., bundle_digest: _Optional[str] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
 
 class Example(_message.Message):
     __slots__ = ("example_id", "class_id", "label", "predicted_class_id", "self_influence", "source", "thumbnail", "is_label_issue")
