@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 import threading
 import time
@@ -22,14 +23,17 @@ from proponent import (
     DeadlineError,
     Diversity,
     Estimator,
+    ExampleQuery,
     ExplainOptions,
     Filter,
     InvalidInputError,
     Measure,
     NotFoundError,
+    OrderBy,
     OverloadedError,
     PermissionDeniedError,
     Retry,
+    Side,
     SpecError,
     Target,
     Tls,
@@ -38,8 +42,9 @@ from proponent import (
 )
 from proponent.client.connection import Connection
 from proponent.client.failures import Failure
-from proponent.errors import ProponentError, UnauthenticatedError
+from proponent.errors import ProponentError, SamplesMissingError, UnauthenticatedError
 from proponent.gateway.grpc.server import GrpcServer
+from proponent.listings import Bundles
 from proponent.options import Redundancy
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
@@ -161,6 +166,40 @@ def test_every_other_call(client: Client, running: Running) -> None:
     second = client.list_suspects(limit=3, page_token=first.next_page_token)
     assert first.total == 20 and len({s.example_id for s in (*first.suspects, *second.suspects)}) == 6
     assert len(first.to_pandas()) == 3
+
+
+def test_lists_of_examples_are_plain_values(client: Client) -> None:
+    query = ExampleQuery(class_ids=(1, 2), order_by=OrderBy.CLASS, min_self_influence=4.0)
+    first = client.list_examples(query, page_size=3)
+    second = client.list_examples(query, page_size=3, page_token=first.next_page_token)
+    assert [e.example_id for e in first.examples] == ["toy/19", "toy/16", "toy/13"]
+    assert [e.self_influence for e in second.examples] == [10.0, 7.0, 4.0]
+    assert first.total == 11 and not first.examples[0].source
+    assert client.list_examples(page_size=1, view=View.METADATA).examples[0].source == "file-19"
+    assert list(first.to_pandas()["class_id"]) == [1, 1, 1]
+    summary = client.summarize_examples(bins=4)
+    assert [c.count for c in summary.classes] == [7, 7, 6] and summary.total == 20
+    assert len(summary.edges) == 5 and sum(summary.counts) + summary.zeros == 20
+    assert list(summary.to_pandas()["label"]) == ["a", "b", "c"]
+    assert client.list_bundles() == Bundles(())
+    with pytest.raises(SamplesMissingError):
+        client.list_frequent_examples(Measure.L_RELATIF, Side.OPPONENTS, top_k=3)
+    with pytest.raises(NotFoundError, match="no bundle"):
+        client.diff_bundles(measure=Measure.L_RELATIF)
+    for forbidden in (client.list_samples, lambda: client.get_sample("x")):
+        with pytest.raises(PermissionDeniedError) as caught:
+            forbidden()
+        assert caught.value.reason == "SAMPLES_DISABLED"
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    def methods(kind: type) -> dict[str, Any]:
+        found = {name: each for name, each in vars(kind).items() if name[0] != "_" and callable(each)}
+        return {name: inspect.signature(each).parameters for name, each in found.items()}
+
+    assert methods(Client) == methods(AsyncClient)
+    docs = {name: getattr(Client, name).__doc__ for name in methods(Client)}
+    assert docs == {name: getattr(AsyncClient, name).__doc__ for name in docs}
 
 
 def test_many_inputs_over_one_call(client: Client) -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from proponent.index import example_list
 from proponent.index.catalog import SUSPECT_SHARE, Catalog, CatalogEntry, write_catalog
-from proponent.index.example_list import ExampleFilter, ExampleList, Order
+from proponent.index.example_list import ExampleFilter, ExampleList
 from proponent.index.example_summary import Summaries
+from proponent.options import OrderBy
 
 CLASSES = 3
 ENTRIES = st.lists(
@@ -43,10 +44,10 @@ FILTERS = st.builds(
     largest=st.sampled_from([math.inf, 2.0, 0.5]),
 )
 KEYS = {
-    Order.SELF_INFLUENCE_DESCENDING: lambda entry: (-entry.self_influence, entry.row),
-    Order.SELF_INFLUENCE_ASCENDING: lambda entry: (entry.self_influence, -entry.row),
-    Order.EXAMPLE_ID: lambda entry: entry.example_id.encode(),
-    Order.CLASS: lambda entry: (entry.class_id, -entry.self_influence, entry.row),
+    OrderBy.SELF_INFLUENCE_DESCENDING: lambda entry: (-entry.self_influence, entry.row),
+    OrderBy.SELF_INFLUENCE_ASCENDING: lambda entry: (entry.self_influence, -entry.row),
+    OrderBy.EXAMPLE_ID: lambda entry: entry.example_id.encode(),
+    OrderBy.CLASS: lambda entry: (entry.class_id, -entry.self_influence, entry.row),
 }
 
 
@@ -74,7 +75,7 @@ def admitted(entries: Sequence[CatalogEntry], chosen: ExampleFilter, gone: set[s
 
 
 def walk(
-    listed: ExampleList, chosen: ExampleFilter, order: Order, size: int, gone: set[str]
+    listed: ExampleList, chosen: ExampleFilter, order: OrderBy, size: int, gone: set[str]
 ) -> Iterator[tuple[list[str], int]]:
     after: int | None = None
     while True:
@@ -86,12 +87,12 @@ def walk(
 
 
 @settings(deadline=None, max_examples=150)
-@given(ENTRIES, FILTERS, st.sampled_from(Order), st.integers(1, 5), st.data())
+@given(ENTRIES, FILTERS, st.sampled_from(OrderBy), st.integers(1, 5), st.data())
 def test_pages_together_are_the_sorted_list(
     tmp_path_factory: pytest.TempPathFactory,
     drawn: list[CatalogEntry],
     chosen: ExampleFilter,
-    order: Order,
+    order: OrderBy,
     size: int,
     data: st.DataObject,
 ) -> None:
@@ -159,20 +160,20 @@ def test_a_summary_counts_what_is_there(
 
 
 PLANS = [
-    (ExampleFilter(), Order.SELF_INFLUENCE_DESCENDING),
-    (ExampleFilter(), Order.SELF_INFLUENCE_ASCENDING),
-    (ExampleFilter(), Order.EXAMPLE_ID),
-    (ExampleFilter(), Order.CLASS),
-    (ExampleFilter(disagreeing=True), Order.SELF_INFLUENCE_ASCENDING),
-    (ExampleFilter(class_ids=(1,)), Order.SELF_INFLUENCE_DESCENDING),
-    (ExampleFilter(class_ids=(0, 1), smallest=2.0, largest=30.0), Order.SELF_INFLUENCE_ASCENDING),
-    (ExampleFilter(predicted_class_ids=(2,), disagreeing=True), Order.SELF_INFLUENCE_DESCENDING),
-    (ExampleFilter(class_ids=(1,), predicted_class_ids=(2,)), Order.CLASS),
+    (ExampleFilter(), OrderBy.SELF_INFLUENCE_DESCENDING),
+    (ExampleFilter(), OrderBy.SELF_INFLUENCE_ASCENDING),
+    (ExampleFilter(), OrderBy.EXAMPLE_ID),
+    (ExampleFilter(), OrderBy.CLASS),
+    (ExampleFilter(disagreeing=True), OrderBy.SELF_INFLUENCE_ASCENDING),
+    (ExampleFilter(class_ids=(1,)), OrderBy.SELF_INFLUENCE_DESCENDING),
+    (ExampleFilter(class_ids=(0, 1), smallest=2.0, largest=30.0), OrderBy.SELF_INFLUENCE_ASCENDING),
+    (ExampleFilter(predicted_class_ids=(2,), disagreeing=True), OrderBy.SELF_INFLUENCE_DESCENDING),
+    (ExampleFilter(class_ids=(1,), predicted_class_ids=(2,)), OrderBy.CLASS),
 ]
 
 
 @pytest.mark.parametrize(("chosen", "order"), PLANS)
-def test_no_page_reads_or_sorts_more_than_itself(tmp_path: Path, chosen: ExampleFilter, order: Order) -> None:
+def test_no_page_reads_or_sorts_more_than_itself(tmp_path: Path, chosen: ExampleFilter, order: OrderBy) -> None:
     entries = [
         CatalogEntry(row, f"id/{row:03d}", row % 3, row // 3 % 3, float(row % 50), "s", b"") for row in range(300)
     ]
@@ -197,7 +198,7 @@ def test_counts_are_kept_and_forgotten_examples_leave_them(tmp_path: Path) -> No
     with closing(Catalog.open(tmp_path / "catalog.sqlite")) as catalog:
         listed = ExampleList(catalog)
         totals = [
-            listed.page(chosen, Order.EXAMPLE_ID, 3, forgotten=frozenset(gone)).total
+            listed.page(chosen, OrderBy.EXAMPLE_ID, 3, forgotten=frozenset(gone)).total
             for gone in ([], ["id/10", "id/2", "id/4"], ["id/10", "id/13"], [])
         ]
     assert totals == [7, 6, 5, 7]

@@ -25,10 +25,10 @@ from proponent.explainer import Explainer
 from proponent.index import bundle as files
 from proponent.index.bundle import read_manifest, verify_files, write_manifest
 from proponent.index.forgetting import forget
-from proponent.index.samples import DEPTH, Sample, Samples, Side, StoredInfluence, write_samples
+from proponent.index.samples import DEPTH, Sample, Samples, StoredInfluence, write_samples
 from proponent.index.store import Store
 from proponent.inspection.verify import verify
-from proponent.options import ExplainOptions, Measure
+from proponent.options import ExplainOptions, Measure, Side
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.results import Explanation
 from proponent.spec import load_spec, with_samples

@@ -21,6 +21,53 @@ class Measure(enum.Enum):
     L_RELATIF = "l-relatif"
 
 
+class Side(enum.Enum):
+    """Which list of an explanation.
+
+    >>> Side("opponents").name
+    'OPPONENTS'
+    """
+
+    PROPONENTS = "proponents"
+    OPPONENTS = "opponents"
+
+
+class OrderBy(enum.Enum):
+    """How training examples are ordered; see OrderBy in the proto.
+
+    >>> OrderBy("class").name
+    'CLASS'
+    """
+
+    SELF_INFLUENCE_DESCENDING = "self-influence-descending"
+    SELF_INFLUENCE_ASCENDING = "self-influence-ascending"
+    EXAMPLE_ID = "example-id"
+    CLASS = "class"
+
+
+@dataclass(frozen=True)
+class ExampleQuery:
+    """Which training examples are listed, and in which order; filters of different kinds must all hold.
+
+    Attributes:
+        class_ids: Their labels; none given means all.
+        predicted_class_ids: What the model predicts for them; none given means all.
+        disagreeing: Whether only those are that the model classifies otherwise than they are labelled.
+        min_self_influence: Least self-influence, itself included.
+        max_self_influence: Greatest self-influence, itself included.
+
+    >>> ExampleQuery(class_ids=(3, 8), disagreeing=True).order_by.value
+    'self-influence-descending'
+    """
+
+    class_ids: tuple[int, ...] = ()
+    predicted_class_ids: tuple[int, ...] = ()
+    disagreeing: bool = False
+    min_self_influence: float | None = None
+    max_self_influence: float | None = None
+    order_by: OrderBy = OrderBy.SELF_INFLUENCE_DESCENDING
+
+
 class Estimator(enum.Enum):
     """How the effect of a removal is estimated; see ``attribution.groups``.
 

@@ -185,7 +185,7 @@ class Explanation:
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row for each training example of each list: measure, side and the fields of `Influence`."""
-        return _table(
+        return table(
             {"measure": result.measure.value, "side": side, **vars(influence)}
             for result in self.results
             for side in ("proponents", "opponents")
@@ -210,7 +210,7 @@ class ScoredExamples:
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row for each training example under each measure."""
-        return _table(
+        return table(
             {"measure": result.measure.value, **vars(score)} for result in self.results for score in result.scores
         )
 
@@ -256,7 +256,7 @@ class FlipSet:
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row for each member."""
-        return _table(vars(member) for member in self.members)
+        return table(vars(member) for member in self.members)
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ class Suspects:
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row for each suspect, with a column for each of its fields."""
-        return _table(vars(suspect) for suspect in self.suspects)
+        return table(vars(suspect) for suspect in self.suspects)
 
 
 @dataclass(frozen=True)
@@ -343,7 +343,8 @@ class ModelInfo:
     disclosure_level: DisclosureLevel
 
 
-def _table(rows: Iterable[Mapping[str, object]]) -> pandas.DataFrame:
+def table(rows: Iterable[Mapping[str, object]]) -> pandas.DataFrame:
+    """A table with a column for each key."""
     import pandas
 
     return pandas.DataFrame(list(rows))

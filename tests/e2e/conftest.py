@@ -31,7 +31,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def service(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     log = tmp_path_factory.mktemp("service") / "gateway.log"
-    gateway = RunningGateway(digits / "store", log, "--allow-examples", "--allow-thumbnails")
+    gateway = RunningGateway(digits / "store", log, "--allow-examples", "--allow-thumbnails", "--allow-samples")
     try:
         gateway.wait_ready()
         yield gateway

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import grpc
@@ -17,6 +18,7 @@ from grpc_status import rpc_status
 from inputs import BAD_INPUTS, GOOD, MODEL, PIXELS, Bad, tensor
 from running import RunningGateway
 
+from proponent import Client, ExplainOptions, Measure, View
 from proponent.v1 import explanation_pb2 as pb
 
 pytestmark = pytest.mark.e2e
@@ -65,6 +67,30 @@ def test_both_doors_say_the_same(service: RunningGateway) -> None:
     assert listed == [entry.example_id for entry in typed.results[0].proponents]
     assert reply["predictions"][0]["label"] == typed.prediction.label
     assert explanation["train_size"] == typed.train_size
+
+
+def test_a_sample_that_is_sent_back_is_explained_as_it_is_listed(service: RunningGateway) -> None:
+    """What the bundle keeps, the worker confirms; the typed client passes the input on as it came."""
+    with Client(service.grpc_address, model=MODEL) as client:
+        listed = client.list_samples(page_size=3, view=View.THUMBNAIL)
+        assert listed.total == client.get_model().samples == 200
+        counted: Counter[str] = Counter()
+        for each in client.list_samples(page_size=200).samples:
+            sample = client.get_sample(each.sample_id)
+            assert isinstance(sample.input, bytes)
+            answer = client.explain(sample.input, ExplainOptions(measures=(Measure.INFLUENCE,), top_k=4))
+            assert answer.prediction.class_id == sample.predicted_class_id == each.predicted_class_id
+            [result] = answer.results
+            counted.update(one.example_id for one in (*result.proponents, *result.opponents))
+        frequent = client.list_frequent_examples(top_k=4, limit=10_000)
+        assert {example.example_id: count for example, count in frequent.examples} == counted
+        assert frequent.slots == sum(counted.values()) and len(frequent.to_pandas()) == frequent.distinct
+        [bundle] = client.list_bundles().bundles
+        assert bundle.is_current and bundle.digest == listed.bundle_digest and not bundle.error
+        same = client.diff_bundles(base=bundle.digest[:8])
+        assert same.overall.overlap == 1 and len(same.to_pandas()) == same.overall.samples == 200
+    reply = service.http.get(f"/v1/models/{MODEL}/samples", params={"page_size": 3, "view": "thumbnail"}).json()
+    assert [each["sample_id"] for each in reply["samples"]] == [each.sample_id for each in listed.samples]
 
 
 def test_predicts_alike_from_image_and_tensor(service: RunningGateway) -> None:

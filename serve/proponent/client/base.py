@@ -7,11 +7,12 @@ from typing import Any
 
 from proponent.client.connection import Connection, Tls
 from proponent.client.retry import BACKOFF, Retry, Tries
-from proponent.options import ExplainOptions, Target
+from proponent.options import ExampleQuery, ExplainOptions, Target
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
 DEFAULTS = ExplainOptions()
 PREDICTED = Target()
+EVERYTHING = ExampleQuery()
 
 
 class ServiceClient(ABC):

@@ -56,7 +56,7 @@ def explanation(message: pb.ExplainResponse) -> Explanation:
         quality=Quality(message.quality.curvature, message.quality.kept_energy, MessageToDict(message.quality.audit)),
         train_size=message.train_size,
         notices=_notices(message.notices),
-        disclosure_level=_level(message),
+        disclosure_level=disclosure_level_of(message),
         timings={timing.stage: timing.duration.ToNanoseconds() / 1e9 for timing in message.timings},
     )
 
@@ -71,7 +71,7 @@ def scored_examples(message: pb.ScoreExamplesResponse) -> ScoredExamples:
         bundle_digest=message.bundle_digest,
         train_size=message.train_size,
         notices=_notices(message.notices),
-        disclosure_level=_level(message),
+        disclosure_level=disclosure_level_of(message),
     )
 
 
@@ -85,7 +85,7 @@ def removal_estimate(message: pb.EstimateRemovalResponse) -> RemovalEstimate:
         bundle_digest=message.bundle_digest,
         train_size=message.train_size,
         notices=_notices(message.notices),
-        disclosure_level=_level(message),
+        disclosure_level=disclosure_level_of(message),
     )
 
 
@@ -98,13 +98,18 @@ def flip_set(message: pb.FindFlipSetResponse) -> FlipSet:
         probabilities_after=tuple(message.probabilities_after),
         bundle_digest=message.bundle_digest,
         notices=_notices(message.notices),
-        disclosure_level=_level(message),
+        disclosure_level=disclosure_level_of(message),
     )
 
 
 def training_example(message: pb.GetExampleResponse) -> TrainingExample:
     """The reply to GetExample."""
-    return TrainingExample(**_values(message.example))
+    return example_of(message.example)
+
+
+def example_of(example: pb.Example) -> TrainingExample:
+    """A training example."""
+    return TrainingExample(**values_of(example))
 
 
 def model_info(message: pb.GetModelResponse) -> ModelInfo:
@@ -114,13 +119,18 @@ def model_info(message: pb.GetModelResponse) -> ModelInfo:
         name: tuple(values[name]) for name in ("class_names", "input_shape", "uncovered", "image_size", "frozen")
     }
     return ModelInfo(
-        **{**values, **repeated, "audit": MessageToDict(message.audit), "disclosure_level": _level(message)}
+        **{
+            **values,
+            **repeated,
+            "audit": MessageToDict(message.audit),
+            "disclosure_level": disclosure_level_of(message),
+        }
     )
 
 
 def suspects(message: pb.ListSuspectsResponse) -> Suspects:
     """The reply to ListSuspects."""
-    found = tuple(Suspect(**_values(suspect)) for suspect in message.suspects)
+    found = tuple(Suspect(**values_of(suspect)) for suspect in message.suspects)
     return Suspects(found, message.bundle_digest, message.total, message.next_page_token)
 
 
@@ -133,10 +143,10 @@ def _prediction(message: pb.Prediction) -> Prediction:
 
 
 def _influences(messages: Iterable[pb.Influence]) -> tuple[Influence, ...]:
-    return tuple(Influence(**_values(message)) for message in messages)
+    return tuple(Influence(**values_of(message)) for message in messages)
 
 
-def _values(message: Message) -> dict[str, Any]:
+def values_of(message: Message) -> dict[str, Any]:
     """A message's fields by name; a number that was left out is nan."""
     return {
         field.name: math.nan
@@ -146,7 +156,7 @@ def _values(message: Message) -> dict[str, Any]:
     }
 
 
-def _level(message: Any) -> DisclosureLevel:
+def disclosure_level_of(message: Any) -> DisclosureLevel:
     """What a reply was made with; a server that has no levels leaves nothing out."""
     return DisclosureLevel(message.disclosure_level or DisclosureLevel.FULL)
 

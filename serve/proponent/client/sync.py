@@ -10,15 +10,24 @@ from typing import Self
 import grpc
 from typing_extensions import override
 
-from proponent.client import rpcs
-from proponent.client.base import DEFAULTS, PREDICTED, ServiceClient
+from proponent.client import listings, rpcs
+from proponent.client.base import DEFAULTS, EVERYTHING, PREDICTED, ServiceClient
 from proponent.client.connection import Connection
 from proponent.client.failures import failure_of
 from proponent.client.inputs import Input
 from proponent.client.requests import stream
 from proponent.client.rpcs import Result, Rpc
 from proponent.errors import ProponentError
-from proponent.options import Estimator, ExplainOptions, Target
+from proponent.listings import (
+    BundleDiff,
+    Bundles,
+    ExamplePage,
+    ExampleSummary,
+    FrequentExamples,
+    Sample,
+    SamplePage,
+)
+from proponent.options import Estimator, ExampleQuery, ExplainOptions, Measure, Side, Target, View
 from proponent.results import (
     Explanation,
     FlipSet,
@@ -130,6 +139,62 @@ class Client(ServiceClient):
     def list_suspects(self, limit: int = 100, page_token: str = "", *, model: str | None = None) -> Suspects:
         """The training examples most likely to be wrongly labelled; ``next_page_token`` asks for the next page."""
         return self._call(rpcs.list_suspects(self._named(model), limit, page_token))
+
+    def list_samples(
+        self, page_size: int = 100, page_token: str = "", *, view: View = View.ID_ONLY, model: str | None = None
+    ) -> SamplePage:
+        """Held-out inputs that the bundle keeps, where the operator discloses them; View.THUMBNAIL adds pictures."""
+        return self._call(listings.list_samples(self._named(model), page_size, page_token, view))
+
+    def get_sample(self, sample_id: str, *, model: str | None = None) -> Sample:
+        """One of them with its input, which ``explain`` takes as it is."""
+        return self._call(listings.get_sample(self._named(model), sample_id))
+
+    def list_examples(
+        self,
+        query: ExampleQuery = EVERYTHING,
+        page_size: int = 100,
+        page_token: str = "",
+        *,
+        view: View = View.ID_ONLY,
+        model: str | None = None,
+    ) -> ExamplePage:
+        """Training examples, where the operator discloses them; ``next_page_token`` asks for the next page."""
+        return self._call(listings.list_examples(self._named(model), query, page_size, page_token, view))
+
+    def summarize_examples(self, bins: int = 40, *, model: str | None = None) -> ExampleSummary:
+        """Counts of training examples by class, and a histogram of self-influence."""
+        return self._call(listings.summarize_examples(self._named(model), bins))
+
+    def list_frequent_examples(
+        self,
+        measure: Measure = Measure.INFLUENCE,
+        side: Side | None = None,
+        top_k: int | None = None,
+        limit: int = 100,
+        *,
+        view: View = View.ID_ONLY,
+        model: str | None = None,
+    ) -> FrequentExamples:
+        """The training examples that stand in most lists of the bundle's samples; no ``side`` counts both."""
+        rpc = listings.list_frequent_examples(self._named(model), measure, side, top_k, limit, view)
+        return self._call(rpc)
+
+    def list_bundles(self, *, model: str | None = None) -> Bundles:
+        """The bundles of the model that lie in the store, newest first."""
+        return self._call(listings.list_bundles(self._named(model)))
+
+    def diff_bundles(
+        self,
+        base: str = "",
+        other: str = "",
+        measure: Measure = Measure.INFLUENCE,
+        top_k: int | None = None,
+        *,
+        model: str | None = None,
+    ) -> BundleDiff:
+        """What changed in the reasons between two bundles; by default the one before and that in service."""
+        return self._call(listings.diff_bundles(self._named(model), base, other, measure, top_k))
 
     def _call(self, rpc: Rpc[Result]) -> Result:
         method, tries = getattr(self._stub, rpc.method), self._tries()

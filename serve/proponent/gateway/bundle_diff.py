@@ -13,10 +13,10 @@ from proponent.index.bundle import SAMPLES, Manifest, damage_of, read_manifest
 from proponent.index.lifecycle import find_bundle, previous_digest
 from proponent.index.lock import BundleLock
 from proponent.index.sample_lists import ComparedSample, StoredLists
-from proponent.index.samples import Samples, Side
+from proponent.index.samples import Samples
 from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
-from proponent.options import Measure
+from proponent.options import Measure, Side
 from proponent.request_options import MEASURES
 from proponent.v1 import explanation_pb2 as pb
 

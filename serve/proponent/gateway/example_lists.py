@@ -6,17 +6,15 @@ import math
 
 from proponent.gateway.deployment import BundleHandle
 from proponent.gateway.disclosure import Disclosure
-from proponent.index.example_list import ExampleFilter, Order
+from proponent.index.example_list import ExampleFilter
 from proponent.index.paging import bad_token, list_key, page_token, token_parts
+from proponent.options import OrderBy
 from proponent.v1 import explanation_pb2 as pb
 
 DEFAULT_BINS = 40
 _ORDERS = {
-    pb.ORDER_BY_UNSPECIFIED: Order.SELF_INFLUENCE_DESCENDING,
-    pb.ORDER_BY_SELF_INFLUENCE_DESCENDING: Order.SELF_INFLUENCE_DESCENDING,
-    pb.ORDER_BY_SELF_INFLUENCE_ASCENDING: Order.SELF_INFLUENCE_ASCENDING,
-    pb.ORDER_BY_EXAMPLE_ID: Order.EXAMPLE_ID,
-    pb.ORDER_BY_CLASS: Order.CLASS,
+    pb.ORDER_BY_UNSPECIFIED: OrderBy.SELF_INFLUENCE_DESCENDING,
+    **{pb.OrderBy.Value(f"ORDER_BY_{order.name}"): order for order in OrderBy},
 }
 
 

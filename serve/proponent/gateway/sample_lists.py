@@ -8,8 +8,8 @@ from proponent.gateway.disclosure import Disclosure
 from proponent.index.bundle import Manifest
 from proponent.index.paging import bad_token, page_token, token_parts
 from proponent.index.sample_lists import StoredLists
-from proponent.index.samples import Sample, Samples, Side
-from proponent.options import DEFAULT_TOP_K, Measure
+from proponent.index.samples import Sample, Samples
+from proponent.options import DEFAULT_TOP_K, Measure, Side
 from proponent.request_options import MEASURES
 from proponent.v1 import explanation_pb2 as pb
 

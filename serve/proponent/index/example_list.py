@@ -6,7 +6,6 @@ predictions are filtered by reading one run of an index for each pair of them th
 
 from __future__ import annotations
 
-import enum
 import json
 import math
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 
 from proponent.index.catalog import Catalog, CatalogEntry, Place
 from proponent.index.database import Database, Row
+from proponent.options import OrderBy
 
 # More runs than that are read as one list, of which some examples are passed over.
 MOST_RUNS = 4096
@@ -22,15 +22,6 @@ MOST_RUNS = 4096
 SORTED = 10_000
 _COUNTS = 256
 _LAST = 1 << 62
-
-
-class Order(enum.Enum):
-    """How examples are ordered; see OrderBy in the proto."""
-
-    SELF_INFLUENCE_DESCENDING = "self-influence-descending"
-    SELF_INFLUENCE_ASCENDING = "self-influence-ascending"
-    EXAMPLE_ID = "example-id"
-    CLASS = "class"
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,7 @@ class ExampleList:
     def page(
         self,
         chosen: ExampleFilter,
-        order: Order,
+        order: OrderBy,
         limit: int,
         *,
         after: int | None = None,
@@ -174,17 +165,17 @@ class ExampleList:
     def _rows(
         self,
         chosen: ExampleFilter,
-        order: Order,
+        order: OrderBy,
         limit: int,
         last: CatalogEntry | None,
         gone: dict[int, CatalogEntry],
         total: int,
     ) -> list[int]:
-        if order is Order.EXAMPLE_ID:
+        if order is OrderBy.EXAMPLE_ID:
             return self._by_id(chosen, limit, last, gone, total)
-        if order is Order.CLASS:
+        if order is OrderBy.CLASS:
             return self._by_class(chosen, limit, last, gone)
-        ascending = order is Order.SELF_INFLUENCE_ASCENDING
+        ascending = order is OrderBy.SELF_INFLUENCE_ASCENDING
         return self._merged(self._runs(chosen), chosen, limit, last, gone, ascending=ascending)
 
     def _by_class(

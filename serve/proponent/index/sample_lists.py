@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from proponent.index.samples import ListsOfMeasure, Sample, Samples, Side, StoredInfluence
-from proponent.options import Measure
+from proponent.index.samples import ListsOfMeasure, Sample, Samples, StoredInfluence
+from proponent.options import Measure, Side
 
 
 @dataclass(frozen=True)

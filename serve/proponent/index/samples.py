@@ -7,7 +7,6 @@ as far as it still goes, which bounds the length that can be asked for.
 
 from __future__ import annotations
 
-import enum
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import NamedTuple
 
 from proponent.errors import CorruptBundleError
 from proponent.index.database import Database
-from proponent.options import Measure
+from proponent.options import Measure, Side
 
 DEPTH = 50
 """Length of the lists that a rebuild keeps."""
@@ -49,13 +48,6 @@ CREATE TABLE influence (
 """
 _BARE = "position, sample_id, class_id, predicted_class_id, sha256"
 _WHOLE = f"{_BARE}, thumbnail, shape, input"
-
-
-class Side(enum.Enum):
-    """Which list of a sample."""
-
-    PROPONENTS = "proponents"
-    OPPONENTS = "opponents"
 
 
 class StoredInfluence(NamedTuple):

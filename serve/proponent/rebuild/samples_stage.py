@@ -25,8 +25,8 @@ from proponent.explainer import Explainer
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
 from proponent.index.faults import fault_point
-from proponent.index.samples import DEPTH, Sample, SampleLists, Side, StoredInfluence, write_samples
-from proponent.options import ExplainOptions, Measure
+from proponent.index.samples import DEPTH, Sample, SampleLists, StoredInfluence, write_samples
+from proponent.options import ExplainOptions, Measure, Side
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.thumbnails import thumbnail
 from proponent.rebuild.training_set import TrainingSet
