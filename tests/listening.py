@@ -19,6 +19,7 @@ from proponent.gateway.http.app import create_app
 from proponent.gateway.http.listener import HttpServer, http_server, listen
 from proponent.gateway.served_model import Readiness
 from proponent.gateway.tls import tls_of
+from proponent.gateway.tracing import Tracing
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
 
@@ -44,13 +45,13 @@ class Listening:
 
 @asynccontextmanager
 async def opened(
-    directory: Path, authenticator: Authenticator | None = None, **settings: Any
+    directory: Path, authenticator: Authenticator | None = None, tracing: Tracing | None = None, **settings: Any
 ) -> AsyncIterator[Listening]:
     anywhere = {"grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
     service = Service(directory, authenticator, **anywhere, **settings)
-    app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings)
+    app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings, tracing)
     tls = tls_of(service.settings)
-    rpc = GrpcServer(service.calls, service.metrics, service.settings, tls)
+    rpc = GrpcServer(service.calls, service.metrics, service.settings, tls, tracing)
     http = http_server(app, service.settings, tls)
     with listen(service.settings.http_address, service.settings.max_connections) as listener:
         await rpc.start()

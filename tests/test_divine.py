@@ -20,7 +20,7 @@ import stores
 import tiny
 from proponent.attribution.candidate_pool import Domain, Pool, median_bandwidth, rbf
 from proponent.attribution.divine import FacilityLocation, MeanDiscrepancy, Selection, SumRedundancy, greedy
-from proponent.explainer import EmbeddedQuery, Explainer, Stopwatch
+from proponent.explainer import EmbeddedQuery, Explainer
 from proponent.explainer.diversity import diversify
 from proponent.index.rows import InfluenceIndex, RowScales
 from proponent.index.search import Query, search
@@ -30,6 +30,7 @@ from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.request_options import options_from
 from proponent.results import Explanation, NoticeCode
 from proponent.spec import load_spec
+from proponent.stages import Stopwatch
 from proponent.v1 import explanation_pb2 as pb
 
 SIGMA = 0.8

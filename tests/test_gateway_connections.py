@@ -165,8 +165,8 @@ def test_a_caller_who_leaves_is_not_a_defect(tmp_path: Path, capsys: pytest.Capt
             writer.close()
             await until(lambda: transports.service.calls.bodies.held == 0)
         left = re.compile(rb'seconds_count{.*http_response_status_code="499".*} 2\.0')
-        await until(lambda: left.search(transports.service.metrics.text()) is not None)
-        assert b'proponent_requests_in_flight{method="Predict"} 0' in transports.service.metrics.text()
+        await until(lambda: left.search(transports.service.metrics.exposition()[0]) is not None)
+        assert b'proponent_requests_in_flight{method="Predict"} 0' in transports.service.metrics.exposition()[0]
 
     run(tmp_path, ask)
     assert "defect" not in capsys.readouterr().out

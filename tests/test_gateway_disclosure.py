@@ -89,5 +89,5 @@ def test_an_example_is_looked_up_with_permission_and_shown_with_another(service:
 def test_what_needs_no_permission_names_ids_alone(service: Service) -> None:
     suspects = asyncio.run(service.calls.list_suspects(pb.ListSuspectsRequest(model="toy", limit=20), CALL))
     described = asyncio.run(service.calls.get_model(pb.GetModelRequest(model="toy"), CALL))
-    told = suspects.SerializeToString() + described.SerializeToString() + service.metrics.text()
+    told = suspects.SerializeToString() + described.SerializeToString() + service.metrics.exposition()[0]
     assert b"toy/4" in told and b"file-" not in told

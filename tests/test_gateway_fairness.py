@@ -98,7 +98,9 @@ def test_waiting_ends_with_the_deadline(tmp_path: Path) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 [answer async for answer in transports.stub(channel).StreamExplain(items(10), timeout=0.3)]
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        await until(lambda: b'proponent_requests_in_flight{method="Explain"} 0' in transports.service.metrics.text())
+        await until(
+            lambda: b'proponent_requests_in_flight{method="Explain"} 0' in transports.service.metrics.exposition()[0]
+        )
         assert len(transports.service.worker.asked) == 4
 
     run(tmp_path, ask, **SMALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ def raw(channel: grpc.aio.Channel, method: str) -> Any:
 
 
 def counted(transports: Listening, method: str, code: str) -> Callable[[], bool]:
-    line = f'duration_seconds_count{{code="{code}",method="proponent.v1.ExplanationService/{method}"}} 1.0'
-    return lambda: line in transports.service.metrics.text().decode()
+    labels = f'rpc_method="proponent.v1.ExplanationService/{method}",rpc_response_status_code="{code}"}} 1.0'
+    line = re.compile(rf"^rpc_server_call_duration_seconds_count{{.*{re.escape(labels)}$", re.MULTILINE)
+    return lambda: line.search(transports.service.metrics.exposition()[0].decode()) is not None
 
 
 async def refusal(call: Any, *messages: bytes) -> grpc.aio.AioRpcError:

@@ -86,7 +86,7 @@ class Rig:
         self.worker = FakeWorker()
         self.worker.handle = self.answer
         self.metrics = Metrics()
-        self.metrics.bundle.labels("toy", self.first).set(1)
+        self.metrics.serve_bundle("toy", self.first, 0.0, lambda: 0.0)
         tools: Any = (self.torchserve, self.worker, self.metrics)
         self.rollout = Rollout(self.store, {"toy": self.model}, *tools, 0.6)
 
@@ -125,7 +125,9 @@ def test_requests_move_before_the_old_version_goes(rig: Rig) -> None:
     assert rig.torchserve.log == [("register", "2.0", "1.0"), ("default", "2.0", "2.0"), ("unregister", "1.0", "2.0")]
     assert rig.store.pointer("toy") == {"digest": rig.second, "previous": rig.first}
     assert [path.name for path in rig.archives.iterdir()] == ["toy-2.0"]
-    assert f'digest="{rig.second}"' in rig.metrics.text().decode() and rig.first not in rig.metrics.text().decode()
+    shown = rig.metrics.exposition()[0].decode()
+    assert f'digest="{rig.second}"' in shown and rig.first not in shown
+    assert 'bundle_switches_total{model="toy",operation="publish",outcome="ok"} 1.0' in shown
     assert asyncio.run(rig.rollout.rollback("toy")).after == rig.first
     assert rig.model.deployment.version == "3.0" and rig.rollout.status()["toy"]["digest"] == rig.first
 

@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from proponent.datasets import digits
-from proponent.explainer import Explainer, Stopwatch
+from proponent.explainer import Explainer
 from proponent.index.search import Query, exact_scores
 from proponent.index.store import Store
 from proponent.options import Measure, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
+from proponent.stages import Stopwatch
 from softmax_regression import Regression, chosen_rows, train
 
 COUNT = 1437

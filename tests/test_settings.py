@@ -38,12 +38,16 @@ def another(name: str, directory: Path) -> Any:
         return not value
     if isinstance(value, ByteSize):
         return f"{value // (1 << 20) + 1}MiB"
+    if name == "trace_share":
+        return value / 2
     if isinstance(value, int | float):
         return value + 1
     if isinstance(value, tuple):
         return ["digits", "cats"]
     if name.endswith("_address"):
         return "[::1]:0"
+    if name == "otlp_endpoint":
+        return "http://[::1]:4318"
     path = directory / name
     path.write_text("secret text")
     return str(path)

@@ -17,11 +17,12 @@ import tiny
 from proponent.attribution.agreement import top_overlap
 from proponent.attribution.curvature.factors import LEAST_SHARE, floored
 from proponent.attribution.losses import get_loss
-from proponent.explainer import Explainer, Stopwatch
+from proponent.explainer import Explainer
 from proponent.index.store import Store
 from proponent.options import Measure, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
+from proponent.stages import Stopwatch
 from proponent.training.loop import fit, seeded
 
 pytestmark = [

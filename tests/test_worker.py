@@ -68,6 +68,8 @@ def explain(**fields: Any) -> Item:
 def stable(reply: WorkerReply) -> WorkerReply:
     """A reply without what differs each time, scores to five digits (a batch's sums are rounded differently)."""
     found = WorkerReply.FromString(reply.SerializeToString())
+    for name in ("stages", "batch_size"):
+        found.ClearField(name)
     if found.HasField("explain"):
         found.explain.ClearField("explanation_id")
         found.explain.ClearField("timings")

@@ -269,7 +269,7 @@ def test_tells_health_schema_and_figures(service: RunningGateway) -> None:
     text = service.http.get("/metrics").text
     for name in (
         "rpc_server_call_duration_seconds_bucket",
-        "proponent_search_seconds_count",
+        "proponent_worker_stage_duration_seconds_count",
         "proponent_bundle_info",
     ):
         assert f"\n{name}{{" in text

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from proponent.errors import SpecError
 from proponent.explainer import Explainer
-from proponent.explainer.query import Stopwatch
 from proponent.options import Measure, Target
 from proponent.rebuild.training_set import TrainingSet
+from proponent.stages import Stopwatch
 
 QUERIES_AT_ONCE = 32
 

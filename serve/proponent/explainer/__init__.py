@@ -2,6 +2,6 @@
 
 from proponent.explainer.explainer import Explainer
 from proponent.explainer.opening import read_spec
-from proponent.explainer.query import EmbeddedQuery, Stopwatch
+from proponent.explainer.query import EmbeddedQuery
 
-__all__ = ["EmbeddedQuery", "Explainer", "Stopwatch", "read_spec"]
+__all__ = ["EmbeddedQuery", "Explainer", "read_spec"]

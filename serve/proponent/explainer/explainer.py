@@ -15,7 +15,7 @@ from proponent.classifier import Classifier, InputSignature
 from proponent.errors import ProponentError
 from proponent.explainer.answers import Answers
 from proponent.explainer.opening import load_bundled_classifier, load_embedding, signature_of
-from proponent.explainer.query import EmbeddedQuery, QueryEmbedder, Stopwatch
+from proponent.explainer.query import EmbeddedQuery, QueryEmbedder
 from proponent.explainer.removal import Removals
 from proponent.explainer.retrieval import Found, Retrieval
 from proponent.explainer.triage import SKIPPED, is_worth_explaining
@@ -37,6 +37,7 @@ from proponent.results import (
     RemovalEstimate,
     ScoredExamples,
 )
+from proponent.stages import Stopwatch, stage
 
 
 class Explainer:
@@ -202,9 +203,11 @@ class Explainer:
         [query] = self.embed([value], [options.target], Stopwatch())
         if isinstance(query, ProponentError):
             raise query
+        with stage("search"):
+            results = self._scores(query, rows, options)
         return ScoredExamples(
             prediction=query.prediction,
-            results=self._scores(query, rows, options),
+            results=results,
             bundle_digest=self.manifest.digest,
             train_size=self.manifest.train_size,
             notices=self._answers.notices(query, options.measures),
@@ -279,5 +282,5 @@ class Explainer:
             quality=self._quality,
             train_size=self.manifest.train_size,
             notices=[*self._answers.notices(query, option.measures), *found.notices],
-            timings=dict(seconds),
+            timings=seconds,  # shared by the batch, whose last lookup is still to come
         )

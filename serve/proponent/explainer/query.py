@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +25,7 @@ from proponent.classifier import Classifier
 from proponent.errors import DeadlineError, InvalidInputError, ProponentError
 from proponent.options import Target
 from proponent.results import Prediction
+from proponent.stages import Stopwatch
 
 FOLLOWED_OUTPUTS = 32
 """Outputs whose gradients are computed where the classes are many: one backward each."""
@@ -96,22 +95,6 @@ def margin(outputs: Tensor, predicted: int) -> float:
         return float(flat[0]) if predicted == 1 else -float(flat[0])
     others = torch.cat([flat[:predicted], flat[predicted + 1 :]])
     return float(flat[predicted] - others.max())
-
-
-class Stopwatch:
-    """Seconds by stage, of one batch."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Adds the time of a block."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 class Embedding(Protocol):

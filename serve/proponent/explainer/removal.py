@@ -21,11 +21,12 @@ from proponent.attribution.groups import (
 )
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer.answers import Answers
-from proponent.explainer.query import Choice, EmbeddedQuery, FollowedOutputs, QueryEmbedder, Stopwatch, margin
+from proponent.explainer.query import Choice, EmbeddedQuery, FollowedOutputs, QueryEmbedder, margin
 from proponent.explainer.retrieval import Retrieval
 from proponent.index.bundle import Manifest
 from proponent.options import Estimator, Measure, Target, View
 from proponent.results import FlipSet, Influence, Notice, NoticeCode, RemovalEstimate
+from proponent.stages import Stopwatch, stage
 
 DEFAULT_FLIP_PART = 10
 
@@ -92,8 +93,9 @@ class Removals:
         """
         members = self._members(self._retrieval.rows_of(example_ids))
         query = self._one(value, target)
-        followed = self._embedder.follow(value, [c for c in (query.target, target.against) if c is not None])
-        shift = self._shift(members, estimator)
+        with stage("removal"):
+            followed = self._embedder.follow(value, [c for c in (query.target, target.against) if c is not None])
+            shift = self._shift(members, estimator)
         after = followed.moved(shift)
         linear = query.norm * float(query.direction.cpu().double() @ shift)
         choice = (query.target, target.against)
@@ -120,6 +122,10 @@ class Removals:
             max_size: Largest set; 0 means a tenth of the training set, and at least one example.
         """
         query = self._one(value, Target())
+        with stage("removal"):
+            return self._flip_set(query, value, max_size)
+
+    def _flip_set(self, query: EmbeddedQuery, value: Tensor, max_size: int) -> FlipSet:
         followed = self._embedder.follow(value, [])
         limit = min(max_size or max(1, self._manifest.train_size // DEFAULT_FLIP_PART), len(self._index) - 1)
         rivals = self._rivals(followed, query.prediction.class_id, limit)

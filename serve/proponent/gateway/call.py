@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from proponent.gateway.auth import Caller, Scope
 from proponent.gateway.deployment import Deployment
+from proponent.gateway.tracing import UNTRACED, Span
 from proponent.results import DisclosureLevel
 
 NOBODY = Caller("nobody", frozenset(), DisclosureLevel.LABELS)
@@ -26,6 +27,7 @@ class CallContext:
         timeout_s: Time that the caller gives it, from ``started``; None where there is no deadline.
         deployment: Makes one bundle answer every part of a call; else each part goes where requests go by then.
         admitted: Of a part of a larger call, which waits for its slot and is not refused: called when it has it.
+        span: Of the call, below which its work is traced.
         started: When the call began, by the monotonic clock.
     """
 
@@ -34,12 +36,17 @@ class CallContext:
     timeout_s: float | None = None
     deployment: Deployment | None = None
     admitted: Callable[[], None] | None = None
+    span: Span = UNTRACED
     started: float = field(default_factory=time.monotonic)
 
     def remaining_s(self, longest: float) -> float:
         """Seconds left until the deadline, at most ``longest``."""
         left = longest if self.timeout_s is None else self.started + self.timeout_s - time.monotonic()
         return min(left, longest)
+
+
+Run = Callable[[Any, CallContext], Coroutine[Any, Any, Any]]
+"""A request's message and its context in, a reply's message out."""
 
 
 @dataclass(frozen=True)
@@ -55,5 +62,5 @@ class Method:
 
     request: type[Message]
     scope: Scope | None
-    run: Callable[[Any, CallContext], Coroutine[Any, Any, Any]]
+    run: Run
     level: DisclosureLevel = DisclosureLevel.LABELS

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from google.protobuf.message import Message
+
 from proponent.errors import PermissionDeniedError
 from proponent.index.bundle import Manifest
 from proponent.index.catalog import CatalogEntry, Place
@@ -69,3 +71,18 @@ class Disclosure:
             thumbnail=entry.thumbnail if self.thumbnails and view >= pb.VIEW_THUMBNAIL else b"",
             is_label_issue=disagrees and issues is not None and issues.reaches(entry),
         )
+
+
+def count_examples(reply: Message) -> int:
+    """How many training examples stand in a reply, each as often as it does."""
+    if isinstance(reply, pb.ExplainResponse):
+        return sum(len(result.proponents) + len(result.opponents) for result in reply.results)
+    if isinstance(reply, pb.ScoreExamplesResponse):
+        return sum(len(result.scores) for result in reply.results)
+    if isinstance(reply, pb.FindFlipSetResponse):
+        return len(reply.members)
+    if isinstance(reply, pb.ListSuspectsResponse):
+        return len(reply.suspects)
+    if isinstance(reply, pb.ListExamplesResponse | pb.ListFrequentExamplesResponse):
+        return len(reply.examples)
+    return int(isinstance(reply, pb.GetExampleResponse))

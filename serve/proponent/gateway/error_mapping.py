@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from typing import Any
@@ -32,6 +33,7 @@ RETRY_SECONDS = {"OVERLOADED": 1, "BODIES_FULL": 1}
 _DIRECTORIES = re.compile(r"(?<![\w.:/-])/(?:[^\s/:;,'\"]+/)+")
 DEFECT = "the service failed; its log has the details under this request's id"
 _RETRY_DEFAULT = 2
+ABANDONED = "CALL_ABANDONED"
 
 _log = structlog.get_logger("proponent.gateway")
 
@@ -116,6 +118,13 @@ def to_item_error(error: ProponentError) -> ItemError:
 def from_item_error(item: ItemError) -> ProponentError:
     """What a worker said of one item, as an error of this side; an unknown code is an InternalError."""
     return error_kind(item.code, item.reason)(item.message, field=item.field, reason=item.reason)
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason of an error as metrics and traces name it: a cancelled call was left by its caller."""
+    if isinstance(error, asyncio.CancelledError):
+        return ABANDONED
+    return error.reason if isinstance(error, ProponentError) else InternalError.default_reason
 
 
 def as_proponent_error(error: Exception, request_id: str = "") -> ProponentError:

@@ -21,7 +21,7 @@ from proponent.gateway.log import configure_logs
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.privacy.gate import gate_of
 from proponent.gateway.rollout.control_server import accept_commands
-from proponent.gateway.rollout.switch import Rollout, serve_repaired_bundles
+from proponent.gateway.rollout.switch import Rollout, serve_repaired_bundles, show_bundle
 from proponent.gateway.served_model import Readiness, ServedModel, open_models
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import REPLY_BYTES, Settings
@@ -29,6 +29,7 @@ from proponent.gateway.signals import StopSignals
 from proponent.gateway.tls import Tls, tls_of
 from proponent.gateway.torchserve.supervisor import Supervisor
 from proponent.gateway.torchserve.worker_client import WorkerClient
+from proponent.gateway.tracing import Tracing
 from proponent.index.store import Store
 
 _log = structlog.get_logger("proponent.gateway")
@@ -41,6 +42,7 @@ class Gateway:
         self._settings = settings
         self._models = models
         self._metrics = metrics = Metrics()
+        self._tracing = _tracing(settings)
         self._readiness = Readiness(models)
         self._changed = asyncio.Event()
         self._worker = worker = WorkerClient(REPLY_BYTES, settings.worker_timeout)
@@ -52,17 +54,20 @@ class Gateway:
             Store(settings.store), models, self._supervisor, worker, metrics, settings.start_timeout
         )
         for model in models.values():
+            metrics.add_model(model.name)
             if model.readable:
-                metrics.bundle.labels(model.name, model.deployment.manifest.digest).set(1)
+                show_bundle(metrics, model.deployment)
 
     async def run(self) -> None:
         """Serves until told to stop (see ``StopSignals``), then drains and stops all that it started."""
         signals = StopSignals()
-        app = create_app(self._calls, self._metrics, self._readiness, self._settings)
+        app = create_app(self._calls, self._metrics, self._readiness, self._settings, self._tracing)
         tls = tls_of(self._settings)
         with closing(listen(self._settings.http_address, self._settings.max_connections)) as listener:
+            self._metrics.connections.set_function(lambda: listener.open)
+            self._metrics.connection_limit.set(listener.most)
             http = http_server(app, self._settings, tls)
-            grpc = GrpcServer(self._calls, self._metrics, self._settings, tls)
+            grpc = GrpcServer(self._calls, self._metrics, self._settings, tls, self._tracing)
             await grpc.start()
             # A full collection over all that libraries hold stops the event loop for a tenth of a second.
             gc.collect()
@@ -101,6 +106,7 @@ class Gateway:
     async def _set_health(self, grpc: GrpcServer) -> bool:
         """Tells gRPC's health service of the gateway and of each model; returns whether the gateway is ready."""
         ready = self._readiness.error() is None
+        self._metrics.gateway_ready.set(ready)
         await grpc.set_serving(ready, {name: self._readiness.error_of(name) is None for name in self._models})
         return ready
 
@@ -125,6 +131,7 @@ class Gateway:
         await self._worker.close()
         if self._gate.audit_log is not None:
             self._gate.audit_log.close()
+        await asyncio.to_thread(self._tracing.close)
         _log.info("stopped")
 
     async def _answer_on(self, signals: StopSignals) -> None:
@@ -173,6 +180,14 @@ async def _first_to_end(tasks: Sequence[asyncio.Task[Any]]) -> None:
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
+
+
+def _tracing(settings: Settings) -> Tracing:
+    if settings.otlp_endpoint is None:
+        return Tracing()
+    from proponent.gateway.otlp import OtlpTracing
+
+    return OtlpTracing(settings.otlp_endpoint, settings.trace_share)
 
 
 def _addresses(settings: Settings, grpc_port: int, listener: socket.socket) -> dict[str, str]:

@@ -9,17 +9,19 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from proponent.errors import DeadlineError
 from proponent.gateway.auth import Authenticator, Scope
-from proponent.gateway.call import CallContext, Method
+from proponent.gateway.call import CallContext, Method, Run
 from proponent.gateway.deployment import Deployment
+from proponent.gateway.disclosure import count_examples
+from proponent.gateway.error_mapping import reason_of
 from proponent.gateway.limits.body_budget import BodyBudget
 from proponent.gateway.limits.call_cost import check_call_cost
 from proponent.gateway.limits.limiter import Limiter
 from proponent.gateway.lookup_calls import LookupCalls
-from proponent.gateway.metrics import Metrics
+from proponent.gateway.metrics import Metrics, exemplar
 from proponent.gateway.prediction_when_late import (
     explain_or_predict,
     explanation_time,
@@ -81,7 +83,20 @@ class ExplanationCalls(LookupCalls):
             **self.lookups,
         }
         self._gate = gate
-        self.methods = gate.guarded(methods)
+        guarded = gate.guarded(methods)
+        self.methods = {name: replace(method, run=self._counted(method.run)) for name, method in guarded.items()}
+        metrics.body_limit.set(self.settings.max_buffered_bytes)
+        metrics.body_bytes.set_function(lambda: self.bodies.held)
+
+    def _counted(self, run: Run) -> Run:
+        async def counted(request: Any, context: CallContext) -> Any:
+            reply = await run(request, context)
+            if context.caller.level > DisclosureLevel.LABELS and (examples := count_examples(reply)):
+                model = request.query.model if hasattr(request, "query") else request.model
+                self._metrics.examples_disclosed(model, examples)
+            return reply
+
+        return counted
 
     async def predict(self, request: pb.PredictRequest, context: CallContext) -> pb.PredictResponse:
         """Predicts the class of one input."""
@@ -97,7 +112,6 @@ class ExplanationCalls(LookupCalls):
         check_explanation(request, deployment.manifest, self.settings)
         self.allow_view(request.view, context)
         reply = await self._explanation(request, deployment, context)
-        self._observe_search(request.model, reply)
         self.disclosure.clear_sources(request.view, (i for r in reply.results for i in (*r.proponents, *r.opponents)))
         return reply
 
@@ -189,7 +203,35 @@ class ExplanationCalls(LookupCalls):
             await held.enter_async_context(self._slot(method, context, timeout_s))
             held.enter_context(deployment.in_use())
             until_done = held.pop_all()
-        return await self._worker.send(deployment, request, started + timeout_s - time.monotonic(), until_done)
+        left_s = started + timeout_s - time.monotonic()
+        return await self._ask_worker(method, deployment, request, context, left_s, until_done)
+
+    async def _ask_worker(
+        self,
+        method: str,
+        deployment: Deployment,
+        request: WorkerRequest,
+        context: CallContext,
+        timeout_s: float,
+        until_done: AsyncExitStack,
+    ) -> WorkerReply:
+        """One request to a worker, measured and traced, whose log lines name the call."""
+        attributes = {"proponent.model": deployment.model, "proponent.bundle": deployment.manifest.digest}
+        sent_ns, error_type = time.monotonic_ns(), ""
+        request.request_id, request.sent_ns = context.request_id, sent_ns
+        try:
+            with context.span.request(f"worker {method}", attributes) as span:
+                request.traceparent = span.traceparent
+                reply = await self._worker.send(deployment, request, timeout_s, until_done)
+                span.add_stages(reply.stages)
+        except BaseException as error:
+            error_type = reason_of(error)
+            raise
+        finally:
+            found_by, seconds = exemplar(context.request_id, context.span.trace_id), time.monotonic_ns() - sent_ns
+            self._metrics.worker_ended(deployment.model, method, error_type, seconds / 1e9, found_by)
+        self._metrics.worker_answered(deployment.model, reply.stages, reply.batch_size)
+        return reply
 
     @asynccontextmanager
     async def _slot(self, method: str, context: CallContext, wait_s: float) -> AsyncIterator[None]:
@@ -219,8 +261,3 @@ class ExplanationCalls(LookupCalls):
         return (
             found if isinstance(found, pb.ExplainResponse) else prediction_alone(request, *found, deployment.manifest)
         )
-
-    def _observe_search(self, model: str, reply: pb.ExplainResponse) -> None:
-        for timing in reply.timings:
-            if timing.stage == "search":
-                self._metrics.search.labels(model).observe(timing.duration.ToNanoseconds() / 1e9)

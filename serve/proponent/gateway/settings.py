@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -35,6 +36,7 @@ DISCLOSURE = "What callers may see"
 SECURITY = "Who may call"
 TIMEOUTS = "Timeouts"
 LIMITS = "Limits"
+TRACES = "Traces"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,13 @@ def _checked_address(address: str) -> str:
     return address
 
 
+def _checked_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError("expected http://HOST:PORT or https://HOST:PORT")
+    return url
+
+
 def _separated(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
@@ -99,6 +108,8 @@ Window = Annotated[float, Field(gt=0, le=31_536_000), _NUMBER, Unit("seconds")]
 Text = Annotated[str, Unit("text")]
 Directory = Annotated[Path, Unit("path")]
 OptionalSwitch = Annotated[bool | None, Unit("true or false")]
+OptionalUrl = Annotated[Annotated[str, AfterValidator(_checked_url)] | None, Unit("URL")]
+Share = Annotated[float, Field(ge=0, le=1), _NUMBER, Unit("0 to 1")]
 OptionalPath = Annotated[Path | None, Unit("path")]
 OptionalFile = Annotated[FilePath | None, Unit("path")]
 OptionalLevel = Annotated[
@@ -245,6 +256,13 @@ class Settings(BaseSettings):
     )
     max_connections: Count = _setting(
         1024, LIMITS, "Connections of gRPC and of HTTP, each; fewer where the process may not open so many files."
+    )
+
+    otlp_endpoint: OptionalUrl = _setting(
+        None, TRACES, "Collector that traces are sent to by OTLP over HTTP (needs 'proponent[otel]'); left out: none."
+    )
+    trace_share: Share = _setting(
+        1.0, TRACES, "Share of the calls that are traced; for a call that comes with a traceparent, that decides."
     )
 
     @model_validator(mode="after")

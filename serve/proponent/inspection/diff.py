@@ -16,11 +16,12 @@ from torch import Tensor
 from proponent.attribution.agreement import spearman
 from proponent.classifier import call_factory
 from proponent.errors import InvalidInputError, ProponentError
-from proponent.explainer import EmbeddedQuery, Explainer, Stopwatch
+from proponent.explainer import EmbeddedQuery, Explainer
 from proponent.index.rows import InfluenceIndex
 from proponent.options import DEFAULT_TOP_K, ExplainOptions, Measure, Target
 from proponent.rebuild.training_set import TrainingSet
 from proponent.results import Explanation
+from proponent.stages import Stopwatch
 
 _BATCH = 32
 

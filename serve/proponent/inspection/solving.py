@@ -20,7 +20,7 @@ from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.solvers import Matvec, arnoldi, cg, ggn_matvec, hessian_matvec, lissa
 from proponent.classifier import Classifier
 from proponent.errors import CurvatureError, InvalidInputError, ProponentError
-from proponent.explainer import Explainer, Stopwatch
+from proponent.explainer import Explainer
 from proponent.explainer.answers import Answers
 from proponent.explainer.query import EmbeddedQuery, QueryEmbedder
 from proponent.index.search import Hits
@@ -29,6 +29,7 @@ from proponent.options import ExplainOptions, Measure
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.training_set import TrainingSet
 from proponent.results import Explanation, Quality
+from proponent.stages import Stopwatch
 from proponent.worker.inputs import image_tensor
 
 BATCH = 256

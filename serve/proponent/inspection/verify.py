@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from proponent.errors import CorruptBundleError, MismatchError, NotFoundError, ProponentError, SpecError
-from proponent.explainer import Explainer, Stopwatch
+from proponent.explainer import Explainer
 from proponent.explainer.query import EmbeddedQuery
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest, damage, read_manifest
@@ -23,6 +23,7 @@ from proponent.index.rows import InfluenceIndex
 from proponent.index.samples import Samples
 from proponent.options import Measure, Target
 from proponent.rebuild.training_set import TrainingSet
+from proponent.stages import Stopwatch
 
 TOLERANCE = 1.0e-2
 """Largest distance of a recomputed unit row from the stored one, and relative difference of the norms: well above

@@ -8,6 +8,7 @@ dropped before it costs anything, and what it costs stops when the last caller l
 from __future__ import annotations
 
 import json
+import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -28,10 +29,12 @@ from proponent.errors import InternalError, InvalidInputError, ProponentError, U
 from proponent.explainer import Explainer
 from proponent.options import ExplainOptions
 from proponent.request_options import estimator_from, options_from
+from proponent.stages import Stage, recording, stage
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 from proponent.worker.inputs import image_tensor, raw_tensor
 from proponent.worker.loading import LoadedBundle
+from proponent.worker.log import configure_worker_logs, working_on
 from proponent.worker.messages import (
     error_message,
     explain_response,
@@ -39,6 +42,7 @@ from proponent.worker.messages import (
     predict_response,
     removal_response,
     score_response,
+    stage_messages,
 )
 from proponent.worker.warmup import warmed_up
 
@@ -92,6 +96,7 @@ class Worker:
             liveness: Directory that the gateway reads heartbeats from; None without a gateway.
         """
         if liveness is not None:
+            configure_worker_logs()
             start_heartbeat(liveness)
         loaded = LoadedBundle(lambda: warmed_up(Explainer.load(bundle, weights=weights, device=device)))
         return cls(loaded, TicketTable.open(liveness) if liveness else None)
@@ -127,11 +132,16 @@ class Worker:
     def _run(self, run: Run, group: Sequence[tuple[Item, WorkerReply]], call: str) -> None:
         if not group:
             return
-        for (_, reply), answer in zip(group, self._answers(run, [item for item, _ in group]), strict=True):
+        begun, items = time.monotonic_ns(), [item for item, _ in group]
+        with working_on([item.request for item in items]), recording() as stages:
+            answers = self._answers(run, items)
+        for (item, reply), answer in zip(group, answers, strict=True):
             if isinstance(answer, ProponentError):
                 reply.error.CopyFrom(error_message(answer))
             else:
                 getattr(reply, call).CopyFrom(answer)
+            reply.stages.extend(stage_messages(item.request, begun, stages))
+            reply.batch_size = len(group)
 
     def _answers(self, run: Run, items: Sequence[Item]) -> list[Answer]:
         """Answers of a batch; should it fail as a whole, each item is tried alone."""
@@ -153,8 +163,9 @@ def _defect(error: Exception) -> InternalError:
 
 
 def _predict(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
-    inputs, answers = _read(items, lambda item: _required(explainer, item.request.predict))
-    found = explainer.predict(list(inputs.values())) if inputs else []
+    inputs, answers, _ = _read(items, lambda item: _required(explainer, item.request.predict))
+    with stage("forward"):
+        found = explainer.predict(list(inputs.values())) if inputs else []
     for number, prediction in zip(inputs, found, strict=True):
         if isinstance(prediction, ProponentError):
             answers[number] = prediction
@@ -168,34 +179,36 @@ def _explain(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
     def read(item: Item) -> tuple[Tensor, ExplainOptions]:
         return _required(explainer, item.request.explain), options_from(item.request.explain)
 
-    queries, answers = _read(items, read)
+    queries, answers, decode = _read(items, read)
     inputs, options = [value for value, _ in queries.values()], [option for _, option in queries.values()]
     found = explainer.explain(inputs, options, [items[number].token for number in queries]) if queries else []
     for number, explanation in zip(queries, found, strict=True):
         if isinstance(explanation, ProponentError):
             answers[number] = explanation
         else:
-            answers[number] = explain_response(explanation, items[number].request.explain.request_id)
+            timed = replace(explanation, timings={decode.name: decode.seconds, **explanation.timings})
+            answers[number] = explain_response(timed, items[number].request.explain.request_id)
     return [answers[number] for number in range(len(items))]
 
 
-def _read(items: Sequence[Item], read: Callable[[Item], T]) -> tuple[dict[int, T], dict[int, Answer]]:
-    """What could be read, by the numbers of the items, and the errors of the others."""
+def _read(items: Sequence[Item], read: Callable[[Item], T]) -> tuple[dict[int, T], dict[int, Answer], Stage]:
+    """What could be read, by the numbers of the items, the errors of the others, and the time it took."""
     readable: dict[int, T] = {}
     errors: dict[int, Answer] = {}
-    for number, item in enumerate(items):
-        try:
-            item.token()
-            readable[number] = read(item)
-        except ProponentError as error:
-            errors[number] = error
+    with stage("decode") as decode:
+        for number, item in enumerate(items):
+            try:
+                item.token()
+                readable[number] = read(item)
+            except ProponentError as error:
+                errors[number] = error
     for number in list(readable):
         try:
             items[number].token()  # decoding a batch of large images takes seconds, in which callers leave
         except ProponentError as error:
             errors[number] = error
             del readable[number]
-    return readable, errors
+    return readable, errors, decode
 
 
 def _one_by_one(
@@ -215,19 +228,19 @@ def _alone(answer: Callable[[Explainer, WorkerRequest], Message], explainer: Exp
 
 def _score(explainer: Explainer, request: WorkerRequest) -> Message:
     query = request.score.query
-    value, options = _required(explainer, query), options_from(query)
+    value, options = _decoded(explainer, query), options_from(query)
     return score_response(explainer.score_examples(value, request.score.example_ids, options))
 
 
 def _removal(explainer: Explainer, request: WorkerRequest) -> Message:
     removal = request.removal
-    value, target = _required(explainer, removal.query), options_from(removal.query).target
+    value, target = _decoded(explainer, removal.query), options_from(removal.query).target
     estimator = estimator_from(removal)
     return removal_response(explainer.estimate_removal(value, target, removal.example_ids, estimator=estimator))
 
 
 def _flip(explainer: Explainer, request: WorkerRequest) -> Message:
-    return flip_response(explainer.find_flip_set(_required(explainer, request.flip.query), request.flip.max_size))
+    return flip_response(explainer.find_flip_set(_decoded(explainer, request.flip.query), request.flip.max_size))
 
 
 _CALLS: Mapping[str, Run] = {
@@ -237,6 +250,11 @@ _CALLS: Mapping[str, Run] = {
     "removal": partial(_one_by_one, _removal),
     "flip": partial(_one_by_one, _flip),
 }
+
+
+def _decoded(explainer: Explainer, query: pb.ExplainRequest) -> Tensor:
+    with stage("decode"):
+        return _required(explainer, query)
 
 
 def _required(explainer: Explainer, request: pb.PredictRequest | pb.ExplainRequest) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
@@ -20,7 +20,9 @@ from proponent.results import (
     RemovalEstimate,
     ScoredExamples,
 )
+from proponent.stages import Stage
 from proponent.v1 import explanation_pb2 as pb
+from proponent.v1 import worker_pb2
 
 _MEASURE_NUMBERS = {measure: number for number, measure in MEASURES.items()}
 
@@ -127,6 +129,12 @@ def struct(values: Mapping[str, object]) -> Struct:
     message = Struct()
     message.update(values)  # type: ignore[arg-type]
     return message
+
+
+def stage_messages(request: worker_pb2.WorkerRequest, begun: int, stages: Sequence[Stage]) -> list[worker_pb2.Stage]:
+    """The stages of one item: how long it waited until ``begun``, and those of its batch."""
+    waited = [Stage("queue", request.sent_ns, begun)] if request.sent_ns else []
+    return [worker_pb2.Stage(**vars(each)) for each in (*waited, *stages)]
 
 
 def error_message(error: ProponentError) -> pb.ItemError:

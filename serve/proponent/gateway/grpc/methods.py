@@ -23,19 +23,31 @@ from grpc_status import rpc_status
 from proponent.errors import DeadlineError, InvalidInputError, ProponentError
 from proponent.gateway.call import CallContext, Method
 from proponent.gateway.concurrency import Admitted, map_concurrently
-from proponent.gateway.error_mapping import as_proponent_error, grpc_code, note_hidden, to_item_error
+from proponent.gateway.error_mapping import ABANDONED, as_proponent_error, grpc_code, note_hidden, to_item_error
 from proponent.gateway.error_mapping import rpc_status as status_of
 from proponent.gateway.limits.read_slots import ReadSlots
-from proponent.gateway.metrics import Metrics
+from proponent.gateway.metrics import Metrics, exemplar
 from proponent.gateway.request_id import REQUEST_ID, accept_request_id
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
+from proponent.gateway.tracing import Tracing
 from proponent.gateway.validation import parse
 from proponent.v1 import explanation_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ExplanationService"].full_name
 # A caller's own clock ends a call a moment before this side's, where the deadline came rounded.
 _DEADLINE_TOLERANCE = 0.05
+# By OpenTelemetry's conventions the other codes are the caller's errors.
+_FAILURES = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
 
 _log = structlog.get_logger("proponent.grpc")
 
@@ -58,17 +70,18 @@ class CallRecord:
         """Notes that nobody waits any more: the deadline passed, or the caller left before it."""
         timeout_s = self.context.timeout_s
         if timeout_s is not None and self.context.remaining_s(timeout_s) <= _DEADLINE_TOLERANCE * max(1.0, timeout_s):
-            self.code = grpc.StatusCode.DEADLINE_EXCEEDED
+            self.code, self.reason = grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineError.default_reason
         else:
-            self.code = grpc.StatusCode.CANCELLED
+            self.code, self.reason = grpc.StatusCode.CANCELLED, ABANDONED
 
 
 class ExplanationMethods:
     """The handlers of the public service."""
 
-    def __init__(self, calls: ExplanationCalls, metrics: Metrics, settings: Settings) -> None:
+    def __init__(self, calls: ExplanationCalls, metrics: Metrics, settings: Settings, tracing: Tracing) -> None:
         self._calls = calls
         self._metrics = metrics
+        self._tracing = tracing
         self._settings = settings
         self._reading = ReadSlots(settings.max_messages, settings.transfer_timeout, settings.fair_transfer_timeout)
 
@@ -96,6 +109,8 @@ class ExplanationMethods:
             with self._calls.stream_slot():
                 in_flight = self._settings.max_parts
                 async for response in explain_stream(self._calls, self._messages(rpc), context, in_flight):
+                    if response.HasField("error"):
+                        self._metrics.error("grpc", response.error.reason)
                     await self._write(rpc, response)
 
     async def _messages(self, rpc: Any) -> AsyncIterator[bytes]:
@@ -135,8 +150,9 @@ class ExplanationMethods:
     @contextmanager
     def _recorded(self, method: str, rpc: Any) -> Iterator[CallRecord]:
         """Measures a call and logs it on one line, however it ends."""
-        record = CallRecord(method, _context_of(rpc))
-        request_id = record.context.request_id
+        metadata, name = _metadata(rpc), f"{SERVICE}/{method}"
+        request_id, span = accept_request_id(metadata.get(REQUEST_ID)), self._tracing.start(name, metadata)
+        record = CallRecord(method, CallContext(request_id, timeout_s=rpc.time_remaining(), span=span))
         started = time.perf_counter()
         rpc.set_trailing_metadata(((REQUEST_ID, request_id),))
         try:
@@ -151,7 +167,9 @@ class ExplanationMethods:
             raise known from error
         finally:
             seconds = time.perf_counter() - started
-            self._metrics.rpc_duration.labels(f"{SERVICE}/{method}", record.code.name).observe(seconds)
+            found_by = exemplar(request_id, span.trace_id)
+            self._metrics.rpc_ended(name, record.code.name, record.reason, seconds, found_by)
+            span.end(name, _attributes(name, record), record.reason, failed=record.code in _FAILURES)
             _write_line(record, seconds)
 
 
@@ -194,10 +212,6 @@ def _entry(run: Callable[[Any], Awaitable[None]]) -> Callable[[Any, Any], Awaita
     return entry
 
 
-def _context_of(rpc: Any) -> CallContext:
-    return CallContext(accept_request_id(_metadata(rpc).get(REQUEST_ID)), timeout_s=rpc.time_remaining())
-
-
 def _authorization(rpc: Any) -> str:
     return _metadata(rpc).get("authorization", "")
 
@@ -212,13 +226,22 @@ async def _abort(rpc: Any, error: ProponentError) -> NoReturn:
     raise error
 
 
+def _attributes(name: str, record: CallRecord) -> dict[str, str]:
+    return {
+        "rpc.system.name": "grpc",
+        "rpc.method": name,
+        "rpc.response.status_code": record.code.name,
+        "proponent.request_id": record.context.request_id,
+    }
+
+
 def _write_line(record: CallRecord, seconds: float) -> None:
-    fields = {name: value for name in ("reason", "field") if (value := getattr(record, name))}
+    fields = {"reason": record.reason, "field": record.field, "trace_id": record.context.span.trace_id}
     _log.info(
         "rpc",
         method=record.method,
         code=record.code.name,
         ms=round(seconds * 1000, 2),
         request_id=record.context.request_id,
-        **fields,
+        **{name: value for name, value in fields.items() if value},
     )

@@ -16,6 +16,7 @@ from proponent.gateway.metrics import Metrics
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import REPLY_BYTES, Settings
 from proponent.gateway.tls import Tls
+from proponent.gateway.tracing import Tracing
 
 # Calls of one connection; a client keeps those over it back by itself. A call that was given up counts on this side
 # until it is dropped, so that a limit near what a caller has open would refuse its next calls (REFUSED_STREAM).
@@ -31,9 +32,17 @@ class GrpcServer:
         SpecError: The address cannot be listened on.
     """
 
-    def __init__(self, calls: ExplanationCalls, metrics: Metrics, settings: Settings, tls: Tls | None) -> None:
+    def __init__(
+        self,
+        calls: ExplanationCalls,
+        metrics: Metrics,
+        settings: Settings,
+        tls: Tls | None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._server = grpc.aio.server(options=_options(settings))
-        self._server.add_generic_rpc_handlers((ExplanationMethods(calls, metrics, settings).handlers(),))
+        methods = ExplanationMethods(calls, metrics, settings, tracing or Tracing())
+        self._server.add_generic_rpc_handlers((methods.handlers(),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:

@@ -19,20 +19,27 @@ from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import Readiness
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
+from proponent.gateway.tracing import Tracing
 from proponent.v1 import explanation_pb2 as pb
 
 _MODEL = "/v1/models/{model}"
 
 
-def create_app(calls: ExplanationCalls, metrics: Metrics, readiness: Readiness, settings: Settings) -> FastAPI:
+def create_app(
+    calls: ExplanationCalls,
+    metrics: Metrics,
+    readiness: Readiness,
+    settings: Settings,
+    tracing: Tracing | None = None,
+) -> FastAPI:
     """The application with all its routes."""
     summary = "Predictions and the training examples behind them."
     app = FastAPI(title="proponent", summary=summary, docs_url=None, redoc_url=None)
     app.add_exception_handler(ProponentError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)
-    app.add_middleware(RequestLog, metrics=metrics)
+    app.add_middleware(RequestLog, metrics=metrics, tracing=tracing or Tracing())
     _route_operation(app, OperationEndpoints(metrics, readiness))
-    _route_inference(app, InferenceEndpoints(calls, settings, BodyReader(settings)))
+    _route_inference(app, InferenceEndpoints(calls, settings, BodyReader(settings), metrics))
     _route_models(app, ModelEndpoints(calls))
     if settings.serves_explorer:
         route_explorer(app)

@@ -44,6 +44,7 @@ class InferenceEndpoints:
     calls: ExplanationCalls
     settings: Settings
     bodies: BodyReader
+    recorded: Metrics
 
     async def predict(self, request: Request, model: str) -> Response:
         """Predict the class of each instance."""
@@ -94,6 +95,9 @@ class InferenceEndpoints:
                 results = await while_connected(request, self._run_all(method, instances, context))
         if len(results) == 1 and isinstance(results[0], ProponentError):
             raise results[0]
+        for each in results:
+            if isinstance(each, ProponentError):
+                self.recorded.error("http", each.reason)
         replies = [{"error": problem(each)} if isinstance(each, ProponentError) else each for each in results]
         return replies, deployment.manifest.digest
 
@@ -216,14 +220,15 @@ class OperationEndpoints:
         """Describe the paths for people."""
         return docs_response(request.app.openapi())
 
-    async def metrics(self) -> Response:
-        """Metrics in Prometheus's text format."""
-        return Response(self.recorded.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def metrics(self, request: Request) -> Response:
+        """Metrics in Prometheus's text format, or in OpenMetrics, with exemplars, where that is accepted."""
+        text, content_type = self.recorded.exposition(request.headers.get("accept", ""))
+        return Response(text, media_type=content_type, headers={"vary": "accept"})
 
 
 def _permitted(calls: ExplanationCalls, request: Request, scope: Scope | None) -> CallContext:
     """The context of a call that the request's token allows; raises PermissionDeniedError."""
-    context = CallContext(request.state.request_id)
+    context = CallContext(request.state.request_id, span=request.state.span)
     return calls.permit(context, request.headers.get("authorization", ""), scope)
 
 

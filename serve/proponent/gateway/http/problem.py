@@ -29,10 +29,15 @@ async def answer_error(request: Request, error: Exception) -> Response:
     """Exception handler of ProponentError and of the framework's own HTTPException."""
     if isinstance(error, ProponentError):
         note_hidden(error, request.state.request_id)
-        return problem_response(error)
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        message = f"{request.method} is not possible at this path"
-        response = problem_response(MethodNotAllowedError(message, field="method"))
+    known = error if isinstance(error, ProponentError) else _of_framework(request, error)
+    request.state.error_type = known.reason
+    response = problem_response(known)
+    if isinstance(known, MethodNotAllowedError) and isinstance(error, HTTPException):
         response.headers.update(error.headers or {})
-        return response
-    return problem_response(NotFoundError("no such path", field="path", reason="PATH_UNKNOWN"))
+    return response
+
+
+def _of_framework(request: Request, error: Exception) -> ProponentError:
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        return MethodNotAllowedError(f"{request.method} is not possible at this path", field="method")
+    return NotFoundError("no such path", field="path", reason="PATH_UNKNOWN")

@@ -41,13 +41,17 @@ class Listener(socket.socket):
     """Connections over the limit are accepted and closed at once: left in the queue they would wake the loop again.
 
     A file kept in reserve does the same where the process has none left.
+
+    Attributes:
+        most: Connections that it takes.
+        open: Connections that are open now.
     """
 
     def __init__(self, created: socket.socket, most: int) -> None:
         # asyncio turns Nagle's algorithm off only where the protocol is named, which create_server leaves at 0.
         super().__init__(created.family, created.type, socket.IPPROTO_TCP, created.detach())
-        self._most = most
-        self._open = 0
+        self.most = most
+        self.open = 0
         self._spare = os.open(os.devnull, os.O_RDONLY)
 
     def accept(self) -> tuple[socket.socket, Any]:
@@ -60,11 +64,11 @@ class Listener(socket.socket):
                     raise
                 self._refuse_without_files()
                 continue
-            if self._open < self._most:
-                self._open += 1
+            if self.open < self.most:
+                self.open += 1
                 return _Accepted(connection, self._closed_one), address
             connection.close()
-            _log.warning("connection refused", open=self._open)
+            _log.warning("connection refused", open=self.open)
 
     def close(self) -> None:
         """Closes the socket and gives the reserve back."""
@@ -74,14 +78,14 @@ class Listener(socket.socket):
         super().close()
 
     def _closed_one(self) -> None:
-        self._open -= 1
+        self.open -= 1
 
     def _refuse_without_files(self) -> None:
         os.close(self._spare)
         try:
             connection, _ = super().accept()
             connection.close()
-            _log.warning("connection refused: no file is left", open=self._open)
+            _log.warning("connection refused: no file is left", open=self.open)
         finally:
             self._spare = os.open(os.devnull, os.O_RDONLY)
 

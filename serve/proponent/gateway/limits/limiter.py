@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 from proponent.errors import DeadlineError, OverloadedError
 from proponent.gateway.metrics import Metrics
@@ -25,6 +26,10 @@ class Limiter:
         self._parts: Counter[str] = Counter()
         self._waiting: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
         self._metrics = metrics
+        for method, limit in self._limits.items():
+            metrics.limit.labels(method).set(limit)
+            metrics.in_flight.labels(method).set(0)
+            metrics.waiting.labels(method).set_function(partial(self._count_waiting, method))
 
     @contextmanager
     def slot(self, method: str) -> Iterator[None]:
@@ -84,6 +89,9 @@ class Limiter:
         self._parts[method] -= 1
         self._change(method, -1)
         self._admit_next(method)
+
+    def _count_waiting(self, method: str) -> int:
+        return len(self._waiting[method])
 
     def _change(self, method: str, by: int) -> None:
         self._counts[method] += by

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from math import nan
 from pathlib import Path
 
 import structlog
@@ -84,7 +86,8 @@ class Rollout:
         """
         model = self._model(name)
         async with self._lock:
-            return await self._roll_out(model, digest or str(self._store.pointer(name)["digest"]))
+            with self._counted(name, "publish"):
+                return await self._roll_out(model, digest or str(self._store.pointer(name)["digest"]))
 
     async def rollback(self, name: str) -> SwitchResult:
         """Serves the bundle that was current before; doing it twice undoes it.
@@ -95,7 +98,8 @@ class Rollout:
         """
         model = self._model(name)
         async with self._lock:
-            return await self._roll_out(model, previous_digest(self._store, name))
+            with self._counted(name, "rollback"):
+                return await self._roll_out(model, previous_digest(self._store, name))
 
     async def serve_repaired(self, name: str) -> SwitchResult:
         """Serves the current bundle of a model that could not be read before; the store is not written to.
@@ -104,13 +108,14 @@ class Rollout:
             ProponentError: Why it still cannot be served.
         """
         model = self._model(name)
+        started = time.monotonic()
         async with self._lock:
-            started = time.monotonic()
-            try:
-                bundle = self._store.current(name)
-                await self._switch(model, bundle, set_current=False)
-            except OSError as error:
-                raise unreadable(error) from error
+            with self._counted(name, "repair"):
+                try:
+                    bundle = self._store.current(name)
+                    await self._switch(model, bundle, set_current=False)
+                except OSError as error:
+                    raise unreadable(error) from error
         _log.info("bundle taken up", model=name, bundle=bundle.name)
         return SwitchResult(name, bundle.name, bundle.name, round(time.monotonic() - started, 3), 0.0)
 
@@ -163,7 +168,7 @@ class Rollout:
             async with candidate(deployment, archive, management, self._worker, self._timeout_s):
                 if set_current:
                     await self._set_current(model.name, bundle.name)
-                self._show(model, deployment)
+                show_bundle(self._metrics, deployment)
                 model.switch(deployment)
                 old = self._supervisor.adopt(deployment, archive)
             undo.pop_all()
@@ -173,10 +178,14 @@ class Rollout:
         await asyncio.to_thread(self._store.set_current, model, digest)
         fault_point("switch.pointed")
 
-    def _show(self, model: ServedModel, deployment: Deployment) -> None:
-        if model.readable:
-            self._metrics.bundle.remove(model.name, model.deployment.manifest.digest)
-        self._metrics.bundle.labels(model.name, deployment.manifest.digest).set(1)
+    @contextmanager
+    def _counted(self, model: str, operation: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._metrics.switched(model, operation, "failed")
+            raise
+        self._metrics.switched(model, operation, "ok")
 
     async def _retire(self, old: WorkerState) -> None:
         """Lets a deployment finish what it is answering, then removes it."""
@@ -190,6 +199,23 @@ class Rollout:
             await remove_version(old.deployment, old.archive, self._supervisor.management)
         except UnavailableError as error:
             _log.warning("TorchServe restarted during a switch", model=name, why=error.message)
+
+
+def show_bundle(metrics: Metrics, deployment: Deployment) -> None:
+    """Shows in the metrics what a model is served with from now on."""
+    manifest, tombstones = deployment.manifest, deployment.bundle.tombstones
+
+    def forgotten() -> float:
+        try:
+            return len(tombstones.ids())
+        except ProponentError:
+            return nan
+
+    try:
+        created = datetime.fromisoformat(manifest.created).timestamp()
+    except ValueError:
+        created = nan
+    metrics.serve_bundle(deployment.model, manifest.digest, created, forgotten)
 
 
 async def serve_repaired_bundles(models: Mapping[str, ServedModel], rollout: Rollout) -> None:

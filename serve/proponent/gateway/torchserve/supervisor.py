@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import structlog
 
@@ -20,7 +21,7 @@ from proponent.gateway.torchserve.management import Management, WorkerStatus
 from proponent.gateway.torchserve.private import private_layout
 from proponent.gateway.torchserve.process import TorchServe
 from proponent.gateway.torchserve.worker_client import WorkerClient
-from proponent.gateway.torchserve.worker_state import Prober, WorkerState, ready_pids
+from proponent.gateway.torchserve.worker_state import Prober, WorkerState, ready_pids, resident_bytes
 
 POLL_S = 0.25
 SILENT_S = 10.0
@@ -56,6 +57,8 @@ class Supervisor:
         self._on_change = on_change
         self._states: dict[str, WorkerState] = {}
         self._layout: Layout | None = None
+        for name in models:
+            metrics.worker_memory.labels(name).set_function(partial(self._worker_memory, name))
         self._management: Management | None = None
 
     async def run(self) -> None:
@@ -118,6 +121,7 @@ class Supervisor:
                 self._report(f"TorchServe failed: {error.message}", layout)
                 self._set_all_unready()
             lived = time.monotonic() - started
+            self._metrics.torchserve_restarts.inc()
             delay = _FIRST_DELAY_S if lived > 2 * _LONGEST_DELAY_S else min(2 * delay, _LONGEST_DELAY_S)
             _log.info("TorchServe starts again", after_s=delay)
             await asyncio.sleep(delay)
@@ -160,6 +164,7 @@ class Supervisor:
     ) -> None:
         """Acts on the state of a model's workers; a question to one of them goes on beside this."""
         ready = ready_pids(workers)
+        self._metrics.worker_restarts.labels(state.deployment.model).inc(len(state.pids - ready))
         if not ready:
             await self._note_missing(state, workers, management, layout)
             return
@@ -176,6 +181,7 @@ class Supervisor:
         reason, died = "is starting", state.clock.died_while_starting(workers)
         if died:
             reason = "died while it started; the server's log has its last words"
+            self._metrics.worker_restarts.labels(model).inc()
             self._report(f"worker of model {model!r} died while it started", layout)
         error = UnavailableError(f"the worker of model {model!r} {reason}", reason="WORKER_STARTING")
         self._set_error(state, error, settled=died)
@@ -197,6 +203,10 @@ class Supervisor:
             return await self._worker.verdict(deployment, self._settings.probe_timeout)
 
         return WorkerState(deployment, archive, Prober(deployment.model, verdict))
+
+    def _worker_memory(self, model: str) -> int:
+        state = self._states.get(model)
+        return sum(resident_bytes(pid) for pid in state.pids) if state else 0
 
     def _is_current(self, state: WorkerState) -> bool:
         """Whether its deployment still takes requests; what is found out about another one counts for nothing."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 from proponent.errors import ProponentError, UnavailableError
 from proponent.gateway.deployment import Deployment
@@ -164,3 +166,12 @@ class WorkerState:
 def ready_pids(workers: Sequence[WorkerStatus]) -> frozenset[int]:
     """Process ids of the workers that have loaded the model."""
     return frozenset(worker.pid for worker in workers if worker.ready)
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM; 0 where the system does not tell or it is gone."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
