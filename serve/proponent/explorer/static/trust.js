@@ -24,8 +24,8 @@ function rankingSentence({ spearman, queries, queries_from: origin }) {
 function retrainedSentence({ lds }) {
   if (!Number.isFinite(lds?.mean)) return "It has not been compared with models that were really retrained (proponent audit does that).";
   const [low, high] = lds.interval_95 ?? [];
-  const range = Number.isFinite(low) && Number.isFinite(high) ? `, between ${figure(low, 2)} and ${figure(high, 2)} with 95 % confidence` : "";
-  return `Against ${count(lds.subsets)} models that were really retrained, predicted and real changes agree to ${figure(lds.mean, 2)} of 1${range}.`;
+  const range = Number.isFinite(low) && Number.isFinite(high) ? `, between ${correlation(low)} and ${correlation(high)} with 95 % confidence` : "";
+  return `Against ${count(lds.subsets)} models that were really retrained, predicted and real changes agree to ${correlation(lds.mean)} of 1${range}.`;
 }
 
 function coverageSentence({ covered_gradient_energy: covered }) {
@@ -34,7 +34,7 @@ function coverageSentence({ covered_gradient_energy: covered }) {
 }
 
 /** A correlation that is not quite 1 is not written as 1. */
-const correlation = (value) => (value > 0.9995 && value < 1 ? "over 0.999" : figure(Number(value.toFixed(3))));
+export const correlation = (value) => (value > 0.9995 && value < 1 ? "over 0.999" : figure(Number(value.toFixed(3))));
 
 /** @param {number} correlation */
 function closeness(correlation) {

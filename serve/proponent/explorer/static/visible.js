@@ -1,5 +1,5 @@
 /** Of a long list only what is in sight is in the document. */
-import { useEffect, useRef, useState } from "./vendor/hooks.js";
+import { useLayoutEffect, useRef, useState } from "./vendor/hooks.js";
 
 const OVERSCAN = 8;
 
@@ -11,7 +11,7 @@ const OVERSCAN = 8;
 export function useVisible(count) {
   const scroller = useRef(null);
   const [sight, setSight] = useState({ first: 0, last: 2 * OVERSCAN, rowHeight: 48 });
-  useEffect(() => {
+  useLayoutEffect(() => {
     const element = scroller.current;
     let frame = 0;
     const look = () => {

@@ -3,6 +3,7 @@ import { useMemo } from "../vendor/hooks.js";
 import { count, counted, figure, percent } from "../format.js";
 import { html } from "../html.js";
 import { logTicks } from "../scales.js";
+import { correlation as rounded } from "../trust.js";
 import { axis, linear, Plot, points } from "./plot.js";
 
 /** @param {{model: any}} props GetModelResponse, whose audit holds the points. */
@@ -30,14 +31,14 @@ function Datamodel({ data: { per_query: scores, mean, interval_95: interval, sub
     const places = scores.map((_, place) => (100 * (place + 0.5)) / scores.length);
     const level = (value) => places.map(() => value);
     const drawn = (colours) => ({
-      scales: { x: { time: false, range: [0, 100] }, y: { range: (_, least) => [Math.min(0, least), 1] } },
+      scales: { x: { time: false, range: [0, 100] }, y: { range: [Math.floor(5 * Math.min(low, scores[0])) / 5, 1] } },
       axes: [axis(colours, "held-out inputs, worst first (%)"), axis(colours, "agreement (1: perfect)", { size: 44 })],
       series: [{}, UNDRAWN, UNDRAWN, { stroke: colours.ink, width: 1.5, points: { show: false } }, points(colours.for)],
       bands: [{ series: [2, 1], fill: colours.wash }],
     });
     return { data: [places, level(low), level(high), level(mean), scores], options: drawn };
   }, [scores]);
-  const said = `Predicted and real changes agree to ${figure(mean, 3)} of 1 on average (95 % interval ${figure(low, 3)} to ${figure(high, 3)}), over ${counted(subsets, "retrained model")} and ${counted(queries, "held-out input")}.`;
+  const said = `Predicted and real changes agree to ${rounded(mean)} of 1 on average (95 % interval ${rounded(low)} to ${rounded(high)}), over ${counted(subsets, "retrained model")} and ${counted(queries, "held-out input")}.`;
   return html`<p>${said}</p><${Plot} label=${said} data=${data} options=${options} /><p class="quiet small">A point is the rank correlation for one held-out input; the line is their mean, the band its interval.</p>`;
 }
 
@@ -54,7 +55,7 @@ function LeaveOneOut({ data: { points: pairs, correlation, slope, removals, quer
     });
     return { data: [predicted, predicted, real], options: drawn };
   }, [pairs]);
-  const said = `Without single examples the loss changed as predicted, with correlation ${figure(correlation, 3)} and slope ${figure(slope, 3)}: ${counted(removals, "removal")}, ${counted(queries, "held-out input")}.`;
+  const said = `Without single examples the loss changed as predicted, with correlation ${rounded(correlation)} and slope ${figure(slope, 3)}: ${counted(removals, "removal")}, ${counted(queries, "held-out input")}.`;
   return html`<p>${said}</p><${Plot} label=${said} data=${data} options=${options} /><p class="quiet small">On the dashed line a real change is the predicted one. A slope above 1 means that real changes are larger.</p>`;
 }
 
@@ -101,4 +102,4 @@ const padded = (_, low, high) => {
   return [low - room, high + room];
 };
 
-const short = (_, ticks) => ticks.map((tick) => figure(tick, 2));
+const short = (_, ticks) => ticks.map((tick) => figure(tick));

@@ -11,6 +11,7 @@ import { Answer } from "./problem.js";
 const LENGTHS = [1, 5, 10, 25, 50];
 const RANKED = MEASURES.filter(({ key }) => key !== "DIVINE").map(({ key, name }) => [key.replace("MEASURE_", "").toLowerCase().replace("_", "-"), name]);
 const SHOWN = 30;
+const NAMED = 4;
 
 /** @param {{bundles: any[]}} props Those of the store, newest first. */
 export function BundleDiff({ bundles }) {
@@ -40,11 +41,11 @@ function readDiff(params, bundles, answering) {
 
 function BundlePicker({ label, bundles, value, onChange }) {
   const options = bundles.map((each) => [each.digest, `${shortDigest(each.digest)} · ${date(each.created)}`]);
-  return html`<${Choice} label=${label} options=${options} value=${value} onChange=${onChange} />`;
+  return html`<${Choice} class="broad" label=${label} options=${options} value=${value} onChange=${onChange} />`;
 }
 
-function Choice({ label, options, value, onChange }) {
-  return html`<label class="control"><span>${label}</span><select value=${value} onChange=${({ target }) => onChange(target.value)}>
+function Choice({ label, options, value, onChange, class: name = "" }) {
+  return html`<label class="control"><span>${label}</span><select class=${name} value=${value} onChange=${({ target }) => onChange(target.value)}>
     ${options.map(([key, name]) => html`<option key=${key} value=${key}>${name}</option>`)}</select></label>`;
 }
 
@@ -70,12 +71,16 @@ function Difference({ reply: { overall, samples, top_k: length, per_class: class
 function Samples({ samples, names }) {
   return html`<ul class="compared scroll" tabindex="0">${samples.map((sample) => html`<li key=${sample.sample_id}>
     <p><strong>${sample.sample_id}</strong> <span class="quiet numeric">${percent(sample.overlap, 0)} the same${sample.base_class_id !== sample.other_class_id && `; was ${names[sample.base_class_id]}, is ${names[sample.other_class_id]}`}</span></p>
-    <${Moves} title="for" entered=${sample.entered_proponents} left=${sample.left_proponents} />
-    <${Moves} title="against" entered=${sample.entered_opponents} left=${sample.left_opponents} />
+    <dl class="moves">
+      <${Moves} title="for, new" class="for" ids=${sample.entered_proponents} />
+      <${Moves} title="for, gone" class="for" ids=${sample.left_proponents} />
+      <${Moves} title="against, new" class="against" ids=${sample.entered_opponents} />
+      <${Moves} title="against, gone" class="against" ids=${sample.left_opponents} />
+    </dl>
   </li>`)}</ul>`;
 }
 
-function Moves({ title, entered, left }) {
-  if (!entered.length && !left.length) return null;
-  return html`<p class="small">${title}: ${entered.map((id) => html`<span key=${`+${id}`} class="entered">${id} </span>`)}${left.map((id) => html`<span key=${`-${id}`} class="left">${id} </span>`)}</p>`;
+function Moves({ title, class: side, ids }) {
+  if (!ids.length) return null;
+  return html`<dt class=${side}>${title}</dt><dd>${ids.slice(0, NAMED).join(", ")}${ids.length > NAMED && ` and ${count(ids.length - NAMED)} more`}</dd>`;
 }

@@ -5,7 +5,7 @@ import { html } from "../html.js";
 /** @param {{classes: any[], onClass: (id: number) => void}} props OnClass: its examples are to be listed. */
 export function ClassTable({ classes, onClass }) {
   const largest = Math.max(...classes.map((each) => Math.max(each.count, each.predicted_count)));
-  return html`<div class="scroll classes" tabindex="0" role="region" aria-label="Classes"><table class="wide">
+  return html`<div class="scroll classes" tabindex="0" role="region" aria-label="Counts by class"><table class="wide">
     <thead><tr><th scope="col">class</th><th scope="col" class="number">labelled</th><td></td><th scope="col" class="number">model says</th><th scope="col" class="number">disagree</th><th scope="col" class="number">suspects</th><th scope="col" class="number">median self-influence</th></tr></thead>
     <tbody>${classes.map((each) => html`<${ClassRow} key=${each.class_id} summary=${each} largest=${largest} onClass=${onClass} />`)}</tbody>
   </table></div>`;

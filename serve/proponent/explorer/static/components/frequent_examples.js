@@ -49,6 +49,7 @@ function Counted({ reply: { examples, lists, slots, distinct }, shown }) {
   const taken = examples.reduce((sum, each) => sum + each.count, 0);
   return html`
     <p class="taken"><strong class="numeric">${percent(slots ? taken / slots : 0)}</strong> of all ${count(slots)} places are taken by these ${counted(examples.length, "example")}; <strong class="numeric">${count(distinct)}</strong> different ones fill them.</p>
+    <span class="bar share" aria-hidden="true"><span style=${{ width: `${slots ? (100 * taken) / slots : 0}%` }}></span></span>
     <ol>${examples.map(({ example, count: number }) => html`<${Frequent} key=${example.example_id} example=${example} number=${number} lists=${lists} shown=${shown} />`)}</ol>`;
 }
 
@@ -60,6 +61,5 @@ function Frequent({ example, number, lists, shown }) {
     <span class="id" title=${id}>${id}</span>
     <span class="score numeric" title=${`In ${count(number)} of ${count(lists)} lists`}>${count(number)} <span class="quiet">of ${count(lists)}</span></span>
     <span class="labels"><${Labels} example=${example} names=${shown.names} /></span>
-    <span class="bar signed" aria-hidden="true"><span style=${{ width: `${lists ? (100 * number) / lists : 0}%` }}></span></span>
   </li>`;
 }

@@ -1,5 +1,5 @@
 /** Plots by uPlot, in the colours of the page. Each is an image with a sentence for whoever does not see it. */
-import { useEffect, useRef, useState } from "../vendor/hooks.js";
+import { useEffect, useLayoutEffect, useRef, useState } from "../vendor/hooks.js";
 import uPlot from "../vendor/uplot.js";
 import { html } from "../html.js";
 
@@ -18,13 +18,12 @@ export function Plot({ label, data, options, height = 220, onSelect }) {
   const select = useRef(onSelect);
   select.current = onSelect;
   const theme = useTheme();
-  useEffect(() => {
-    const element = host.current; // the observer may still fire when the element is gone
-    const size = { width: element.clientWidth, height };
-    const selecting = { setSelect: [(plot) => selected(plot, select.current)] };
-    const { hooks, ...given } = options(colours(element));
-    const plot = new uPlot({ ...size, ...FRAME, ...given, hooks: { ...hooks, ...(onSelect ? selecting : {}) } }, data, element);
-    const resizing = new ResizeObserver(() => plot.setSize({ width: element.clientWidth, height }));
+  useLayoutEffect(() => {
+    const element = host.current;
+    const size = () => ({ width: element.clientWidth, height });
+    const hooks = onSelect ? { setSelect: [(plot) => selected(plot, select.current)] } : {};
+    const plot = new uPlot({ ...size(), ...FRAME, ...options(colours(element)), hooks }, data, element);
+    const resizing = new ResizeObserver(() => plot.setSize(size()));
     resizing.observe(element);
     return () => {
       resizing.disconnect();

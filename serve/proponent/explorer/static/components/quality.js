@@ -5,7 +5,8 @@ import { dampingSentence, trustSentences } from "../trust.js";
 
 /** @param {{model: any, answer: any}} props Answer: an ExplainResponse. */
 export function Quality({ model, answer }) {
-  const { quality, timings, bundle_digest: digest } = answer;
+  const { timings, bundle_digest: digest } = answer;
+  const quality = withAudits(model, answer);
   return html`<section class="panel quality"><h3>How far to trust this</h3>
     <ul class="sentences">${[...trustSentences(quality), dampingSentence(model)].map((each) => html`<li key=${each}>${each}</li>`)}</ul>
     <p class="quiet small">Answered by bundle <code>${digest.slice(0, 12)}</code>, built ${date(model.created)} from ${model.train_size.toLocaleString("en")} training examples.</p>
@@ -22,6 +23,11 @@ export function Quality({ model, answer }) {
       </dl>
     </details>
   </section>`;
+}
+
+/** A reply carries what its bundle's rebuild measured; the model also knows what audits measured since. */
+function withAudits(model, { quality, bundle_digest: digest }) {
+  return digest === model.bundle_digest ? { ...quality, audit: { ...quality.audit, ...model.audit } } : quality;
 }
 
 /** @param {{name: string, value: any, code?: boolean}} props */

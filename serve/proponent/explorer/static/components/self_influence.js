@@ -17,7 +17,7 @@ export function SelfInfluence({ histogram, onRange }) {
   return html`
     <${Plot} label=${label} data=${data} options=${options} onSelect=${(low, high) => onRange(10 ** low, 10 ** high)} />
     <p class="quiet small">To the right stand examples whose own answer depends on having been trained on them: rare, hard or wrongly labelled ones. Draw over a range to list it below.${zeros > 0 && ` Not drawn: ${counted(zeros, "example")} with none at all.`}</p>
-    <details class="small"><summary>The figures</summary><div class="scroll"><table><thead><tr><th scope="col">from</th><th scope="col">to</th><th scope="col">examples</th></tr></thead>
+    <details class="small"><summary>The figures</summary><div class="scroll" tabindex="0" role="region" aria-label="Histogram"><table><thead><tr><th scope="col">from</th><th scope="col">to</th><th scope="col">examples</th></tr></thead>
       <tbody>${counts.map((number, bin) => html`<tr key=${bin} class="numeric"><td>${figure(edges[bin])}</td><td>${figure(edges[bin + 1])}</td><td>${count(number)}</td></tr>`)}</tbody></table></div></details>`;
 }
 
