@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from proponent.display.columns import Column, Row, columns, target_label
 from proponent.display.figures import percent
@@ -12,20 +14,27 @@ from proponent.display.sentences import lead
 from proponent.display.shown import Explanation
 from proponent.display.svg import AGAINST, FOR, INK, ON_PAPER, QUIET
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 _UNITS = {
     "influence": "influence (÷ N: rise of the loss without it)",
     "theta-relatif": "influence / distance that it moves the model",
     "l-relatif": "influence / square root of self-influence",
 }
-_ROW, _TITLE, _WIDTH = 0.34, 1.0, 4.2
+_ROW, _TITLE, _BARS, _CHARACTER = 0.34, 1.0, 3.2, 0.075
+"""Inches."""
+_DPI = 110
 _LONGEST = 24
 """Characters of a name."""
 _PICTURE = 20
 """Points."""
+
+
+class ShownFigure(Figure):
+    """A figure that notebooks show without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=_DPI)
+        return buffer.getvalue()
 
 
 def lists_figure(explanation: Explanation) -> Figure:
@@ -33,11 +42,10 @@ def lists_figure(explanation: Explanation) -> Figure:
 
     The figure is the caller's own: no pyplot state is read or changed.
     """
-    from matplotlib.figure import Figure
-
     found = columns(explanation.results)
     rows = max((len(column.proponents) + len(column.opponents) for column in found), default=0)
-    figure = Figure(figsize=(_WIDTH * max(1, len(found)), _TITLE + _ROW * max(1, rows)), layout="constrained")
+    width = sum(_BARS + _CHARACTER * _longest(column) for column in found)
+    figure = ShownFigure(figsize=(max(_BARS, width), _TITLE + _ROW * max(1, rows)), layout="constrained")
     prediction, label = explanation.prediction, target_label(explanation)
     sure = percent(prediction.probabilities[prediction.class_id])
     proponents = max((len(column.proponents) for column in found), default=0)
@@ -67,6 +75,11 @@ def _draw(axes: Axes, column: Column, unit: str) -> None:
     _pictures(axes, rows)
     if not rows:
         axes.text(0.5, 0.5, "no training example", ha="center", transform=axes.transAxes, color=ON_PAPER[QUIET])
+
+
+def _longest(column: Column) -> int:
+    """Characters of the longest name."""
+    return max((len(_name(row)) for row in [*column.proponents, *column.opponents]), default=0)
 
 
 def _name(row: Row) -> str:
