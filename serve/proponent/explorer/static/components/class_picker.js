@@ -7,12 +7,13 @@ import { html } from "../html.js";
  *   None: what it means that no class is chosen.
  */
 export function ClassPicker({ label, names, value, none, onChange }) {
+  const id = useId();
   const change = ({ target }) => onChange(target.value === "" ? null : Number(target.value));
-  return html`<label class="control"><span>${label}</span>
-    <select value=${value ?? ""} onChange=${change}>
+  return html`<div class="control"><label for=${id}>${label}</label>
+    <select id=${id} value=${value ?? ""} onChange=${change}>
       <option value="">${none}</option><${Options} names=${names} />
     </select>
-  </label>`;
+  </div>`;
 }
 
 /** @param {{label: string, names: string[], values: number[], none: string, onChange: (ids: number[]) => void}} props */

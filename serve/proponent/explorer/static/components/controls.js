@@ -29,24 +29,27 @@ export function Controls({ question, names, predicted, onChange }) {
   </fieldset>`;
 }
 
+const STRENGTH_NAMES = { gamma: "by weight", loss: "by its price" };
+
 function DivineControls({ question: { term, gamma, loss }, onChange }) {
-  const strength = loss === null ? "gamma" : "loss";
   const by = (kind) => onChange(kind === "loss" ? { loss: "0.1", gamma: null } : { loss: null, gamma: null });
   return html`
-    <label class="control"><span>DIVINE: diverse means</span>
-      <select value=${term} onChange=${({ target }) => onChange({ term: target.value === TERMS[0] ? null : target.value })}>
-        ${TERMS.map((each) => html`<option key=${each} value=${each}>${TERM_NAMES[each]}</option>`)}
-      </select></label>
-    <label class="control"><span>DIVINE: how much</span>
-      <select value=${strength} onChange=${({ target }) => by(target.value)}>
-        <option value="gamma">by weight</option>
-        <option value="loss">by its price</option>
-      </select></label>
+    <${NamedPicker} label="DIVINE: diverse means" value=${term} names=${TERM_NAMES} onChange=${(name) => onChange({ term: name === TERMS[0] ? null : name })} />
+    <${NamedPicker} label="DIVINE: how much" value=${loss === null ? "gamma" : "loss"} names=${STRENGTH_NAMES} onChange=${by} />
     ${
       loss === null
         ? html`<${NumberControl} key="gamma" label="DIVINE: gamma" value=${gamma} min=${0} max=${100} step=${0.25} onChange=${(value) => onChange({ gamma: value === DEFAULT_GAMMA ? null : String(value) })} />`
         : html`<${NumberControl} key="loss" label="DIVINE: loses at most, %" value=${loss * 100} min=${0} max=${100} step=${1} onChange=${(value) => onChange({ loss: String(value / 100) })} />`
     }`;
+}
+
+/** @param {{label: string, value: string, names: Record<string, string>, onChange: (value: string) => void}} props */
+function NamedPicker({ label, value, names, onChange }) {
+  const id = useId();
+  return html`<div class="control"><label for=${id}>${label}</label>
+    <select id=${id} value=${value} onChange=${({ target }) => onChange(target.value)}>
+      ${Object.entries(names).map(([key, name]) => html`<option key=${key} value=${key}>${name}</option>`)}
+    </select></div>`;
 }
 
 /** A number that counts once it is whole: when it is left, or stepped. */
