@@ -58,7 +58,9 @@ def numbered(entries: Sequence[CatalogEntry]) -> list[CatalogEntry]:
 def as_before(path: Path) -> None:
     """Takes away what catalogs of older bundles lack."""
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executescript("DROP TABLE confusion; DROP INDEX by_confusion; DROP INDEX by_disagreement")
+        connection.executescript(
+            "DROP TABLE confusion; DROP INDEX by_class; DROP INDEX by_confusion; DROP INDEX by_disagreement"
+        )
 
 
 def admitted(entries: Sequence[CatalogEntry], chosen: ExampleFilter, gone: set[str]) -> list[CatalogEntry]:

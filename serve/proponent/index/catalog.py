@@ -36,6 +36,7 @@ CREATE INDEX by_self_influence ON example (self_influence DESC, row);
 # Made when all rows are there, which is faster.
 _ONCE_FILLED = (
     "INSERT INTO confusion SELECT class_id, predicted_class_id, count(*) FROM example GROUP BY 1, 2",
+    "CREATE INDEX by_class ON example (class_id, self_influence)",
     "CREATE INDEX by_confusion ON example (class_id, predicted_class_id, self_influence DESC, row)",
     "CREATE INDEX by_disagreement ON example (self_influence DESC, row, class_id) "
     "WHERE class_id <> predicted_class_id",

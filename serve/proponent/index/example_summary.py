@@ -16,7 +16,7 @@ from proponent.index.catalog import Catalog, Place
 from proponent.index.database import Database
 
 _KEPT = 16
-_LEFT_OUT = "row NOT IN (SELECT value FROM json_each(:gone))"
+_LEFT_OUT = " AND row NOT IN (SELECT value FROM json_each(:gone))"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class _Classes:
 
     def __init__(self, catalog: Catalog, database: Database, gone: Sequence[int], issues: Place | None) -> None:
         self._database = database
-        self._gone = gone
+        self._gone = json.dumps(gone)
+        self._left_out = _LEFT_OUT if gone else ""
         entries = catalog.by_rows(gone).values()
         pairs = catalog.confusion - Counter((e.class_id, e.predicted_class_id) for e in entries)
         self._labels, self._predictions, self._agreeing = Counter[int](), Counter[int](), Counter[int]()
@@ -114,14 +115,14 @@ class _Classes:
         )
 
     def _of_class(self, what: str, condition: str, place: Place | None = None) -> dict[int, float]:
-        values = {"gone": json.dumps(self._gone)} | ({} if place is None else vars(place))
-        statement = f"SELECT class_id, {what} FROM example WHERE {condition} AND {_LEFT_OUT} GROUP BY class_id"
+        values = {"gone": self._gone} | ({} if place is None else vars(place))
+        statement = f"SELECT class_id, {what} FROM example WHERE {condition}{self._left_out} GROUP BY class_id"
         return dict(self._database.query(statement, values))
 
     def _median(self, class_id: int, count: int) -> float:
-        values = {"gone": json.dumps(self._gone), "label": class_id, "skip": (count - 1) // 2, "take": 2 - count % 2}
+        values = {"gone": self._gone, "label": class_id, "skip": (count - 1) // 2, "take": 2 - count % 2}
         middle = self._database.query(
-            f"SELECT self_influence FROM example WHERE class_id = :label AND {_LEFT_OUT} "
+            f"SELECT self_influence FROM example WHERE class_id = :label{self._left_out} "
             "ORDER BY self_influence LIMIT :take OFFSET :skip",
             values,
         )
@@ -136,9 +137,10 @@ _ISSUE = (
 
 def _histogram(database: Database, bins: int, gone: Sequence[int]) -> Histogram:
     values: dict[str, object] = {"gone": json.dumps(gone)}
+    left_out = _LEFT_OUT if gone else ""
 
     def ask(what: str, condition: str, **borders: float) -> float | None:
-        statement = f"SELECT {what} FROM example WHERE {condition} AND {_LEFT_OUT}"
+        statement = f"SELECT {what} FROM example WHERE {condition}{left_out}"
         found: float | None = database.query(statement, values | borders)[0][0]
         return found
 
