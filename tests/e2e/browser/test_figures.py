@@ -217,20 +217,14 @@ def test_each_estimator_gives_its_own_figure(page: WatchedPage, gateway: Running
     assert f"estimator={estimator}" in tab.url
 
 
-def test_no_flip_found_is_a_state_of_its_own(page: WatchedPage) -> None:
-    def none(route: Route) -> None:
-        reply = route.fetch()
-        body = {
-            **reply.json(),
-            "members": [],
-            "notices": [{"code": "CODE_NO_FLIP_FOUND", "message": "", "count": 143}],
-        }
-        route.fulfill(response=reply, json=body)
+def test_no_flip_found_is_a_state_of_its_own(page: WatchedPage, gateway: RunningGateway) -> None:
+    def found(image: bytes) -> Any:
+        return call(gateway, "findFlipSet", query={"image": base64.b64encode(image).decode()})
 
-    page.tab.route("**/*:findFlipSet", none)
-    tab = page.open(address("whatif", flip=1))
+    image = next(image for image in (png(data.test()[i][0]) for i in range(20)) if not found(image)["members"])
+    tab = page.open(address("whatif", image, flip=1))
     expect(tab.get_by_role("heading", name="No flip found")).to_be_visible()
-    expect(tab.get_by_text("No set of up to 143 examples")).to_be_visible()
+    expect(tab.get_by_text(f"No set of up to {found(image)['notices'][0]['count']} examples")).to_be_visible()
     expect(tab.get_by_text("does not prove that there is none")).to_be_visible()
 
 
