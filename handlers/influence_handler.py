@@ -17,7 +17,7 @@ _UNAVAILABLE = (503, "Service Unavailable")
 
 
 class InfluenceHandler:
-    """Predicts and explains. Configured by the section ``proponent`` of model-config.yaml."""
+    """Predicts and explains, or predicts only. Configured by the section ``proponent`` of model-config.yaml."""
 
     def __init__(self) -> None:
         self._worker: Worker
@@ -25,9 +25,13 @@ class InfluenceHandler:
     def initialize(self, context: Any) -> None:
         """Loads the bundle onto the GPU that TorchServe gave this worker, or the CPU."""
         section = context.model_yaml_config["proponent"]
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+        os.nice(section.get("niceness", 0))
+        threads = section.get("threads") or os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()
+        torch.set_num_threads(int(threads))
         weights, liveness = (Path(section[key]) if section.get(key) else None for key in ("weights", "liveness"))
-        self._worker = Worker.load(Path(section["bundle"]), weights, _device(context), liveness)
+        predicts_only = section.get("lane") == "predictions"
+        bundle = Path(section["bundle"])
+        self._worker = Worker.load(bundle, weights, _device(context), liveness, predicts_only=predicts_only)
 
     def handle(self, rows: list[dict[str, Any]], context: Any) -> list[bytes]:
         """One reply for each row of a batch, whatever its mix of predictions and explanations."""

@@ -13,6 +13,7 @@ from proponent.errors import ProponentError
 from proponent.gateway.auth import Authenticator
 from proponent.gateway.auth.authenticator import authenticator_of
 from proponent.gateway.deployment import BundleHandle, Deployment
+from proponent.gateway.lane import Lane
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.privacy.gate import gate_of
 from proponent.gateway.served_model import ServedModel
@@ -83,7 +84,7 @@ class FakeWorker:
                 await self.hold.wait()
             return self.handle(request)
 
-    async def verdict(self, deployment: Deployment, timeout_s: float) -> ProponentError | None:
+    async def verdict(self, deployment: Deployment, lane: Lane, timeout_s: float) -> ProponentError | None:
         try:
             await self.send(deployment, WorkerRequest(), timeout_s)
         except ProponentError as error:
@@ -108,7 +109,8 @@ class Service:
         self.settings = Settings(store=directory, **settings)
         self.tombstones = Tombstones(directory / FORGOTTEN)
         self.model = ServedModel("toy", BundleHandle(directory, manifest(), catalog(directory), self.tombstones))
-        self.model.error, self.model.starting = None, False
+        self.model.set_error(None)
+        self.model.settle()
         self.worker = FakeWorker()
         self.metrics = Metrics()
         self.models = {"toy": self.model}

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
 import pytest
 
 from listening import Listening, run, until
-from proponent.errors import DeadlineError, OverloadedError
-from proponent.gateway.limits.limiter import Limiter
-from proponent.gateway.metrics import Metrics
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply
 
-SMALL = dict(max_explanations=8, max_predictions=8, max_parts=4)
+SMALL = dict(max_explanations=8, max_predictions=8, max_parts=4, max_waiting=0)
 IMAGE = base64.b64encode(b"png").decode()
 
 
@@ -134,34 +131,3 @@ def test_a_stream_that_sends_nothing_gives_its_place_to_others(tmp_path: Path) -
             assert await outcomes(transports, channel, 1) == ["response"]
 
     run(tmp_path, ask, max_streams=1, transfer_timeout=0.3, request_timeout=0.3)
-
-
-def test_the_line_keeps_its_order_and_loses_nobody() -> None:
-    async def inside() -> list[int]:
-        limiter, order = Limiter({"Explain": 4}, Metrics()), []
-
-        async def part(number: int) -> None:
-            async with limiter.wait_for_slot("Explain", 5):
-                order.append(number)
-                await asyncio.sleep(0)
-
-        async def impatient() -> None:
-            with suppress(DeadlineError):
-                async with limiter.wait_for_slot("Explain", 0.01):
-                    raise AssertionError
-
-        with limiter.slot("Explain"), limiter.slot("Explain"), limiter.slot("Explain"), limiter.slot("Explain"):
-            waiting = [asyncio.create_task(part(n)) for n in range(3)]
-            await impatient()
-            leaving = asyncio.create_task(part(3))
-            waiting += [leaving, asyncio.create_task(part(4))]
-            await asyncio.sleep(0)
-            leaving.cancel()
-            with pytest.raises(OverloadedError), limiter.slot("Explain"):
-                pass
-        await asyncio.gather(*waiting, return_exceptions=True)
-        with limiter.slot("Explain"), limiter.slot("Explain"), limiter.slot("Explain"), limiter.slot("Explain"):
-            pass
-        return order
-
-    assert asyncio.run(inside()) == [0, 1, 2, 4]

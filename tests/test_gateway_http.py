@@ -188,18 +188,18 @@ def test_looks_up_models_examples_and_suspects(app: AppClient) -> None:
 
 def test_readiness_is_503_whatever_the_reason(app: AppClient) -> None:
     assert app("GET", "/readyz").status_code == 200
-    app.service.model.error = MismatchError("weights differ")
+    app.service.model.set_error(MismatchError("weights differ"))
     reply = app("GET", "/readyz")
     assert (reply.status_code, reply.json()["reason"]) == (503, "INDEX_MODEL_MISMATCH")
     assert app("POST", EXPLAIN, json={"instances": [{"image": IMAGE}]}).status_code == 409
-    app.service.model.error = UnavailableError("starting")
+    app.service.model.set_error(UnavailableError("starting"))
     assert app("GET", "/readyz").headers["retry-after"]
     assert app("GET", "/healthz").status_code == 200
 
 
 def test_each_model_has_a_readiness_of_its_own(app: AppClient) -> None:
     assert app("GET", "/v1/models/toy:ready").json() == {"name": "toy", "ready": True}
-    app.service.model.error = MismatchError("weights")
+    app.service.model.set_error(MismatchError("weights"))
     reply = app("GET", "/v1/models/toy:ready")
     assert (reply.status_code, reply.json()["reason"]) == (503, "INDEX_MODEL_MISMATCH")
     assert app("GET", "/v1/models/other:ready").status_code == 404
@@ -291,7 +291,7 @@ def test_a_damaged_file_is_named_without_its_directory(app: AppClient) -> None:
         reply = app("GET", path)
         assert (reply.status_code, reply.json()["reason"]) == (503, "BUNDLE_CORRUPT")
         assert "catalog.sqlite" in reply.text and str(catalog.parent) not in reply.text
-    app.service.model.error = UnavailableError(f"{catalog.parent}/rows.faiss is damaged")
+    app.service.model.set_error(UnavailableError(f"{catalog.parent}/rows.faiss is damaged"))
     assert app("GET", "/readyz").json()["detail"] == "rows.faiss is damaged"
 
 

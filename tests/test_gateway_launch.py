@@ -34,9 +34,32 @@ def test_an_archive_holds_handler_options_and_bundle(tmp_path: Path) -> None:
     manifest = json.loads((archive.path / "MAR-INF" / "MANIFEST.json").read_text())
     config = yaml.safe_load((archive.path / "model-config.yaml").read_text())
     assert (archive.path / manifest["model"]["handler"]).is_file()
-    assert config["proponent"] == {"bundle": "/store/b", "weights": None, "liveness": None}
+    paths = {"bundle": "/store/b", "weights": None, "liveness": None}
+    assert config["proponent"] == {"lane": "explanations", **paths}
     assert (config["minWorkers"], config["batchSize"]) == (2, 4)
     assert (config["responseTimeout"], config["startupTimeout"]) == (9, 8)
+
+
+def test_predictions_have_workers_of_their_own_that_others_stand_back_for(tmp_path: Path) -> None:
+    settings = Settings(store=tmp_path, workers=3, cores=6, explanation_niceness=7, prediction_batch_delay_ms=5)
+    found = {}
+    for lane in settings.lanes:
+        archive = write_archive(tmp_path, "toy", "1.0", Path("/store/b"), None, settings, tmp_path, lane)
+        manifest = json.loads((archive.path / "MAR-INF" / "MANIFEST.json").read_text())
+        config = yaml.safe_load((archive.path / "model-config.yaml").read_text())
+        assert manifest["model"]["modelName"] == archive.model
+        section = config["proponent"]
+        shares = (config["minWorkers"], config["maxBatchDelay"], section["threads"], section["niceness"])
+        found[archive.model] = (section["lane"], *shares)
+    assert found == {"toy~predictions": ("predictions", 1, 5, 6, 0), "toy": ("explanations", 3, 2, 2, 7)}
+
+
+def test_nobody_stands_back_where_all_answer_everything(tmp_path: Path) -> None:
+    settings = Settings(store=tmp_path, prediction_workers=0)
+    [lane] = settings.lanes
+    archive = write_archive(tmp_path, "toy", "1.0", Path("/store/b"), None, settings, tmp_path, lane)
+    assert archive.model == "toy"
+    assert yaml.safe_load((archive.path / "model-config.yaml").read_text())["proponent"]["niceness"] == 0
 
 
 @pytest.mark.parametrize(("asked", "told"), [(0, 1), (1, 1), (7, 7)])

@@ -23,6 +23,7 @@ from proponent.v1.worker_pb2 import Stage, WorkerReply, WorkerRequest
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 IMAGE = {"image": {"b64": "AAAA"}}
 RPC = "proponent.v1.ExplanationService"
+PREDICTIONS = {"model": "toy", "lane": "predictions"}
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -142,15 +143,15 @@ def test_limits_and_what_is_in_front_of_them_can_be_seen(tmp_path: Path) -> None
         async with listening.client() as client:
             asking = asyncio.create_task(client.post("/v1/models/toy:predict", json=body))
             async with asyncio.timeout(10):
-                while value(metrics, "proponent_requests_waiting", method="Predict") != 1:
+                while value(metrics, "proponent_requests_waiting", **PREDICTIONS) != 1:
                     await asyncio.sleep(0.01)
             assert value(metrics, "proponent_requests_in_flight", method="Predict") == 1
-            assert value(metrics, "proponent_requests_limit", method="Predict") == 2
+            assert value(metrics, "proponent_requests_limit", **PREDICTIONS) == 2
             assert (value(metrics, "proponent_request_bodies_bytes") or 0) > 0
             assert value(metrics, "proponent_request_bodies_limit_bytes") == 1 << 20
             worker.hold.set()
             assert (await asking).status_code == 200
-        assert value(metrics, "proponent_requests_waiting", method="Predict") == 0
+        assert value(metrics, "proponent_requests_waiting", **PREDICTIONS) == 0
         assert value(metrics, "proponent_requests_in_flight", method="Predict") == 0
 
     run(tmp_path, ask, max_predictions=2, max_buffered_bytes=1 << 20)

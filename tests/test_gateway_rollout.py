@@ -12,6 +12,7 @@ import pytest
 from gateway_fakes import FakeWorker, echo, sealed_bundle
 from proponent.errors import CorruptBundleError, MismatchError, NotFoundError, ProponentError, UnavailableError
 from proponent.gateway.deployment import BundleHandle, Deployment
+from proponent.gateway.lane import Lane
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.rollout.switch import Rollout
 from proponent.gateway.served_model import ServedModel
@@ -34,41 +35,50 @@ class FakeTorchServe:
 
     def __init__(self, directory: Path, model: ServedModel) -> None:
         self.log: list[tuple[str, str, str]] = []
+        self.lanes: list[tuple[str, str]] = []
         self.workers_seen: list[list[WorkerStatus]] = []
         self._directory = directory
         self._model = model
-        self._state = self._watch(model.deployment, self.write_archive(model.deployment))
+        self._states = self._watch(model.deployment, self.write_archives(model.deployment))
 
     @property
     def management(self) -> FakeTorchServe:
         return self
 
-    def write_archive(self, deployment: Deployment) -> Archive:
-        path = self._directory / f"toy-{deployment.version}"
-        path.mkdir()
-        return Archive("toy", deployment.version, path)
+    def write_archives(self, deployment: Deployment) -> list[Archive]:
+        return [self._write_archive(lane, deployment.version) for lane in deployment.lanes]
 
-    def adopt(self, deployment: Deployment, archive: Archive) -> WorkerState:
-        before, self._state = self._state, self._watch(deployment, archive)
+    def _write_archive(self, lane: Lane, version: str) -> Archive:
+        path = self._directory / f"{lane.served_as('toy')}-{version}"
+        path.mkdir()
+        return Archive(lane.served_as("toy"), version, path, lane)
+
+    def adopt(self, deployment: Deployment, archives: list[Archive]) -> list[WorkerState]:
+        before, self._states = self._states, self._watch(deployment, archives)
         return before
 
-    def _watch(self, deployment: Deployment, archive: Archive) -> WorkerState:
-        return WorkerState(deployment, archive, Prober("toy", never))
+    def _watch(self, deployment: Deployment, archives: list[Archive]) -> list[WorkerState]:
+        return [WorkerState(deployment, archive, Prober("toy", never)) for archive in archives]
 
     async def register(self, directory: str) -> None:
-        self._note("register", directory.removeprefix("toy-"))
+        model, _, version = directory.rpartition("-")
+        self._note("register", model, version)
 
     async def workers(self, model: str, version: str) -> list[WorkerStatus]:
         return self.workers_seen.pop(0) if self.workers_seen else READY
 
     async def set_default(self, model: str, version: str) -> None:
-        self._note("default", version)
+        self._note("default", model, version)
 
     async def unregister(self, model: str, version: str) -> None:
-        self._note("unregister", version)
+        self._note("unregister", model, version)
 
-    def _note(self, what: str, version: str) -> None:
-        self.log.append((what, version, self._model.deployment.version if self._model.readable else ""))
+    def _note(self, what: str, model: str, version: str) -> None:
+        """Of the lane of predictions what it does otherwise than that of explanations."""
+        entry = (what, version, self._model.deployment.version if self._model.readable else "")
+        self.lanes.append((what, model))
+        if model == "toy":
+            self.log.append(entry)
 
 
 class Rig:
@@ -79,7 +89,7 @@ class Rig:
         self.first, self.second = (sealed_bundle(self.store, note).name for note in ("1", "2"))
         self.store.set_current("toy", self.first)
         self.model = ServedModel("toy", BundleHandle.open(self.store.current("toy")))
-        self.model.error = None
+        self.model.set_error(None)
         self.archives = directory / "archives"
         self.archives.mkdir()
         self.torchserve = FakeTorchServe(self.archives, self.model)
@@ -94,7 +104,7 @@ class Rig:
         if request.WhichOneof("call") is None:
             return WorkerReply()
         reply = echo(request)
-        reply.explain.bundle_digest = self.worker.deployments[-1].manifest.digest
+        getattr(reply, request.WhichOneof("call")).bundle_digest = self.worker.deployments[-1].manifest.digest
         return reply
 
     def fail(self, kind: type[ProponentError]) -> ProponentError:
@@ -107,9 +117,13 @@ class Rig:
         assert self.store.pointer("toy") == {"digest": self.first}
         assert self.model.serves(self.first)
         assert self.model.deployment.bundle.catalog.count() == 20
-        assert [path.name for path in self.archives.iterdir()] == ["toy-1.0"]
+        assert sorted(path.name for path in self.archives.iterdir()) == archives("1.0")
         with changing(self.store, "toy"):
             pass
+
+
+def archives(version: str) -> list[str]:
+    return sorted(f"{lane.served_as('toy')}-{version}" for lane in Lane)
 
 
 @pytest.fixture
@@ -124,12 +138,33 @@ def test_requests_move_before_the_old_version_goes(rig: Rig) -> None:
     assert (done.before, done.after) == (rig.first, rig.second)
     assert rig.torchserve.log == [("register", "2.0", "1.0"), ("default", "2.0", "2.0"), ("unregister", "1.0", "2.0")]
     assert rig.store.pointer("toy") == {"digest": rig.second, "previous": rig.first}
-    assert [path.name for path in rig.archives.iterdir()] == ["toy-2.0"]
+    assert sorted(path.name for path in rig.archives.iterdir()) == archives("2.0")
     shown = rig.metrics.exposition()[0].decode()
     assert f'digest="{rig.second}"' in shown and rig.first not in shown
     assert 'bundle_switches_total{model="toy",operation="publish",outcome="ok"} 1.0' in shown
     assert asyncio.run(rig.rollout.rollback("toy")).after == rig.first
     assert rig.model.deployment.version == "3.0" and rig.rollout.status()["toy"]["digest"] == rig.first
+
+
+def test_both_lanes_move_at_once_and_go_together(rig: Rig) -> None:
+    asyncio.run(rig.rollout.roll_out("toy", rig.second))
+    done = ["register"] * 2 + ["default"] * 2 + ["unregister"] * 2
+    assert rig.torchserve.lanes == list(zip(done, ["toy~predictions", "toy"] * 3, strict=True))
+    asked = [request.WhichOneof("call") for request, _ in rig.worker.asked]
+    assert asked == [None, "predict", None, "explain"]
+
+
+@pytest.mark.parametrize("call", ["predict", "explain"])
+def test_a_bundle_that_one_lane_cannot_serve_is_served_by_none(rig: Rig, call: str) -> None:
+    def refuse(request: WorkerRequest) -> WorkerReply:
+        if request.WhichOneof("call") == call:
+            raise UnavailableError("no")
+        return rig.answer(request)
+
+    rig.worker.handle = refuse
+    rig.fail(UnavailableError)
+    assert [name for what, name in rig.torchserve.lanes if what == "unregister"] == ["toy~predictions", "toy"]
+    rig.assert_untouched()
 
 
 def test_the_old_version_stays_until_its_last_answer(rig: Rig) -> None:
@@ -224,7 +259,8 @@ def test_a_bundle_that_becomes_readable_is_taken_up_and_nothing_is_written(rig: 
     manifest = rig.store.current("toy") / "manifest.json"
     content, error = manifest.read_bytes(), CorruptBundleError("manifest")
     rig.model.close()
-    rig.model.error, rig.model._deployment = error, error
+    rig.model.set_error(error)
+    rig.model._deployment = error
     manifest.write_bytes(content[:-9])
 
     async def run() -> None:
@@ -233,7 +269,7 @@ def test_a_bundle_that_becomes_readable_is_taken_up_and_nothing_is_written(rig: 
         assert not rig.model.readable and not rig.torchserve.log
         manifest.write_bytes(content)
         before = sorted(rig.store.root.rglob("*"))
-        rig.torchserve._state = None  # type: ignore[assignment]
+        rig.torchserve._states = []
         assert (await rig.rollout.serve_repaired("toy")).after == rig.first
         assert rig.model.readable and sorted(rig.store.root.rglob("*")) == before
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,13 @@ from proponent.errors import (
     OverloadedError,
     PermissionDeniedError,
     UnauthenticatedError,
+    UnavailableError,
 )
 from proponent.gateway.auth import Scope
 from proponent.gateway.auth.authenticator import ANYBODY
 from proponent.gateway.call import CallContext
 from proponent.gateway.grpc.methods import explain_stream
+from proponent.gateway.lane import Lane
 from proponent.v1 import explanation_pb2 as pb
 from tokens import knowing
 
@@ -41,7 +44,13 @@ def query(**values: object) -> pb.ExplainRequest:
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     made = Service(
-        tmp_path, max_image_bytes=100, max_predictions=1, max_explanations=1, max_influences=60, max_thumbnails=6
+        tmp_path,
+        max_image_bytes=100,
+        max_predictions=1,
+        max_explanations=1,
+        max_influences=60,
+        max_thumbnails=6,
+        max_waiting=0,
     )
     yield made
     made.close()
@@ -151,8 +160,34 @@ def test_refuses_over_the_limit_and_recovers(service: Service) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("dead", "answered"), [(Lane.EXPLANATIONS, {"predict"}), (Lane.PREDICTIONS, {"explain", "score"})]
+)
+def test_a_lane_without_workers_takes_no_other_with_it(service: Service, dead: Lane, answered: set[str]) -> None:
+    service.model.set_error(UnavailableError("died"), dead)
+    assert service.model.error is not None
+    runs = {
+        "predict": service.calls.predict(pb.PredictRequest(model="toy", encoded_image=b"png"), CALL),
+        "explain": service.calls.explain(query(), CALL),
+        "score": service.calls.score_examples(_score(), CALL),
+    }
+    found = set()
+    for name, run in runs.items():
+        with suppress(UnavailableError):
+            asyncio.run(run)
+            found.add(name)
+    assert found == answered
+    service.model.set_error(CorruptBundleError("rows.faiss is damaged"), dead)
+    for run in (
+        service.calls.predict(pb.PredictRequest(model="toy", encoded_image=b"png"), CALL),
+        service.calls.explain(query(), CALL),
+    ):
+        with pytest.raises(CorruptBundleError):
+            asyncio.run(run)
+
+
 def test_a_model_that_is_not_ready_answers_with_its_error(service: Service) -> None:
-    service.model.error = CorruptBundleError("rows.faiss is damaged")
+    service.model.set_error(CorruptBundleError("rows.faiss is damaged"))
     for run in (service.calls.explain(query(), CALL), service.calls.score_examples(_score(), CALL)):
         with pytest.raises(CorruptBundleError):
             asyncio.run(run)
@@ -233,7 +268,8 @@ async def _stream(service: Service) -> list[tuple[str, str | None]]:
 
 def test_the_same_error_told_again_and_again_keeps_nothing_of_the_calls(service: Service) -> None:
     """One error object answers every call while a model is not ready: its traceback must not grow with them."""
-    service.model.error = error = CorruptBundleError("rows.faiss is damaged")
+    error = CorruptBundleError("rows.faiss is damaged")
+    service.model.set_error(error)
     lengths = []
     for _ in range(3):
         with pytest.raises(CorruptBundleError):

@@ -64,7 +64,7 @@ class Script:
 def test_whatever_loading_raises_is_what_callers_are_told(
     error: Exception, kind: type[ProponentError], reason: str, told: str
 ) -> None:
-    found = LoadedBundle(Script(error)).explainer
+    found = LoadedBundle(Script(error)).predictor
     assert isinstance(found, kind) and not isinstance(found, SpecError)
     assert found.reason == reason and told in found.message and "secret" not in found.message
 
@@ -75,12 +75,12 @@ def test_it_is_loaded_again_ever_more_rarely() -> None:
     calls = []
     for second in range(240):
         clock.now = float(second)
-        _ = loaded.explainer
+        _ = loaded.predictor
         calls.append(script.calls)
     tries = [second for second in range(1, 240) if calls[second] > calls[second - 1]]
     assert tries == [1, 3, 7, 15, 31, 63, 123, 183]
     clock.now = 1000.0
-    assert loaded.explainer is script.explainer
+    assert loaded.predictor is script.explainer
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from gateway_fakes import Service, echo
 from proponent.errors import DeadlineError, InvalidInputError, OverloadedError, ProponentError, UnavailableError
-from proponent.gateway.auth import Scope
+from proponent.gateway.auth.authenticator import ANYBODY
 from proponent.gateway.service import CallContext
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
@@ -23,7 +23,7 @@ Send = Callable[..., Coroutine[Any, Any, WorkerReply]]
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    made = Service(tmp_path, max_explanations=1)
+    made = Service(tmp_path, max_explanations=1, max_waiting=0)
     yield made
     made.close()
 
@@ -51,7 +51,7 @@ def ask(service: Service, timeout_s: float, **values: Any) -> pb.ExplainResponse
     request = pb.ExplainRequest(
         **{"model": "toy", "encoded_image": b"png", "deadline_policy": LATE, "request_id": "seven", **values}
     )
-    return asyncio.run(service.calls.explain(request, CallContext("id", frozenset(Scope), timeout_s)))
+    return asyncio.run(service.calls.explain(request, CallContext("id", ANYBODY, timeout_s)))
 
 
 def codes(reply: pb.ExplainResponse) -> list[int]:
@@ -111,7 +111,7 @@ def test_a_caller_who_leaves_ends_both_calls(service: Service) -> None:
     request = pb.ExplainRequest(model="toy", encoded_image=b"png", deadline_policy=LATE)
 
     async def leave() -> set[str]:
-        task = asyncio.create_task(service.calls.explain(request, CallContext("id", frozenset(Scope), 60.0)))
+        task = asyncio.create_task(service.calls.explain(request, CallContext("id", ANYBODY, 60.0)))
         await asyncio.sleep(0.05)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

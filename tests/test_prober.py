@@ -10,6 +10,7 @@ from typing import Any
 from gateway_fakes import Service, broken
 from proponent.errors import CorruptBundleError, ProponentError, UnavailableError
 from proponent.gateway.error_mapping import retry_after
+from proponent.gateway.lane import Lane
 from proponent.gateway.served_model import Readiness, ServedModel
 from proponent.gateway.torchserve.archive import Archive
 from proponent.gateway.torchserve.launch import Layout
@@ -133,7 +134,9 @@ def test_the_answer_of_a_worker_that_is_gone_counts_for_nothing() -> None:
 
 def _model(name: str, error: ProponentError | None, starting: bool) -> ServedModel:
     model = broken(error or CorruptBundleError(name))
-    model.error, model.starting = error, starting
+    model.set_error(error)
+    if starting:
+        model._unknown = set(Lane)
     return model
 
 
@@ -173,11 +176,12 @@ def test_a_model_that_does_not_start_is_started_again_and_no_other(tmp_path: Pat
     async def run() -> None:
         supervisor = Supervisor(service.models, service.worker, service.settings, service.metrics, lambda: None)  # type: ignore[arg-type]
         archive = Archive("toy", "1.0", tmp_path / "toy-1.0")
-        supervisor.adopt(service.model.deployment, archive)
-        watched = supervisor._states["toy"]
+        supervisor.adopt(service.model.deployment, [archive])
+        watched = supervisor._states["toy", Lane.EXPLANATIONS]
         await asyncio.sleep(0.02)
         await supervisor._update(watched, [WorkerStatus("9000", 1, "UNLOADED")], management, Layout(tmp_path))
         assert service.model.error is not None and service.model.error.reason == "WORKER_STARTING"
+        assert service.model.error_of(Lane.PREDICTIONS) is None
 
     asyncio.run(run())
     service.close()

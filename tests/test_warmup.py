@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -33,13 +32,12 @@ class Timed:
         self._seconds = {1: one, 2: two}
         self._error = error
 
-    def explain(self, inputs: Any, options: Any) -> list[Any]:
-        assert [tuple(value.shape) for value in inputs] == [(1, 2, 2)] and len(options) == 1
+    def rehearse(self, value: torch.Tensor) -> None:
+        assert tuple(value.shape) == (1, 2, 2)
         self.calls += 1
         time.sleep(self._seconds[torch.get_num_threads()])
         if self._error is not None:
             raise self._error
-        return []
 
 
 @pytest.mark.parametrize(

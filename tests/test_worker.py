@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ import tiny
 from proponent.bounds.liveness import TicketIssuer
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer import Explainer
+from proponent.index.bundle import CATALOG, FACTORS, ROWS, SCALES
 from proponent.index.store import Store
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
@@ -42,6 +44,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def worker(bundle: Path) -> Worker:
     return Worker.load(bundle, None, None)
+
+
+@pytest.fixture(scope="module")
+def predicting(bundle: Path) -> Worker:
+    """A worker of predictions alone, of a bundle that has lost all else."""
+    copied = Path(shutil.copytree(bundle, bundle.parent.parent / "bare" / bundle.name))
+    for name in (ROWS, SCALES, FACTORS, CATALOG):
+        (copied / name).unlink()
+    return Worker.load(copied, None, None, predicts_only=True)
 
 
 def png(number: int = 0, mode: str = "L", size: tuple[int, int] = (6, 6)) -> bytes:
@@ -134,6 +145,16 @@ def test_a_bad_option_alone_says_what_is_wrong(worker: Worker, name: str) -> Non
     fields, reason, field = BAD_OPTIONS[name]
     [reply] = worker.handle([explain(**fields)])
     check_error(reply, reason, field)
+
+
+def test_a_worker_that_only_predicts_answers_as_one_that_explains(worker: Worker, predicting: Worker) -> None:
+    """It needs nothing of the bundle but weights and spec."""
+    items = [predict(encoded_image=png(1)), predict(tensor=tensor(2)), predict(encoded_image=b"?")]
+    found, expected = predicting.handle(items), worker.handle(items)
+    assert [stable(reply) for reply in found] == [stable(reply) for reply in expected]
+    [state, refused] = predicting.handle([Item(WorkerRequest(), as_json=False), explain(tensor=tensor(2))])
+    assert state.WhichOneof("outcome") is None
+    assert refused.error.code == code_pb2.INTERNAL and "only predicts" in refused.error.message
 
 
 def test_every_item_of_a_mixed_batch_is_answered_as_if_alone(worker: Worker) -> None:

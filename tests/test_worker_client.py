@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from proponent.bounds.liveness import TicketIssuer, TicketTable
 from proponent.errors import CorruptBundleError, DeadlineError, NotFoundError, UnavailableError
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.error_mapping import as_proponent_error, retry_after, to_item_error
+from proponent.gateway.lane import Lane
+from proponent.gateway.limits.admission import Held
 from proponent.gateway.torchserve.worker_client import WorkerClient, WorkerDefectError
 from proponent.index.tombstones import FORGOTTEN, Tombstones
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.inference_pb2 import PredictionResponse, PredictionsRequest
 from proponent.v1.inference_pb2_grpc import InferenceAPIsServiceServicer, add_InferenceAPIsServiceServicer_to_server
-from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+from proponent.v1.worker_pb2 import Stage, WorkerReply, WorkerRequest
 
 PREDICT = WorkerRequest(predict=pb.PredictRequest(model="toy", encoded_image=b"png"))
 
@@ -32,11 +34,13 @@ class Upstream(InferenceAPIsServiceServicer):
 
     def __init__(self) -> None:
         self.asked: list[WorkerRequest] = []
+        self.names: list[tuple[str, str]] = []
         self.let = asyncio.Event()
         self.reply = WorkerReply(predict=pb.PredictResponse(request_id="done"))
         self.failure: tuple[grpc.StatusCode, str] | None = None
 
     async def Predictions(self, request: PredictionsRequest, context: Any) -> PredictionResponse:
+        self.names.append((request.model_name, request.model_version))
         self.asked.append(WorkerRequest.FromString(request.input["data"]))
         await self.let.wait()
         if self.failure is not None:
@@ -51,8 +55,8 @@ class Rig:
         self.upstream, self.client, self.board = upstream, client, board
         self.released: list[float] = []
 
-    def held(self) -> AsyncExitStack:
-        stack = AsyncExitStack()
+    def held(self) -> Held:
+        stack = Held()
         stack.callback(lambda: self.released.append(time.monotonic()))
         return stack
 
@@ -96,6 +100,41 @@ def test_the_worker_is_told_when_the_answer_is_of_no_use_any_more(tmp_path: Path
         (sent,) = rig.upstream.asked
         assert before + 3 * 10**9 <= sent.deadline_ns <= time.monotonic_ns() + 3 * 10**9
         assert sent.ticket and len(rig.released) == 1 and not rig.board.holds(sent.ticket)
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize(("lanes", "predicting"), [(tuple(Lane), "toy~predictions"), ([Lane.EXPLANATIONS], "toy")])
+def test_predictions_go_to_their_own_workers_where_there_are_any(
+    tmp_path: Path, lanes: Sequence[Lane], predicting: str
+) -> None:
+    async def test(rig: Rig) -> None:
+        rig.upstream.let.set()
+        deployment = Deployment("toy", "2.0", rig.deployment.bundle, lanes)
+        await rig.client.send(deployment, PREDICT, 3.0)
+        rig.upstream.reply = WorkerReply(explain=pb.ExplainResponse())
+        await rig.client.send(deployment, WorkerRequest(explain=pb.ExplainRequest(model="toy")), 3.0)
+        for lane in Lane:
+            rig.upstream.reply = WorkerReply()
+            await rig.client.verdict(deployment, lane, 3.0)
+        assert rig.upstream.names == [(name, "2.0") for name in (predicting, "toy", predicting, "toy")]
+
+    run(tmp_path, test)
+
+
+def test_when_the_worker_began_is_passed_on_even_if_the_caller_has_left(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.upstream.reply = WorkerReply(
+            error=pb.ItemError(code=4, reason="DEADLINE", message="late"), stages=[Stage(name="queue", end_ns=7)]
+        )
+        seen: list[int] = []
+        with pytest.raises(DeadlineError):
+            await rig.client.send(rig.deployment, PREDICT, 0.1, Held(seen.append))
+        assert not seen
+        rig.upstream.let.set()
+        while not seen:
+            await asyncio.sleep(0.01)
+        assert seen == [7]
 
     run(tmp_path, test)
 
@@ -168,18 +207,18 @@ def test_a_defect_of_the_worker_is_logged_whole_and_told_to_nobody(
 def test_a_verdict_is_what_the_worker_says_and_never_that_it_said_nothing(tmp_path: Path) -> None:
     async def test(rig: Rig) -> None:
         with pytest.raises(UnavailableError) as caught:
-            await rig.client.verdict(rig.deployment, 0.1)
+            await rig.client.verdict(rig.deployment, Lane.EXPLANATIONS, 0.1)
         assert caught.value.reason == "WORKER_UNRESPONSIVE" and retry_after(caught.value)
         rig.upstream.let.set()
         rig.upstream.reply = WorkerReply()
-        assert await rig.client.verdict(rig.deployment, 5.0) is None
+        assert await rig.client.verdict(rig.deployment, Lane.EXPLANATIONS, 5.0) is None
         for error in (CorruptBundleError("rows"), NotFoundError("x")):
             rig.upstream.reply = WorkerReply(error=to_item_error(error))
-            found = await rig.client.verdict(rig.deployment, 5.0)
+            found = await rig.client.verdict(rig.deployment, Lane.EXPLANATIONS, 5.0)
             assert type(found) is type(error)
         rig.upstream.failure = (grpc.StatusCode.INTERNAL, "Worker died.")
         with pytest.raises(UnavailableError):
-            await rig.client.verdict(rig.deployment, 5.0)
+            await rig.client.verdict(rig.deployment, Lane.EXPLANATIONS, 5.0)
 
     run(tmp_path, test)
 

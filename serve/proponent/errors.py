@@ -159,7 +159,10 @@ class SamplesMissingError(ProponentError):
 class OverloadedError(ProponentError):
     """Too many requests in flight (RESOURCE_EXHAUSTED, 429).
 
-    >>> OverloadedError("64 Explain calls are in flight").http_status
+    Attributes:
+        retry_after_s: Seconds after which there may be room.
+
+    >>> OverloadedError("64 explanations are worked on and 512 wait").http_status
     429
     """
 
@@ -167,22 +170,19 @@ class OverloadedError(ProponentError):
     code = 8
     http_status = 429
 
+    def __init__(self, message: str, *, field: str = "", reason: str = "", retry_after_s: float = 1.0) -> None:
+        super().__init__(message, field=field, reason=reason)
+        self.retry_after_s = retry_after_s
+
 
 class QuotaError(OverloadedError):
     """A caller has used up what it may have for now (RESOURCE_EXHAUSTED, 429).
-
-    Attributes:
-        retry_after_s: Seconds until the same call may succeed; 0 where that is not known.
 
     >>> QuotaError("caller 'alice' may make 5 calls a second", reason="RATE_LIMITED", retry_after_s=0.2).http_status
     429
     """
 
     default_reason = "QUOTA_SPENT"
-
-    def __init__(self, message: str, *, field: str = "", reason: str = "", retry_after_s: float = 0.0) -> None:
-        super().__init__(message, field=field, reason=reason)
-        self.retry_after_s = retry_after_s
 
 
 class UnavailableError(ProponentError):

@@ -68,6 +68,11 @@ class RunningGateway:
         found = [p for p in self.descendants() if any(name in argument for argument in p.cmdline())]
         return next(p for p in found if "watchdog.py" not in " ".join(p.cmdline()))
 
+    def worker(self, *, explains: bool = True) -> psutil.Process:
+        """The worker that explains, or that only predicts: the first stands back for the second."""
+        found = [p for p in self.descendants() if any("model_service_worker" in part for part in p.cmdline())]
+        return next(p for p in found if (p.nice() > 0) == explains)
+
     def stop(self) -> None:
         """SIGTERM, exit status 0, no process and no file left."""
         family = self.descendants() if self.process.poll() is None else []

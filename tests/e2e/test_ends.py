@@ -59,9 +59,9 @@ def test_a_balancer_sees_the_end_coming_and_workers_are_warm(start: Start) -> No
     gateway = start("--drain-delay", "6")
     gateway.wait_ready()
     worker_log = private_directory(gateway) / "worker.log"
-    assert worker_log.read_text().count("warmed up") == 1
-    gateway.part("model_service_worker").kill()
-    gateway.wait_for(lambda: worker_log.read_text().count("warmed up") == 2)
+    assert worker_log.read_text().count("warmed up") == 2
+    gateway.worker().kill()
+    gateway.wait_for(lambda: worker_log.read_text().count("warmed up") == 3)
     gateway.wait_ready()
     family = gateway.descendants()
     gateway.process.send_signal(signal.SIGTERM)

@@ -132,7 +132,7 @@ def test_a_second_interrupt_shortens_the_drain(digits: Path, tmp_path: Path) -> 
     try:
         gateway.wait_ready()
         family = gateway.descendants()
-        gateway.part("model_service_worker").suspend()
+        gateway.worker(explains=False).suspend()
         call = gateway.rpc.Predict.future(pb.PredictRequest(model="digits", encoded_image=GOOD), timeout=30)
         gateway.wait_for(lambda: _in_flight(gateway) == 1, 10)
         gateway.process.send_signal(signal.SIGINT)

@@ -27,6 +27,7 @@ from proponent.index.store import Store
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 SWITCHES = 10
+LANES = 2
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +100,8 @@ def test_ten_switches_under_load(gateway: RunningGateway, store: Store, expected
     print(f"{load.counts.total()} answers, {len(load.wrong)} wrong, seconds until a switch: {seconds}")
     assert not load.wrong, load.wrong[:5]
     assert load.counts.keys() == expected.keys() and min(load.counts.values()) > 50
-    gateway.wait_for(lambda: workers(gateway) == 1, 10)
-    assert len(list(gateway.temporary.glob("*/models/*"))) == 1
+    gateway.wait_for(lambda: workers(gateway) == LANES, 10)
+    assert len(list(gateway.temporary.glob("*/models/*"))) == LANES
 
 
 def _switch(store: Store, number: int, wanted: str) -> float:
@@ -172,7 +173,7 @@ def test_a_bad_bundle_never_replaces_a_good_one(
     assert not load.wrong and set(load.counts) == {before["digest"]}
     assert store.pointer(MODEL) == before and served(gateway) == before["digest"]
     assert gateway.get("/readyz").status_code == 200  # type: ignore[union-attr]
-    gateway.wait_for(lambda: workers(gateway) == 1, 15)
+    gateway.wait_for(lambda: workers(gateway) == LANES, 15)
     shutil.rmtree(bad)
 
 

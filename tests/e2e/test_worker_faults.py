@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -91,15 +92,19 @@ def health(gateway: RunningGateway, name: str) -> int:
 
 
 def test_a_worker_killed_under_heavy_work_is_back_as_soon_as_the_new_one_lives(gateway: RunningGateway) -> None:
-    """Nothing that was given up is run by the new worker, and no call is told of a deadline that is not its own."""
+    """Nothing that was given up is run by the new worker, and no call is told of a deadline that is not its own.
+
+    Predictions are answered all the while.
+    """
     calls = [gateway.rpc.Explain.future(DEARLY, timeout=4) for _ in range(4)]
     time.sleep(0.5)
-    gateway.part("model_service_worker").kill()
+    gateway.worker().kill()
     killed = time.monotonic()
     seen: Counter[grpc.StatusCode] = Counter()
-    while outcome(gateway.rpc.Predict, PREDICT, 20) is not OK:
+    while outcome(gateway.rpc.Explain, EXPLAIN, 20) is not OK:
+        assert outcome(gateway.rpc.Predict, PREDICT, 20) is OK
         try:
-            gateway.rpc.Predict(PREDICT, timeout=20)
+            gateway.rpc.Explain(EXPLAIN, timeout=20)
         except grpc.RpcError as error:
             seen[error.code()] += 1
             assert any(d.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for d in rpc_status.from_call(error).details)
@@ -132,21 +137,26 @@ def test_calls_that_give_up_at_once_leave_the_worker_to_others(gateway: RunningG
     gateway.wait_for(lambda: 'in_flight{method="FindFlipSet"} 0.0' in gateway.http.get("/metrics").text, 10)
 
 
-def test_a_halted_worker_is_not_ready_and_comes_back(gateway: RunningGateway) -> None:
-    worker = gateway.part("model_service_worker")
+@pytest.mark.parametrize("explains", [True, False], ids=["explains", "predicts"])
+def test_a_halted_worker_is_not_ready_and_comes_back(gateway: RunningGateway, explains: bool) -> None:
+    """What it does not do is answered all the while."""
+    calls: list[Any] = [(gateway.rpc.Explain, EXPLAIN), (gateway.rpc.Predict, PREDICT)]
+    (call, request), other = calls if explains else reversed(calls)
+    worker = gateway.worker(explains=explains)
     worker.suspend()
     try:
         gateway.wait_for(lambda: status(gateway) == 503, 25)
         started = time.monotonic()
         with pytest.raises(grpc.RpcError) as caught:
-            gateway.rpc.Explain(EXPLAIN, timeout=20)
+            call(request, timeout=20)
         assert caught.value.code() is UNAVAILABLE and details(caught.value)[0] == "WORKER_UNRESPONSIVE"
         assert time.monotonic() - started < 2
+        assert outcome(*other) is OK
         assert health(gateway, f"proponent.v1.ExplanationService/{MODEL}") == 2
     finally:
         worker.resume()
     gateway.wait_for(lambda: status(gateway) == 200, 15)
-    assert outcome(gateway.rpc.Explain, EXPLAIN) is OK
+    assert outcome(call, request) is OK
 
 
 @pytest.mark.parametrize("name", [ROWS, CATALOG, FORGOTTEN])

@@ -2,6 +2,7 @@
 
 from proponent.explainer.explainer import Explainer
 from proponent.explainer.opening import read_spec
+from proponent.explainer.predictor import Predictor
 from proponent.explainer.query import EmbeddedQuery
 
-__all__ = ["EmbeddedQuery", "Explainer", "read_spec"]
+__all__ = ["EmbeddedQuery", "Explainer", "Predictor", "read_spec"]

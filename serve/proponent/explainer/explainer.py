@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -11,10 +12,11 @@ from torch import Tensor
 from proponent.attribution.embedding.base import InfluenceEmbedding
 from proponent.attribution.gradients.layers import Layers
 from proponent.bounds.cancellation import Token, always, checkpoint
-from proponent.classifier import Classifier, InputSignature
+from proponent.classifier import Classifier
 from proponent.errors import ProponentError
 from proponent.explainer.answers import Answers
-from proponent.explainer.opening import load_bundled_classifier, load_embedding, signature_of
+from proponent.explainer.opening import load_bundled_classifier, load_embedding
+from proponent.explainer.predictor import Predictor
 from proponent.explainer.query import EmbeddedQuery, QueryEmbedder
 from proponent.explainer.removal import Removals
 from proponent.explainer.retrieval import Found, Retrieval
@@ -40,7 +42,7 @@ from proponent.results import (
 from proponent.stages import Stopwatch, stage
 
 
-class Explainer:
+class Explainer(Predictor):
     """A classifier with its bundle. Not thread-safe: hooks on the model are per call.
 
     >>> from PIL import Image
@@ -66,11 +68,9 @@ class Explainer:
         hold: BundleLock | None = None,
         files: ServedFiles | None = None,
     ) -> None:
-        self.classifier = classifier
-        self.manifest = manifest
+        super().__init__(classifier, manifest, hold)
         self.index = index
         self.catalog = catalog
-        self._hold = hold
         self._files = files
         self._embedder = QueryEmbedder(classifier, embedding, layers)
         self._retrieval = Retrieval(index, catalog, tombstones or Tombstones(None))
@@ -80,7 +80,7 @@ class Explainer:
         self._removals = Removals(self._embedder, self._retrieval, self._answers, manifest)
 
     @classmethod
-    def load(cls, bundle: Path, *, weights: Path | None = None, device: torch.device | None = None) -> Explainer:
+    def load(cls, bundle: Path, *, weights: Path | None = None, device: torch.device | None = None) -> Self:
         """Opens a bundle after checking every file; ``weights`` are those deployed, if not the bundle's own.
 
         Raises:
@@ -105,7 +105,7 @@ class Explainer:
         tombstones: Tombstones | None = None,
         hold: BundleLock | None = None,
         served: ServedFiles | None = None,
-    ) -> Explainer:
+    ) -> Self:
         """Opens files that need no check, of a bundle that may not be finished, for the classifier they belong to."""
         layers = classifier.find_layers()
         embedding = load_embedding(directory / files.FACTORS, manifest.curvature, layers).to(classifier.device)
@@ -129,14 +129,9 @@ class Explainer:
         if self._files is not None:
             self._files.check()
 
-    @property
-    def signature(self) -> InputSignature:
-        """What one input must look like."""
-        return signature_of(self.manifest)
-
-    def predict(self, inputs: Sequence[Tensor]) -> list[Prediction | ProponentError]:
-        """Predictions of inputs of the signature's shape; no gradient, no index."""
-        return self._embedder.predict(inputs)
+    def rehearse(self, value: Tensor) -> None:
+        """Explains one input, which is most of what calls ask for."""
+        self.explain([value], [ExplainOptions()])
 
     def explain(
         self, inputs: Sequence[Tensor], options: Sequence[ExplainOptions], tokens: Sequence[Token] | None = None

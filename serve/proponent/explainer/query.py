@@ -23,6 +23,7 @@ from proponent.attribution.gradients.scaling import (
 from proponent.bounds.cancellation import Token, always, checkpoint
 from proponent.classifier import Classifier
 from proponent.errors import DeadlineError, InvalidInputError, ProponentError
+from proponent.explainer.predictor import ForwardPass
 from proponent.options import Target
 from proponent.results import Prediction
 from proponent.stages import Stopwatch
@@ -104,23 +105,13 @@ class Embedding(Protocol):
         """phi, [B, K] float32."""
 
 
-class QueryEmbedder:
+class QueryEmbedder(ForwardPass):
     """Runs the model forwards and backwards. Not thread-safe: hooks on the model are per call."""
 
     def __init__(self, classifier: Classifier, embedding: Embedding, layers: Layers) -> None:
-        self.classifier = classifier
+        super().__init__(classifier)
         self.embedding = embedding
         self.layers = layers
-
-    def predict(self, inputs: Sequence[Tensor]) -> list[Prediction | ProponentError]:
-        """Predictions of inputs of the signature's shape; no gradient."""
-        with torch.inference_mode():
-            outputs = self.classifier.model(self.stack(inputs))
-        return self.predictions(outputs)
-
-    def stack(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Inputs as one batch on the model's device."""
-        return torch.stack(list(inputs)).to(self.classifier.device)
 
     def embed(
         self,
@@ -162,17 +153,6 @@ class QueryEmbedder:
                 seed[position] = 1.0
                 rows.append(self.embedding.embed(session.backward(seed.view_as(outputs))).double().cpu())
         return FollowedOutputs(outputs.double().cpu(), torch.tensor(followed), torch.cat(rows))
-
-    def predictions(self, outputs: Tensor) -> list[Prediction | ProponentError]:
-        """What the model's outputs [B, ...] say."""
-        probabilities = self.classifier.loss.probabilities(outputs.double()).cpu()
-        classes = self.classifier.loss.predict(outputs).tolist()
-        return [self._prediction(c, p) for c, p in zip(classes, probabilities, strict=True)]
-
-    def _prediction(self, class_id: int, probabilities: Tensor) -> Prediction | ProponentError:
-        if not bool(torch.isfinite(probabilities).all()):
-            return InvalidInputError("the model's output is not finite for this input", field="input")
-        return Prediction(class_id, self.classifier.class_names[class_id], probabilities.tolist())
 
     def choice(self, prediction: Prediction | ProponentError, target: Target) -> Choice | ProponentError:
         """The classes that a target names, or why it cannot be explained."""

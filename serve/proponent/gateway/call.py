@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from proponent.gateway.auth import Caller, Scope
 from proponent.gateway.deployment import Deployment
+from proponent.gateway.lane import Lane
 from proponent.gateway.tracing import UNTRACED, Span
 from proponent.results import DisclosureLevel
 
@@ -58,9 +59,11 @@ class Method:
         scope: What ``ExplanationCalls.permit`` is to be asked for before ``run``; None for any known token.
         run: The call itself.
         level: What the caller must be told at least, lest the reply have nothing to say.
+        lane: Whose workers answer, where any do.
     """
 
     request: type[Message]
     scope: Scope | None
     run: Run
     level: DisclosureLevel = DisclosureLevel.LABELS
+    lane: Lane = Lane.EXPLANATIONS

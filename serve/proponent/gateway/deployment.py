@@ -6,7 +6,7 @@ A request is checked against, and answered by, one deployment from start to end,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from proponent.errors import CorruptBundleError
+from proponent.gateway.lane import Lane
 from proponent.index.bundle import CATALOG, SAMPLES, Manifest, read_manifest
 from proponent.index.catalog import Catalog
 from proponent.index.example_list import ExampleList
@@ -66,12 +67,17 @@ class BundleHandle:
 
 
 class Deployment:
-    """One bundle and the TorchServe version that answers for it; counts the requests that it is answering."""
+    """One bundle and the TorchServe version that answers for it; counts the requests that it is answering.
 
-    def __init__(self, model: str, version: str, bundle: BundleHandle) -> None:
+    Attributes:
+        lanes: The queues that it has; without one of predictions, they are answered by those who explain.
+    """
+
+    def __init__(self, model: str, version: str, bundle: BundleHandle, lanes: Sequence[Lane] = tuple(Lane)) -> None:
         self.model = model
         self.version = version
         self.bundle = bundle
+        self.lanes = tuple(lanes)
         self._in_use = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -80,6 +86,10 @@ class Deployment:
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
         return self.bundle.manifest
+
+    def served_as(self, lane: Lane) -> str:
+        """The name under which TorchServe answers the requests of a lane."""
+        return (lane if lane in self.lanes else Lane.EXPLANATIONS).served_as(self.model)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

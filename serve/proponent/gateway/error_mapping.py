@@ -20,7 +20,6 @@ from proponent.errors import (
     InvalidInputError,
     OverloadedError,
     ProponentError,
-    QuotaError,
     UnavailableError,
     error_kind,
 )
@@ -28,7 +27,6 @@ from proponent.v1.explanation_pb2 import ItemError
 
 DOMAIN = "proponent"
 PROBLEM_TYPE = "application/problem+json"
-RETRY_SECONDS = {"OVERLOADED": 1, "BODIES_FULL": 1}
 # Of an absolute path, all but the last name: /srv/models/toy/catalog.sqlite
 _DIRECTORIES = re.compile(r"(?<![\w.:/-])/(?:[^\s/:;,'\"]+/)+")
 DEFECT = "the service failed; its log has the details under this request's id"
@@ -75,9 +73,7 @@ def retry_after(error: ProponentError) -> int | None:
     """Seconds after which the same call may succeed; None where it will not."""
     if isinstance(error, CorruptBundleError) or not isinstance(error, OverloadedError | UnavailableError):
         return None
-    if isinstance(error, QuotaError) and error.retry_after_s:
-        return max(1, math.ceil(error.retry_after_s))
-    return RETRY_SECONDS.get(error.reason, _RETRY_DEFAULT)
+    return max(1, math.ceil(error.retry_after_s)) if isinstance(error, OverloadedError) else _RETRY_DEFAULT
 
 
 def rpc_status(error: ProponentError) -> status_pb2.Status:

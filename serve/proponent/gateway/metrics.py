@@ -147,10 +147,16 @@ class Metrics:
 
     def _make_limit_metrics(self) -> None:
         self.in_flight = self._gauge("proponent_requests_in_flight", "Calls that are being worked on.", "method")
+        lane = ("model", "lane")
         self.waiting = self._gauge(
-            "proponent_requests_waiting", "Calls, or parts of larger calls, that wait for a slot.", "method"
+            "proponent_requests_waiting", "Calls, or parts of larger calls, that wait for a lane of workers.", *lane
         )
-        self.limit = self._gauge("proponent_requests_limit", "Most calls that are worked on.", "method")
+        self.limit = self._gauge(
+            "proponent_requests_limit", "Requests that the workers of a lane are given at a time.", *lane
+        )
+        self.refused = self._counter(
+            "proponent_requests_refused", "Calls for which the line before a lane was too long.", *lane
+        )
         self.body_bytes = self._gauge("proponent_request_bodies_bytes", "Memory that request bodies take.")
         self.body_limit = self._gauge("proponent_request_bodies_limit_bytes", "Most memory that they may take.")
         self.connections = self._gauge("proponent_http_connections", "HTTP connections that are open.")
@@ -180,6 +186,9 @@ class Metrics:
     def _make_model_metrics(self) -> None:
         self.gateway_ready = self._gauge("proponent_ready", "1 when /readyz says ready, else 0.")
         self.ready = self._gauge("proponent_model_ready", "1 when a worker answers for the model, else 0.", "model")
+        self.lane_ready = self._gauge(
+            "proponent_lane_ready", "1 when a worker answers for the lane of the model, else 0.", "model", "lane"
+        )
         self._digests: dict[str, str] = {}
         self._bundle = self._gauge("proponent_bundle_info", "1 for the bundle that is served.", "model", "digest")
         self._created = self._gauge(

@@ -2,35 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from proponent.errors import NotFoundError, ProponentError, SpecError, UnavailableError, as_state
+from proponent.errors import (
+    CorruptBundleError,
+    MismatchError,
+    NotFoundError,
+    ProponentError,
+    SpecError,
+    UnavailableError,
+    as_state,
+)
 from proponent.gateway.deployment import BundleHandle, Deployment
+from proponent.gateway.lane import Lane
 from proponent.gateway.settings import Settings
 from proponent.index.storage import unreadable
 from proponent.index.store import Store
 
+_OF_THE_BUNDLE = (CorruptBundleError, MismatchError)
+
 
 class ServedModel:
-    """One model. ``error`` says why it cannot answer now; None means that a healthy worker is ready.
-
-    ``starting`` is true until it is known for the first time whether it can.
+    """One model, and for each of its lanes why it cannot answer now; None means that a healthy worker is ready.
 
     Args:
         bundle: The bundle, or why it cannot be read (then no worker is started until it can, or another is
             published).
         weights: Deployed weights instead of the bundle's copy.
+        lanes: The queues that it is served by.
     """
 
-    def __init__(self, name: str, bundle: BundleHandle | ProponentError, weights: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        bundle: BundleHandle | ProponentError,
+        weights: Path | None = None,
+        lanes: Sequence[Lane] = tuple(Lane),
+    ) -> None:
         self.name = name
         self.weights = weights
+        self.lanes = tuple(lanes)
         self._versions = 0
         starting = UnavailableError(f"model {name!r} is starting", reason="WORKER_STARTING")
-        self.error: ProponentError | None = bundle if isinstance(bundle, ProponentError) else starting
-        self.starting = not isinstance(bundle, ProponentError)
+        self._errors: dict[Lane, ProponentError | None] = {}
+        self.set_error(bundle if isinstance(bundle, ProponentError) else starting)
+        self._unknown = set() if isinstance(bundle, ProponentError) else set(lanes)
         self._deployment = bundle if isinstance(bundle, ProponentError) else self.prepare(bundle)
+
+    @property
+    def error(self) -> ProponentError | None:
+        """Why it cannot answer every call now; None when it can."""
+        return next((error for error in self._errors.values() if error is not None), None)
+
+    @property
+    def starting(self) -> bool:
+        """True until it is known for the first time of every lane whether it can answer."""
+        return bool(self._unknown)
+
+    def error_of(self, lane: Lane) -> ProponentError | None:
+        """Why the calls of a lane cannot be answered now; None when they can.
+
+        A lane whose workers are gone takes no other with it; what is wrong with the bundle concerns all.
+        """
+        return self.own_error(lane) or next((e for e in self._errors.values() if isinstance(e, _OF_THE_BUNDLE)), None)
+
+    def own_error(self, lane: Lane) -> ProponentError | None:
+        """What is known of a lane's own workers."""
+        return self._errors[lane if lane in self._errors else Lane.EXPLANATIONS]
+
+    def set_error(self, error: ProponentError | None, lane: Lane | None = None) -> None:
+        """Notes why a lane, or none of them, can answer."""
+        self._errors |= dict.fromkeys(self.lanes if lane is None else (lane,), error)
+
+    def settle(self, lane: Lane | None = None) -> None:
+        """Notes that it is known of a lane, or of all, whether it can answer."""
+        self._unknown -= set(self.lanes if lane is None else (lane,))
 
     @property
     def readable(self) -> bool:
@@ -51,7 +98,7 @@ class ServedModel:
     def prepare(self, bundle: BundleHandle) -> Deployment:
         """A deployment under a version that this model never had."""
         self._versions += 1
-        return Deployment(self.name, f"{self._versions}.0", bundle)
+        return Deployment(self.name, f"{self._versions}.0", bundle, self.lanes)
 
     def serves(self, digest: str) -> bool:
         """Whether healthy workers answer with this bundle now."""
@@ -61,11 +108,12 @@ class ServedModel:
         """Sends requests to another deployment from now on; those in flight stay where they are."""
         self._deployment = deployment
 
-    def require_ready(self) -> None:
-        """Raises the reason when no healthy worker is ready."""
-        if self.error is not None:
+    def require_ready(self, lane: Lane) -> None:
+        """Raises the reason when no healthy worker of a lane is ready."""
+        error = self.error_of(lane)
+        if error is not None:
             # Each raise would add to the traceback of the one error that all calls get.
-            raise self.error.with_traceback(None)
+            raise error.with_traceback(None)
 
     def close(self) -> None:
         """Closes the catalog."""
@@ -123,7 +171,7 @@ def open_models(settings: Settings) -> dict[str, ServedModel]:
         )
     if settings.weights is not None and not settings.weights.is_file():
         raise NotFoundError(f"weights not found: {settings.weights}", field="weights")
-    return {name: ServedModel(name, _open_current(store, name), settings.weights) for name in names}
+    return {name: ServedModel(name, _open_current(store, name), settings.weights, settings.lanes) for name in names}
 
 
 def _names(store: Store, settings: Settings) -> list[str]:

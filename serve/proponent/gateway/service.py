@@ -6,8 +6,8 @@ Both transports translate to these calls and from their errors; neither knows an
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -17,9 +17,10 @@ from proponent.gateway.call import CallContext, Method, Run
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.disclosure import count_examples
 from proponent.gateway.error_mapping import reason_of
+from proponent.gateway.lane import Lane
+from proponent.gateway.limits.admission import Admission, Held
 from proponent.gateway.limits.body_budget import BodyBudget
 from proponent.gateway.limits.call_cost import check_call_cost
-from proponent.gateway.limits.limiter import Limiter
 from proponent.gateway.lookup_calls import LookupCalls
 from proponent.gateway.metrics import Metrics, exemplar
 from proponent.gateway.prediction_when_late import (
@@ -40,9 +41,7 @@ from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 class WorkerTransport(Protocol):
     """Anything that brings a WorkerRequest to a worker and its reply back."""
 
-    async def send(
-        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: AsyncExitStack
-    ) -> WorkerReply:
+    async def send(self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: Held) -> WorkerReply:
         """One request, one reply of the same kind; ``held`` is closed when that work is done."""
 
 
@@ -70,12 +69,10 @@ class ExplanationCalls(LookupCalls):
         self._metrics = metrics
         self._auth = authenticator
         self.bodies = BodyBudget(self.settings.max_buffered_bytes)
-        names = ("Explain", "ScoreExamples", "EstimateRemoval", "FindFlipSet")
-        limits = {"Predict": self.settings.max_predictions, **dict.fromkeys(names, self.settings.max_explanations)}
-        self._limiter = Limiter({**limits, "StreamExplain": self.settings.max_streams}, metrics)
+        self._admission = Admission(self.settings, metrics)
         numbers = DisclosureLevel.ROUNDED
         methods = {
-            "Predict": Method(pb.PredictRequest, Scope.PREDICT, self.predict),
+            "Predict": Method(pb.PredictRequest, Scope.PREDICT, self.predict, lane=Lane.PREDICTIONS),
             "Explain": Method(pb.ExplainRequest, Scope.EXPLAIN, self.explain),
             "ScoreExamples": Method(pb.ScoreExamplesRequest, Scope.EXPLAIN, self.score_examples, numbers),
             "EstimateRemoval": Method(pb.EstimateRemovalRequest, Scope.EXPLAIN, self.estimate_removal, numbers),
@@ -101,7 +98,7 @@ class ExplanationCalls(LookupCalls):
     async def predict(self, request: pb.PredictRequest, context: CallContext) -> pb.PredictResponse:
         """Predicts the class of one input."""
         check_rules(request)
-        deployment = self._deployment(request.model, context)
+        deployment = self._deployment(request.model, context, Lane.PREDICTIONS)
         check_input(request, deployment.manifest, self.settings, "")
         return (await self._send("Predict", deployment, WorkerRequest(predict=request), context)).predict
 
@@ -166,20 +163,22 @@ class ExplanationCalls(LookupCalls):
 
     def stream_slot(self) -> AbstractContextManager[None]:
         """Holds a place among the open streams; raises OverloadedError."""
-        return self._limiter.slot("StreamExplain")
+        return self._admission.stream()
 
     def timed(self, context: CallContext) -> CallContext:
         """The context of a call without a deadline of its own: it begins now and may last as long as any."""
         return replace(context, timeout_s=self.settings.request_timeout, started=time.monotonic())
 
-    def ready(self, name: str, field: str = "model") -> Deployment:
-        """Where a model's requests go, which can answer now."""
+    def ready(self, name: str, lane: Lane, field: str = "model") -> Deployment:
+        """Where a model's requests go, which can answer those of a lane now."""
         model = self.model_named(name, field)
-        model.require_ready()
+        model.require_ready(lane)
         return model.deployment
 
-    def _deployment(self, name: str, context: CallContext, field: str = "model") -> Deployment:
-        return context.deployment or self.ready(name, field)
+    def _deployment(
+        self, name: str, context: CallContext, lane: Lane = Lane.EXPLANATIONS, field: str = "model"
+    ) -> Deployment:
+        return context.deployment or self.ready(name, lane, field)
 
     def _query(
         self,
@@ -187,7 +186,7 @@ class ExplanationCalls(LookupCalls):
         context: CallContext,
     ) -> Deployment:
         check_rules(request)
-        deployment = self._deployment(request.query.model, context, "query.model")
+        deployment = self._deployment(request.query.model, context, field="query.model")
         check_explanation(request.query, deployment.manifest, self.settings, "query.", lists=False)
         return deployment
 
@@ -199,12 +198,9 @@ class ExplanationCalls(LookupCalls):
         if timeout_s <= 0:
             raise DeadlineError("the deadline had passed before the request was read")
         started = time.monotonic()
-        async with AsyncExitStack() as held:
-            await held.enter_async_context(self._slot(method, context, timeout_s))
-            held.enter_context(deployment.in_use())
-            until_done = held.pop_all()
+        held = await self._admitted(method, deployment, Lane.of(request), context, timeout_s)
         left_s = started + timeout_s - time.monotonic()
-        return await self._ask_worker(method, deployment, request, context, left_s, until_done)
+        return await self._ask_worker(method, deployment, request, context, left_s, held)
 
     async def _ask_worker(
         self,
@@ -213,7 +209,7 @@ class ExplanationCalls(LookupCalls):
         request: WorkerRequest,
         context: CallContext,
         timeout_s: float,
-        until_done: AsyncExitStack,
+        held: Held,
     ) -> WorkerReply:
         """One request to a worker, measured and traced, whose log lines name the call."""
         attributes = {"proponent.model": deployment.model, "proponent.bundle": deployment.manifest.digest}
@@ -222,7 +218,7 @@ class ExplanationCalls(LookupCalls):
         try:
             with context.span.request(f"worker {method}", attributes) as span:
                 request.traceparent = span.traceparent
-                reply = await self._worker.send(deployment, request, timeout_s, until_done)
+                reply = await self._worker.send(deployment, request, timeout_s, held)
                 span.add_stages(reply.stages)
         except BaseException as error:
             error_type = reason_of(error)
@@ -233,15 +229,20 @@ class ExplanationCalls(LookupCalls):
         self._metrics.worker_answered(deployment.model, reply.stages, reply.batch_size)
         return reply
 
-    @asynccontextmanager
-    async def _slot(self, method: str, context: CallContext, wait_s: float) -> AsyncIterator[None]:
-        if context.admitted is None:
-            with self._limiter.slot(method):
-                yield
-            return
-        async with self._limiter.wait_for_slot(method, wait_s):
+    async def _admitted(
+        self, method: str, deployment: Deployment, lane: Lane, context: CallContext, wait_s: float
+    ) -> Held:
+        """What is held for a call that may go to the workers now."""
+        part = context.admitted is not None
+        slot = await self._admission.of(deployment.model, lane).slot(context.caller.name, wait_s, part=part)
+        if context.admitted is not None:
             context.admitted()
-            yield
+        held, in_flight = Held(slot.observe), self._metrics.in_flight.labels(method)
+        in_flight.inc()
+        for end in (slot.release, in_flight.dec):
+            held.callback(end)
+        held.enter_context(deployment.in_use())
+        return held
 
     async def _explanation(
         self, request: pb.ExplainRequest, deployment: Deployment, context: CallContext

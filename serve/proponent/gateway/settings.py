@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from proponent.errors import SpecError
+from proponent.gateway.lane import Lane
 from proponent.results import DisclosureLevel
 
 MEBIBYTE = 1 << 20
@@ -94,6 +95,9 @@ Slots = Annotated[int, Field(ge=1, le=10_000), _NUMBER, Unit("integer")]
 Budget = Annotated[int, Field(ge=0, le=1_000_000_000), _NUMBER, Unit("integer")]
 Rate = Annotated[float, Field(ge=0, le=1_000_000), _NUMBER, Unit("calls a second")]
 Processes = Annotated[int, Field(ge=1, le=1024), _NUMBER, Unit("integer")]
+Waiting = Annotated[int, Field(ge=0, le=100_000), _NUMBER, Unit("integer")]
+ProcessesOrNone = Annotated[int, Field(ge=0, le=1024), _NUMBER, Unit("integer")]
+Niceness = Annotated[int, Field(ge=0, le=19), _NUMBER, Unit("integer")]
 Cores = Annotated[int, Field(ge=0, le=1024), _NUMBER, Unit("integer")]
 Seconds = Annotated[float, Field(gt=0, le=86_400), _NUMBER, Unit("seconds")]
 SecondsOrZero = Annotated[float, Field(ge=0, le=86_400), _NUMBER, Unit("seconds")]
@@ -142,10 +146,19 @@ class Settings(BaseSettings):
     weights: OptionalPath = _setting(
         None, MODELS, "Deployed weights of the one model served, instead of the bundle's copy; same SHA-256."
     )
-    workers: Processes = _setting(1, MODELS, "Python processes of each model.")
+    workers: Processes = _setting(1, MODELS, "Python processes of each model that explain.")
+    prediction_workers: ProcessesOrNone = _setting(
+        1, MODELS, "Python processes of each model that only predict; 0: those that explain predict as well."
+    )
+    explanation_niceness: Niceness = _setting(
+        10, MODELS, "How far the processes that explain stand back for others on a busy machine, as nice counts."
+    )
     cores: Cores = _setting(0, MODELS, "Cores shared by all workers; 0 means all of the machine.")
     batch_size: Slots = _setting(16, MODELS, "Most requests in one batch.")
-    batch_delay_ms: Milliseconds = _setting(2, MODELS, "How long a batch waits to fill; 0 counts as 1.")
+    batch_delay_ms: Milliseconds = _setting(
+        2, MODELS, "How long a batch of explanations waits to fill; 0 counts as 1."
+    )
+    prediction_batch_delay_ms: Milliseconds = _setting(1, MODELS, "The same of predictions.")
 
     allow_examples: bool = _setting(
         False, DISCLOSURE, "Let callers look up training examples and be told their sources."
@@ -246,9 +259,18 @@ class Settings(BaseSettings):
     max_call_cost: Seconds = _setting(
         20.0, LIMITS, "Longest estimated time of one call on one core; a call estimated above it is refused."
     )
-    max_predictions: Slots = _setting(128, LIMITS, "Predictions in flight.")
+    max_predictions: Slots = _setting(128, LIMITS, "Most predictions at the workers of a model at a time.")
     max_explanations: Slots = _setting(
-        64, LIMITS, "Explanations in flight; exact scores, removals and flip sets are counted apart, each up to this."
+        64, LIMITS, "The same of explanations, exact scores, removals and flip sets together."
+    )
+    worker_wait_target: Seconds = _setting(
+        0.1,
+        LIMITS,
+        "Wait at busy workers from which on they are sent fewer requests at a time; the others wait in turn.",
+    )
+    max_waiting: Waiting = _setting(512, LIMITS, "Calls that wait for the workers of a model; 0: none.")
+    max_wait: Seconds = _setting(
+        10.0, LIMITS, "Longest time that a call may be expected to wait for workers; one that would is refused."
     )
     max_streams: Slots = _setting(32, LIMITS, "Streams open at the same time.")
     max_parts: Slots = _setting(
@@ -315,9 +337,17 @@ class Settings(BaseSettings):
         return _is_loopback(self.http_address) if self.explorer is None else self.explorer
 
     @property
-    def threads(self) -> int:
-        """Threads of one worker."""
-        return max(1, (self.cores or os.cpu_count() or 1) // self.workers)
+    def lanes(self) -> tuple[Lane, ...]:
+        """The queues of each model."""
+        return tuple(Lane) if self.prediction_workers else (Lane.EXPLANATIONS,)
+
+    def workers_of(self, lane: Lane) -> int:
+        """Processes of a lane of each model."""
+        return self.prediction_workers if lane is Lane.PREDICTIONS else self.workers
+
+    def threads_of(self, lane: Lane) -> int:
+        """Most threads of one worker of a lane."""
+        return max(1, (self.cores or os.cpu_count() or 1) // self.workers_of(lane))
 
     @property
     def probe_timeout(self) -> float:

@@ -26,7 +26,7 @@ from torch import Tensor
 from proponent.bounds.cancellation import Token, always, any_of, checkpoint, scope, until
 from proponent.bounds.liveness import TicketTable, start_heartbeat
 from proponent.errors import InternalError, InvalidInputError, ProponentError, UnsupportedMediaTypeError
-from proponent.explainer import Explainer
+from proponent.explainer import Explainer, Predictor
 from proponent.options import ExplainOptions
 from proponent.request_options import estimator_from, options_from
 from proponent.stages import Stage, recording, stage
@@ -68,24 +68,31 @@ class Item:
     token: Token = always
 
 
-Run = Callable[[Explainer, Sequence[Item]], list[Answer]]
+Run = Callable[[Any, Sequence[Item]], list[Answer]]
+"""Answers items of one kind by a Predictor, or by an Explainer where it takes one."""
 
 
 class Worker:
-    """An explainer behind messages; as long as it cannot be loaded, every answer is the reason.
+    """An explainer or predictor behind messages; as long as it cannot be loaded, every answer is the reason.
 
     Args:
-        loaded: The bundle, or an explainer of it.
+        loaded: The bundle, or an explainer or predictor of it.
         tickets: Where the gateway says who still waits; None where there is none.
     """
 
-    def __init__(self, loaded: LoadedBundle | Explainer, tickets: TicketTable | None = None) -> None:
+    def __init__(self, loaded: LoadedBundle | Predictor, tickets: TicketTable | None = None) -> None:
         self._loaded = loaded if isinstance(loaded, LoadedBundle) else LoadedBundle(lambda: loaded)
         self._tickets = tickets
 
     @classmethod
     def load(
-        cls, bundle: Path, weights: Path | None, device: torch.device | None, liveness: Path | None = None
+        cls,
+        bundle: Path,
+        weights: Path | None,
+        device: torch.device | None,
+        liveness: Path | None = None,
+        *,
+        predicts_only: bool = False,
     ) -> Worker:
         """Loads the bundle; a failure is kept and told to every caller instead of killing the process.
 
@@ -94,11 +101,13 @@ class Worker:
             weights: Those deployed, if not the bundle's own.
             device: Where the model runs; None takes what the spec says.
             liveness: Directory that the gateway reads heartbeats from; None without a gateway.
+            predicts_only: Loads the classifier alone.
         """
         if liveness is not None:
             configure_worker_logs()
             start_heartbeat(liveness)
-        loaded = LoadedBundle(lambda: warmed_up(Explainer.load(bundle, weights=weights, device=device)))
+        kind = Predictor if predicts_only else Explainer
+        loaded = LoadedBundle(lambda: warmed_up(kind.load(bundle, weights=weights, device=device)))
         return cls(loaded, TicketTable.open(liveness) if liveness else None)
 
     def handle(self, items: Sequence[Item | ProponentError]) -> list[WorkerReply]:
@@ -111,8 +120,8 @@ class Worker:
             else:
                 timed = replace(item, token=self._token(item.request))
                 groups[item.request.WhichOneof("call")].append((timed, reply))
-        for call, run in _CALLS.items():
-            self._run(run, groups[call], call)
+        for call in _CALLS:
+            self._run(groups[call], call)
         self._report_state([reply for _, reply in groups[None]])
         return replies
 
@@ -129,12 +138,12 @@ class Worker:
             return until(request.deadline_ns)
         return until(request.deadline_ns, partial(self._tickets.holds, request.ticket))
 
-    def _run(self, run: Run, group: Sequence[tuple[Item, WorkerReply]], call: str) -> None:
+    def _run(self, group: Sequence[tuple[Item, WorkerReply]], call: str) -> None:
         if not group:
             return
         begun, items = time.monotonic_ns(), [item for item, _ in group]
         with working_on([item.request for item in items]), recording() as stages:
-            answers = self._answers(run, items)
+            answers = self._answers(call, items)
         for (item, reply), answer in zip(group, answers, strict=True):
             if isinstance(answer, ProponentError):
                 reply.error.CopyFrom(error_message(answer))
@@ -143,18 +152,20 @@ class Worker:
             reply.stages.extend(stage_messages(item.request, begun, stages))
             reply.batch_size = len(group)
 
-    def _answers(self, run: Run, items: Sequence[Item]) -> list[Answer]:
+    def _answers(self, call: str, items: Sequence[Item]) -> list[Answer]:
         """Answers of a batch; should it fail as a whole, each item is tried alone."""
-        explainer = self._loaded.explainer
-        if isinstance(explainer, ProponentError):
-            return [explainer] * len(items)
+        predictor = self._loaded.predictor
+        if isinstance(predictor, ProponentError):
+            return [predictor] * len(items)
+        if call != "predict" and not isinstance(predictor, Explainer):
+            return [InternalError(f"a worker that only predicts was asked for {call!r}")] * len(items)
         try:
             with scope(any_of([item.token for item in items])):
-                return run(explainer, items)
+                return _CALLS[call](predictor, items)
         except Exception as error:
             if len(items) == 1:
                 return [error if isinstance(error, ProponentError) else _defect(error)]
-            return [self._answers(run, [item])[0] for item in items]
+            return [self._answers(call, [item])[0] for item in items]
 
 
 def _defect(error: Exception) -> InternalError:
@@ -162,16 +173,16 @@ def _defect(error: Exception) -> InternalError:
     return InternalError("".join(traceback.format_exception(error)))
 
 
-def _predict(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
-    inputs, answers, _ = _read(items, lambda item: _required(explainer, item.request.predict))
+def _predict(predictor: Predictor, items: Sequence[Item]) -> list[Answer]:
+    inputs, answers, _ = _read(items, lambda item: _required(predictor, item.request.predict))
     with stage("forward"):
-        found = explainer.predict(list(inputs.values())) if inputs else []
+        found = predictor.predict(list(inputs.values())) if inputs else []
     for number, prediction in zip(inputs, found, strict=True):
         if isinstance(prediction, ProponentError):
             answers[number] = prediction
         else:
             request_id = items[number].request.predict.request_id
-            answers[number] = predict_response(prediction, explainer.manifest.digest, request_id)
+            answers[number] = predict_response(prediction, predictor.manifest.digest, request_id)
     return [answers[number] for number in range(len(items))]
 
 
@@ -257,14 +268,14 @@ def _decoded(explainer: Explainer, query: pb.ExplainRequest) -> Tensor:
         return _required(explainer, query)
 
 
-def _required(explainer: Explainer, request: pb.PredictRequest | pb.ExplainRequest) -> Tensor:
+def _required(predictor: Predictor, request: pb.PredictRequest | pb.ExplainRequest) -> Tensor:
     """The input tensor of a request; raises InvalidInputError."""
     kind = request.WhichOneof("input")
     if kind == "encoded_image":
-        return image_tensor(request.encoded_image, explainer.signature, explainer.classifier.transform)
+        return image_tensor(request.encoded_image, predictor.signature, predictor.classifier.transform)
     if kind == "tensor":
         tensor = request.tensor
-        return raw_tensor(tensor.shape, tensor.dtype, tensor.data, explainer.signature)
+        return raw_tensor(tensor.shape, tensor.dtype, tensor.data, predictor.signature)
     raise InvalidInputError("input is missing, expected encoded_image or tensor", field="input")
 
 

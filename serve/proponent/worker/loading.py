@@ -1,4 +1,4 @@
-"""The explainer of a bundle as a worker holds it: loaded, or the reason why not, which is tried again."""
+"""What a worker holds of a bundle: an explainer or predictor, or the reason why not, which is tried again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from proponent.errors import ProponentError, UnavailableError, as_state
-from proponent.explainer import Explainer
+from proponent.explainer import Predictor
 from proponent.index.storage import unreadable
 
 _FIRST_DELAY_S = 1.0
@@ -23,23 +23,23 @@ class LoadedBundle:
         clock: Monotonic seconds.
     """
 
-    def __init__(self, load: Callable[[], Explainer], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, load: Callable[[], Predictor], clock: Callable[[], float] = time.monotonic) -> None:
         self._load = load
         self._clock = clock
         self._delay = _FIRST_DELAY_S
         self._found = self._try()
 
     @property
-    def explainer(self) -> Explainer | ProponentError:
-        """The explainer, or why there is none."""
+    def predictor(self) -> Predictor | ProponentError:
+        """The explainer or predictor, or why there is none."""
         if isinstance(self._found, ProponentError) and self._clock() >= self._next_try:
             self._delay = min(2 * self._delay, _LONGEST_DELAY_S)
             self._found = self._try()
         return self._found
 
-    def checked(self) -> Explainer | ProponentError:
+    def checked(self) -> Predictor | ProponentError:
         """The same after a look at what answers need; a bundle that was damaged meanwhile is let go of."""
-        found = self.explainer
+        found = self.predictor
         if isinstance(found, ProponentError):
             return found
         try:
@@ -49,7 +49,7 @@ class LoadedBundle:
             self._found = self._failed(error)
         return self._found
 
-    def _try(self) -> Explainer | ProponentError:
+    def _try(self) -> Predictor | ProponentError:
         try:
             return self._load()
         except Exception as error:

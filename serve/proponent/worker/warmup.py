@@ -1,6 +1,6 @@
-"""What a worker does before it counts as ready: it explains a warm-up input a few times.
+"""What a worker does before it counts as ready: it answers for a warm-up input a few times.
 
-The first explanation of a process takes many times as long as those after it, and no caller should be the one who
+The first answer of a process takes many times as long as those after it, and no caller should be the one who
 waits for it. The others show how many threads are fastest here: small models lose more by threads that wait for each
 other, and for a core that something else uses, than they gain.
 """
@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from proponent.explainer import Explainer
-from proponent.options import ExplainOptions
+from proponent.explainer import Predictor
 from proponent.worker.inputs import image_tensor
 
 _ROUNDS = 5
@@ -27,49 +26,49 @@ _WORTHWHILE = 0.9
 _log = logging.getLogger("proponent.worker.batch")
 
 
-def warmed_up(explainer: Explainer) -> Explainer:
-    """The same explainer, after explanations by which torch's number of threads was chosen: all it had, or one.
+def warmed_up(predictor: Predictor) -> Predictor:
+    """The same, after answers by which torch's number of threads was chosen: all it had, or one.
 
     A model that refuses the warm-up input stays cold; its callers get their own errors.
     """
     threads = torch.get_num_threads()
     try:
-        first = _explain(explainer)
-        if threads > 1 and explainer.classifier.device.type == "cpu":
-            torch.set_num_threads(_faster(explainer, threads))
-        _log.info("warmed up: the first explanation took %.3g s; threads: %d", first, torch.get_num_threads())
+        first = _answer(predictor)
+        if threads > 1 and predictor.classifier.device.type == "cpu":
+            torch.set_num_threads(_faster(predictor, threads))
+        _log.info("warmed up: the first answer took %.3g s; threads: %d", first, torch.get_num_threads())
     except Exception as error:
         torch.set_num_threads(threads)
         _log.warning("not warmed up: %s: %s", type(error).__name__, error)
-    return explainer
+    return predictor
 
 
-def _faster(explainer: Explainer, threads: int) -> int:
+def _faster(predictor: Predictor, threads: int) -> int:
     """Of ``threads`` and one; both are tried in turn, so that what else the machine does meets both alike."""
     seconds: dict[int, list[float]] = {threads: [], 1: []}
     started = time.monotonic()
     for _ in range(_ROUNDS):
         for number, taken in seconds.items():
             torch.set_num_threads(number)
-            taken.append(_explain(explainer))
+            taken.append(_answer(predictor))
         if time.monotonic() - started > _BUDGET_S:
             break
     many, one = (statistics.median(seconds[number]) for number in (threads, 1))
-    _log.info("an explanation takes %.3g s with %d threads, %.3g s with 1", many, threads, one)
+    _log.info("an answer takes %.3g s with %d threads, %.3g s with 1", many, threads, one)
     return threads if many < _WORTHWHILE * one else 1
 
 
-def _explain(explainer: Explainer) -> float:
+def _answer(predictor: Predictor) -> float:
     started = time.perf_counter()
-    explainer.explain([_warm_up_input(explainer)], [ExplainOptions()])
+    predictor.rehearse(_warm_up_input(predictor))
     return time.perf_counter() - started
 
 
-def _warm_up_input(explainer: Explainer) -> Tensor:
+def _warm_up_input(predictor: Predictor) -> Tensor:
     """A black image, decoded as a caller's would be, or zeros where the model takes images of any size."""
-    signature = explainer.signature
+    signature = predictor.signature
     if not signature.image_size:
         return torch.zeros(signature.shape)
     file = io.BytesIO()
     Image.new(signature.mode, list(signature.image_size)).save(file, format="PNG")
-    return image_tensor(file.getvalue(), signature, explainer.classifier.transform)
+    return image_tensor(file.getvalue(), signature, predictor.classifier.transform)

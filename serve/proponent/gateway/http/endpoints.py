@@ -86,7 +86,7 @@ class InferenceEndpoints:
         context = _permitted(self.calls, request, method.scope)
         with self.calls.bodies.reservation() as reservation:
             instances = await self.bodies.instances(request, reservation, method.request, model)
-            deployment = self.calls.ready(model)
+            deployment = self.calls.ready(model, method.lane)
             messages = [each.message for each in instances if isinstance(each.message, pb.ExplainRequest)]
             if len(instances) > 1:
                 check_replies(messages, deployment.manifest, self.settings)

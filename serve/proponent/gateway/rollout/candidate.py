@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import structlog
 
 from proponent.errors import InvalidInputError, MismatchError, UnavailableError
 from proponent.gateway.deployment import Deployment
+from proponent.gateway.lane import Lane
 from proponent.gateway.torchserve.archive import Archive, remove_archive
 from proponent.gateway.torchserve.management import Management
 from proponent.gateway.torchserve.supervisor import POLL_S
@@ -27,39 +28,44 @@ _log = structlog.get_logger("proponent.gateway")
 
 @contextlib.asynccontextmanager
 async def candidate(
-    deployment: Deployment, archive: Archive, management: Management, worker: WorkerClient, timeout_s: float
+    deployment: Deployment,
+    archives: Sequence[Archive],
+    management: Management,
+    worker: WorkerClient,
+    timeout_s: float,
 ) -> AsyncIterator[None]:
-    """A block in which the deployment has healthy workers; if it fails, or does not get there, they are removed.
+    """A block in which all lanes of the deployment have healthy workers; should it fail or not begin, they go.
 
     Raises:
         UnavailableError: A worker died or was not ready in time.
         ProponentError: What a worker says of the bundle.
     """
     try:
-        await management.register(archive.path.name)
+        for archive in archives:
+            await management.register(archive.path.name)
         fault_point("switch.registered")
-        await _started(deployment, management, timeout_s)
-        await _check(deployment, worker)
+        for archive in archives:
+            await _started(archive, management, timeout_s)
+            await _check(deployment, archive.lane, worker)
         fault_point("switch.checked")
         yield
     except BaseException:
-        await remove_version(deployment, archive, management)
+        await remove_versions(archives, management)
         raise
 
 
-async def remove_version(deployment: Deployment, archive: Archive, management: Management) -> None:
-    """Unregisters a version and removes its files; a TorchServe that is gone has forgotten it already."""
-    try:
-        await management.unregister(deployment.model, deployment.version)
-    except UnavailableError as error:
-        _log.warning(
-            "version not unregistered", model=deployment.model, version=deployment.version, why=error.message
-        )
-    remove_archive(archive)
+async def remove_versions(archives: Sequence[Archive], management: Management) -> None:
+    """Unregisters versions and removes their files; a TorchServe that is gone has forgotten them already."""
+    for archive in archives:
+        try:
+            await management.unregister(archive.model, archive.version)
+        except UnavailableError as error:
+            _log.warning("version not unregistered", model=archive.model, version=archive.version, why=error.message)
+        remove_archive(archive)
 
 
-async def _started(deployment: Deployment, management: Management, timeout_s: float) -> None:
-    model, version, clock = deployment.model, deployment.version, StartClock()
+async def _started(archive: Archive, management: Management, timeout_s: float) -> None:
+    model, version, clock = archive.model, archive.version, StartClock()
     while not ready_pids(workers := await management.workers(model, version)):
         if clock.died_while_starting(workers):
             raise UnavailableError(f"the new worker of model {model!r} died while it started", reason="WORKER_DIED")
@@ -68,24 +74,26 @@ async def _started(deployment: Deployment, management: Management, timeout_s: fl
         await asyncio.sleep(POLL_S)
 
 
-async def _check(deployment: Deployment, worker: WorkerClient) -> None:
-    """Asks whether the bundle is sound, and for one explanation, which also makes the first user's as fast as any."""
-    problem = await worker.verdict(deployment, _PROBE_TIMEOUT_S)
+async def _check(deployment: Deployment, lane: Lane, worker: WorkerClient) -> None:
+    """Asks whether the bundle is sound, and for one answer, which also makes the first user's as fast as any."""
+    problem = await worker.verdict(deployment, lane, _PROBE_TIMEOUT_S)
     if problem is not None:
         raise problem
     try:
-        reply = await worker.send(deployment, WorkerRequest(explain=_warm_up_request(deployment)), _PROBE_TIMEOUT_S)
+        reply = await worker.send(deployment, _warm_up_request(deployment, lane), _PROBE_TIMEOUT_S)
     except InvalidInputError:
         # Not every model takes a tensor of zeros.
         return
-    if reply.explain.bundle_digest != deployment.manifest.digest:
+    digest = (reply.predict if lane is Lane.PREDICTIONS else reply.explain).bundle_digest
+    if digest != deployment.manifest.digest:
         raise MismatchError(
-            f"the new worker answers with bundle {reply.explain.bundle_digest[:12]}, "
-            f"expected {deployment.manifest.digest[:12]}"
+            f"the new worker answers with bundle {digest[:12]}, expected {deployment.manifest.digest[:12]}"
         )
 
 
-def _warm_up_request(deployment: Deployment) -> pb.ExplainRequest:
+def _warm_up_request(deployment: Deployment, lane: Lane) -> WorkerRequest:
     shape = deployment.manifest.input_shape
     tensor = pb.Tensor(shape=shape, dtype="float32", data=bytes(4 * math.prod(shape)))
-    return pb.ExplainRequest(model=deployment.model, tensor=tensor, top_k=1)
+    if lane is Lane.PREDICTIONS:
+        return WorkerRequest(predict=pb.PredictRequest(model=deployment.model, tensor=tensor))
+    return WorkerRequest(explain=pb.ExplainRequest(model=deployment.model, tensor=tensor, top_k=1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +21,7 @@ from proponent.errors import NotFoundError, ProponentError, UnavailableError, as
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.error_mapping import as_proponent_error
 from proponent.gateway.metrics import Metrics
-from proponent.gateway.rollout.candidate import candidate, remove_version
+from proponent.gateway.rollout.candidate import candidate, remove_versions
 from proponent.gateway.rollout.control_client import NOT_SERVED
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.torchserve.supervisor import Supervisor
@@ -149,28 +149,28 @@ class Rollout:
             old = await self._switch(model, bundle, set_current=True)
         switched = time.monotonic()
         _log.info("bundle published", model=model.name, before=before, after=bundle.name)
-        if old is not None:
+        if old:
             await self._retire(old)
         drained = time.monotonic() - switched
         return SwitchResult(model.name, before, bundle.name, round(switched - started, 3), round(drained, 3))
 
-    async def _switch(self, model: ServedModel, bundle: Path, *, set_current: bool) -> WorkerState | None:
-        """Makes a bundle take the requests; returns the deployment that took them before, if that is another."""
+    async def _switch(self, model: ServedModel, bundle: Path, *, set_current: bool) -> list[WorkerState]:
+        """Makes a bundle take the requests; returns the lanes of the deployment that took them before, if another."""
         handle = await asyncio.to_thread(_checked, bundle, model.name)
         with ExitStack() as undo:
             undo.callback(handle.catalog.close)
             if model.serves(handle.manifest.digest):
                 await self._set_current(model.name, bundle.name)
-                return None
+                return []
             deployment = model.prepare(handle)
-            archive = self._supervisor.write_archive(deployment)
+            archives = self._supervisor.write_archives(deployment)
             management = self._supervisor.management
-            async with candidate(deployment, archive, management, self._worker, self._timeout_s):
+            async with candidate(deployment, archives, management, self._worker, self._timeout_s):
                 if set_current:
                     await self._set_current(model.name, bundle.name)
                 show_bundle(self._metrics, deployment)
                 model.switch(deployment)
-                old = self._supervisor.adopt(deployment, archive)
+                old = self._supervisor.adopt(deployment, archives)
             undo.pop_all()
         return old
 
@@ -187,16 +187,19 @@ class Rollout:
             raise
         self._metrics.switched(model, operation, "ok")
 
-    async def _retire(self, old: WorkerState) -> None:
-        """Lets a deployment finish what it is answering, then removes it."""
-        name = old.deployment.model
-        await old.deployment.idle()
-        old.deployment.close()
+    async def _retire(self, old: Sequence[WorkerState]) -> None:
+        """Lets a deployment finish what it is answering, then removes all its lanes."""
+        [deployment] = {state.deployment for state in old}
+        name, archives = deployment.model, [state.archive for state in old]
+        await deployment.idle()
+        deployment.close()
         fault_point("switch.drained")
         try:
             # TorchServe does not let go of the version that requests without one would get.
-            await self._supervisor.management.set_default(name, self._models[name].deployment.version)
-            await remove_version(old.deployment, old.archive, self._supervisor.management)
+            for archive in archives:
+                version = self._models[name].deployment.version
+                await self._supervisor.management.set_default(archive.model, version)
+            await remove_versions(archives, self._supervisor.management)
         except UnavailableError as error:
             _log.warning("TorchServe restarted during a switch", model=name, why=error.message)
 
@@ -236,7 +239,7 @@ async def _retry(model: ServedModel, rollout: Rollout) -> None:
         known = as_state(as_proponent_error(error))
         if not model.readable and (model.error is None or model.error.message != known.message):
             _log.warning("bundle still cannot be served", model=model.name, reason=known.reason, why=known.message)
-            model.error = known
+            model.set_error(known)
 
 
 def _checked(bundle: Path, model: str) -> BundleHandle:

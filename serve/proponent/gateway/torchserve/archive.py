@@ -18,6 +18,7 @@ import yaml
 import proponent
 from proponent.errors import NotFoundError
 from proponent.gateway.effective_settings import load_settings
+from proponent.gateway.lane import Lane
 from proponent.gateway.settings import Settings
 from proponent.index.lifecycle import check_bundle
 from proponent.index.store import Store
@@ -27,11 +28,12 @@ HANDLER = "influence_handler.py"
 
 @dataclass(frozen=True)
 class Archive:
-    """A directory inside TorchServe's model store."""
+    """A directory inside TorchServe's model store; ``model`` is its name there."""
 
     model: str
     version: str
     path: Path
+    lane: Lane = Lane.EXPLANATIONS
 
 
 def handler_source() -> Path:
@@ -56,20 +58,24 @@ def write_archive(
     weights: Path | None,
     settings: Settings,
     liveness: Path | None = None,
-    handler: Path | None = None,
+    lane: Lane = Lane.EXPLANATIONS,
 ) -> Archive:
-    """Writes the directory of one version of a model.
+    """Writes the directory of one version of a model's lane.
 
     ``weights`` None means the bundle's own, ``liveness`` None that no gateway watches the workers.
     """
-    path = model_store / f"{model}-{version}"
+    name = lane.served_as(model)
+    path = model_store / f"{name}-{version}"
     (path / "MAR-INF").mkdir(parents=True, exist_ok=True)
-    manifest = _manifest(model, version)
+    manifest = _manifest(name, version)
     (path / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
-    config = {**_worker_config(settings), "proponent": _section(bundle, weights, liveness)}
+    section = {"lane": lane.value, **_paths(bundle, weights, liveness)}
+    if liveness is not None:
+        section |= _shares(settings, lane)
+    config = {**_worker_config(settings, lane), "proponent": section}
     (path / "model-config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    shutil.copyfile(handler or handler_source(), path / HANDLER)
-    return Archive(model, version, path)
+    shutil.copyfile(handler_source(), path / HANDLER)
+    return Archive(name, version, path, lane)
 
 
 def remove_archive(archive: Archive) -> None:
@@ -90,20 +96,31 @@ def _manifest(model: str, version: str) -> dict[str, object]:
     }
 
 
-def _worker_config(settings: Settings) -> dict[str, object]:
+def _worker_config(settings: Settings, lane: Lane) -> dict[str, object]:
+    workers = settings.workers_of(lane)
+    delay_ms = settings.prediction_batch_delay_ms if lane is Lane.PREDICTIONS else settings.batch_delay_ms
     return {
-        "minWorkers": settings.workers,
-        "maxWorkers": settings.workers,
+        "minWorkers": workers,
+        "maxWorkers": workers,
         "batchSize": settings.batch_size,
         # TorchServe takes 0 for no value at all, and then waits its default of 100 ms.
-        "maxBatchDelay": max(1, settings.batch_delay_ms),
+        "maxBatchDelay": max(1, delay_ms),
         "responseTimeout": settings.worker_timeout,
         "startupTimeout": math.ceil(settings.start_timeout),
         "deviceType": "cpu",
     }
 
 
-def _section(bundle: Path, weights: Path | None, liveness: Path | None) -> dict[str, str | None]:
+def _shares(settings: Settings, lane: Lane) -> dict[str, object]:
+    """What a worker takes of a machine; one that stands back lets the workers of another lane through."""
+    stands_back = lane is Lane.EXPLANATIONS and Lane.PREDICTIONS in settings.lanes
+    return {
+        "threads": settings.threads_of(lane),
+        "niceness": settings.explanation_niceness if stands_back else 0,
+    }
+
+
+def _paths(bundle: Path, weights: Path | None, liveness: Path | None) -> dict[str, object]:
     paths = {"bundle": bundle, "weights": weights, "liveness": liveness}
     return {name: None if path is None else str(path.absolute()) for name, path in paths.items()}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from proponent.errors import UnavailableError
+from proponent.gateway.lane import Lane
 from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve import watchdog
 from proponent.gateway.torchserve.launch import (
@@ -57,7 +58,7 @@ class TorchServe:
         ports = free_ports()
         try:
             write_config(layout, ports, settings)
-            process = await _start_watchdog(layout, environment(layout, settings.threads))
+            process = await _start_watchdog(layout, environment(layout, settings.threads_of(Lane.EXPLANATIONS)))
         except OSError as error:
             raise UnavailableError(f"TorchServe could not be started: {error}") from error
         return cls(process, await _group_of(process), layout, ports)

@@ -12,6 +12,7 @@ import structlog
 from proponent.bounds.liveness import TicketIssuer, silence_s
 from proponent.errors import ProponentError, UnavailableError
 from proponent.gateway.deployment import Deployment
+from proponent.gateway.lane import Lane
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.settings import Settings
@@ -55,7 +56,7 @@ class Supervisor:
         self._settings = settings
         self._metrics = metrics
         self._on_change = on_change
-        self._states: dict[str, WorkerState] = {}
+        self._states: dict[tuple[str, Lane], WorkerState] = {}
         self._layout: Layout | None = None
         for name in models:
             metrics.worker_memory.labels(name).set_function(partial(self._worker_memory, name))
@@ -68,8 +69,8 @@ class Supervisor:
             self._tickets = TicketIssuer.create(layout.liveness, self._settings.queue_size)
             for model in self._models.values():
                 if model.readable:
-                    archive = self.write_archive(model.deployment)
-                    self._states[model.name] = self._new_state(model.deployment, archive)
+                    for archive in self.write_archives(model.deployment):
+                        self._states[model.name, archive.lane] = self._new_state(model.deployment, archive)
             await self._keep_running(layout)
 
     @property
@@ -83,33 +84,32 @@ class Supervisor:
             raise UnavailableError("the model server is being started", reason="WORKER_RESTARTING")
         return self._management
 
-    def write_archive(self, deployment: Deployment) -> Archive:
-        """Writes what TorchServe needs of a deployment into its model store.
+    def write_archives(self, deployment: Deployment) -> list[Archive]:
+        """Writes what TorchServe needs of a deployment into its model store, lane by lane.
 
         Raises:
             UnavailableError: There is none yet.
         """
         if self._layout is None:
             raise UnavailableError("the model server is being started", reason="WORKER_STARTING")
-        return write_archive(
-            self._layout.model_store,
-            deployment.model,
-            deployment.version,
-            deployment.bundle.path,
-            self._models[deployment.model].weights,
-            self._settings,
-            self._layout.liveness,
-        )
+        model, version, bundle = deployment.model, deployment.version, deployment.bundle.path
+        weights, liveness = self._models[model].weights, self._layout.liveness
+        return [
+            write_archive(self._layout.model_store, model, version, bundle, weights, self._settings, liveness, lane)
+            for lane in deployment.lanes
+        ]
 
-    def adopt(self, deployment: Deployment, archive: Archive) -> WorkerState | None:
+    def adopt(self, deployment: Deployment, archives: Sequence[Archive]) -> list[WorkerState]:
         """Watches a deployment, whose workers are known to be healthy, instead of its model's one before."""
-        before = self._states.get(deployment.model)
-        self._states[deployment.model] = state = self._new_state(deployment, archive)
-        state.prober.mark_healthy()
-        self._set_error(state, None, settled=True)
-        if before is not None:
-            before.prober.stop()
-        return before
+        before = [self._states.get((deployment.model, lane)) for lane in deployment.lanes]
+        for archive in archives:
+            self._states[deployment.model, archive.lane] = state = self._new_state(deployment, archive)
+            state.prober.mark_healthy()
+            self._set_error(state, None, settled=True)
+        replaced = [state for state in before if state is not None]
+        for state in replaced:
+            state.prober.stop()
+        return replaced
 
     async def _keep_running(self, layout: Layout) -> None:
         delay = _FIRST_DELAY_S
@@ -151,7 +151,7 @@ class Supervisor:
 
     async def _inspect(self, state: WorkerState, management: Management, layout: Layout) -> None:
         try:
-            workers = await management.workers(state.deployment.model, state.deployment.version)
+            workers = await management.workers(state.archive.model, state.archive.version)
         except UnavailableError:
             if self._is_current(state):
                 raise
@@ -162,7 +162,7 @@ class Supervisor:
     async def _update(
         self, state: WorkerState, workers: Sequence[WorkerStatus], management: Management, layout: Layout
     ) -> None:
-        """Acts on the state of a model's workers; a question to one of them goes on beside this."""
+        """Acts on the state of a lane's workers; a question to one of them goes on beside this."""
         ready = ready_pids(workers)
         self._metrics.worker_restarts.labels(state.deployment.model).inc(len(state.pids - ready))
         if not ready:
@@ -175,59 +175,64 @@ class Supervisor:
     async def _note_missing(
         self, state: WorkerState, workers: Sequence[WorkerStatus], management: Management, layout: Layout
     ) -> None:
-        model = state.deployment.model
+        worker = state.worker
         if state.note_missing():
-            self._report(f"worker of model {model!r} died", layout)
+            self._report(f"{worker} died", layout)
         reason, died = "is starting", state.clock.died_while_starting(workers)
         if died:
             reason = "died while it started; the server's log has its last words"
-            self._metrics.worker_restarts.labels(model).inc()
-            self._report(f"worker of model {model!r} died while it started", layout)
-        error = UnavailableError(f"the worker of model {model!r} {reason}", reason="WORKER_STARTING")
+            self._metrics.worker_restarts.labels(state.deployment.model).inc()
+            self._report(f"{worker} died while it started", layout)
+        error = UnavailableError(f"the {worker} {reason}", reason="WORKER_STARTING")
         self._set_error(state, error, settled=died)
         await self._check_start_time(state, management, layout)
 
     async def _check_start_time(self, state: WorkerState, management: Management, layout: Layout) -> None:
         """Reports a slow start from time to time; once it has taken too long, the model alone is started again."""
-        model, waited = state.deployment.model, state.clock.waited_s
+        waited = state.clock.waited_s
         if state.clock.is_slow():
-            self._report(f"worker of model {model!r} is not ready after {waited:.0f} s", layout)
+            self._report(f"{state.worker} is not ready after {waited:.0f} s", layout)
         if waited > self._settings.start_timeout:
-            _log.error("model registered again", model=model, not_ready_for_s=round(waited))
-            await management.unregister(model, state.deployment.version)
+            _log.error("model registered again", model=state.archive.model, not_ready_for_s=round(waited))
+            await management.unregister(state.archive.model, state.archive.version)
             await management.register(state.archive.path.name)
             state.reset()
 
     def _new_state(self, deployment: Deployment, archive: Archive) -> WorkerState:
         async def verdict() -> ProponentError | None:
-            return await self._worker.verdict(deployment, self._settings.probe_timeout)
+            return await self._worker.verdict(deployment, archive.lane, self._settings.probe_timeout)
 
         return WorkerState(deployment, archive, Prober(deployment.model, verdict))
 
     def _worker_memory(self, model: str) -> int:
-        state = self._states.get(model)
-        return sum(resident_bytes(pid) for pid in state.pids) if state else 0
+        states = (state for (name, _), state in self._states.items() if name == model)
+        return sum(resident_bytes(pid) for state in states for pid in state.pids)
 
     def _is_current(self, state: WorkerState) -> bool:
         """Whether its deployment still takes requests; what is found out about another one counts for nothing."""
-        return self._states[state.deployment.model] is state
+        return self._states[state.deployment.model, state.archive.lane] is state
 
     def _set_error(self, state: WorkerState, error: ProponentError | None, *, settled: bool = False) -> None:
         if not self._is_current(state):
             return
-        model = self._models[state.deployment.model]
-        before, model.error = model.error, error
-        was_starting, model.starting = model.starting, model.starting and not settled
-        self._metrics.ready.labels(model.name).set(error is None)
+        model, lane = self._models[state.deployment.model], state.archive.lane
+        before, was_ready, was_starting = model.own_error(lane), model.error is None, model.starting
+        model.set_error(error, lane)
+        if settled:
+            model.settle(lane)
+        self._metrics.ready.labels(model.name).set(model.error is None)
+        self._metrics.lane_ready.labels(model.name, lane.value).set(error is None)
         if error is None and before is not None:
-            _log.info("model ready", model=model.name, bundle=state.deployment.manifest.digest)
+            _log.info("model ready", model=model.name, lane=lane.value, bundle=state.deployment.manifest.digest)
         elif error is not None and (before is None or before.reason != error.reason):
-            _log.error("model not ready", model=model.name, reason=error.reason, detail=error.message)
-        if (error is None) != (before is None) or model.starting != was_starting:
+            _log.error(
+                "model not ready", model=model.name, lane=lane.value, reason=error.reason, detail=error.message
+            )
+        if (model.error is None) != was_ready or model.starting != was_starting:
             self._on_change()
 
     def _set_all_unready(self) -> None:
-        for name, state in self._states.items():
+        for (name, _), state in self._states.items():
             error = UnavailableError(f"model {name!r}: the model server is restarting", reason="WORKER_RESTARTING")
             self._set_error(state, error)
 
@@ -241,5 +246,5 @@ def _silence_error(state: WorkerState, layout: Layout) -> ProponentError | None:
     seconds = min(silence_s(layout.liveness, pid) for pid in state.pids)
     if seconds <= SILENT_S:
         return None
-    message = f"the worker of model {state.deployment.model!r} gave no sign of life for {seconds:.0f} s"
+    message = f"the {state.worker} gave no sign of life for {seconds:.0f} s"
     return UnavailableError(message, reason="WORKER_UNRESPONSIVE")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
@@ -14,6 +13,8 @@ from proponent.bounds.liveness import TicketIssuer
 from proponent.errors import DeadlineError, InternalError, ProponentError, UnavailableError
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.error_mapping import from_item_error
+from proponent.gateway.lane import Lane
+from proponent.gateway.limits.admission import Held
 from proponent.v1.inference_pb2 import PredictionsRequest
 from proponent.v1.inference_pb2_grpc import InferenceAPIsServiceStub
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
@@ -76,7 +77,7 @@ class WorkerClient:
             await channel.close()
 
     async def send(
-        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: AsyncExitStack | None = None
+        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: Held | None = None
     ) -> WorkerReply:
         """One request, one reply of the same kind.
 
@@ -91,7 +92,8 @@ class WorkerClient:
                 UnavailableError for a worker that died.
             WorkerDefectError: The worker failed.
         """
-        reply = await self._reply(deployment, request, timeout_s, held or AsyncExitStack())
+        served_as = deployment.served_as(Lane.of(request))
+        reply = await self._reply(deployment, served_as, request, timeout_s, held or Held())
         outcome = reply.WhichOneof("outcome")
         if outcome == "error" and reply.error.code == code_pb2.INTERNAL:
             raise WorkerDefectError(reply.error.message)
@@ -101,14 +103,15 @@ class WorkerClient:
             raise InternalError(f"worker answered {outcome or 'nothing'} to {request.WhichOneof('call')}")
         return reply
 
-    async def verdict(self, deployment: Deployment, timeout_s: float) -> ProponentError | None:
-        """What a worker says of its bundle: None where it is sound.
+    async def verdict(self, deployment: Deployment, lane: Lane, timeout_s: float) -> ProponentError | None:
+        """What a worker of a lane says of its bundle: None where it is sound.
 
         Raises:
             UnavailableError: It said nothing, which says nothing of the bundle.
         """
         try:
-            reply = await self._reply(deployment, WorkerRequest(), timeout_s, AsyncExitStack())
+            asked, nothing = deployment.served_as(lane), Held()
+            reply = await self._reply(deployment, asked, WorkerRequest(), timeout_s, nothing)
         except ProponentError as error:
             raise UnavailableError(
                 f"the worker of model {deployment.model!r} was asked for its state and gave no answer: "
@@ -118,7 +121,12 @@ class WorkerClient:
         return from_item_error(reply.error) if reply.HasField("error") else None
 
     async def _reply(
-        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: AsyncExitStack
+        self,
+        deployment: Deployment,
+        served_as: str,
+        request: WorkerRequest,
+        timeout_s: float,
+        held: Held,
     ) -> WorkerReply:
         """The reply within the caller's time; the request is followed beyond it."""
         request.deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
@@ -126,7 +134,7 @@ class WorkerClient:
         if tickets is not None:
             request.ticket = tickets.issue()
             held.callback(tickets.retire, request.ticket)
-        task = asyncio.create_task(self._exchange(deployment, request, timeout_s + self._overdue_s, held))
+        task = asyncio.create_task(self._exchange(deployment, served_as, request, timeout_s + self._overdue_s, held))
         self._followed.add(task)
         task.add_done_callback(self._forget)
         try:
@@ -144,13 +152,18 @@ class WorkerClient:
             task.exception()  # the caller who would have seen it may have left
 
     async def _exchange(
-        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: AsyncExitStack
+        self,
+        deployment: Deployment,
+        served_as: str,
+        request: WorkerRequest,
+        timeout_s: float,
+        held: Held,
     ) -> WorkerReply:
         async with held:
             if self._stub is None:
                 raise UnavailableError("the model server is starting", reason="WORKER_STARTING")
             message = PredictionsRequest(
-                model_name=deployment.model,
+                model_name=served_as,
                 model_version=deployment.version,
                 input={"data": request.SerializeToString()},
             )
@@ -166,7 +179,14 @@ class WorkerClient:
                 if task is None or task.cancelling():
                     raise
                 raise _restarting() from None
-            return WorkerReply.FromString(answer.prediction)
+            reply = WorkerReply.FromString(answer.prediction)
+            held.observe(_begun_ns(reply))
+            return reply
+
+
+def _begun_ns(reply: WorkerReply) -> int:
+    """When the request left TorchServe's queue; 0 where that is not said."""
+    return next((stage.end_ns for stage in reply.stages if stage.name == "queue"), 0)
 
 
 def _restarting() -> UnavailableError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from proponent.errors import ProponentError, UnavailableError
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.error_mapping import as_proponent_error
+from proponent.gateway.lane import Lane
 from proponent.gateway.torchserve.archive import Archive
 from proponent.gateway.torchserve.management import WorkerStatus
 
@@ -126,7 +127,7 @@ class Prober:
 
 
 class WorkerState:
-    """A registered deployment.
+    """A registered lane of a deployment.
 
     Attributes:
         prober: What its workers say of themselves.
@@ -139,6 +140,12 @@ class WorkerState:
         self.archive = archive
         self.prober = prober
         self.reset()
+
+    @property
+    def worker(self) -> str:
+        """What its workers are called."""
+        kind = "prediction worker" if self.archive.lane is Lane.PREDICTIONS else "worker"
+        return f"{kind} of model {self.deployment.model!r}"
 
     def reset(self) -> None:
         """Forgets the workers, which are gone with their TorchServe."""

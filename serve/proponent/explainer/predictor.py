@@ -1,0 +1,87 @@
+"""Predictions alone: what an explainer does before it explains, and all that a worker of predictions loads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from proponent.classifier import Classifier, InputSignature
+from proponent.errors import InvalidInputError, ProponentError
+from proponent.explainer.opening import load_bundled_classifier, signature_of
+from proponent.index.bundle import SPEC, WEIGHTS, Manifest, damage_of, read_manifest
+from proponent.index.lock import BundleLock
+from proponent.results import Prediction
+
+
+class ForwardPass:
+    """Runs a model forwards."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+
+    def predict(self, inputs: Sequence[Tensor]) -> list[Prediction | ProponentError]:
+        """Predictions of inputs of the signature's shape; no gradient."""
+        with torch.inference_mode():
+            outputs = self.classifier.model(self.stack(inputs))
+            return self.predictions(outputs)
+
+    def stack(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Inputs as one batch on the model's device."""
+        return torch.stack(list(inputs)).to(self.classifier.device)
+
+    def predictions(self, outputs: Tensor) -> list[Prediction | ProponentError]:
+        """What the model's outputs [B, ...] say."""
+        probabilities = self.classifier.loss.probabilities(outputs.double()).cpu()
+        classes = self.classifier.loss.predict(outputs).tolist()
+        return [self._prediction(c, p) for c, p in zip(classes, probabilities, strict=True)]
+
+    def _prediction(self, class_id: int, probabilities: Tensor) -> Prediction | ProponentError:
+        if not bool(torch.isfinite(probabilities).all()):
+            return InvalidInputError("the model's output is not finite for this input", field="input")
+        return Prediction(class_id, self.classifier.class_names[class_id], probabilities.tolist())
+
+
+class Predictor:
+    """A bundle's classifier, asked in batches; no factors, no index, no catalog."""
+
+    def __init__(self, classifier: Classifier, manifest: Manifest, hold: BundleLock | None = None) -> None:
+        self.classifier = classifier
+        self.manifest = manifest
+        self._hold = hold
+        self._forward = ForwardPass(classifier)
+
+    @classmethod
+    def load(cls, bundle: Path, *, weights: Path | None = None, device: torch.device | None = None) -> Self:
+        """Opens what predictions need of a bundle, after checking it; ``weights`` are those deployed.
+
+        Raises:
+            CorruptBundleError: A file is missing or damaged.
+            MismatchError: The weights or the model's code are not those that the bundle was built for.
+        """
+        manifest = read_manifest(bundle)
+        hold = BundleLock(bundle)
+        for name in (SPEC, WEIGHTS):
+            problem = damage_of(bundle, name, manifest.files[name])
+            if problem is not None:
+                raise problem
+        return cls(load_bundled_classifier(bundle, manifest, weights, device), manifest, hold)
+
+    def check(self) -> None:
+        """Looks at what changes outside of this process and answers need: predictions need nothing."""
+
+    def rehearse(self, value: Tensor) -> None:
+        """Does for one input all that calls ask for."""
+        self.predict([value])
+
+    @property
+    def signature(self) -> InputSignature:
+        """What one input must look like."""
+        return signature_of(self.manifest)
+
+    def predict(self, inputs: Sequence[Tensor]) -> list[Prediction | ProponentError]:
+        """Predictions of inputs of the signature's shape; no gradient, no index."""
+        return self._forward.predict(inputs)
