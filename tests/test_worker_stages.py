@@ -116,7 +116,7 @@ def test_a_worker_that_answers_names_the_call(worker: Worker) -> None:
         record = logging.LogRecord("model", logging.INFO, "", 0, "odd input", (), None)
         seen.append(_NamesCalls("%(message)s").format(record))
 
-    explainer = worker._loaded.explainer
+    explainer = worker._loaded.predictor
     handle = explainer.classifier.model.register_forward_hook(hook)  # type: ignore[union-attr]
     try:
         handled(worker, WorkerRequest(explain=query(), request_id="mine"))
