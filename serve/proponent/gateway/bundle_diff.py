@@ -53,12 +53,17 @@ def diff_bundles(
         other = _read(other_path, measure)
     if base.manifest.class_names != other.manifest.class_names:
         raise InvalidInputError("the bundles have different class names", field="other", reason="CLASSES_DIFFER")
+    return _reply(request, measure, base, other, samples=samples)
+
+
+def _reply(
+    request: pb.DiffBundlesRequest, measure: Measure, base: _Stored, other: _Stored, *, samples: bool
+) -> pb.DiffBundlesResponse:
     most = min(base.lists.lists.depth, other.lists.lists.depth)
     top_k = asked_length(request, most)
     compared = base.lists.compared(other.lists, top_k)
     if not compared:
         raise SamplesMissingError("the bundles keep no samples in common", field="other")
-    names = base.manifest.class_names
     return pb.DiffBundlesResponse(
         base=base.manifest.digest,
         other=other.manifest.digest,
@@ -67,7 +72,7 @@ def diff_bundles(
         max_top_k=most,
         samples=len(compared),
         overall=_summary(compared),
-        per_class=_per_class(compared, names),
+        per_class=_per_class(compared, base.manifest.class_names),
         per_sample=[_sample(each) for each in compared] if samples else [],
     )
 
