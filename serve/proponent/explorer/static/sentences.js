@@ -1,5 +1,5 @@
 /** What the figures say, in words that need no knowledge of the method. Pure. */
-import { count, counted, figure, percent, percents } from "./format.js";
+import { count, figure, percent, percents } from "./format.js";
 
 /**
  * @typedef {object} Case What is explained.
@@ -82,33 +82,4 @@ export const MEASURES = [
 /** @param {any} outcome DiversityOutcome */
 export function keptSentence({ influence_kept: kept, mean_similarity: similarity, plain_similarity: plain }) {
   return `Keeps ${percent(kept)} of the influence of IF's list; its examples are alike by ${figure(similarity, 2)} on average instead of ${figure(plain, 2)} (1: the same).`;
-}
-
-/** @param {{code: string, message: string, count: number}} notice */
-export function noticeSentence({ code, message, count: number }, trainSize) {
-  switch (code) {
-    case "CODE_ZERO_INFLUENCE":
-      return "No training example has any influence on this prediction: its loss is flat here (with hinge loss: the margin is kept), so that no small change of the model would move it.";
-    case "CODE_NO_DIRECTION":
-      return "The model is so sure of this input that its gradient vanishes: there is no direction in which training examples could be compared.";
-    case "CODE_ROWS_OMITTED":
-      return `${counted(number, "training example")} of ${count(trainSize)} pulled the model in no direction at all; the RelatIF lists leave them out.`;
-    case "CODE_LAYERS_UNCOVERED":
-      return "Part of what was trained in this model takes no part in the explanation.";
-    case "CODE_PARAMETERS_FROZEN":
-      return `${counted(number, "tensor")} of parameters were not trained (frozen) and take no part.`;
-    case "CODE_K_CAPPED":
-      return "There are fewer training examples to choose from than were asked for.";
-    default:
-      return message;
-  }
-}
-
-/** @param {any} summary SummarizeExamplesResponse: what the model makes of the labels that it was trained on. */
-export function suspectSentence({ classes, total, label_issues: issues }) {
-  const disagreeing = classes.reduce((sum, each) => sum + each.disagreeing_count, 0);
-  if (!disagreeing) return `The model agrees with the labels of all ${count(total)} training examples.`;
-  const said = `Of ${counted(total, "training example")} the model disagrees with the label of ${count(disagreeing)}, although it was trained on them.`;
-  if (!issues) return `${said} None of these leans on itself unusually much.`;
-  return `${said} ${issues === disagreeing ? "All of these" : `${count(issues)} of these`} also lean on themselves more than nine in ten others: suspects of a wrong label, first in the list below.`;
 }

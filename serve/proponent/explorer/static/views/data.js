@@ -16,7 +16,7 @@ import { html } from "../html.js";
 import { usePages } from "../pages.js";
 import { readQuestion } from "../question.js";
 import { useRequest } from "../request.js";
-import { suspectSentence } from "../sentences.js";
+import { suspectSentence } from "../suspects.js";
 
 export function Data() {
   const { model, route, update } = useContext(App);

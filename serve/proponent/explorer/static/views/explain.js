@@ -2,12 +2,10 @@
 import { useContext, useEffect, useMemo } from "../vendor/hooks.js";
 import { estimateRemoval, listSamples } from "../api.js";
 import { Controls } from "../components/controls.js";
-import { FitOffer } from "../components/fit_offer.js";
 import { InputPicker } from "../components/input_picker.js";
 import { Later } from "../components/later.js";
 import { markIn, Marks } from "../components/mark.js";
 import { MeasureColumns } from "../components/measure_columns.js";
-import { Notices } from "../components/notices.js";
 import { Probabilities } from "../components/probabilities.js";
 import { Answer, Empty, NotCarried } from "../components/problem.js";
 import { Tray } from "../components/tray.js";
@@ -21,7 +19,9 @@ import { useRequest } from "../request.js";
 import { formatHash } from "../route.js";
 import { leadSentence, removalSentence, signSentences } from "../sentences.js";
 
-/** Below the lists, and so later than they. */
+/** Parts that few answers need, or that stand below the lists. */
+const FIT_OFFER = { name: "FitOffer", from: () => import("../components/fit_offer.js") };
+const NOTICES = { name: "Notices", from: () => import("../components/notices.js") };
 const QUALITY = { name: "Quality", from: () => import("../components/quality.js") };
 
 export function Explain() {
@@ -40,7 +40,7 @@ export function Explain() {
         <${Answer} request=${answer} what="Asking the model and its training examples">
           ${(data) => (data === "not carried" ? html`<${NotCarried} />` : html`<${Said} explanation=${data} />`)}
         <//>
-        ${answer.error?.reason.startsWith("IMAGE_WRONG") && input.data && html`<${FitOffer} picture=${input.data.picture} onChoose=${choose} />`}
+        ${answer.error?.reason.startsWith("IMAGE_WRONG") && input.data && html`<${Later} ...${FIT_OFFER} picture=${input.data.picture} onChoose=${choose} />`}
       </div>
     </div>
     <${Controls} question=${question} names=${model.class_names} predicted=${found?.reply.prediction.class_id ?? null} onChange=${update} />
@@ -78,7 +78,7 @@ function Said({ explanation }) {
     <h2 class="sentence">${leadSentence(asked, { proponents, filtered: isFiltered(question) })} ${proponents.length > 0 && html`<${WithoutFirst} explanation=${explanation} />`}</h2>
     <p>The model says <strong>${reply.prediction.label}</strong>:${model.loss === "hinge" && html` <span class="quiet">(its loss, hinge, defines no probabilities: these figures rank the classes)</span>`}</p>
     <${Probabilities} names=${asked.names} before=${reply.prediction.probabilities} marked=${marked} />
-    <${Notices} notices=${reply.notices} trainSize=${reply.train_size} />`;
+    ${reply.notices.length > 0 && html`<${Later} ...${NOTICES} notices=${reply.notices} trainSize=${reply.train_size} />`}`;
 }
 
 const isFiltered = ({ allow, deny }) => allow.length + deny.length > 0;

@@ -65,7 +65,7 @@ function Change({ model, question, reply }) {
     <h2 class="sentence">${removalSentence(asked, groupName(size), prediction.probabilities, after)}</h2>
     <p>${lossSentence(asked, reply.loss_change)} Predicted for a retraining without ${counted(size, "example")} of ${trainSize.toLocaleString("en")}; nothing was retrained.</p>
     <${Probabilities} names=${asked.names} before=${prediction.probabilities} after=${after} marked=${marked} />
-    <${Notices} notices=${reply.notices} trainSize=${trainSize} />`;
+    ${reply.notices.length > 0 && html`<${Notices} notices=${reply.notices} trainSize=${trainSize} />`}`;
 }
 
 function Marked({ question }) {
