@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 import tiny
+from gateway_fakes import Service
 from listening import Listening, opened
 from proponent.errors import (
     CorruptBundleError,
@@ -23,13 +24,12 @@ from proponent.errors import (
     SamplesMissingError,
 )
 from proponent.gateway.auth import Scope
-from proponent.gateway.auth.authenticator import ANYBODY, Authenticator
+from proponent.gateway.auth.authenticator import ANYBODY
 from proponent.gateway.call import CallContext
 from proponent.gateway.http.app import create_app
 from proponent.gateway.http.reply import to_json
-from proponent.gateway.metrics import Metrics
+from proponent.gateway.lookup_calls import LookupCalls
 from proponent.gateway.served_model import Readiness, open_models
-from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
 from proponent.index import bundle as files
 from proponent.index.bundle import read_manifest
@@ -74,12 +74,10 @@ class Served:
         self.store = Store(shutil.copytree(template, directory / "copy"))
         self.settings = Settings(store=self.store.root, **settings)
         self.models = open_models(self.settings)
-        self.models["toy"].error, self.models["toy"].starting = None, False
-        worker: Any = None
-        self.calls = ExplanationCalls(self.models, worker, self.settings, Metrics(), Authenticator())
+        self.calls = LookupCalls(self.models, self.settings)
 
     def ask(self, name: str, scopes: frozenset[Scope] = ALL, **fields: Any) -> Any:
-        method = self.calls.methods[name]
+        method = self.calls.lookups[name]
         request = method.request(**{"model": "toy", **fields})
         return asyncio.run(method.run(request, CallContext("id", replace(ANYBODY, scopes=scopes))))
 
@@ -135,7 +133,7 @@ def test_samples_are_listed_without_and_told_with_their_inputs(served: Served) -
 def test_samples_are_told_only_where_the_operator_and_the_token_allow_it(template: Path, tmp_path: Path) -> None:
     closed = Served(template, tmp_path, allow_examples=True, allow_thumbnails=True)
     for name, fields in (("ListSamples", {}), ("GetSample", {"sample_id": "held/3"})):
-        assert closed.calls.methods[name].scope is Scope.EXAMPLES
+        assert closed.calls.lookups[name].scope is Scope.EXAMPLES
         with pytest.raises(PermissionDeniedError) as caught:
             closed.ask(name, **fields)
         assert caught.value.reason == "SAMPLES_DISABLED"
@@ -490,7 +488,7 @@ def test_both_transports_give_the_same(template: Path, tmp_path: Path) -> None:
         at.service.models["toy"] = served.models["toy"]
         async with grpc.aio.insecure_channel(at.grpc_address) as channel, at.client() as client:
             for name, fields, path in CALLS:
-                request = served.calls.methods[name].request(model="toy", **fields)
+                request = served.calls.lookups[name].request(model="toy", **fields)
                 reply = await getattr(at.stub(channel), name)(request)
                 answer = await client.get(f"/v1/models/toy/{path}")
                 assert (answer.status_code, answer.json()) == (200, to_json(reply)), path
@@ -509,9 +507,9 @@ def test_both_transports_give_the_same(template: Path, tmp_path: Path) -> None:
 
 
 def test_openapi_describes_every_parameter_and_reply(tmp_path: Path) -> None:
-    settings = Settings(store=tmp_path)
-    calls = ExplanationCalls({}, None, settings, Metrics(), Authenticator())  # type: ignore[arg-type]
-    paths = create_app(calls, Metrics(), Readiness({}), settings).openapi()["paths"]
+    with closing(Service(tmp_path)) as service:
+        app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings)
+        calls, paths = service.calls, app.openapi()["paths"]
     for name, _, path in CALLS:
         route = path.partition("?")[0].replace("held/3", "{sample_id}")
         described = paths[f"/v1/models/{{model}}/{route}"]["get"]
