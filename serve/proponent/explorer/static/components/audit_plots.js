@@ -66,7 +66,7 @@ function Recovery({ data: { recovery, flipped, auc } }) {
     const inspected = shares(recovery.inspected);
     const drawn = (colours) => ({
       scales: { x: { time: false, range: [0, 100] }, y: { range: [0, 100] } },
-      axes: [axis(colours, "examples looked at, by self-influence (%)"), axis(colours, "label errors found (%)", { size: 44 })],
+      axes: [axis(colours, "looked at, by self-influence (%)"), axis(colours, "label errors found (%)", { size: 44 })],
       series: [{}, { stroke: colours.quiet, width: 1, dash: [4, 4], points: { show: false } }, { stroke: colours.for, width: 2, points: { show: false } }],
     });
     return { data: [inspected, inspected, shares(recovery.found)], options: drawn };

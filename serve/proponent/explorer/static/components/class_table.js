@@ -20,6 +20,6 @@ function ClassRow({ summary, largest, onClass }) {
     <td class="number">${count(summary.predicted_count)}</td>
     <td class="number">${count(summary.disagreeing_count)}</td>
     <td class="number">${count(summary.label_issues)}</td>
-    <td class="number">${figure(summary.median_self_influence)}</td>
+    <td class="number">${summary.median_self_influence === undefined ? html`<span class="quiet">not told</span>` : figure(summary.median_self_influence)}</td>
   </tr>`;
 }

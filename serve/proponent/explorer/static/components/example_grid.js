@@ -82,6 +82,6 @@ function Row({ example, row, top, largest, shown, reachable, onActive }) {
     <span role="gridcell" class="cell-id" title=${example.source || id}>${id}</span>
     <span role="gridcell" class="cell-label">${example.label}</span>
     <span role="gridcell" class="cell-said">${differs ? html`<span class="differs">${shown.names[example.predicted_class_id]}</span>` : html`<span class="quiet">the same</span>`}${example.is_label_issue && html` <span class="suspect">suspect</span>`}</span>
-    <span role="gridcell" class="cell-size"><span class="numeric">${figure(size)}</span><span class="bar" aria-hidden="true"><span style=${{ width: `${largest > 0 ? (100 * size) / largest : 0}%` }}></span></span></span>
+    <span role="gridcell" class="cell-size">${size === undefined ? html`<span class="quiet">not told</span>` : html`<span class="numeric">${figure(size)}</span><span class="bar" aria-hidden="true"><span style=${{ width: `${largest > 0 ? (100 * size) / largest : 0}%` }}></span></span>`}</span>
   </div>`;
 }

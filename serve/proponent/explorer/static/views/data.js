@@ -18,6 +18,8 @@ import { readQuestion } from "../question.js";
 import { useRequest } from "../request.js";
 import { suspectSentence } from "../suspects.js";
 
+const WITHHELD = "How large it is, this service tells only callers of the disclosure level “full”; the order by it is told below.";
+
 export function Data() {
   const { model, route, update } = useContext(App);
   const summary = useRequest(`summary ${model.name}`, (signal) => summarizeExamples(model.name, {}, signal));
@@ -40,7 +42,7 @@ function Overview({ summary }) {
   return html`
     <p class="sentence">${suspectSentence(summary)}</p>
     <div class="pair">
-      <section class="panel" aria-labelledby="sizes"><h2 id="sizes">Self-influence</h2><${SelfInfluence} histogram=${summary.histogram} onRange=${onRange} /></section>
+      <section class="panel" aria-labelledby="sizes"><h2 id="sizes">Self-influence</h2>${summary.histogram ? html`<${SelfInfluence} histogram=${summary.histogram} onRange=${onRange} />` : html`<p class="quiet">${WITHHELD}</p>`}</section>
       <section class="panel" aria-labelledby="classes"><h2 id="classes">Classes</h2><${ClassTable} classes=${summary.classes} onClass=${onClass} /></section>
     </div>`;
 }
@@ -50,13 +52,13 @@ function Examples({ summary, marks, onMark }) {
   const filters = readFilters(route.params);
   const change = (changes) => update(changes, { replace: true });
   const { list, request, more, complete } = useExamples(model, filters);
-  const edges = summary?.histogram.edges ?? [];
-  const largest = edges[edges.length - 1] ?? Math.max(0, ...list.rows.map((each) => each.self_influence));
+  const edges = summary?.histogram?.edges ?? [];
+  const largest = edges[edges.length - 1] ?? Math.max(0, ...list.rows.map((each) => each.self_influence ?? 0));
   const known = useMemo(() => new Map(list.rows.map((each) => [each.example_id, each])), [list.rows]);
   const shown = { names: model.class_names, reason: missingReason(model), marks: new Set(marks), onMark };
   const open = model.allow_examples;
   return html`<section class="panel examples" aria-labelledby="examples"><h2 id="examples">Training examples</h2>
-    ${open ? html`<${DataFilters} filters=${filters} names=${model.class_names} onChange=${change} />` : html`<p class="quiet">Ranked by self-influence; pictures, sources, filters and other orders need a service that was started with --allow-examples, and a token with the scope “examples” where it asks for one.</p>`}
+    ${open ? html`<${DataFilters} filters=${filters} names=${model.class_names} sizes=${summary?.histogram != null} onChange=${change} />` : html`<p class="quiet">Ranked by self-influence; pictures, sources, filters and other orders need a service that was started with --allow-examples, and a token with the scope “examples” where it asks for one.</p>`}
     <${Loaded} list=${list} complete=${complete} loading=${request.loading} />
     ${request.error && html`<${Problem} request=${request} />`}
     <${ExampleGrid} rows=${list.rows} total=${list.total} largest=${largest} shown=${shown} order=${open ? filters.order : ORDERS[0]} onOrder=${open ? (order) => change({ order: order === ORDERS[0] ? null : order }) : null} onNearEnd=${more} />
