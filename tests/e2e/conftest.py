@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,20 +10,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from running import RunningGateway
-
-
-def _cli(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "proponent.cli", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+from running import RunningGateway, cli
 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``model`` (weights and spec) and ``store``."""
     root = tmp_path_factory.mktemp("digits")
-    _cli("train", "digits", "--out", str(root / "model"))
-    _cli("rebuild", str(root / "model"), "--store", str(root / "store"), "--quiet")
+    cli("train", "digits", "--out", str(root / "model"))
+    cli("rebuild", str(root / "model"), "--store", str(root / "store"), "--quiet")
     return root
 
 

@@ -21,6 +21,12 @@ from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 START_S = 90.0
 
 
+def cli(*arguments: str) -> None:
+    """Runs a command of the command line, which must succeed."""
+    done = subprocess.run([sys.executable, "-m", "proponent.cli", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

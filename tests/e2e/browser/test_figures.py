@@ -18,7 +18,7 @@ from watched_page import WatchedPage
 
 from proponent.datasets import digits as data
 
-pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(600)]
 
 COLUMNS = ["Influence (IF)", "θ-RelatIF", "l-RelatIF", "DIVINE"]
 MEASURES = ["influence", "theta-relatif", "l-relatif"]

@@ -1,18 +1,64 @@
-"""The page as a whole: it stays at home, keeps the console empty, and its watcher does see what it is there for."""
+"""The page as a whole: it stays at home, is light, keeps the console empty; its watcher sees what it is there for."""
 
 from __future__ import annotations
 
 import pytest
 from playwright.sync_api import Browser, expect
 from running import RunningGateway
-from watched_page import WatchedPage
+from watched_page import Open, WatchedPage
 
-pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(600)]
+
+VIEWS = {"Explain": "explain", "What if": "whatif", "Data": "data", "Model": "model"}
+SCRIPT_BYTES = 100_000
 
 
-def test_opens(page: WatchedPage) -> None:
-    expect(page.open().get_by_role("heading", level=1)).to_be_visible()
-    assert page.requested
+def test_the_first_view_is_light(page: WatchedPage) -> None:
+    sizes: dict[str, int] = {}
+    page.tab.on("response", lambda reply: sizes.__setitem__(reply.url, len(reply.body())))
+    expect(page.open().get_by_role("heading", name="What shall be explained?")).to_be_visible()
+    scripts = {url: size for url, size in sizes.items() if url.endswith(".js")}
+    assert any(url.endswith("/preact.js") for url in scripts) and sum(scripts.values()) < SCRIPT_BYTES, scripts
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_each_view_is_a_tab_with_an_address_and_a_title(page: WatchedPage, name: str) -> None:
+    tab = page.open()
+    tab.get_by_role("link", name=name, exact=True).click()
+    expect(tab.get_by_role("link", name=name, exact=True)).to_have_attribute("aria-current", "page")
+    expect(tab).to_have_title(f"{name} · proponent")
+    assert f"#/{VIEWS[name]}?model=digits" in tab.url
+
+
+def test_back_and_forward_follow_the_views(page: WatchedPage) -> None:
+    tab = page.open("#/model?model=digits")
+    tab.get_by_role("link", name="Data").click()
+    expect(tab).to_have_title("Data · proponent")
+    tab.go_back()
+    expect(tab).to_have_title("Model · proponent")
+    tab.go_forward()
+    expect(tab).to_have_title("Data · proponent")
+
+
+def test_a_view_that_is_none_says_so(page: WatchedPage) -> None:
+    expect(page.open("#/nonsense").get_by_role("heading", name="There is no view “nonsense”")).to_be_visible()
+
+
+def test_colours_follow_the_system_until_they_are_chosen(open_page: Open, gateway: RunningGateway) -> None:
+    tab = open_page(gateway.http_url, color_scheme="dark").open()
+    ground = "() => getComputedStyle(document.body).backgroundColor"
+    dark = tab.evaluate(ground)
+    tab.get_by_role("button", name="Colours: system").click()
+    light = tab.evaluate(ground)
+    assert light != dark
+    tab.reload()
+    expect(tab.get_by_role("button", name="Colours: light")).to_be_visible()
+    assert tab.evaluate(ground) == light
+
+
+def test_without_script_the_page_says_what_it_needs(open_page: Open, gateway: RunningGateway) -> None:
+    tab = open_page(gateway.http_url, java_script_enabled=False).open()
+    assert "needs JavaScript" in tab.inner_text("noscript")
 
 
 @pytest.mark.parametrize(
@@ -26,9 +72,7 @@ def test_opens(page: WatchedPage) -> None:
         ("fetch('v1/models/nothing')", "status of 404"),
     ],
 )
-def test_the_watcher_sees_what_must_not_be(
-    gateway: RunningGateway, browser: Browser, script: str, fault: str
-) -> None:
+def test_the_watcher_sees_faults(gateway: RunningGateway, browser: Browser, script: str, fault: str) -> None:
     page = WatchedPage(browser, gateway.http_url)
     tab = page.open()
     assert page.faults == []

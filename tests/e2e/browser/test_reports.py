@@ -17,7 +17,7 @@ from proponent.index.store import Store
 AXE = (Path(__file__).parents[2] / "vendor" / "axe.js").read_text(encoding="utf-8")
 KINDS = ("report", "suspects", "audit")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 from running import RunningGateway
 from watched_page import Open
 
-pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(600)]
 
 NAMES = ["zero", "one", "two"]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+from playwright.sync_api import APIResponse, Browser, ConsoleMessage, Page, Request
 
 _BENIGN = ("log", "debug", "info")
 
@@ -29,7 +30,7 @@ class WatchedPage:
         self.may_lose_connection = False
         self._context = browser.new_context(**options)
         self.tab: Page = self._context.new_page()
-        self.tab.set_default_timeout(15_000)
+        self.tab.set_default_timeout(20_000)
         self.tab.on("console", self._on_console)
         self.tab.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
         self.tab.on("request", self._on_request)
@@ -38,6 +39,14 @@ class WatchedPage:
         """Loads the page at an address below the origin, e.g. ``#/data?order=class``."""
         self.tab.goto(f"{self.origin}/{address}")
         return self.tab
+
+    def api(self, path: str) -> Any:
+        """What the service itself answers, asked beside the page."""
+        return _content(self._context.request.get(f"{self.origin}/{path}"))
+
+    def post(self, path: str, body: Any) -> Any:
+        """The same of a call with a body."""
+        return _content(self._context.request.post(f"{self.origin}/{path}", data=body))
 
     def close(self) -> None:
         self._context.close()
@@ -57,6 +66,19 @@ class WatchedPage:
         self.requested.append(request.url)
         if url.scheme not in ("blob", "data") and f"{url.scheme}://{url.netloc}" != self.origin:
             self.faults.append(f"request to {request.url}")
+
+
+def until(condition: Callable[[], object], timeout_s: float = 20) -> None:
+    """Waits for something that the page comes to."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        time.sleep(0.05)
+
+
+def _content(reply: APIResponse) -> Any:
+    assert reply.ok, reply.text()
+    return reply.json()
 
 
 Open = Callable[..., WatchedPage]
