@@ -138,7 +138,8 @@ def ask_by_http(address: str, image: bytes, console: Console) -> None:
 
 def keep_serving(addresses: Addresses, console: Console) -> None:
     """Serves until Ctrl-C."""
-    console.print(f"\nserving: gRPC {addresses.grpc}, HTTP {addresses.http}/docs (Ctrl-C stops)", highlight=False)
+    console.print(f"\nlook: {addresses.http}/", highlight=False)
+    console.print(f"serving: gRPC {addresses.grpc}, HTTP {addresses.http}/docs (Ctrl-C stops)", highlight=False)
     try:
         while True:
             time.sleep(3600)
