@@ -22,8 +22,7 @@ def modules_of(entry: Path) -> set[Path]:
 
 
 def test_first_view_is_light() -> None:
-    """With what its answer brings in below the lists."""
-    modules = modules_of(STATIC / "app.js") | modules_of(STATIC / "components/quality.js")
+    modules = modules_of(STATIC / "app.js")
     names = {module.name for module in modules}
     assert {"preact.js", "hooks.js", "htm.js", "explain.js"} <= names and "uplot.js" not in names
     assert sum(module.stat().st_size for module in modules) < SCRIPT_BYTES

@@ -20,20 +20,20 @@ export function ExampleList({ title, side, examples, largest, shown, outcome }) 
   return html`<section class="list">
     <h4><span class=${side}>${title}</span>${outcome && html`<span class="quiet small numeric" title=${keptSentence(outcome)}>keeps ${percent(outcome.influence_kept)}</span>`}</h4>
     ${examples.length === 0 && html`<p class="quiet small">No training example did.</p>`}
-    <ol>${examples.map((each) => html`<${ExampleRow} key=${each.example_id} example=${each} largest=${largest} shown=${shown} />`)}</ol>
+    <ol>${examples.map((each) => html`<${ExampleRow} key=${each.example_id || each.rank} example=${each} largest=${largest} shown=${shown} />`)}</ol>
   </section>`;
 }
 
 /** @param {{example: any, largest: number, shown: Shown}} props */
 export function ExampleRow({ example, largest, shown }) {
   const { example_id: id } = example;
-  return html`<li class="example" data-example=${id}>
-    <${Mark} id=${id} />
+  return html`<li class="example" data-example=${id || null}>
+    ${id && html`<${Mark} id=${id} />`}
     <${Thumbnail} example=${example} reason=${shown.reason} class="small" />
-    <span class="title"><${Id} id=${id} />${shown.lists && html`<${ListCount} number=${shown.lists.get(id)} of=${shown.columns} />`}</span>
-    <span class="score numeric">${score(example.score, largest)}</span>
+    <span class="title"><${Id} id=${id} />${id && shown.lists && html`<${ListCount} number=${shown.lists.get(id)} of=${shown.columns} />`}</span>
+    <span class="score numeric">${example.score === undefined ? html`<span class="quiet">rank ${example.rank}</span>` : score(example.score, largest)}</span>
     <span class="labels"><${Labels} example=${example} names=${shown.names} /></span>
-    <${ScoreBar} value=${example.score} largest=${largest} />
+    ${example.score !== undefined && html`<${ScoreBar} value=${example.score} largest=${largest} />`}
   </li>`;
 }
 

@@ -2,6 +2,7 @@
 import { useContext } from "../vendor/hooks.js";
 import { findFlipSet } from "../api.js";
 import { App } from "../context.js";
+import { asTold } from "../disclosure.js";
 import { count, counted } from "../format.js";
 import { html } from "../html.js";
 import { loadInput } from "../input.js";
@@ -35,14 +36,15 @@ function NotFound({ reply, model }) {
 function Found({ reply, question }) {
   const { model, update } = useContext(App);
   const { members, prediction, probabilities_after: after, flipped_class_id: flipped } = reply;
+  const before = asTold(model, prediction.probabilities);
   const ids = members.map((each) => each.example_id);
   const examples = useNamedExamples(model, question, ids);
   const asked = { names: model.class_names, predicted: prediction.class_id, target: prediction.class_id, against: null };
   const group = ids.length === 1 ? "this example" : `these ${count(ids.length)} examples`;
   const marked = new Set(question.marks);
   return html`<div role="status">
-    <h3 class="sentence">${removalSentence(asked, group, prediction.probabilities, after)}</h3>
-    <${Probabilities} names=${asked.names} before=${prediction.probabilities} after=${after} marked=${[prediction.class_id, flipped]} />
+    <h3 class="sentence">${removalSentence(asked, group, before, after)}</h3>
+    <${Probabilities} names=${asked.names} before=${before} after=${after} marked=${[prediction.class_id, flipped]} />
     <p><button type="button" disabled=${ids.every((id) => marked.has(id))} onClick=${() => update({ mark: [...new Set([...question.marks, ...ids])] })}>Mark ${ids.length === 1 ? "it" : "all of them"}</button></p>
     <${NamedExamples} request=${examples} />
   </div>`;

@@ -45,5 +45,5 @@ export function listCounts(results) {
 }
 
 function largestScore({ proponents, opponents }) {
-  return Math.max(0, ...[...proponents, ...opponents].map((each) => Math.abs(each.score)));
+  return Math.max(0, ...[...proponents, ...opponents].map((each) => Math.abs(each.score ?? 0)));
 }

@@ -27,8 +27,8 @@ function Lit({ results, names, reason }) {
   const { example } = places[0];
   return html`<div class="lit-example">
     <${Thumbnail} example=${example} reason=${reason} class="medium" />
-    <p><strong>${id}</strong> labelled <${Labels} example=${example} names=${names} />, self-influence <span class="numeric">${figure(example.self_influence)}</span>${example.source && html`, from <span class="source">${example.source}</span>`}</p>
-    <ul class="places">${places.map(({ name, example: found }) => html`<li key=${name} class="numeric">${name} <strong class=${found.score < 0 ? "against" : "for"}>${score(found.score, Math.abs(found.score))}</strong> <span class="quiet">rank ${found.rank}</span></li>`)}</ul>
+    <p><strong>${id}</strong> labelled <${Labels} example=${example} names=${names} />${example.self_influence !== undefined && html`, self-influence <span class="numeric">${figure(example.self_influence)}</span>`}${example.source && html`, from <span class="source">${example.source}</span>`}</p>
+    <ul class="places">${places.map(({ name, example: found }) => html`<li key=${name} class="numeric">${name} ${found.score !== undefined && html`<strong class=${found.score < 0 ? "against" : "for"}>${score(found.score, Math.abs(found.score))}</strong> `}<span class="quiet">rank ${found.rank}</span></li>`)}</ul>
   </div>`;
 }
 

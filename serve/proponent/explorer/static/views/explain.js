@@ -10,7 +10,7 @@ import { Probabilities } from "../components/probabilities.js";
 import { Answer, Empty, NotCarried } from "../components/problem.js";
 import { Tray } from "../components/tray.js";
 import { App } from "../context.js";
-import { missingReason } from "../disclosure.js";
+import { asTold, missingReason, tells, withheldSentence } from "../disclosure.js";
 import { askExplanation } from "../explanation.js";
 import { html } from "../html.js";
 import { loadInput, useInput } from "../input.js";
@@ -75,7 +75,7 @@ function Said({ explanation }) {
   const { proponents } = results.MEASURE_INFLUENCE;
   const marked = [asked.predicted, asked.target, ...(asked.against === null ? [] : [asked.against])];
   return html`
-    <h2 class="sentence">${leadSentence(asked, { proponents, filtered: isFiltered(question) })} ${proponents.length > 0 && html`<${WithoutFirst} explanation=${explanation} />`}</h2>
+    <h2 class="sentence">${leadSentence(asked, { proponents, filtered: isFiltered(question) })} ${proponents.length > 0 && tells(model, "ROUNDED") && html`<${WithoutFirst} explanation=${explanation} />`}</h2>
     <p>The model says <strong>${reply.prediction.label}</strong>:${model.loss === "hinge" && html` <span class="quiet">(its loss, hinge, defines no probabilities: these figures rank the classes)</span>`}</p>
     <${Probabilities} names=${asked.names} before=${reply.prediction.probabilities} marked=${marked} />
     ${reply.notices.length > 0 && html`<${Later} ...${NOTICES} notices=${reply.notices} trainSize=${reply.train_size} />`}`;
@@ -94,7 +94,7 @@ function WithoutFirst({ explanation: { question, results, asked, reply } }) {
   if (removal.error) return html`<span class="quiet">What would change without the first could not be estimated: ${removal.error.message}</span>`;
   // While it is asked anew, its data are of the explanation before.
   if (removal.loading || !removal.data) return html`<span class="quiet">Estimating what would change without the first …</span>`;
-  return removalSentence(asked, "the first", reply.prediction.probabilities, removal.data.probabilities_after);
+  return removalSentence(asked, "the first", asTold(model, reply.prediction.probabilities), removal.data.probabilities_after);
 }
 
 const hasExamples = (results) => Object.values(results).some((each) => each && each.proponents.length + each.opponents.length > 0);
@@ -112,9 +112,10 @@ function Lists({ explanation, pending, marks }) {
   const link = formatHash({ view: "whatif", params: route.params });
   return html`<div class=${pending ? "answer pending" : "answer"} aria-busy=${pending}>
     <p class="sign quiet"><strong class="for">+</strong> ${plus}; <strong class="against">−</strong> ${minus}. Within a measure all bars have one scale; measures differ in theirs.</p>
+    ${withheldSentence(model) && html`<p class="quiet small">${withheldSentence(model)}</p>`}
     ${!model.allow_thumbnails && html`<p class="quiet small">Examples come without pictures: ${reason}.</p>`}
     <${Marks.Provider} value=${{ marks: new Set(marks), onMark: markIn(marks, update) }}>${columns}<//>
     <${Later} ...${QUALITY} model=${model} answer=${reply} />
-    ${(marks.length > 0 || hasExamples(results)) && html`<${Tray} results=${results} names=${model.class_names} reason=${reason} marks=${marks} link=${link} onClear=${() => update({ mark: null }, { replace: true })} />`}
+    ${(marks.length > 0 || (hasExamples(results) && tells(model, "RANKS"))) && html`<${Tray} results=${results} names=${model.class_names} reason=${reason} marks=${marks} link=${link} onClear=${() => update({ mark: null }, { replace: true })} />`}
   </div>`;
 }

@@ -8,8 +8,9 @@ import { MarkExport } from "../components/mark_export.js";
 import { NamedExamples, useNamedExamples } from "../components/named_examples.js";
 import { Notices } from "../components/notices.js";
 import { Probabilities } from "../components/probabilities.js";
-import { Answer, NotCarried } from "../components/problem.js";
+import { Answer, Empty, NotCarried } from "../components/problem.js";
 import { App } from "../context.js";
+import { asTold, tells, withheldSentence } from "../disclosure.js";
 import { caseOf } from "../explanation.js";
 import { counted } from "../format.js";
 import { html } from "../html.js";
@@ -21,6 +22,14 @@ import { ESTIMATOR_WORDS, groupName, lossSentence } from "../removal_words.js";
 import { removalSentence } from "../sentences.js";
 
 export function WhatIf() {
+  const { model } = useContext(App);
+  if (tells(model, "ROUNDED")) return html`<${Questioned} />`;
+  return html`<${Empty} title="What would change is not told to you">
+    <p>${withheldSentence(model)} Estimates need the disclosure level “rounded”: the operator sets it for everybody (--disclosure) or for your token.</p>
+  <//>`;
+}
+
+function Questioned() {
   const { model, route, update } = useContext(App);
   const question = readQuestion(route.params);
   const input = useInput(model, question);
@@ -60,11 +69,12 @@ function Removal({ question }) {
 function Change({ model, question, reply }) {
   const { prediction, probabilities_after: after, group_size: size, train_size: trainSize } = reply;
   const asked = caseOf(model, question, prediction);
+  const before = asTold(model, prediction.probabilities);
   const marked = [...new Set([asked.predicted, asked.target, after.indexOf(Math.max(...after)), asked.against ?? asked.target])];
   return html`
-    <h2 class="sentence">${removalSentence(asked, groupName(size), prediction.probabilities, after)}</h2>
+    <h2 class="sentence">${removalSentence(asked, groupName(size), before, after)}</h2>
     <p>${lossSentence(asked, reply.loss_change)} Predicted for a retraining without ${counted(size, "example")} of ${trainSize.toLocaleString("en")}; nothing was retrained.</p>
-    <${Probabilities} names=${asked.names} before=${prediction.probabilities} after=${after} marked=${marked} />
+    <${Probabilities} names=${asked.names} before=${before} after=${after} marked=${marked} />
     ${reply.notices.length > 0 && html`<${Notices} notices=${reply.notices} trainSize=${trainSize} />`}`;
 }
 
