@@ -29,6 +29,7 @@ class Listening:
 
     service: Service
     http: HttpServer
+    rpc: GrpcServer
     grpc_address: str
     http_address: tuple[str, int]
 
@@ -57,7 +58,7 @@ async def opened(
         await rpc.start()
         serving = asyncio.create_task(http.serve(sockets=[listener]))
         try:
-            yield Listening(service, http, f"127.0.0.1:{rpc.port}", listener.getsockname())
+            yield Listening(service, http, rpc, f"127.0.0.1:{rpc.port}", listener.getsockname())
         finally:
             http.should_exit = True
             await asyncio.gather(serving, rpc.stop(1))

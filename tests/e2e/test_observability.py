@@ -117,7 +117,7 @@ def test_every_call_is_counted_and_exemplified(gateway: RunningGateway) -> None:
     stages = {f["stage"] for name, f in live if name == "proponent_worker_stage_duration_seconds_count"}
     assert stages == {"queue", "decode", "forward", "backward", "embed", "search", "lookup", "removal"}
     text = gateway.http.get("/metrics", headers={"accept": "application/openmetrics-text"}).text
-    assert re.search(r'# \{trace_id="[0-9a-f]{32}",request_id="[\w-]+"\}', text)
+    assert re.search(r'# \{request_id="[\w-]+",trace_id="[0-9a-f]{32}"\}', text)
     values = {(name, *found.values()): value for name, found, value in samples(text)}
     assert values["proponent_worker_resident_memory_bytes", MODEL] > 50e6
     assert values["proponent_bundle_switches_total", MODEL, "publish", "ok"] == 1

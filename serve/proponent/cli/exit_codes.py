@@ -2,6 +2,7 @@
 
 DAMAGED = 4
 GATE = 7
+UNFIT = 8
 INTERRUPTED = 130
 
 _MEANINGS = {
@@ -10,6 +11,7 @@ _MEANINGS = {
     5: "another rebuild or change is running",
     6: "the disk is full or read-only",
     GATE: "the overlap is below --fail-below",
+    UNFIT: "a check failed",
     INTERRUPTED: "interrupted",
 }
 

@@ -1,0 +1,88 @@
+"""Could a worker of each model start, and is there memory for all of them: tried, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from proponent.doctor.finding import Finding, failure, ok, warning
+from proponent.doctor.store import served_models
+from proponent.errors import ProponentError
+from proponent.gateway.settings import Settings
+from proponent.index.store import Store
+
+_TIGHT = 0.8
+_CGROUPS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A worker that was started: its memory in bytes, or why there is none."""
+
+    resident: int = 0
+    error: str = ""
+
+
+def check_workers(settings: Settings) -> Iterator[Finding]:
+    """Loads each model as a worker does, and compares what all workers need with what the machine has."""
+    trials: dict[str, int] = {}
+    for name in served_models(settings):
+        try:
+            bundle = Store(settings.store).current(name)
+        except (ProponentError, OSError):
+            continue  # told by the check of the bundle
+        trial = _tried(bundle, settings)
+        if trial.error:
+            remedy = (
+                "make the code and the packages that the spec names importable here, as they were for the rebuild"
+            )
+            yield failure(f"worker of {name}", trial.error, remedy)
+        else:
+            trials[name] = trial.resident
+            yield ok(f"worker of {name}", f"it loads, explains an input, and takes {trial.resident:,} bytes")
+    if trials:
+        yield _memory(trials, settings.workers)
+
+
+def _tried(bundle: Path, settings: Settings) -> _Trial:
+    command = [sys.executable, "-m", "proponent.doctor.trial", str(bundle), str(settings.weights or "")]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=settings.start_timeout)
+    except subprocess.TimeoutExpired:
+        return _Trial(error=f"it was not ready after {settings.start_timeout:g} s (--start-timeout)")
+    try:
+        return _Trial(**json.loads(done.stdout.splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return _Trial(error=f"its process ended with status {done.returncode}: {last}")
+
+
+def _memory(resident: dict[str, int], workers: int) -> Finding:
+    needed, available = workers * sum(resident.values()), available_bytes()
+    found = f"workers take {needed:,} of {available:,} bytes"
+    remedy = "fewer --workers or models, more memory, or a bundle with a smaller embedding_size"
+    if needed > available:
+        return failure("memory", found, remedy)
+    if needed + max(resident.values()) * workers > _TIGHT * available:
+        more = "to publish, the new version of a model is loaded beside the old one"
+        return warning("memory", f"{found}; {more}", remedy)
+    return ok("memory", found)
+
+
+def available_bytes() -> int:
+    """Memory that processes may still take: of the machine, or what its control group leaves."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    available = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+    for limit, usage in _CGROUPS:
+        try:
+            available = min(available, int(limit.read_text()) - int(usage.read_text()))
+        except (OSError, ValueError):
+            continue  # no such group, or no limit ("max")
+    return available
