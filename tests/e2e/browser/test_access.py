@@ -15,7 +15,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(600)]
 AXE = (Path(__file__).parents[2] / "vendor" / "axe.js").read_text(encoding="utf-8")
 MARKS = "&mark=digits-0226&mark=digits-1605"
 VIEWS = {
-    "empty": ("#/explain?model=digits", "What shall be explained?"),
     "explain": ("#/explain?model=digits&image={image}" + MARKS, SENTENCE),
     "whatif": ("#/whatif?model=digits&image={image}&flip=1" + MARKS, "How few would have to go for another answer?"),
     "data": ("#/data?model=digits&show=all" + MARKS, "Classes"),
@@ -54,7 +53,7 @@ def test_axe_finds_nothing_in_either_theme(page: WatchedPage, image: str, view: 
 
 
 def test_axe_would_find_something(page: WatchedPage, image: str) -> None:
-    tab = shown(page, "empty", image)
+    tab = shown(page, "problem", image)
     tab.evaluate("document.querySelector('main').append(document.createElement('select'))")
     assert any(found.startswith("critical select-name") for found in violations(tab))
 

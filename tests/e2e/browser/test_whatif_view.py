@@ -42,6 +42,17 @@ def test_what_is_marked_in_the_lists_is_removed_here(page: WatchedPage, image: s
     assert command == f"proponent forget --model digits -- {marks[1]} {marks[2]}"
 
 
+def test_four_clicks_lead_from_the_bare_address_to_what_if(page: WatchedPage) -> None:
+    """Why this digit, and what if those three examples were gone?"""
+    tab = page.open()
+    column = tab.get_by_role("region", name="Influence (IF)")
+    expect(tab.locator(".sentence")).to_contain_text("argued for")
+    for place in range(3):
+        column.get_by_role("checkbox").nth(place).click()
+    tab.get_by_role("link", name="What if they were gone?").click()
+    expect(tab.get_by_role("heading", name=re.compile("^Without the 3 marked examples"))).to_be_visible()
+
+
 def test_the_smallest_set_is_looked_for_and_can_be_marked(page: WatchedPage, image: str) -> None:
     tab = page.open(f"#/whatif?model=digits&image={image}")
     expect(tab.get_by_role("heading", name="Nothing is marked yet")).to_be_visible()
