@@ -58,7 +58,8 @@ def _parameter(parameter: Any) -> str:
         [parameter.metavar or parameter.name.upper()] if is_argument else [*parameter.opts, *parameter.secondary_opts]
     )
     shown = " / ".join(f"`{name}`" for name in names)
-    return f"{shown}: {parameter.help}" + "".join(f" [{note}]" for note in _notes(parameter))
+    notes = "; ".join(_notes(parameter))
+    return f"{shown}: {parameter.help}" + (f" ({notes})" if notes else "")
 
 
 def _notes(parameter: Any) -> Iterator[str]:

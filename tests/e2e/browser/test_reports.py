@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page
 from watched_page import Open
 
 import stores
 from proponent.datasets import digits as data
+from proponent.datasets.transforms import pixels
+from proponent.explainer import Explainer
 from proponent.index.store import Store
+from proponent.options import ExplainOptions, View
+from proponent.results import Explanation
 
 AXE = (Path(__file__).parents[2] / "vendor" / "axe.js").read_text(encoding="utf-8")
 KINDS = ("report", "suspects", "audit")
@@ -35,6 +40,12 @@ def pages(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = stores.run(*arguments, store=store)
         assert done.returncode == 0, done.stderr
     return root
+
+
+@pytest.fixture
+def pictures(pytestconfig: pytest.Config, tmp_path: Path) -> Path:
+    """Where pictures are kept: among the documentation's, where it is asked for."""
+    return Path(pytestconfig.getoption("--screenshots", default=None) or tmp_path) / "reports"
 
 
 def opened(open_page: Open, pages: Path, kind: str, **options: Any) -> Page:
@@ -95,3 +106,23 @@ def test_links_of_the_contents_lead_to_the_answers(open_page: Open, pages: Path)
         tab.url.endswith("#input-3")
         and tab.locator("#input-3").evaluate("one => one.getBoundingClientRect().top") < 50
     )
+
+
+def picture(folder: Path, name: str, tab: Page, height: int) -> None:
+    """The beginning of a page, as the documentation shows it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tab.screenshot(path=folder / f"{name}.png", clip={"x": 0, "y": 0, "width": 1280, "height": height})
+
+
+def test_takes_pictures(open_page: Open, pages: Path, pictures: Path, digits: Path) -> None:
+    """Of a report, and of what an explanation shows of itself in a notebook."""
+    picture(pictures, "report", opened(open_page, pages, "report", viewport={"width": 1280, "height": 900}), 900)
+    explainer = Explainer.load(Store(digits / "store").current("digits"))
+    [found] = explainer.explain([pixels(data.test()[0][0])], [ExplainOptions(top_k=3, view=View.THUMBNAIL)])
+    assert isinstance(found, Explanation)
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><body style="margin:1rem">'
+    (pages / "notebook.html").write_text(f"{head}{found._repr_html_()}</body></html>", encoding="utf-8")
+    picture(pictures, "notebook", opened(open_page, pages, "notebook", viewport={"width": 1280, "height": 620}), 620)
+    found.plot().savefig(pictures / "plot.png", dpi=90)
+    for name in ("report", "notebook", "plot"):
+        assert Image.open(pictures / f"{name}.png").width > 900
