@@ -25,6 +25,14 @@ _KINDS = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDe
 Location = tuple[int, ...]
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Adds the pages that the navigation does not name to its end, so that a new one can be reached at once."""
+    named = str(config.nav)
+    missing = [path.name for path in sorted(Path(config.docs_dir).glob("*.md")) if f"'{path.name}'" not in named]
+    config.nav = [*(config.nav or []), *missing]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the page of the API to those of docs/."""
     files.append(File.generated(config, "api.md", content=api_page()))
