@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
-import subprocess
-import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +14,6 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-import interrupted
 import tiny
 from proponent.datasets import digits
 from proponent.errors import CorruptBundleError, SpecError
@@ -29,7 +25,9 @@ from proponent.index.samples import DEPTH, Sample, Samples, StoredInfluence, wri
 from proponent.index.store import Store
 from proponent.inspection.verify import verify
 from proponent.options import ExplainOptions, Measure, Side
+from proponent.rebuild import samples_stage
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.rebuild.workspace import Workspace
 from proponent.results import Explanation
 from proponent.spec import load_spec, with_samples
 from proponent.training.train_preset import train_preset
@@ -178,17 +176,35 @@ def test_a_sample_that_cannot_be_used_is_named(tmp_path: Path, dataset: str, cha
 # Resumption and damage ---------------------------------------------------------------------------------------
 
 
+class Killed(BaseException):
+    """Stands for a kill inside this process."""
+
+
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_rebuild_killed_among_samples_resumes_to_the_same_file(tmp_path: Path, kind: str) -> None:
-    path = tiny.hold_out(tiny.project(tmp_path / "project", count=20, **MODELS[kind]), 5)
-    script = [sys.executable, interrupted.__file__, str(path), str(tmp_path)]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    saves = json.loads((tmp_path / "saves.json").read_text())
-    assert [name.split("-")[0] for name in saves["whole"][-2:]] == ["rows", "samples"]
-    expected = read_manifest(Store(tmp_path / "whole").current("toy")).files
-    for k in range(len(saves["whole"])):
-        assert read_manifest(Store(tmp_path / f"killed-{k}").current("toy")).files == expected
+def test_a_rebuild_killed_among_samples_resumes_to_the_same_file(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples_stage, "CHUNK", 2)
+    path = tiny.hold_out(tiny.project(tmp_path, count=20, **MODELS[kind]), 5)
+    saved: list[str] = []
+    save, die_at = Workspace.save, "00001"
+
+    def saving(self: Workspace, name: str, tensors: Any) -> None:
+        if name.startswith("samples-") and name.endswith(die_at):
+            raise Killed
+        saved.append(name)
+        save(self, name, tensors)
+
+    monkeypatch.setattr(Workspace, "save", saving)
+    with pytest.raises(Killed):
+        build(path)
+    assert saved[-1].endswith("00000") and not list((tmp_path / "store").glob("*/bundles/*"))
+    saved.clear()
+    die_at = "never"
+    resumed = build(path)
+    assert [name.split("-")[0] + name[-6:] for name in saved] == ["samples-00001", "samples-00002"]
+    whole = rebuild(load_spec(path), Store(tmp_path / "whole"), RebuildOptions(quiet=True))
+    assert read_manifest(resumed).files == read_manifest(whole).files
 
 
 def test_lists_of_other_inputs_are_not_taken_for_those_of_these(tmp_path: Path) -> None:
