@@ -145,6 +145,21 @@ def test_an_open_stream_ends_with_its_token(tmp_path: Path) -> None:
     run(tmp_path, ask, authenticator=authenticator)
 
 
+def test_metrics_are_for_those_who_run_the_service(tmp_path: Path) -> None:
+    async def ask(transports: Listening) -> None:
+        async with transports.client() as client:
+            replies = [
+                await client.get("/metrics", headers={"authorization": f"Bearer {token}"})
+                for token in ("prometheus", "caller", "")
+            ]
+            assert [reply.status_code for reply in replies] == [200, 403, 401]
+            assert "proponent_" in replies[0].text and "proponent_" not in replies[1].text
+            assert [(await client.get(path)).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+
+    tokens = {"prometheus": "admin", "caller": "predict,explain,examples"}
+    run(tmp_path, ask, authenticator=knowing(tmp_path / "tokens", tokens))
+
+
 def test_the_token_decides_the_level_and_without_one_the_setting(tmp_path: Path) -> None:
     tokens = {"open": "explain level=full", "closed": "explain level=labels", "usual": "explain"}
     authenticator = knowing(tmp_path / "tokens", tokens)

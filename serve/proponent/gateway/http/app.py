@@ -38,7 +38,7 @@ def create_app(
     app.add_exception_handler(ProponentError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)
     app.add_middleware(RequestLog, metrics=metrics, tracing=tracing or Tracing())
-    _route_operation(app, OperationEndpoints(metrics, readiness))
+    _route_operation(app, OperationEndpoints(calls, metrics, readiness))
     _route_inference(app, InferenceEndpoints(calls, settings, BodyReader(settings), metrics))
     _route_models(app, ModelEndpoints(calls))
     if settings.serves_explorer:

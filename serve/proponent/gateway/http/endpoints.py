@@ -198,6 +198,7 @@ class ModelEndpoints:
 class OperationEndpoints:
     """For whoever runs the gateway: is it alive, may it be sent traffic, what has it measured."""
 
+    calls: ExplanationCalls
     recorded: Metrics
     readiness: Readiness
 
@@ -221,7 +222,11 @@ class OperationEndpoints:
         return docs_response(request.app.openapi())
 
     async def metrics(self, request: Request) -> Response:
-        """Metrics in Prometheus's text format, or in OpenMetrics, with exemplars, where that is accepted."""
+        """Metrics in Prometheus's text format, or in OpenMetrics, with exemplars, where that is accepted.
+
+        Where callers need a token, it must have the scope admin.
+        """
+        _permitted(self.calls, request, Scope.ADMIN)
         text, content_type = self.recorded.exposition(request.headers.get("accept", ""))
         return Response(text, media_type=content_type, headers={"vary": "accept"})
 
