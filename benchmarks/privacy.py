@@ -17,7 +17,7 @@ that crosses zero where the signs do. Figures are correlations of pixels; an att
 with the mean of its own images of the right class has the one given as ``class_mean``.
 
 Run: ``OMP_NUM_THREADS=2 python benchmarks/privacy.py STORE [--out benchmarks/results/privacy.json]``, STORE with the
-model ``digits`` (``proponent train digits --out D; proponent rebuild D --store STORE``). Takes two minutes.
+model ``digits`` (``proponent train digits --out D; proponent rebuild D --store STORE``). Takes a few minutes.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from proponent.worker.messages import explain_response
 MODEL, CLASSES, CANDIDATES, QUERIES, BATCH = "digits", 10, 200, 900, 64
 COUNTS = (30, 100, 300, 900)
 EQUAL = 1e-6
+RIDGE = 1e-4
 Array = NDArray[np.float64]
 Asked = tuple[Tensor, ExplainOptions]
 
@@ -209,22 +210,23 @@ class Attacker:
             heard = (
                 heard * np.sqrt(np.einsum("qp,qp->q", gradients, np.linalg.solve(hessian, gradients.T).T))[:, None]
             )
-        solved = [self._solve(gradients, column, hessian) for column in heard.T]
-        return np.array([leading_image(each) for each in solved])
-
-    def _solve(self, gradients: Array, scores: Array, hessian: Array) -> Array:
-        """The gradient of one example, [C, D + 1], by ridge regression on the queries that tell something of it."""
-        known = ~np.isnan(scores)
-        if not known.any():
-            return np.full((CLASSES, gradients.shape[1] // CLASSES), np.nan)
-        part = gradients[known]
-        kernel = part @ part.T
-        kernel += RIDGE * np.trace(kernel) / len(kernel) * np.eye(len(kernel))
-        found: Array = hessian @ (part.T @ np.linalg.solve(kernel, scores[known]))
-        return found.reshape(CLASSES, -1)
+        known = ~np.isnan(heard)
+        if known.all():
+            found = solved(gradients, heard, hessian).T
+        else:
+            found = np.full((heard.shape[1], gradients.shape[1]), np.nan)
+            for example in np.flatnonzero(known.any(axis=0)):
+                told = known[:, example]
+                found[example] = solved(gradients[told], heard[told, example], hessian)
+        return np.array([leading_image(each.reshape(CLASSES, -1)) for each in found])
 
 
-RIDGE = 1e-4
+def solved(gradients: Array, scores: Array, hessian: Array) -> Array:
+    """The gradients [P, ...] of examples whose scores [Q, ...] the same queries tell, by ridge regression."""
+    kernel = gradients @ gradients.T
+    kernel += RIDGE * np.trace(kernel) / len(kernel) * np.eye(len(kernel))
+    found: Array = hessian @ (gradients.T @ np.linalg.solve(kernel, scores))
+    return found
 
 
 def standing_for_scores(result: pb.MeasureResult, examples: int) -> list[float]:
@@ -289,7 +291,8 @@ def class_mean(train: Any, own: Any, truth: Array) -> float:
 
 def table(found: dict[str, Any]) -> str:
     lines = [
-        "| level | members: AUC | found without false alarm | images, 900 whole lists | 100 whole lists | 900 lists of 10 |",
+        "| level | members: AUC | found without false alarm "
+        "| images, 900 whole lists | 100 whole lists | 900 lists of 10 |",
         "|---|---|---|---|---|---|",
     ]
     parts = found["reconstruction"]
@@ -309,12 +312,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     explainer = Explainer.load(Store(options.store).current(MODEL), device=torch.device("cpu"))
-    rng = np.random.default_rng(options.seed)
     found = {
         "bundle": explainer.manifest.digest,
         "seed": options.seed,
-        "membership": membership(explainer, rng),
-        "reconstruction": reconstruction(explainer, rng),
+        "membership": membership(explainer, np.random.default_rng(options.seed)),
+        "reconstruction": reconstruction(explainer, np.random.default_rng(options.seed)),
     }
     if options.out is not None:
         options.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -150,7 +150,7 @@ def test_metrics_are_for_those_who_run_the_service(tmp_path: Path) -> None:
         async with transports.client() as client:
             replies = [
                 await client.get("/metrics", headers={"authorization": f"Bearer {token}"})
-                for token in ("prometheus", "caller", "")
+                for token in ("prometheus", "caller", "unknown")
             ]
             assert [reply.status_code for reply in replies] == [200, 403, 401]
             assert "proponent_" in replies[0].text and "proponent_" not in replies[1].text

@@ -29,6 +29,8 @@ TOKEN = "good-token"
 NOBODY = 65534
 CREDENTIALS = [{}, {"authorization": "Bearer"}, {"authorization": "Bearer 0123abcd"}, {"authorization": TOKEN}]
 GRPC_MANAGEMENT = "/org.pytorch.serve.grpc.management.ManagementAPIsService"
+INFERENCE = "org.pytorch.serve.grpc.inference.InferenceAPIsService"
+OPEN_INFERENCE = "org.pytorch.serve.grpc.openinference.GRPCInferenceService"
 HTTP_CALLS = [
     ("POST", f"/predictions/{MODEL}"),
     ("POST", f"/explanations/{MODEL}"),
@@ -40,6 +42,12 @@ HTTP_CALLS = [
     ("POST", f"/models?url={MODEL}-1.0"),
     ("DELETE", f"/models/{MODEL}/1.0"),
     ("GET", "/token?type=management"),
+    ("OPTIONS", "/"),
+    ("GET", "/api-description"),
+    ("GET", "/v2/health/ready"),
+    ("POST", f"/v2/models/{MODEL}/infer"),
+    ("POST", f"/v1/models/{MODEL}:predict"),
+    ("POST", f"/wfpredict/{MODEL}"),
 ]
 
 
@@ -95,7 +103,9 @@ def test_torchserve_answers_nobody_without_its_key(
 ) -> None:
     asked = WorkerRequest(explain=pb.ExplainRequest(encoded_image=GOOD, view=pb.VIEW_THUMBNAIL))
     message = PredictionsRequest(model_name=MODEL, input={"data": asked.SerializeToString()}).SerializeToString()
-    calls = [("/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions", message)]
+    calls = [(f"/{INFERENCE}/{name}", message) for name in ("Predictions", "Ping")]
+    calls += [(f"/{INFERENCE}/{name}", message) for name in ("StreamPredictions", "StreamPredictions2")]
+    calls += [(f"/{OPEN_INFERENCE}/{name}", b"") for name in ("ServerReady", "ModelMetadata", "ModelInfer")]
     calls += [(f"{GRPC_MANAGEMENT}/{name}", b"") for name in ("ListModels", "UnregisterModel", "ScaleWorker")]
     by_grpc = [asked_over_grpc(port, *call, headers) for port in ports for call in calls]
     by_http = [asked_over_http(port, *call, headers) for port in ports for call in HTTP_CALLS]

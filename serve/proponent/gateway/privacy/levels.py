@@ -5,7 +5,7 @@ The proto says of each field at which level it begins (option ``disclosed``); no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -36,83 +36,88 @@ def require_level(level: DisclosureLevel, least: DisclosureLevel, what: str, fie
 def withhold(reply: Message, level: DisclosureLevel) -> None:
     """Leaves out of a reply, in place, what is above a level."""
     if level < DisclosureLevel.FULL:
-        _withhold(reply, level)
+        _withhold(reply, _plan(reply.DESCRIPTOR, level))
 
 
 def disclosed_examples(message: Message) -> Iterator[str]:
     """The ids of training examples that a message names, each as often as it does."""
-    plan = _plan(message.DESCRIPTOR)
+    return _named(message, _plan(message.DESCRIPTOR, DisclosureLevel.FULL))
+
+
+def _named(message: Message, plan: _Plan) -> Iterator[str]:
     for name in plan.ids:
         found = getattr(message, name)
         yield from ((found,) if isinstance(found, str) else found) if found else ()
-    for part in _parts(message, plan):
-        yield from disclosed_examples(part)
+    for part, below in plan.parts(message):
+        yield from _named(part, below)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a kind of message holds of training examples.
+    """What a kind of message holds of training examples, and what is left of it at a level.
 
     Attributes:
-        levels: Fields that begin at a level.
-        numbers: Those of them that are numbers.
-        ids: Those that name examples.
-        nested: Fields with messages of which the same is to be asked, and whether each is a list.
+        cleared: Fields above the level.
+        rounded: Numbers that are told, but rounded, and whether each is a list.
+        ids: Fields that name examples.
+        nested: Fields with messages of which the same is to be asked: whether each is a list, and their plan.
+        has_measure: Whether it holds the scores of one measure.
     """
 
-    levels: Sequence[tuple[str, DisclosureLevel]]
-    numbers: Collection[str]
+    cleared: Sequence[str]
+    rounded: Sequence[tuple[str, bool]]
     ids: Sequence[str]
-    nested: Sequence[tuple[str, bool]]
+    nested: Sequence[tuple[str, bool, _Plan]]
+    has_measure: bool
 
     @property
     def is_empty(self) -> bool:
-        return not self.levels and not self.nested
+        return not (self.cleared or self.rounded or self.ids or self.nested)
+
+    def parts(self, message: Message) -> Iterator[tuple[Message, _Plan]]:
+        """The messages in one, with their plans."""
+        for name, repeated, below in self.nested:
+            if repeated:
+                for part in getattr(message, name):
+                    yield part, below
+            elif message.HasField(name):
+                yield getattr(message, name), below
+
+
+_NOTHING = _Plan((), (), (), (), False)
 
 
 @cache
-def _plan(descriptor: Descriptor) -> _Plan:
+def _plan(descriptor: Descriptor, level: DisclosureLevel) -> _Plan:
     if descriptor.full_name.startswith("google."):  # some hold themselves, none holds examples
-        return _Plan((), (), (), ())
+        return _NOTHING
     fields: Any = descriptor.fields
     options = {field.name: field.GetOptions().Extensions[pb.disclosed] for field in fields}
     marked = [field for field in fields if options[field.name].level]
-    nested = [field for field in fields if field.message_type is not None and not _plan(field.message_type).is_empty]
+    told = [field for field in marked if options[field.name].level <= level]
+    inner = [(f.name, f.is_repeated, _plan(f.message_type, level)) for f in fields if f.message_type is not None]
     return _Plan(
-        levels=[(field.name, DisclosureLevel(options[field.name].level)) for field in marked],
-        numbers={field.name for field in marked if field.cpp_type in _NUMBERS},
+        cleared=[field.name for field in marked if options[field.name].level > level],
+        rounded=[(f.name, f.is_repeated) for f in told if f.cpp_type in _NUMBERS and level < DisclosureLevel.FULL],
         ids=[field.name for field in marked if options[field.name].names_examples],
-        nested=[(field.name, field.is_repeated) for field in nested],
+        nested=[each for each in inner if not each[2].is_empty],
+        has_measure=descriptor in (pb.MeasureResult.DESCRIPTOR, pb.MeasureScores.DESCRIPTOR),
     )
 
 
-def _parts(message: Message, plan: _Plan) -> Iterator[Message]:
-    for name, repeated in plan.nested:
+def _withhold(message: Any, plan: _Plan) -> None:
+    for name in plan.cleared:
+        message.ClearField(name)
+    for name, repeated in plan.rounded:
+        value = getattr(message, name)
         if repeated:
-            yield from getattr(message, name)
-        elif message.HasField(name):
-            yield getattr(message, name)
-
-
-def _withhold(message: Message, level: DisclosureLevel) -> None:
-    plan = _plan(message.DESCRIPTOR)
-    for name, least in plan.levels:
-        if level < least:
-            message.ClearField(name)
-    for field, value in message.ListFields() if plan.numbers else ():
-        if field.name in plan.numbers:
-            _round(message, field.name, value)
-    for part in _parts(message, plan):
-        _withhold(part, level)
-    if isinstance(message, pb.MeasureResult | pb.MeasureScores) and message.measure in _RELATIVE:
-        _clear_scores(message)
-
-
-def _round(message: Message, name: str, value: Any) -> None:
-    if isinstance(value, float):
-        setattr(message, name, rounded(value))
-    else:
-        value[:] = [rounded(each) for each in value]
+            value[:] = map(rounded, value)
+        elif value:
+            setattr(message, name, rounded(value))
+    for part, below in plan.parts(message):
+        _withhold(part, below)
+    if plan.has_measure and message.measure in _RELATIVE:
+        _clear_scores(message, plan)
 
 
 def rounded(value: float) -> float:
@@ -124,8 +129,8 @@ def rounded(value: float) -> float:
     return float(f"{value:.{SIGNIFICANT_DIGITS - 1}e}")
 
 
-def _clear_scores(message: pb.MeasureResult | pb.MeasureScores) -> None:
-    for part in _parts(message, _plan(message.DESCRIPTOR)):
+def _clear_scores(message: Any, plan: _Plan) -> None:
+    for part, _ in plan.parts(message):
         if isinstance(part, pb.Influence):
             part.ClearField("score")
     for name in ("proponents_diversity", "opponents_diversity"):
