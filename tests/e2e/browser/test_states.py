@@ -22,7 +22,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(600)]
 CALLERS = {
     "all": {"scopes": "explain,examples", "level": "full"},
     "explain": {"scopes": "explain", "level": "full"},
+    "labels": {"scopes": "explain,examples", "level": "labels"},
     "ranks": {"scopes": "explain,examples", "level": "ranks"},
+    "rounded": {"scopes": "explain,examples", "level": "rounded"},
     "predict": {"scopes": "predict", "level": "full"},
 }
 TOKENS = {name: new_token() for name in CALLERS}
@@ -110,6 +112,39 @@ def test_a_caller_who_is_told_ranks_sees_the_rest(open_page: Open, guarded: Runn
     expect(tab.get_by_role("region", name="l-RelatIF").get_by_role("listitem")).to_have_count(10)
     tab.get_by_role("link", name="Model").click()
     expect(tab.get_by_text("Samples whose reasons changed most")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("level", "withheld", "marks", "bars"),
+    [
+        ("labels", "neither which they are nor numbers", 0, 0),
+        ("ranks", "which examples argued and in which order, but no scores", 8, 0),
+        ("rounded", "rounded numbers, and no scores of the two RelatIF measures", 8, 4),
+        ("all", None, 8, 8),
+    ],
+)
+def test_explain_shows_what_a_level_tells_and_says_what_it_withholds(
+    open_page: Open, guarded: RunningGateway, image: str, level: str, withheld: str | None, marks: int, bars: int
+) -> None:
+    tab = opened(open_page, guarded, f"#/explain?model=digits&image={image}&k=1", level).tab
+    expect(tab.locator(".example")).to_have_count(8)
+    expect(tab.get_by_text("This service tells you")).to_have_count(0 if withheld is None else 1)
+    expect(tab.locator("#main")).to_contain_text(withheld or "Within a measure all bars have one scale")
+    assert tab.locator(".example input").count() == marks and tab.locator(".example .signed").count() == bars
+    assert tab.locator(".example .score").get_by_text("rank 1").count() == 8 - bars
+    assert "NaN" not in tab.locator("#main").inner_text() and "undefined" not in tab.locator("#main").inner_text()
+
+
+def test_what_if_is_not_told_below_rounded(open_page: Open, guarded: RunningGateway, image: str) -> None:
+    address = f"#/explain?model=digits&image={image}&mark=digits-0226"
+    tab = opened(open_page, guarded, address, "ranks").tab
+    expect(tab.locator(".sentence")).to_have_text("These training examples argued for 3.")
+    expect(tab.get_by_text("1 example marked")).to_be_visible()
+    expect(tab.get_by_role("link", name="What if they were gone?")).to_have_count(0)
+    tab.get_by_role("link", name="What if").click()
+    expect(tab.get_by_role("heading", name="What would change is not told to you")).to_be_visible()
+    rounded = opened(open_page, guarded, address, "rounded").tab
+    expect(rounded.locator(".sentence")).to_contain_text(re.compile(r"less sure: \d\d\.0\s% instead of \d\d\.0\s%"))
 
 
 def test_an_unknown_model_is_not_found(page: WatchedPage) -> None:

@@ -8,14 +8,14 @@ import { Thumbnail } from "./picture.js";
 
 /**
  * @param {{results: Record<string, any>, names: string[], reason: string, marks: string[], link: string, onClear: () => void}} props
- *   Results by the measure's key; link: to what if the marked examples were gone.
+ *   Results by the measure's key; link: to what if the marked examples were gone; "" where that is not told.
  */
 export function Tray({ results, names, reason, marks, link, onClear }) {
   return html`<aside class="tray" aria-label="Example and marks">
     <${Lit} results=${results} names=${names} reason=${reason} />
     <div class="row marked-count" aria-live="polite">
-      <span>${marks.length ? `${counted(marks.length, "example")} marked` : "Mark examples to see what would change without them."}</span>
-      ${marks.length > 0 && html`<a class="button primary" href=${link}>What if they were gone?</a> <button type="button" onClick=${onClear}>Unmark all</button>`}
+      <span>${marks.length ? `${counted(marks.length, "example")} marked` : link && "Mark examples to see what would change without them."}</span>
+      ${marks.length > 0 && html`${link && html`<a class="button primary" href=${link}>What if they were gone?</a> `}<button type="button" onClick=${onClear}>Unmark all</button>`}
     </div>
   </aside>`;
 }

@@ -109,7 +109,7 @@ function Lists({ explanation, pending, marks }) {
     [explanation],
   );
   const { plus, minus } = signSentences(asked);
-  const link = formatHash({ view: "whatif", params: route.params });
+  const link = tells(model, "ROUNDED") ? formatHash({ view: "whatif", params: route.params }) : "";
   return html`<div class=${pending ? "answer pending" : "answer"} aria-busy=${pending}>
     <p class="sign quiet"><strong class="for">+</strong> ${plus}; <strong class="against">−</strong> ${minus}. Within a measure all bars have one scale; measures differ in theirs.</p>
     ${withheldSentence(model) && html`<p class="quiet small">${withheldSentence(model)}</p>`}
