@@ -5,9 +5,10 @@ how it was trained, has the held-out images, asks Explain and nothing else, and 
 leaves in a reply of each level.
 
 **Membership.** 200 training images and 200 others, each explained for all ten classes with lists of the default
-length. At the level ``full`` a score that equals the self-influence of the example it belongs to says that the input
-is that example. At every level a random forest also learns from the other candidates' replies (5-fold); its figures
-hold for an attacker who knows for some images whether they were trained on. ``none`` sees predictions alone.
+length. At the level ``full`` an l-RelatIF score whose square is the self-influence of the example it belongs to says
+that the input is that example. At every level a random forest also learns from the other candidates' replies
+(5-fold); its figures hold for an attacker who knows for some images whether they were trained on. ``none`` sees
+predictions alone.
 
 **Reconstruction.** The influence of example i is linear in z_i = H^-1 g_i: s(q, i) = g_q^T z_i. The attacker computes
 g_q of its own queries from the probabilities in the replies, solves for z_i by ridge regression over all queries,
@@ -50,7 +51,7 @@ from proponent.worker.messages import explain_response
 
 MODEL, CLASSES, CANDIDATES, QUERIES, BATCH = "digits", 10, 200, 900, 64
 COUNTS = (30, 100, 300, 900)
-EQUAL = 1e-6
+EQUAL = 5e-4
 RIDGE = 1e-4
 Array = NDArray[np.float64]
 Asked = tuple[Tensor, ExplainOptions]
@@ -93,7 +94,7 @@ def membership(explainer: Explainer, rng: np.random.Generator) -> dict[str, Any]
         told = [[seen(reply, level) for reply in group] for group in grouped]
         found[level.name.lower()] = learned([features(g, y) for g, y in zip(told, labels, strict=True)], truth)
     equal = [
-        any(equals(i) for i in influences(g[y], pb.MEASURE_INFLUENCE)) for g, y in zip(grouped, labels, strict=True)
+        any(equals(i) for i in influences(g[y], pb.MEASURE_L_RELATIF)) for g, y in zip(grouped, labels, strict=True)
     ]
     found["full"] |= {
         "members_told_by_equality": int(np.sum(equal[:CANDIDATES])),
@@ -103,7 +104,7 @@ def membership(explainer: Explainer, rng: np.random.Generator) -> dict[str, Any]
 
 
 def learned(rows: Sequence[Sequence[float]], truth: NDArray[np.int64]) -> dict[str, float]:
-    forest = RandomForestClassifier(400, random_state=0, min_samples_leaf=2)
+    forest = RandomForestClassifier(200, random_state=0, min_samples_leaf=2)
     scores = cross_val_predict(forest, np.array(rows), truth, cv=5, method="predict_proba")[:, 1]
     false, true, _ = roc_curve(truth, scores)
     return {
@@ -151,7 +152,7 @@ def number_features(own: pb.ExplainResponse) -> list[float]:
         for side in ends(result):
             scores = [i.score for i in side if i.HasField("score")] + [0.0] * DEFAULT_TOP_K
             found += [*scores[:3], scores[1] / scores[0] if scores[0] else 0.0]
-    gaps = [abs(i.score / i.self_influence - 1) for i in influences(own, pb.MEASURE_INFLUENCE) if i.self_influence]
+    gaps = [abs(i.score**2 / i.self_influence - 1) for i in influences(own, pb.MEASURE_L_RELATIF) if i.self_influence]
     return [*found, min(gaps, default=9.0)]
 
 
@@ -162,7 +163,7 @@ def influences(reply: pb.ExplainResponse, measure: int) -> Iterator[pb.Influence
 
 
 def equals(influence: pb.Influence) -> bool:
-    return abs(influence.score / influence.self_influence - 1) < EQUAL
+    return abs(influence.score**2 / influence.self_influence - 1) < EQUAL
 
 
 def ends(result: pb.MeasureResult) -> tuple[Sequence[pb.Influence], Sequence[pb.Influence]]:
