@@ -1,31 +1,42 @@
-# Build: docker build --build-arg BASE=nvidia/cuda:13.0.2-runtime-ubuntu24.04 --tag proponent .
-# Run:   docker run --gpus all --volume ./model_store:/models --env PROPONENT_INSECURE=true --publish 127.0.0.1:8500:8500 --publish 127.0.0.1:8080:8080 proponent
-# It listens on all of the container's addresses, so it asks for TLS and tokens (PROPONENT_TLS_CERTIFICATE,
-# PROPONENT_TLS_KEY, PROPONENT_TOKENS_FILE), or for the above where only this machine can reach it.
-ARG BASE=nvidia/cuda:13.0.2-runtime-ubuntu24.04
+# One file for processors and for CUDA:
+#   docker build --tag proponent:cuda .
+#   docker build --build-arg TORCH_INDEX=URL --tag proponent:cpu .
+# URL is PyTorch's package index for processors (its installation page names it); the image then holds no CUDA wheel.
+# How to run it: deploy/README.md.
+ARG BASE=python:3.12-slim-bookworm
 
 FROM ${BASE} AS build
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-# hadolint ignore=DL3008
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends python3 python3-venv \
- && rm -rf /var/lib/apt/lists/*
+ARG TORCH_INDEX=""
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/proponent/bin:$PATH
 WORKDIR /src
+RUN python -m venv /opt/proponent
 COPY pyproject.toml README.md LICENSE ./
+# FAISS keeps the rows and computes nothing, so that its build for processors does for both; torch scans.
+# hadolint ignore=DL3013
+RUN sed --in-place --expression '/"faiss-gpu/d' --expression 's/"faiss-cpu\(.*\);.*"/"faiss-cpu\1"/' pyproject.toml \
+ && pip install ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} torch torchvision
 COPY serve serve
 COPY handlers handlers
-RUN python3 -m venv /opt/proponent && /opt/proponent/bin/pip install --no-cache-dir .
+# hadolint ignore=DL3013
+RUN pip install '.[otel]' \
+ && if [ -n "${TORCH_INDEX}" ] && pip list | grep --ignore-case --extended-regexp '^(nvidia-|cuda-|triton)'; then \
+      echo 'a CUDA wheel came along: is TORCH_INDEX the index for processors?' >&2; exit 1; \
+    fi
 
 FROM ${BASE}
-# hadolint ignore=DL3008
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends python3 \
- && rm -rf /var/lib/apt/lists/* \
- && useradd --create-home --uid 10001 proponent
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin proponent
 COPY --from=build /opt/proponent /opt/proponent
-USER 10001
+ENV PATH=/opt/proponent/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 10001:10001
 VOLUME /models
 EXPOSE 8500 8080
-HEALTHCHECK CMD ["/opt/proponent/bin/python", "-c", "import os, ssl, urllib.request as r; r.urlopen('http' + 's' * ('PROPONENT_TLS_CERTIFICATE' in os.environ) + '://127.0.0.1:8080/readyz', context=ssl._create_unverified_context())"]
-ENTRYPOINT ["/opt/proponent/bin/proponent", "serve", "/models"]
-CMD ["--grpc-address", "0.0.0.0:8500", "--http-address", "0.0.0.0:8080"]
+# Speaks TLS where PROPONENT_TLS_CERTIFICATE names the server's certificate, as it must in front of others.
+HEALTHCHECK --interval=15s --timeout=10s --start-period=180s CMD ["proponent", "health"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["proponent"]
+CMD ["serve", "/models", "--grpc-address", "0.0.0.0:8500", "--http-address", "0.0.0.0:8080"]
