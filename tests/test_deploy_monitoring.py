@@ -89,7 +89,7 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_the_remedy_stands(n
 def _all_labels(expression: str) -> set[str]:
     """Labels of a result that is not aggregated: those of the metrics themselves."""
     plain = not re.search(r"\b(sum|count|max)\b", expression)
-    return {"instance", "job", "model", "operation", "method"} if plain else set()
+    return {"instance", "job", "model", "operation", "lane"} if plain else set()
 
 
 @pytest.mark.parametrize("name", alert_rules())

@@ -48,7 +48,7 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
             trials[name] = trial.resident
             yield ok(f"worker of {name}", f"it loads, explains an input, and takes {trial.resident:,} bytes")
     if trials:
-        yield _memory(trials, settings.workers)
+        yield _memory(trials, sum(settings.workers_of(lane) for lane in settings.lanes))
 
 
 def _tried(bundle: Path, settings: Settings) -> _Trial:
@@ -65,9 +65,10 @@ def _tried(bundle: Path, settings: Settings) -> _Trial:
 
 
 def _memory(resident: dict[str, int], workers: int) -> Finding:
+    """Whether there is memory for so many workers of each model, and for those of a new bundle beside them."""
     needed, available = workers * sum(resident.values()), available_bytes()
     found = f"workers take {needed:,} of {available:,} bytes"
-    remedy = "fewer --workers or models, more memory, or a bundle with a smaller embedding_size"
+    remedy = "fewer --workers, --prediction-workers or models, more memory, or a smaller embedding_size"
     if needed > available:
         return failure("memory", found, remedy)
     if needed + max(resident.values()) * workers > _TIGHT * available:
