@@ -142,7 +142,7 @@ def test_the_site_is_whole_and_asks_nobody(tmp_path: Path) -> None:
     for expected in ("EstimateRemoval", 'id="type-explainresponse"', "POST /v1/models/{model}:explain"):
         assert expected in api
     assert 'id="proponent.Explainer.explain"' in pages["python_reference.html"]
-    assert (site / "search" / "search_index.js").stat().st_size > 100_000
+    assert (site / "search" / "search_index.json").stat().st_size > 100_000
 
 
 def test_a_page_of_html_is_read_as_it_is() -> None:

@@ -65,7 +65,7 @@ def _parameter(parameter: Any) -> str:
 def _notes(parameter: Any) -> Iterator[str]:
     if parameter.envvar:
         yield f"env var: {parameter.envvar}"
-    if parameter.default is not None and parameter.default is not False:
+    if parameter.default is not None and parameter.default is not False and parameter.default != "":
         yield f"default: {parameter.opts[0].strip('-') if parameter.default is True else parameter.default}"
     low, high = parameter.min, parameter.max
     if low is not None or high is not None:
