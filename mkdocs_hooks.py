@@ -39,6 +39,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Names files of the repository that a page links to: they are not part of the site."""
+    return re.sub(r"\[([^\]]+)\]\(\.\./([^)#]+)[^)]*\)", lambda link: _file(link[1], link[2]), markdown)
+
+
+def _file(text: str, path: str) -> str:
+    return f"`{path}`" if text.strip("`") == path else f"{text} (`{path}` in the repository)"
+
+
 def api_page() -> str:
     """The reference of the service, in Markdown."""
     return "".join([_TOP, *_http_paths(), *Proto(_described()).page()])

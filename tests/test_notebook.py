@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 
 import matplotlib as mpl
@@ -43,7 +44,9 @@ def png() -> bytes:
 
 def influence(number: int, score: float, name: str, thumbnail: bytes) -> Influence:
     label, predicted = number % 2, number % 2 if number < 2 else 1
-    return Influence(f"{name}{number}", score, number + 1, label, f"{name}", predicted, 0.5, thumbnail=thumbnail)
+    return Influence(
+        f"{name}{number}" if name else "", score, number + 1, label, f"{name}", predicted, 0.5, thumbnail=thumbnail
+    )
 
 
 def explanation(
@@ -93,6 +96,16 @@ def test_empty_lists_and_other_targets_are_said() -> None:
     assert "No training example argued for cat." in html
     assert "▲ For class 7" in explanation((), target=7)._repr_html_()
     assert Page(explanation(target=1)._repr_html_()).texts("caption")[0] == "▲ For cat"  # the examples' label of 1
+
+
+def test_what_a_service_leaves_out_is_a_dash() -> None:
+    """At the level of ranks scores are nan, and at that of labels ids are empty too."""
+    shown = explanation((nan, nan), name="")
+    assert Page(shown._repr_html_()).texts("td", "score") == ["—"] * 12
+    assert "in 3 lists" not in shown._repr_html_() and "nan" not in Page(shown._repr_html_()).texts("table", "for")[0]
+    figure = shown.plot()
+    assert [text.get_text() for text in figure.axes[0].texts] == ["—"] * 4
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [0] * 4
 
 
 @pytest.mark.parametrize("thumbnail", [png(), b""], ids=["thumbnails", "ids"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from proponent.display.figures import score
 from proponent.display.sentences import METHODS, Method, kept
@@ -77,8 +78,8 @@ def _column(
 
 
 def largest(examples: Iterable[Example]) -> float:
-    """The largest size of a score."""
-    return max((abs(example.score) for example in examples), default=0.0)
+    """The largest size of a score that is told."""
+    return max((abs(example.score) for example in examples if isfinite(example.score)), default=0.0)
 
 
 def target_label(explanation: Explanation) -> str:
@@ -100,11 +101,13 @@ def _row(example: Example, names: Mapping[int, str], scale: float, lists: Mappin
         example=example,
         said="" if example.predicted_class_id == example.class_id else said,
         score=score(example.score, scale),
-        share=round(100 * abs(example.score) / scale, 1) if scale else 0.0,
-        lists=lists[example.example_id],
+        share=round(100 * abs(example.score) / scale, 1) if scale and isfinite(example.score) else 0.0,
+        lists=lists[example.example_id] if example.example_id else 1,
     )
 
 
 def _kept(result: Lists) -> str:
     outcome = result.proponents_diversity
-    return kept(outcome.influence_kept, outcome.mean_similarity, outcome.plain_similarity) if outcome else ""
+    if outcome is None or not isfinite(outcome.influence_kept):
+        return ""
+    return kept(outcome.influence_kept, outcome.mean_similarity, outcome.plain_similarity)

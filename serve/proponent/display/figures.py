@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import floor, isfinite, log10
 
 MINUS = "\u2212"
+UNTOLD = "\u2014"
+"""What stands for a figure that a service does not tell."""
 _NARROW = "\u00a0"
 _SMALL, _LARGE = 1e-4, 1e7
 
@@ -58,11 +60,13 @@ def decimals_for(largest: float, digits: int = 4) -> int:
 
 
 def score(value: float, largest: float) -> str:
-    """A signed score, with as many decimals as the largest of those that stand with it needs.
+    """A signed score, with as many decimals as the largest of those that stand with it needs; a dash where it is nan.
 
-    >>> score(1.5, 10.0), score(-0.25, 1.0)
-    ('+1.50', '\u22120.250')
+    >>> score(1.5, 10.0), score(-0.25, 1.0), score(float("nan"), 0.0)
+    ('+1.50', '\u22120.250', '\u2014')
     """
+    if not isfinite(value):
+        return UNTOLD
     sign = MINUS if value < 0 else "+"
     if largest and not _SMALL <= largest < _LARGE:
         return sign + _scientific(abs(value), 4)
@@ -84,6 +88,8 @@ def percent(share: float, decimals: int = 1) -> str:
     >>> percent(0.888), percent(0.99999), percent(1.0)
     ('88.8\xa0%', '>\xa099.9\xa0%', '100.0\xa0%')
     """
+    if not isfinite(share):
+        return "unknown"
     least, value = 10.0**-decimals, share * 100
     if 0 < value < least / 2:
         return f"<{_NARROW}{_fixed(least, decimals)}{_NARROW}%"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from math import isfinite
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -59,7 +60,7 @@ def lists_figure(explanation: Explanation) -> Figure:
 
 def _draw(axes: Axes, column: Column, unit: str) -> None:
     rows = [*column.proponents, *reversed(column.opponents)]
-    scores = [row.example.score for row in rows]
+    scores = [row.example.score if isfinite(row.example.score) else 0.0 for row in rows]
     colours = [ON_PAPER[FOR if score >= 0 else AGAINST] for score in scores]
     bars = axes.barh(range(len(rows)), scores, color=colours, height=0.62)
     axes.bar_label(bars, [row.score for row in rows], padding=3, fontsize=8)
@@ -84,7 +85,7 @@ def _longest(column: Column) -> int:
 
 def _name(row: Row) -> str:
     said = f", model says {_short(row.said)}" if row.said else ""
-    return f"{_short(row.example.example_id)} ({_short(row.example.label)}{said})"
+    return f"{_short(row.example.example_id)} ({_short(row.example.label)}{said})".strip()
 
 
 def _short(text: str) -> str:
