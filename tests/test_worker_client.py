@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
 
 from gateway_fakes import catalog, manifest
@@ -22,14 +20,13 @@ from proponent.gateway.limits.admission import Held
 from proponent.gateway.torchserve.worker_client import WorkerClient, WorkerDefectError
 from proponent.index.tombstones import FORGOTTEN, Tombstones
 from proponent.v1 import explanation_pb2 as pb
-from proponent.v1.inference_pb2 import PredictionResponse, PredictionsRequest
-from proponent.v1.inference_pb2_grpc import InferenceAPIsServiceServicer, add_InferenceAPIsServiceServicer_to_server
 from proponent.v1.worker_pb2 import Stage, WorkerReply, WorkerRequest
 
+DIED = '{"code": 500, "type": "InternalServerException", "message": "Worker died."}'
 PREDICT = WorkerRequest(predict=pb.PredictRequest(model="toy", encoded_image=b"png"))
 
 
-class Upstream(InferenceAPIsServiceServicer):
+class Upstream:
     """In TorchServe's place: answers when it is let, and cancels nothing."""
 
     def __init__(self) -> None:
@@ -37,15 +34,29 @@ class Upstream(InferenceAPIsServiceServicer):
         self.names: list[tuple[str, str]] = []
         self.let = asyncio.Event()
         self.reply = WorkerReply(predict=pb.PredictResponse(request_id="done"))
-        self.failure: tuple[grpc.StatusCode, str] | None = None
+        self.failure: tuple[int, str] | None = None
+        self.connections = 0
+        self.serving: list[asyncio.Task[None] | None] = []
 
-    async def Predictions(self, request: PredictionsRequest, context: Any) -> PredictionResponse:
-        self.names.append((request.model_name, request.model_version))
-        self.asked.append(WorkerRequest.FromString(request.input["data"]))
-        await self.let.wait()
-        if self.failure is not None:
-            await context.abort(*self.failure)
-        return PredictionResponse(prediction=self.reply.SerializeToString())
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.serving.append(asyncio.current_task())
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = dict(line.split(": ", 1) for line in head[1:] if line)
+                assert headers["authorization"] == "Bearer key"
+                assert headers["content-type"] == "application/x-protobuf"
+                _, model, version = head[0].split(" ")[1].removeprefix("/").split("/")
+                self.names.append((model, version))
+                self.asked.append(WorkerRequest.FromString(await reader.readexactly(int(headers["content-length"]))))
+                await self.let.wait()
+                status, body = self.failure or (200, self.reply.SerializeToString())
+                body = body.encode() if isinstance(body, str) else body
+                writer.write(f"HTTP/1.1 {status} said\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 class Rig:
@@ -68,18 +79,18 @@ class Rig:
 
 @asynccontextmanager
 async def rig(directory: Path) -> AsyncIterator[Rig]:
-    upstream, server, client = Upstream(), grpc.aio.server(), WorkerClient(1 << 20, 5.0)
-    add_InferenceAPIsServiceServicer_to_server(upstream, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+    upstream, client = Upstream(), WorkerClient(1 << 20, 5.0)
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
     office = TicketIssuer.create(directory / "liveness", 4)
-    await client.connect(f"127.0.0.1:{port}", "key", office)
+    client.connect(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "key", office)
     made = Rig(directory, upstream, client, TicketTable.open(directory / "liveness"))
     try:
         yield made
     finally:
-        await client.close()
-        await server.stop(0)
+        client.close()
+        server.close()
+        upstream.let.set()
+        await asyncio.gather(*upstream.serving)
         made.deployment.close()
 
 
@@ -165,7 +176,7 @@ def test_a_caller_who_leaves_takes_its_ticket_from_the_board_and_nothing_else(tm
         with pytest.raises(asyncio.CancelledError):
             await call
         assert not rig.board.holds(sent.ticket) and not rig.released
-        rig.upstream.failure = (grpc.StatusCode.INTERNAL, "Worker died.")
+        rig.upstream.failure = (500, DIED)
         rig.upstream.let.set()
         while not rig.released:
             await asyncio.sleep(0.01)
@@ -177,9 +188,10 @@ def test_everything_held_is_released_when_torchserve_is_gone(tmp_path: Path) -> 
     async def test(rig: Rig) -> None:
         call = asyncio.create_task(rig.client.send(rig.deployment, PREDICT, 30.0, rig.held()))
         await rig.until_asked()
-        await rig.client.close()
-        with pytest.raises(UnavailableError):
+        rig.client.close()
+        with pytest.raises(UnavailableError) as caught:
             await call
+        assert caught.value.reason == "WORKER_RESTARTING"
         assert rig.released
         with pytest.raises(UnavailableError):
             await rig.client.send(rig.deployment, PREDICT, 30.0, rig.held())
@@ -216,21 +228,37 @@ def test_a_verdict_is_what_the_worker_says_and_never_that_it_said_nothing(tmp_pa
             rig.upstream.reply = WorkerReply(error=to_item_error(error))
             found = await rig.client.verdict(rig.deployment, Lane.EXPLANATIONS, 5.0)
             assert type(found) is type(error)
-        rig.upstream.failure = (grpc.StatusCode.INTERNAL, "Worker died.")
+        rig.upstream.failure = (500, DIED)
         with pytest.raises(UnavailableError):
             await rig.client.verdict(rig.deployment, Lane.EXPLANATIONS, 5.0)
 
     run(tmp_path, test)
 
 
-@pytest.mark.parametrize("words", ["Worker died.", 'Model "toy" has no worker to serve inference request.'])
-def test_a_worker_that_died_is_not_called_a_full_queue(tmp_path: Path, words: str) -> None:
+@pytest.mark.parametrize("failure", [(500, DIED), (503, "no worker to serve inference request"), (404, "not found")])
+def test_a_worker_that_died_is_not_called_a_full_queue(tmp_path: Path, failure: tuple[int, str]) -> None:
     async def test(rig: Rig) -> None:
         rig.upstream.let.set()
-        rig.upstream.failure = (grpc.StatusCode.INTERNAL, words)
+        rig.upstream.failure = failure
         with pytest.raises(UnavailableError) as caught:
             await rig.client.send(rig.deployment, PREDICT, 5.0, rig.held())
         assert caught.value.reason == "WORKER_DIED" and retry_after(caught.value)
+
+    run(tmp_path, test)
+
+
+def test_connections_are_kept_and_one_is_opened_for_each_request_at_a_time(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.upstream.let.set()
+        for _ in range(3):
+            await rig.client.send(rig.deployment, PREDICT, 5.0)
+        assert rig.upstream.connections == 1
+        rig.upstream.let.clear()
+        calls = [asyncio.create_task(rig.client.send(rig.deployment, PREDICT, 5.0)) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        rig.upstream.let.set()
+        assert {reply.predict.request_id for reply in await asyncio.gather(*calls)} == {"done"}
+        assert rig.upstream.connections == 4
 
     run(tmp_path, test)
 
@@ -239,9 +267,9 @@ def test_the_words_of_the_model_server_and_a_reply_over_its_limit_are_defects(tm
     async def test(rig: Rig) -> None:
         rig.upstream.let.set()
         rig.upstream.reply = WorkerReply(predict=pb.PredictResponse(request_id="x" * (2 << 20)))
-        with pytest.raises(WorkerDefectError, match="larger than max"):
+        with pytest.raises(WorkerDefectError, match="more than"):
             await rig.client.send(rig.deployment, PREDICT, 5.0, rig.held())
-        rig.upstream.failure = (grpc.StatusCode.INTERNAL, "java.lang.Secret")
+        rig.upstream.failure = (500, "java.lang.Secret")
         with pytest.raises(WorkerDefectError) as caught:
             await rig.client.send(rig.deployment, PREDICT, 5.0, rig.held())
         assert "Secret" not in as_proponent_error(caught.value).message

@@ -128,7 +128,7 @@ class Gateway:
         for task in (*tasks, forcing):
             task.cancel()
         await asyncio.gather(*tasks, forcing, return_exceptions=True)
-        await self._worker.close()
+        self._worker.close()
         if self._gate.audit_log is not None:
             self._gate.audit_log.close()
         await asyncio.to_thread(self._tracing.close)

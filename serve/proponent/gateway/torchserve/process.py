@@ -69,6 +69,11 @@ class TorchServe:
         return f"{LOOPBACK}:{self._ports.grpc_inference}"
 
     @property
+    def inference_address(self) -> str:
+        """Where it answers them by HTTP."""
+        return f"{LOOPBACK}:{self._ports.inference}"
+
+    @property
     def ended(self) -> bool:
         """Whether it is gone."""
         return self._process.returncode is not None

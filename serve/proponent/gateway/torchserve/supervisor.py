@@ -132,7 +132,7 @@ class Supervisor:
         try:
             await torchserve.listening(self._settings.start_timeout)
             async with torchserve.management() as management:
-                await self._worker.connect(torchserve.grpc_address, torchserve.keys.inference, self._tickets)
+                self._worker.connect(torchserve.inference_address, torchserve.keys.inference, self._tickets)
                 for state in self._states.values():
                     await management.register(state.archive.path.name)
                     state.reset()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
-import grpc
 from google.rpc import code_pb2
 
 from proponent.bounds.liveness import TicketIssuer
@@ -15,19 +13,15 @@ from proponent.gateway.deployment import Deployment
 from proponent.gateway.error_mapping import from_item_error
 from proponent.gateway.lane import Lane
 from proponent.gateway.limits.admission import Held
-from proponent.v1.inference_pb2 import PredictionsRequest
-from proponent.v1.inference_pb2_grpc import InferenceAPIsServiceStub
+from proponent.gateway.torchserve.inference import InferenceClient, ReplyError
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
-# TorchServe says the last one for a full queue too. That cannot be: a slot is held until the worker is done with its
-# request, and the queue has room for all slots twice.
-_WORKER_GONE = (
-    "Worker died",
-    "Model not found",
-    "InternalServerException",
-    "ServiceUnavailable",
-    "no worker to serve inference request",
-)
+_OK = 200
+# No such version, and no worker. TorchServe says the second for a full queue too. That cannot be: a slot is held
+# until the worker is done with its request, and the queue has room for all slots twice.
+_NO_WORKER = (404, 503)
+_WORKER_DIED = b"Worker died"
+_LONGEST_DETAILS = 4096
 
 
 class WorkerDefectError(Exception):
@@ -48,33 +42,20 @@ class WorkerClient:
     """
 
     def __init__(self, reply_bytes: int, overdue_s: float) -> None:
-        self._options = [
-            ("grpc.max_receive_message_length", reply_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-        ]
+        self._inference = InferenceClient(reply_bytes)
         self._overdue_s = overdue_s
-        self._channel: grpc.aio.Channel | None = None
-        self._stub: Any = None
-        self._metadata: tuple[tuple[str, str], ...] = ()
+        self._starting = True
         self._tickets: TicketIssuer | None = None
         self._followed: set[asyncio.Task[WorkerReply]] = set()
 
-    async def connect(self, address: str, key: str, tickets: TicketIssuer) -> None:
+    def connect(self, address: str, key: str, tickets: TicketIssuer) -> None:
         """Talks to another address, which asks for a key, from now on."""
-        await self.close()
-        self._metadata = (("authorization", f"Bearer {key}"),)
-        self._channel = grpc.aio.insecure_channel(address, options=self._options)
-        self._stub = InferenceAPIsServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._tickets = tickets
+        self._inference.connect(address, key)
+        self._tickets, self._starting = tickets, False
 
-    async def close(self) -> None:
-        """Ends the connection; what is still followed ends with it."""
-        channel, self._channel, self._stub = self._channel, None, None
-        if channel is not None:
-            await channel.close()
+    def close(self) -> None:
+        """Ends the connections; what is still followed ends with them."""
+        self._inference.close()
 
     async def send(
         self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: Held | None = None
@@ -160,26 +141,21 @@ class WorkerClient:
         held: Held,
     ) -> WorkerReply:
         async with held:
-            if self._stub is None:
+            if self._starting:
                 raise UnavailableError("the model server is starting", reason="WORKER_STARTING")
-            message = PredictionsRequest(
-                model_name=served_as,
-                model_version=deployment.version,
-                input={"data": request.SerializeToString()},
-            )
+            path = f"/predictions/{served_as}/{deployment.version}"
             try:
-                answer = await self._stub.Predictions(message, timeout=timeout_s, metadata=self._metadata)
-            except grpc.aio.AioRpcError as error:
-                raise _translated(deployment.model, error, timeout_s) from error
-            except grpc.aio.UsageError as error:
-                raise _restarting() from error
-            except asyncio.CancelledError:
-                # A closed channel cancels its calls; only a cancellation of this task may travel on.
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    raise
-                raise _restarting() from None
-            reply = WorkerReply.FromString(answer.prediction)
+                async with asyncio.timeout(timeout_s):
+                    status, body = await self._inference.post(path, request.SerializeToString())
+            except TimeoutError as error:
+                raise DeadlineError(f"model {deployment.model!r} gave no answer within {timeout_s:.3g} s") from error
+            except ReplyError as error:
+                raise WorkerDefectError(str(error)) from error
+            except OSError as error:
+                raise UnavailableError("the model server is being restarted", reason="WORKER_RESTARTING") from error
+            if status != _OK:
+                raise _failure(deployment.model, status, body)
+            reply = WorkerReply.FromString(body)
             held.observe(_begun_ns(reply))
             return reply
 
@@ -189,16 +165,9 @@ def _begun_ns(reply: WorkerReply) -> int:
     return next((stage.end_ns for stage in reply.stages if stage.name == "queue"), 0)
 
 
-def _restarting() -> UnavailableError:
-    return UnavailableError("the model server is being restarted", reason="WORKER_RESTARTING")
-
-
-def _translated(model: str, error: grpc.aio.AioRpcError, timeout_s: float) -> Exception:
-    details = error.details() or ""
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineError(f"model {model!r} gave no answer within {timeout_s:.3g} s")
-    gone = any(sign in details for sign in _WORKER_GONE)
-    # A message over the limit of the channel is RESOURCE_EXHAUSTED.
-    if error.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED) and not gone:
-        return WorkerDefectError(f"model server failed: {details or error.code().name}")
-    return UnavailableError(f"the worker of model {model!r} died; it is being restarted", reason="WORKER_DIED")
+def _failure(model: str, status: int, body: bytes) -> Exception:
+    """What TorchServe says in place of a worker."""
+    if status in _NO_WORKER or _WORKER_DIED in body:
+        return UnavailableError(f"the worker of model {model!r} died; it is being restarted", reason="WORKER_DIED")
+    details = body[:_LONGEST_DETAILS].decode(errors="replace")
+    return WorkerDefectError(f"model server failed: {status} {details}")
