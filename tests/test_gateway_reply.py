@@ -60,12 +60,12 @@ def test_a_reply_is_what_protojson_makes_of_it(reply: pb.ExplainResponse, audit:
     for timing in reply.timings:
         timing.duration.FromNanoseconds(1_234_567)
     assert to_json(reply) == protojson(reply)
-    assert json.loads("".join(json_pieces(reply))) == protojson(reply)
+    assert json.loads(b"".join(json_pieces(reply))) == protojson(reply)
 
 
 def test_pieces_are_small_however_long_the_lists() -> None:
     proponents = [pb.Influence(example_id=f"digits-{n}", rank=n) for n in range(5000)]
     reply = pb.ExplainResponse(results=[pb.MeasureResult(proponents=proponents)] * 2)
     pieces = list(json_pieces({"explanations": [reply, {"error": {}}], "digest": "d"}))
-    assert json.loads("".join(pieces)) == {"explanations": [to_json(reply), {"error": {}}], "digest": "d"}
+    assert json.loads(b"".join(pieces)) == {"explanations": [to_json(reply), {"error": {}}], "digest": "d"}
     assert max(map(len, pieces)) < 64 << 10
