@@ -16,6 +16,7 @@ from google.protobuf.json_format import MessageToJson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from scipy.special import stdtrit
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
@@ -26,7 +27,7 @@ from proponent.attribution.agreement import linear_datamodeling, pearson, roc_au
 from proponent.audit import retraining
 from proponent.audit.checks import MOST_POINTS, AuditOptions, FewSubsetsWarning, full_audit, recovery
 from proponent.audit.datamodel import AUDIT, TUNING, GroundTruth, Purpose, ground_truth
-from proponent.audit.intervals import two_way_interval
+from proponent.audit.intervals import student_quantile, two_way_interval
 from proponent.audit.retraining import half_subsets
 from proponent.audit.scoring import influence_matrix, open_bundle
 from proponent.audit.tuning import DAMPINGS, SECOND_DAMPINGS, SIZES, TOLERANCE, Trial, choose
@@ -88,6 +89,11 @@ def audit(store: Store, **options: Any) -> dict[str, Any]:
 
 def no_retraining(*arguments: object) -> None:
     raise AssertionError("a finished retraining was repeated")
+
+
+def test_the_quantile_of_an_interval_is_scipys() -> None:
+    for freedom in (*range(1, 60), 100, 10_000):
+        assert student_quantile(freedom) == pytest.approx(float(stdtrit(freedom, 0.975)), rel=2e-3), freedom
 
 
 @settings(max_examples=40, deadline=None)
