@@ -18,7 +18,7 @@ import psutil
 
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
-START_S = 90.0
+START_S = 240.0
 
 
 def cli(*arguments: str) -> None:

@@ -135,6 +135,7 @@ def test_the_keyboard_alone_works_data(page: WatchedPage) -> None:
     walk(tab, "^BUTTON Given label")
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("columnheader", name="Given label")).to_have_attribute("aria-sort", "ascending")
+    expect(tab.locator(".example-row").first).to_be_visible()
     walk(tab, "^INPUT Mark ")
     tab.keyboard.press("Space")
     tab.keyboard.press("ArrowDown")

@@ -78,7 +78,7 @@ def test_asks_for_a_token_then_waits_until_the_model_is_ready(
     enter(tab, TOKENS["explain"])
     problem(tab, "not_ready")
     expect(tab.get_by_text(re.compile(r"by itself in \d+ s|trying now")).first).to_be_visible()
-    expect(tab.get_by_role("heading", name=re.compile("argued for 3"))).to_be_visible(timeout=60_000)
+    expect(tab.get_by_role("heading", name=re.compile("argued for 3"))).to_be_visible(timeout=240_000)
     assert tab.evaluate("Object.keys(localStorage).every(key => !localStorage[key].includes('pt_'))")
 
 
