@@ -68,6 +68,8 @@ def test_nothing_is_lost_on_a_narrow_page_without_script(open_page: Open, pages:
     assert tab.locator("h1").is_visible() and tab.locator("svg.plot, .facts").first.is_visible()
     overflow = tab.locator("body").evaluate("body => body.ownerDocument.documentElement.scrollWidth")
     assert overflow <= 360
+    ids = tab.locator(".id").evaluate_all("all => all.map(one => one.getBoundingClientRect())")
+    assert all(box["width"] > 90 and box["height"] < 160 for box in ids)
 
 
 def test_pictures_bars_and_themes_are_drawn(open_page: Open, pages: Path) -> None:
