@@ -42,8 +42,6 @@ HTTP_CALLS = [
     ("POST", f"/models?url={MODEL}-1.0"),
     ("DELETE", f"/models/{MODEL}/1.0"),
     ("GET", "/token?type=management"),
-    ("OPTIONS", "/"),
-    ("GET", "/api-description"),
     ("GET", "/v2/health/ready"),
     ("POST", f"/v2/models/{MODEL}/infer"),
     ("POST", f"/v1/models/{MODEL}:predict"),
