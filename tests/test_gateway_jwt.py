@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,18 @@ def public(key: Any, **more: str) -> dict[str, Any]:
     return {**kind.to_jwk(key.public_key(), as_dict=True), **more}
 
 
+@dataclass(frozen=True)
+class FromNow:
+    """A time so many seconds from when the token is made."""
+
+    seconds: float
+
+
 def token(key: Any = RSA, algorithm: str = "RS256", header: dict[str, Any] | None = None, **claims: Any) -> str:
     now = time.time()
     usual = {"iss": "https://issuer", "aud": "proponent", "sub": "alice", "exp": now + 60, "scope": "explain openid"}
-    chosen = {name: value for name, value in {**usual, **claims}.items() if value is not None}
+    given = {name: now + value.seconds if isinstance(value, FromNow) else value for name, value in claims.items()}
+    chosen = {name: value for name, value in {**usual, **given}.items() if value is not None}
     return jwt.encode(chosen, key, algorithm, headers=header)
 
 
@@ -71,16 +80,16 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "key id": {"header": {"kid": "a"}},
     "the second key of one id": {"key": OTHER, "header": {"kid": "a"}},
     "several audiences": {"aud": ["else", "proponent"]},
-    "expired within the leeway": {"exp": time.time() - LEEWAY_S / 2},
-    "issued by a clock that is ahead": {"iat": time.time() + LEEWAY_S / 2, "nbf": time.time() + LEEWAY_S / 2},
+    "expired within the leeway": {"exp": FromNow(-LEEWAY_S / 2)},
+    "issued by a clock that is ahead": {"iat": FromNow(LEEWAY_S / 2), "nbf": FromNow(LEEWAY_S / 2)},
     "scopes as a list": {"scope": ["explain"]},
 }
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another key": ({"key": rsa.generate_private_key(65537, 2048)}, "Signature"),
     "another key id": ({"header": {"kid": "z"}}, "no key"),
-    "expired": ({"exp": time.time() - 2 * LEEWAY_S}, "expired"),
-    "not yet": ({"nbf": time.time() + 3 * LEEWAY_S}, "not yet"),
-    "from the future": ({"iat": time.time() + 3 * LEEWAY_S}, "not yet"),
+    "expired": ({"exp": FromNow(-2 * LEEWAY_S)}, "expired"),
+    "not yet": ({"nbf": FromNow(3 * LEEWAY_S)}, "not yet"),
+    "from the future": ({"iat": FromNow(3 * LEEWAY_S)}, "not yet"),
     "another issuer": ({"iss": "https://elsewhere"}, "issuer"),
     "another audience": ({"aud": "elsewhere"}, "[Aa]udience"),
     **{f"without {claim}": ({claim: None}, claim) for claim in ("exp", "iss", "aud", "sub")},

@@ -1,4 +1,4 @@
-"""The gateway shows TorchServe its keys: with every inference over gRPC, with every call of its management."""
+"""The gateway shows TorchServe its keys: with every inference, with every call of its management."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import grpc
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 
 from gateway_fakes import manifest
 from proponent.bounds.liveness import TicketIssuer
@@ -21,11 +20,6 @@ from proponent.gateway.torchserve.launch import Layout, TorchServeKeys
 from proponent.gateway.torchserve.management import Management
 from proponent.gateway.torchserve.worker_client import WorkerClient
 from proponent.v1 import explanation_pb2 as pb
-from proponent.v1.inference_pb2 import PredictionResponse, PredictionsRequest
-from proponent.v1.inference_pb2_grpc import (
-    InferenceAPIsServiceServicer,
-    add_InferenceAPIsServiceServicer_to_server,
-)
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
 # As TorchServe 0.12 writes it.
@@ -34,17 +28,6 @@ KEY_FILE = {
     "inference": {"key": "Ld-2_mGk", "expiration time": "2126-12-02T15:04:05.6Z"},
     "API": {"key": "1UJbW8Rm"},
 }
-
-
-class Inference(InferenceAPIsServiceServicer):
-    """Answers every prediction and notes who asked."""
-
-    def __init__(self) -> None:
-        self.authorizations: list[Any] = []
-
-    async def Predictions(self, request: PredictionsRequest, context: Any) -> PredictionResponse:
-        self.authorizations.append(dict(context.invocation_metadata()).get("authorization"))
-        return PredictionResponse(prediction=WorkerReply(predict=pb.PredictResponse()).SerializeToString())
 
 
 def test_keys_are_read_from_torchserves_file(tmp_path: Path) -> None:
@@ -56,31 +39,29 @@ def test_keys_are_read_from_torchserves_file(tmp_path: Path) -> None:
 def test_every_inference_shows_the_key_of_the_torchserve_that_runs_now(tmp_path: Path) -> None:
     tickets = TicketIssuer.create(tmp_path / "liveness", 2)
 
-    async def run() -> list[Any]:
-        inference, server = Inference(), grpc.aio.server()
-        add_InferenceAPIsServiceServicer_to_server(inference, server)  # type: ignore[no-untyped-call]
-        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        await server.start()
+    async def run() -> list[str | None]:
+        asked: list[str | None] = []
         client = WorkerClient(1 << 20, 5)
         deployment = Deployment("toy", "1.0", BundleHandle(Path(), manifest(), None, None))  # type: ignore[arg-type]
-        for key in ("first", "second"):
-            await client.connect(address, key, tickets)
-            await client.send(deployment, WorkerRequest(predict=pb.PredictRequest()), 10)
-        await client.close()
-        await server.stop(0)
-        return inference.authorizations
+        reply = WorkerReply(predict=pb.PredictResponse()).SerializeToString()
+        async with torchserve_api(asked, Response(reply, media_type="application/x-protobuf")) as url:
+            for key in ("first", "second"):
+                client.connect(url.removeprefix("http://"), key, tickets)
+                await client.send(deployment, WorkerRequest(predict=pb.PredictRequest()), 10)
+            client.close()
+        return asked
 
     assert asyncio.run(run()) == ["Bearer first", "Bearer second"]
 
 
 @asynccontextmanager
-async def management_api(asked: list[str | None]) -> AsyncIterator[str]:
+async def torchserve_api(asked: list[str | None], answer: Response) -> AsyncIterator[str]:
     app = FastAPI()
 
     @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
-    async def answer(request: Request) -> list[dict[str, list[str]]]:
+    async def note(request: Request) -> Response:
         asked.append(request.headers.get("authorization"))
-        return [{"workers": []}]
+        return answer
 
     server = HttpServer(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
     serving = asyncio.create_task(server.serve())
@@ -96,7 +77,10 @@ async def management_api(asked: list[str | None]) -> AsyncIterator[str]:
 def test_every_call_of_management_shows_its_key() -> None:
     async def run() -> list[str | None]:
         asked: list[str | None] = []
-        async with management_api(asked) as url, Management(url, "key") as management:
+        async with (
+            torchserve_api(asked, JSONResponse([{"workers": []}])) as url,
+            Management(url, "key") as management,
+        ):
             await management.register("toy-1.0")
             await management.workers("toy", "1.0")
             await management.set_default("toy", "1.0")
