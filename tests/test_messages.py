@@ -234,6 +234,7 @@ EXPECTED_CODES = {
     "PermissionDeniedError": code_pb2.PERMISSION_DENIED,
     "MismatchError": code_pb2.FAILED_PRECONDITION,
     "SamplesMissingError": code_pb2.FAILED_PRECONDITION,
+    "QuotaError": code_pb2.RESOURCE_EXHAUSTED,
     "OverloadedError": code_pb2.RESOURCE_EXHAUSTED,
     "UnavailableError": code_pb2.UNAVAILABLE,
     "CorruptBundleError": code_pb2.UNAVAILABLE,
