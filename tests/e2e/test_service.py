@@ -287,10 +287,10 @@ def test_paths_and_methods_that_are_not_there(service: RunningGateway) -> None:
         assert (reply.status_code, reply.json()["status"]) == (status, status)
 
 
-@pytest.mark.parametrize("part", ["model_service_worker", "ModelServer"])
+@pytest.mark.parametrize("part", ["worker", "ModelServer"])
 def test_recovers_from_a_killed_part(service: RunningGateway, part: str) -> None:
-    """Runs last of those that share the service: a worker dies, then TorchServe as a whole."""
-    victim = service.part(part)
+    """Runs last of those that share the service: the worker that explains dies, then TorchServe as a whole."""
+    victim = service.worker() if part == "worker" else service.part(part)
     victim.kill()
     service.wait_for(lambda: service.get("/readyz").status_code == 503, 10)  # type: ignore[union-attr]
     with pytest.raises(grpc.RpcError) as caught:
