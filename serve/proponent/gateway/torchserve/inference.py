@@ -1,6 +1,6 @@
 """TorchServe's inference API over HTTP: connections that are kept, one request on each at a time.
 
-It costs this process a tenth of what a call by gRPC does, and Java less too (docs/performance.md).
+It costs this process less than a call by gRPC does.
 """
 
 from __future__ import annotations
