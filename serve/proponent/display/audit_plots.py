@@ -14,6 +14,7 @@ from proponent.display.svg import AGAINST, FOR, INK, LINE, QUIET, drawing, inlin
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_RING: dict[str, Any] = {"s": 140, "facecolors": "none", "edgecolors": AGAINST, "linewidths": 2}
 _STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))
 
 
@@ -93,21 +94,12 @@ def sweep_plot(tuning: Mapping[str, Any], damping: float, second: float, size: i
         for value, (marker, line) in zip(sorted({t["second_damping"] for t in trials}), cycle(_STYLES)):
             chosen = value == second
             xs, ys = zip(*((t["damping"], t["lds"]) for t in trials if t["second_damping"] == value), strict=True)
-            axes.plot(
-                xs,
-                ys,
-                marker=marker,
-                linestyle=line,
-                color=FOR if chosen else QUIET,
-                label=f"second damping {value:g}",
-            )
+            color = FOR if chosen else QUIET
+            axes.plot(xs, ys, marker=marker, linestyle=line, color=color, label=f"second damping {value:g}")
         best = [t["lds"] for t in trials if (t["damping"], t["second_damping"]) == (damping, second)]
-        axes.scatter(
-            [damping] * len(best), best, s=140, facecolors="none", edgecolors=AGAINST, linewidths=2, label="chosen"
-        )
-        axes.set(
-            xscale="log", xlabel="damping (relative to each layer's mean eigenvalue)", ylabel="datamodeling score"
-        )
+        axes.scatter([damping] * len(best), best, label="chosen", **_RING)
+        unit = "damping (relative to each layer's mean eigenvalue)"
+        axes.set(xscale="log", xlabel=unit, ylabel="datamodeling score")
         _legend(axes)
         return inline_svg(drawn, "sweep", says)
 

@@ -40,11 +40,11 @@ class Answers:
         *,
         all_zero: bool = False,
     ) -> None:
-        self._manifest = manifest
         self._catalog = catalog
         self._class_names = class_names
         self._omitted = omitted
         self._all_zero = all_zero
+        self._of_model = _model_notices(manifest)
 
     def results(
         self, found: Mapping[Measure, tuple[Hits, Hits]], outcomes: Outcomes, option: ExplainOptions
@@ -87,39 +87,32 @@ class Answers:
 
     def notices(self, query: EmbeddedQuery, measures: Sequence[Measure]) -> list[Notice]:
         """What holds of any answer to a query."""
-        notices = [ALL_ZERO] if self._all_zero else [no_influence(query)] if not query.has_direction else []
-        if self._omitted and set(measures) - {Measure.INFLUENCE}:
-            notices.append(
-                Notice(
-                    NoticeCode.ROWS_OMITTED,
-                    f"{self._omitted} training examples without a gradient direction take no part in RelatIF",
-                    self._omitted,
-                )
-            )
-        if self._manifest.uncovered:
-            notices.append(
-                Notice(
-                    NoticeCode.LAYERS_UNCOVERED,
-                    f"{self._manifest.uncovered_share:.2%} of the model's trained parameters are not covered",
-                    len(self._manifest.uncovered),
-                )
-            )
-        if self._manifest.frozen:
-            notices.append(
-                Notice(
-                    NoticeCode.PARAMETERS_FROZEN,
-                    f"{self._manifest.frozen_share:.2%} of the model's parameters were not trained (frozen) and take "
-                    "no part",
-                    len(self._manifest.frozen),
-                )
-            )
-        return notices
+        flat = [ALL_ZERO] if self._all_zero else [] if query.has_direction else [_no_influence(query)]
+        omitted = [_rows_omitted(self._omitted)] if self._omitted and set(measures) - {Measure.INFLUENCE} else []
+        return [*flat, *omitted, *self._of_model]
 
 
-def no_influence(query: EmbeddedQuery) -> Notice:
+def _no_influence(query: EmbeddedQuery) -> Notice:
     """Why a query has empty lists."""
     if query.scale == 0:
         return Notice(NoticeCode.ZERO_INFLUENCE, "the loss is flat at this input: every influence is exactly zero")
     return Notice(
         NoticeCode.NO_DIRECTION, f"the input's own gradient ({query.scale:.1e}) is too small to have a direction"
     )
+
+
+def _rows_omitted(omitted: int) -> Notice:
+    message = f"{omitted} training examples without a gradient direction take no part in RelatIF"
+    return Notice(NoticeCode.ROWS_OMITTED, message, omitted)
+
+
+def _model_notices(manifest: Manifest) -> list[Notice]:
+    """Which parameters no answer of a bundle speaks of."""
+    notices = []
+    if manifest.uncovered:
+        message = f"{manifest.uncovered_share:.2%} of the model's trained parameters are not covered"
+        notices.append(Notice(NoticeCode.LAYERS_UNCOVERED, message, len(manifest.uncovered)))
+    if manifest.frozen:
+        message = f"{manifest.frozen_share:.2%} of the model's parameters were not trained (frozen) and take no part"
+        notices.append(Notice(NoticeCode.PARAMETERS_FROZEN, message, len(manifest.frozen)))
+    return notices

@@ -99,23 +99,21 @@ def fit(
     report = log or _ignore
     _prepare(model.to(device))
     data = (inputs.to(device), labels.to(device))
+    history = []
     with seeded(seed):
         if optimizer == "lbfgs":
             iterations = _LBFGS_ITERATIONS if epochs is None else epochs
-            history = [_converge(model, data, loss_per_example, weight_decay, iterations)]
-            report(history[0])
+            records = iter([_converge(model, data, loss_per_example, weight_decay, iterations)])
         else:
             passes = _EPOCHS if epochs is None else epochs
-            steps = passes * ceil(len(labels) / batch_size)
             stepper = _stepper(model, optimizer, lr, momentum, weight_decay)
-            rates = LambdaLR(stepper, lambda step: _rate(schedule, step, steps))
+            rates = _rates(stepper, schedule, passes * ceil(len(labels) / batch_size))
             generator = torch.Generator().manual_seed(seed)
-            history = []
-            for epoch in range(1, passes + 1):
-                batches = _shuffled(data, batch_size, augment, generator)
-                record = _pass(model, batches, loss_per_example, stepper, rates)
-                history.append({"epoch": epoch, **record})
-                report(history[-1])
+            epoch_batches = (_shuffled(data, batch_size, augment, generator) for _ in range(passes))
+            records = (_pass(model, batches, loss_per_example, stepper, rates) for batches in epoch_batches)
+        for epoch, record in enumerate(records, start=1):
+            history.append({"epoch": epoch, **record})
+            report(history[-1])
     model.eval()
     return history
 
@@ -158,7 +156,6 @@ def _converge(
     with torch.no_grad():
         loss = float(loss_per_example(model(inputs), labels).mean())
     return {
-        "epoch": 1,
         "evaluations": evaluations,
         "loss": loss,
         "accuracy": accuracy(model, inputs, labels),
@@ -177,8 +174,9 @@ def _stepper(
     )
 
 
-def _rate(schedule: str, step: int, steps: int) -> float:
-    return 1.0 if schedule == "none" else 0.5 * (1 + cos(pi * step / steps))
+def _rates(stepper: torch.optim.Optimizer, schedule: str, steps: int) -> LambdaLR:
+    """Steps the learning rate once a batch."""
+    return LambdaLR(stepper, lambda step: 1.0 if schedule == "none" else 0.5 * (1 + cos(pi * step / steps)))
 
 
 def _shuffled(
