@@ -15,10 +15,12 @@ from fastapi.responses import JSONResponse
 from gateway_fakes import manifest
 from proponent.bounds.liveness import TicketIssuer
 from proponent.gateway.deployment import BundleHandle, Deployment
+from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.http.listener import HttpServer
+from proponent.gateway.torchserve.host import TorchServeHost
+from proponent.gateway.torchserve.inference import InferenceClient
 from proponent.gateway.torchserve.launch import Layout, TorchServeKeys
 from proponent.gateway.torchserve.management import Management
-from proponent.gateway.torchserve.worker_client import WorkerClient
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
@@ -41,14 +43,15 @@ def test_every_inference_shows_the_key_of_the_torchserve_that_runs_now(tmp_path:
 
     async def run() -> list[str | None]:
         asked: list[str | None] = []
-        client = WorkerClient(1 << 20, 5)
+        client, inference = WorkerClient(5), InferenceClient(1 << 20)
         deployment = Deployment("toy", "1.0", BundleHandle(Path(), manifest(), None, None))  # type: ignore[arg-type]
         reply = WorkerReply(predict=pb.PredictResponse()).SerializeToString()
         async with torchserve_api(asked, Response(reply, media_type="application/x-protobuf")) as url:
             for key in ("first", "second"):
-                client.connect(url.removeprefix("http://"), key, tickets)
+                inference.connect(url.removeprefix("http://"), key)
+                client.connect(TorchServeHost(*[None] * 2, inference, None), tickets)  # type: ignore[arg-type]
                 await client.send(deployment, WorkerRequest(predict=pb.PredictRequest()), 10)
-            client.close()
+            inference.close()
         return asked
 
     assert asyncio.run(run()) == ["Bearer first", "Bearer second"]

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from proponent.gateway.hosting.logs import last_words, tail
 from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve.archive import write_archive
-from proponent.gateway.torchserve.launch import Layout, environment, free_ports, tail, write_config
+from proponent.gateway.torchserve.launch import Layout, environment, free_ports, write_config
 
 
 def test_everything_listens_on_the_loopback_and_urls_are_refused(tmp_path: Path) -> None:
@@ -83,3 +84,9 @@ def test_the_tail_of_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert tail(tmp_path / "none") == ""
     (tmp_path / "log").write_text("a\nb\nc\n")
     assert tail(tmp_path / "log", 2) == "b\nc"
+
+
+def test_last_words_are_those_of_each_log_and_not_of_rotated_ones(tmp_path: Path) -> None:
+    for name in ("worker.log", "worker.1.log", "java.log", "config.properties"):
+        (tmp_path / name).write_text(name)
+    assert last_words(tmp_path) == {"java": "java.log", "worker": "worker.log"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -14,14 +15,13 @@ from pathlib import Path
 import pytest
 
 from proponent.errors import StorageError
-from proponent.gateway.torchserve.launch import Layout
-from proponent.gateway.torchserve.private import PREFIX, private_layout, sweep
+from proponent.gateway.hosting.private import PREFIX, private_directory, sweep
 
 HOLDER = """
 import sys
-from proponent.gateway.torchserve.private import private_layout
-with private_layout() as layout:
-    print(layout.root, flush=True)
+from proponent.gateway.hosting.private import private_directory
+with private_directory() as root:
+    print(root, flush=True)
     sys.stdin.read()
 """
 
@@ -40,18 +40,18 @@ def short() -> Iterator[Path]:
         yield Path(directory)
 
 
-def test_a_layout_is_there_for_its_block_and_closed_to_others(place: Path, short: Path) -> None:
+def test_a_directory_is_there_for_its_block_and_closed_to_others(place: Path, short: Path) -> None:
     tempfile.tempdir = str(short)
-    with private_layout() as layout:
-        assert layout.root.parent == short and layout.log4j.is_file() and layout.temporary.is_dir()
-        assert stat.S_IMODE(layout.root.stat().st_mode) == 0o700
+    with private_directory() as root:
+        assert root.parent == short and root.is_dir()
+        assert stat.S_IMODE(root.stat().st_mode) == 0o700
     assert not list(short.iterdir())
 
 
 def test_a_long_tmpdir_is_left_for_a_short_one(place: Path) -> None:
     tempfile.tempdir = str(place / ("d" * 80))
-    with private_layout() as layout:
-        assert layout.root.parent == Path("/tmp")
+    with private_directory() as root:
+        assert root.parent == Path("/tmp")
 
 
 def test_what_a_killed_gateway_left_is_removed_by_the_next_one(place: Path, short: Path) -> None:
@@ -65,8 +65,8 @@ def test_what_a_killed_gateway_left_is_removed_by_the_next_one(place: Path, shor
         holder.kill()
         holder.wait()
     tempfile.tempdir = str(short)
-    with private_layout() as layout:
-        assert list(short.iterdir()) == [layout.root] != [root]
+    with private_directory() as new:
+        assert list(short.iterdir()) == [new] != [root]
 
 
 def test_only_what_is_a_gateways_own_is_swept(tmp_path: Path) -> None:
@@ -74,20 +74,20 @@ def test_only_what_is_a_gateways_own_is_swept(tmp_path: Path) -> None:
     mine.mkdir()
     (mine / "results.json").write_text("{}")
     (tmp_path / f"{PREFIX}file").write_text("")
-    abandoned = Layout(tmp_path / f"{PREFIX}abcdefgh")
-    abandoned.root.mkdir()
-    abandoned.create()
+    abandoned = tmp_path / f"{PREFIX}abcdefgh"
+    abandoned.mkdir()
+    (abandoned / "gateway").touch()
     (tmp_path / f"{PREFIX}link").symlink_to(mine)
-    assert sweep(tmp_path) == [abandoned.root]
-    assert (mine / "results.json").is_file() and not abandoned.root.exists()
+    assert sweep(tmp_path) == [abandoned]
+    assert (mine / "results.json").is_file() and not abandoned.exists()
 
 
 def test_a_disk_without_room_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Layout) -> None:
+    def full(handle: int, how: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Layout, "create", full)
+    monkeypatch.setattr(fcntl, "flock", full)
     before = set(Path("/tmp").glob(f"{PREFIX}*"))
-    with pytest.raises(StorageError, match="TMPDIR") as caught, private_layout():
+    with pytest.raises(StorageError, match="TMPDIR") as caught, private_directory():
         pass
     assert "No space left" in caught.value.message and set(Path("/tmp").glob(f"{PREFIX}*")) <= before

@@ -12,13 +12,13 @@ import pytest
 from gateway_fakes import FakeWorker, echo, sealed_bundle
 from proponent.errors import CorruptBundleError, MismatchError, NotFoundError, ProponentError, UnavailableError
 from proponent.gateway.deployment import BundleHandle, Deployment
+from proponent.gateway.hosting.host import WorkerGroup, WorkerStatus
+from proponent.gateway.hosting.worker_state import Prober, WorkerState
 from proponent.gateway.lane import Lane
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.rollout.switch import Rollout
 from proponent.gateway.served_model import ServedModel
-from proponent.gateway.torchserve.archive import Archive
-from proponent.gateway.torchserve.management import WorkerStatus
-from proponent.gateway.torchserve.worker_state import Prober, WorkerState
+from proponent.gateway.settings import Settings
 from proponent.index.lock import changing
 from proponent.index.store import Store
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
@@ -30,8 +30,8 @@ async def never() -> None:
     raise AssertionError("nothing is asked")
 
 
-class FakeTorchServe:
-    """Supervisor and management in one; notes in ``log`` what is done, and by then which version is routed to."""
+class FakeHost:
+    """Supervisor and host in one; notes in ``log`` what is done, and by then which version is routed to."""
 
     def __init__(self, directory: Path, model: ServedModel) -> None:
         self.log: list[tuple[str, str, str]] = []
@@ -39,39 +39,36 @@ class FakeTorchServe:
         self.workers_seen: list[list[WorkerStatus]] = []
         self._directory = directory
         self._model = model
-        self._states = self._watch(model.deployment, self.write_archives(model.deployment))
+        groups = self.groups(model.deployment)
+        self._states = self._watch(model.deployment, groups)
+        self.running = [(group.name, group.version) for group in groups]
 
     @property
-    def management(self) -> FakeTorchServe:
+    def host(self) -> FakeHost:
         return self
 
-    def write_archives(self, deployment: Deployment) -> list[Archive]:
-        return [self._write_archive(lane, deployment.version) for lane in deployment.lanes]
+    def groups(self, deployment: Deployment) -> list[WorkerGroup]:
+        version, settings = deployment.version, Settings(store=self._directory)
+        return [WorkerGroup("toy", version, lane, Path(), None, settings) for lane in deployment.lanes]
 
-    def _write_archive(self, lane: Lane, version: str) -> Archive:
-        path = self._directory / f"{lane.served_as('toy')}-{version}"
-        path.mkdir()
-        return Archive(lane.served_as("toy"), version, path, lane)
-
-    def adopt(self, deployment: Deployment, archives: list[Archive]) -> list[WorkerState]:
-        before, self._states = self._states, self._watch(deployment, archives)
+    def adopt(self, deployment: Deployment, groups: list[WorkerGroup]) -> list[WorkerState]:
+        before, self._states = self._states, self._watch(deployment, groups)
         return before
 
-    def _watch(self, deployment: Deployment, archives: list[Archive]) -> list[WorkerState]:
-        return [WorkerState(deployment, archive, Prober("toy", never)) for archive in archives]
+    def _watch(self, deployment: Deployment, groups: list[WorkerGroup]) -> list[WorkerState]:
+        return [WorkerState(deployment, group, Prober("toy", never)) for group in groups]
 
-    async def register(self, directory: str) -> None:
-        model, _, version = directory.rpartition("-")
-        self._note("register", model, version)
+    async def register(self, group: WorkerGroup) -> None:
+        self.running.append((group.name, group.version))
+        self._note("register", group.name, group.version)
 
-    async def workers(self, model: str, version: str) -> list[WorkerStatus]:
+    async def workers(self, group: WorkerGroup) -> list[WorkerStatus]:
         return self.workers_seen.pop(0) if self.workers_seen else READY
 
-    async def set_default(self, model: str, version: str) -> None:
-        self._note("default", model, version)
-
-    async def unregister(self, model: str, version: str) -> None:
-        self._note("unregister", model, version)
+    async def unregister(self, groups: WorkerGroup | list[WorkerState]) -> None:
+        for group in [state.group for state in groups] if isinstance(groups, list) else [groups]:
+            self.running.remove((group.name, group.version))
+            self._note("unregister", group.name, group.version)
 
     def _note(self, what: str, model: str, version: str) -> None:
         """Of the lane of predictions what it does otherwise than that of explanations."""
@@ -90,14 +87,12 @@ class Rig:
         self.store.set_current("toy", self.first)
         self.model = ServedModel("toy", BundleHandle.open(self.store.current("toy")))
         self.model.set_error(None)
-        self.archives = directory / "archives"
-        self.archives.mkdir()
-        self.torchserve = FakeTorchServe(self.archives, self.model)
+        self.host = FakeHost(directory, self.model)
         self.worker = FakeWorker()
         self.worker.handle = self.answer
         self.metrics = Metrics()
         self.metrics.serve_bundle("toy", self.first, 0.0, lambda: 0.0)
-        tools: Any = (self.torchserve, self.worker, self.metrics)
+        tools: Any = (self.host, self.worker, self.metrics)
         self.rollout = Rollout(self.store, {"toy": self.model}, *tools, 0.6)
 
     def answer(self, request: WorkerRequest) -> WorkerReply:
@@ -117,13 +112,13 @@ class Rig:
         assert self.store.pointer("toy") == {"digest": self.first}
         assert self.model.serves(self.first)
         assert self.model.deployment.bundle.catalog.count() == 20
-        assert sorted(path.name for path in self.archives.iterdir()) == archives("1.0")
+        assert sorted(self.host.running) == lanes("1.0")
         with changing(self.store, "toy"):
             pass
 
 
-def archives(version: str) -> list[str]:
-    return sorted(f"{lane.served_as('toy')}-{version}" for lane in Lane)
+def lanes(version: str) -> list[tuple[str, str]]:
+    return sorted((lane.served_as("toy"), version) for lane in Lane)
 
 
 @pytest.fixture
@@ -136,9 +131,9 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 def test_requests_move_before_the_old_version_goes(rig: Rig) -> None:
     done = asyncio.run(rig.rollout.roll_out("toy", rig.second[:8]))
     assert (done.before, done.after) == (rig.first, rig.second)
-    assert rig.torchserve.log == [("register", "2.0", "1.0"), ("default", "2.0", "2.0"), ("unregister", "1.0", "2.0")]
+    assert rig.host.log == [("register", "2.0", "1.0"), ("unregister", "1.0", "2.0")]
     assert rig.store.pointer("toy") == {"digest": rig.second, "previous": rig.first}
-    assert sorted(path.name for path in rig.archives.iterdir()) == archives("2.0")
+    assert sorted(rig.host.running) == lanes("2.0")
     shown = rig.metrics.exposition()[0].decode()
     assert f'digest="{rig.second}"' in shown and rig.first not in shown
     assert 'bundle_switches_total{model="toy",operation="publish",outcome="ok"} 1.0' in shown
@@ -148,8 +143,8 @@ def test_requests_move_before_the_old_version_goes(rig: Rig) -> None:
 
 def test_both_lanes_move_at_once_and_go_together(rig: Rig) -> None:
     asyncio.run(rig.rollout.roll_out("toy", rig.second))
-    done = ["register"] * 2 + ["default"] * 2 + ["unregister"] * 2
-    assert rig.torchserve.lanes == list(zip(done, ["toy~predictions", "toy"] * 3, strict=True))
+    done = ["register"] * 2 + ["unregister"] * 2
+    assert rig.host.lanes == list(zip(done, ["toy~predictions", "toy"] * 2, strict=True))
     asked = [request.WhichOneof("call") for request, _ in rig.worker.asked]
     assert asked == [None, "predict", None, "explain"]
 
@@ -163,7 +158,7 @@ def test_a_bundle_that_one_lane_cannot_serve_is_served_by_none(rig: Rig, call: s
 
     rig.worker.handle = refuse
     rig.fail(UnavailableError)
-    assert [name for what, name in rig.torchserve.lanes if what == "unregister"] == ["toy~predictions", "toy"]
+    assert [name for what, name in rig.host.lanes if what == "unregister"] == ["toy~predictions", "toy"]
     rig.assert_untouched()
 
 
@@ -175,10 +170,10 @@ def test_the_old_version_stays_until_its_last_answer(rig: Rig) -> None:
             while rig.model.deployment is old:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
-            assert [entry[0] for entry in rig.torchserve.log] == ["register"] and not publishing.done()
+            assert [entry[0] for entry in rig.host.log] == ["register"] and not publishing.done()
             assert old.bundle.catalog.count() == 20
         await publishing
-        assert rig.torchserve.log[-1][:2] == ("unregister", "1.0")
+        assert rig.host.log[-1][:2] == ("unregister", "1.0")
 
     asyncio.run(run())
 
@@ -186,15 +181,15 @@ def test_the_old_version_stays_until_its_last_answer(rig: Rig) -> None:
 def test_what_is_served_already_is_only_made_current(rig: Rig) -> None:
     rig.store.set_current("toy", rig.second)
     asyncio.run(rig.rollout.roll_out("toy", rig.first))
-    assert not rig.torchserve.log and rig.store.pointer("toy")["digest"] == rig.first
+    assert not rig.host.log and rig.store.pointer("toy")["digest"] == rig.first
     assert asyncio.run(rig.rollout.roll_out("toy")).after == rig.first
     assert rig.model.serves(rig.first)
 
 
-def test_a_damaged_bundle_never_reaches_torchserve(rig: Rig) -> None:
+def test_a_damaged_bundle_never_reaches_a_host(rig: Rig) -> None:
     (rig.store.bundles("toy") / rig.second / "rows.faiss").write_text("3")
     assert rig.fail(CorruptBundleError).field == "rows.faiss"
-    assert not rig.torchserve.log
+    assert not rig.host.log
     rig.assert_untouched()
 
 
@@ -205,7 +200,7 @@ def test_a_worker_that_refuses_its_bundle_is_removed(rig: Rig, error: ProponentE
 
     rig.worker.handle = refuse
     assert rig.fail(type(error)) is error
-    assert rig.torchserve.log == [("register", "2.0", "1.0"), ("unregister", "2.0", "1.0")]
+    assert rig.host.log == [("register", "2.0", "1.0"), ("unregister", "2.0", "1.0")]
     rig.assert_untouched()
 
 
@@ -227,9 +222,9 @@ def echo_or_empty(request: WorkerRequest) -> WorkerReply:
     ],
 )
 def test_a_worker_that_does_not_start_is_removed(rig: Rig, seen: list[list[WorkerStatus]], message: str) -> None:
-    rig.torchserve.workers_seen = seen
+    rig.host.workers_seen = seen
     assert message in rig.fail(UnavailableError).message
-    assert rig.torchserve.log[-1] == ("unregister", "2.0", "1.0")
+    assert rig.host.log[-1] == ("unregister", "2.0", "1.0")
     rig.assert_untouched()
 
 
@@ -239,7 +234,7 @@ def test_a_pointer_that_cannot_be_moved_changes_nothing(rig: Rig, monkeypatch: p
 
     monkeypatch.setattr(rig.store, "set_current", fail)
     assert rig.fail(ProponentError).reason == "STORAGE"
-    assert rig.torchserve.log[-1] == ("unregister", "2.0", "1.0")
+    assert rig.host.log[-1] == ("unregister", "2.0", "1.0")
     rig.assert_untouched()
 
 
@@ -266,12 +261,12 @@ def test_a_bundle_that_becomes_readable_is_taken_up_and_nothing_is_written(rig: 
     async def run() -> None:
         with pytest.raises(CorruptBundleError):
             await rig.rollout.serve_repaired("toy")
-        assert not rig.model.readable and not rig.torchserve.log
+        assert not rig.model.readable and not rig.host.log
         manifest.write_bytes(content)
         before = sorted(rig.store.root.rglob("*"))
-        rig.torchserve._states = []
+        rig.host._states = []
         assert (await rig.rollout.serve_repaired("toy")).after == rig.first
         assert rig.model.readable and sorted(rig.store.root.rglob("*")) == before
 
     asyncio.run(run())
-    assert [entry[0] for entry in rig.torchserve.log] == ["register"]
+    assert [entry[0] for entry in rig.host.log] == ["register"]

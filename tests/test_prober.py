@@ -7,16 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway_fakes import Service, broken
+from gateway_fakes import Service, broken, catalog, manifest
 from proponent.errors import CorruptBundleError, ProponentError, UnavailableError
+from proponent.gateway.deployment import BundleHandle
 from proponent.gateway.error_mapping import retry_after
+from proponent.gateway.hosting.host import REFUSED, WorkerGroup, WorkerStatus
+from proponent.gateway.hosting.supervisor import Supervisor
+from proponent.gateway.hosting.worker_state import EVERY_S, Prober, StartClock
 from proponent.gateway.lane import Lane
 from proponent.gateway.served_model import Readiness, ServedModel
-from proponent.gateway.torchserve.archive import Archive
-from proponent.gateway.torchserve.launch import Layout
-from proponent.gateway.torchserve.management import WorkerStatus
-from proponent.gateway.torchserve.supervisor import Supervisor
-from proponent.gateway.torchserve.worker_state import EVERY_S, Prober, StartClock
 
 
 class Worker:
@@ -156,36 +155,71 @@ def test_a_gateway_is_ready_when_all_were_tried_and_as_long_as_one_is_able() -> 
 
 
 class Registry:
-    """TorchServe's management in a test: notes what is registered."""
+    """A host in a test: notes what is registered, and refuses some."""
 
-    def __init__(self) -> None:
+    def __init__(self, *refused: str) -> None:
         self.log: list[str] = []
+        self._refused = refused
 
-    async def register(self, directory: str) -> None:
-        self.log.append(f"register {directory}")
+    async def register(self, group: WorkerGroup) -> None:
+        if group.model in self._refused:
+            raise UnavailableError("no such model here", reason=REFUSED)
+        self.log.append(f"register {group.name}")
 
-    async def unregister(self, model: str, version: str) -> None:
-        self.log.append(f"unregister {model} {version}")
+    async def unregister(self, group: WorkerGroup) -> None:
+        self.log.append(f"unregister {group.name}")
+
+    async def workers(self, group: WorkerGroup) -> list[WorkerStatus]:
+        return [WorkerStatus("9000", 1, "READY")]
 
 
 def test_a_model_that_does_not_start_is_started_again_and_no_other(tmp_path: Path) -> None:
     """Before, TorchServe as a whole was, and every other model with it."""
     service = Service(tmp_path, start_timeout=0.01)
-    management: Any = Registry()
+    host: Any = Registry()
 
     async def run() -> None:
-        supervisor = Supervisor(service.models, service.worker, service.settings, service.metrics, lambda: None)  # type: ignore[arg-type]
-        archive = Archive("toy", "1.0", tmp_path / "toy-1.0")
-        supervisor.adopt(service.model.deployment, [archive])
+        supervisor = supervising(service)
+        deployment = service.model.deployment
+        supervisor.adopt(deployment, [g for g in supervisor.groups(deployment) if g.lane is Lane.EXPLANATIONS])
         watched = supervisor._states["toy", Lane.EXPLANATIONS]
         await asyncio.sleep(0.02)
-        await supervisor._update(watched, [WorkerStatus("9000", 1, "UNLOADED")], management, Layout(tmp_path))
+        await supervisor._update(watched, [WorkerStatus("9000", 1, "UNLOADED")], host)
         assert service.model.error is not None and service.model.error.reason == "WORKER_STARTING"
         assert service.model.error_of(Lane.PREDICTIONS) is None
 
     asyncio.run(run())
     service.close()
-    assert management.log == ["unregister toy 1.0", "register toy-1.0"]
+    assert host.log == ["unregister toy", "register toy"]
+
+
+def supervising(service: Service) -> Supervisor:
+    tools: Any = (service.models, service.worker, None, service.settings, service.metrics, lambda: None)
+    return Supervisor(*tools)
+
+
+def test_a_model_that_the_host_refuses_leaves_the_host_to_the_others(tmp_path: Path) -> None:
+    """Before, TorchServe was started again for it, for ever, and no model was served."""
+    service = Service(tmp_path)
+    (tmp_path / "odd").mkdir()
+    odd = ServedModel("odd", BundleHandle(tmp_path, manifest(), catalog(tmp_path / "odd"), service.tombstones))
+    service.models["odd"] = odd
+    host: Any = Registry("odd")
+
+    async def run() -> None:
+        supervisor = supervising(service)
+        for _ in range(2):
+            for state in list(supervisor._states.values()):
+                await supervisor._inspect(state, host)
+        assert odd.error is not None and odd.error.reason == REFUSED and not odd.starting
+        assert {state.registered for state in supervisor._states.values() if state.deployment.model == "odd"} == {
+            False
+        }
+
+    asyncio.run(run())
+    odd.close()
+    service.close()
+    assert host.log == ["register toy~predictions", "register toy"]
 
 
 def test_only_a_worker_that_never_was_ready_died_while_it_started() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from proponent.gateway.torchserve import watchdog
+from proponent.gateway.hosting import watchdog
 
 # A child with a child of its own, as Java has workers; both outlive what they are not told of.
 FAMILY = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'input()'], stdin=-1).wait()"

@@ -15,9 +15,12 @@ from proponent.bounds.liveness import TicketIssuer, TicketTable
 from proponent.errors import CorruptBundleError, DeadlineError, NotFoundError, UnavailableError
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.error_mapping import as_proponent_error, retry_after, to_item_error
+from proponent.gateway.hosting.host import WorkerDefectError
+from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.lane import Lane
 from proponent.gateway.limits.admission import Held
-from proponent.gateway.torchserve.worker_client import WorkerClient, WorkerDefectError
+from proponent.gateway.torchserve.host import TorchServeHost
+from proponent.gateway.torchserve.inference import InferenceClient
 from proponent.index.tombstones import FORGOTTEN, Tombstones
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import Stage, WorkerReply, WorkerRequest
@@ -60,10 +63,17 @@ class Upstream:
 
 
 class Rig:
-    def __init__(self, directory: Path, upstream: Upstream, client: WorkerClient, board: TicketTable) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        upstream: Upstream,
+        client: WorkerClient,
+        inference: InferenceClient,
+        board: TicketTable,
+    ) -> None:
         bundle = BundleHandle(directory, manifest(), catalog(directory), Tombstones(directory / FORGOTTEN))
         self.deployment = Deployment("toy", "1.0", bundle)
-        self.upstream, self.client, self.board = upstream, client, board
+        self.upstream, self.client, self.inference, self.board = upstream, client, inference, board
         self.released: list[float] = []
 
     def held(self) -> Held:
@@ -79,15 +89,16 @@ class Rig:
 
 @asynccontextmanager
 async def rig(directory: Path) -> AsyncIterator[Rig]:
-    upstream, client = Upstream(), WorkerClient(1 << 20, 5.0)
+    upstream, client, inference = Upstream(), WorkerClient(5.0), InferenceClient(1 << 20)
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
     office = TicketIssuer.create(directory / "liveness", 4)
-    client.connect(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "key", office)
-    made = Rig(directory, upstream, client, TicketTable.open(directory / "liveness"))
+    inference.connect(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "key")
+    client.connect(TorchServeHost(*[None] * 2, inference, None), office)  # type: ignore[arg-type]
+    made = Rig(directory, upstream, client, inference, TicketTable.open(directory / "liveness"))
     try:
         yield made
     finally:
-        client.close()
+        inference.close()
         server.close()
         upstream.let.set()
         await asyncio.gather(*upstream.serving)
@@ -188,7 +199,7 @@ def test_everything_held_is_released_when_torchserve_is_gone(tmp_path: Path) -> 
     async def test(rig: Rig) -> None:
         call = asyncio.create_task(rig.client.send(rig.deployment, PREDICT, 30.0, rig.held()))
         await rig.until_asked()
-        rig.client.close()
+        rig.inference.close()
         with pytest.raises(UnavailableError) as caught:
             await call
         assert caught.value.reason == "WORKER_RESTARTING"

@@ -14,8 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inputs import GOOD, MODEL
 from running import RunningGateway, survivors
 
+from proponent.gateway.hosting.private import PREFIX
 from proponent.gateway.rollout.control_client import request
-from proponent.gateway.torchserve.private import PREFIX
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 

@@ -16,11 +16,11 @@ from inputs import GOOD, MODEL
 
 from proponent.cli.package_model import main as package
 from proponent.errors import NotFoundError
+from proponent.gateway.hosting.private import private_directory
+from proponent.gateway.hosting.worker_state import ready_pids
 from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve.launch import Layout
-from proponent.gateway.torchserve.private import private_layout
 from proponent.gateway.torchserve.process import TorchServe
-from proponent.gateway.torchserve.worker_state import ready_pids
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.inference_pb2 import PredictionsRequest
 from proponent.v1.inference_pb2_grpc import InferenceAPIsServiceStub
@@ -55,7 +55,8 @@ class Answers:
 
 @contextmanager
 def layout_of(digits: Path) -> Iterator[Layout]:
-    with private_layout() as layout:
+    with private_directory() as root:
+        layout = Layout(root)
         assert package([str(digits / "store"), MODEL, str(layout.model_store)]) == 0
         yield layout
 

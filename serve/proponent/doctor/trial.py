@@ -9,7 +9,7 @@ from pathlib import Path
 
 from proponent.errors import ProponentError
 from proponent.explainer import Explainer
-from proponent.gateway.torchserve.worker_state import resident_bytes
+from proponent.gateway.hosting.worker_state import resident_bytes
 from proponent.worker.warmup import warmed_up
 
 

@@ -1,4 +1,4 @@
-"""The gateway process: TorchServe below, two transports above, one event loop, an orderly end."""
+"""The gateway process: workers below, two transports above, one event loop, an orderly end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import structlog
 from proponent.gateway.auth.authenticator import authenticator_of
 from proponent.gateway.file_watch import WatchedFiles, watch
 from proponent.gateway.grpc.server import GrpcServer
+from proponent.gateway.hosting.supervisor import Supervisor
+from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.http.app import create_app
 from proponent.gateway.http.listener import HttpServer, http_server, listen
 from proponent.gateway.limits.connections import raise_file_limit
@@ -24,11 +26,10 @@ from proponent.gateway.rollout.control_server import accept_commands
 from proponent.gateway.rollout.switch import Rollout, serve_repaired_bundles, show_bundle
 from proponent.gateway.served_model import Readiness, ServedModel, open_models
 from proponent.gateway.service import ExplanationCalls
-from proponent.gateway.settings import REPLY_BYTES, Settings
+from proponent.gateway.settings import Settings
 from proponent.gateway.signals import StopSignals
 from proponent.gateway.tls import Tls, tls_of
-from proponent.gateway.torchserve.supervisor import Supervisor
-from proponent.gateway.torchserve.worker_client import WorkerClient
+from proponent.gateway.torchserve.host import torchserve_host
 from proponent.gateway.tracing import Tracing
 from proponent.index.store import Store
 
@@ -45,11 +46,11 @@ class Gateway:
         self._tracing = _tracing(settings)
         self._readiness = Readiness(models)
         self._changed = asyncio.Event()
-        self._worker = worker = WorkerClient(REPLY_BYTES, settings.worker_timeout)
+        worker = WorkerClient(settings.worker_timeout)
         self._authenticator = authenticator_of(settings)
         self._gate = gate_of(settings)
         self._calls = ExplanationCalls(models, worker, settings, metrics, self._authenticator, self._gate)
-        self._supervisor = Supervisor(models, worker, settings, metrics, self._changed.set)
+        self._supervisor = Supervisor(models, worker, torchserve_host, settings, metrics, self._changed.set)
         self._rollout = Rollout(
             Store(settings.store), models, self._supervisor, worker, metrics, settings.start_timeout
         )
@@ -128,7 +129,6 @@ class Gateway:
         for task in (*tasks, forcing):
             task.cancel()
         await asyncio.gather(*tasks, forcing, return_exceptions=True)
-        self._worker.close()
         if self._gate.audit_log is not None:
             self._gate.audit_log.close()
         await asyncio.to_thread(self._tracing.close)

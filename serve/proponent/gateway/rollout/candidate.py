@@ -11,12 +11,11 @@ import structlog
 
 from proponent.errors import InvalidInputError, MismatchError, UnavailableError
 from proponent.gateway.deployment import Deployment
+from proponent.gateway.hosting.host import WorkerGroup, WorkerHost
+from proponent.gateway.hosting.supervisor import POLL_S
+from proponent.gateway.hosting.worker_client import WorkerClient
+from proponent.gateway.hosting.worker_state import StartClock, ready_pids
 from proponent.gateway.lane import Lane
-from proponent.gateway.torchserve.archive import Archive, remove_archive
-from proponent.gateway.torchserve.management import Management
-from proponent.gateway.torchserve.supervisor import POLL_S
-from proponent.gateway.torchserve.worker_client import WorkerClient
-from proponent.gateway.torchserve.worker_state import StartClock, ready_pids
 from proponent.index.faults import fault_point
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest
@@ -29,8 +28,8 @@ _log = structlog.get_logger("proponent.gateway")
 @contextlib.asynccontextmanager
 async def candidate(
     deployment: Deployment,
-    archives: Sequence[Archive],
-    management: Management,
+    groups: Sequence[WorkerGroup],
+    host: WorkerHost,
     worker: WorkerClient,
     timeout_s: float,
 ) -> AsyncIterator[None]:
@@ -41,32 +40,31 @@ async def candidate(
         ProponentError: What a worker says of the bundle.
     """
     try:
-        for archive in archives:
-            await management.register(archive.path.name)
+        for group in groups:
+            await host.register(group)
         fault_point("switch.registered")
-        for archive in archives:
-            await _started(archive, management, timeout_s)
-            await _check(deployment, archive.lane, worker)
+        for group in groups:
+            await _started(group, host, timeout_s)
+            await _check(deployment, group.lane, worker)
         fault_point("switch.checked")
         yield
     except BaseException:
-        await remove_versions(archives, management)
+        await _removed(groups, host)
         raise
 
 
-async def remove_versions(archives: Sequence[Archive], management: Management) -> None:
-    """Unregisters versions and removes their files; a TorchServe that is gone has forgotten them already."""
-    for archive in archives:
+async def _removed(groups: Sequence[WorkerGroup], host: WorkerHost) -> None:
+    """Unregisters groups; a host that is gone has forgotten them already."""
+    for group in groups:
         try:
-            await management.unregister(archive.model, archive.version)
+            await host.unregister(group)
         except UnavailableError as error:
-            _log.warning("version not unregistered", model=archive.model, version=archive.version, why=error.message)
-        remove_archive(archive)
+            _log.warning("version not unregistered", model=group.name, version=group.version, why=error.message)
 
 
-async def _started(archive: Archive, management: Management, timeout_s: float) -> None:
-    model, version, clock = archive.model, archive.version, StartClock()
-    while not ready_pids(workers := await management.workers(model, version)):
+async def _started(group: WorkerGroup, host: WorkerHost, timeout_s: float) -> None:
+    model, clock = group.name, StartClock()
+    while not ready_pids(workers := await host.workers(group)):
         if clock.died_while_starting(workers):
             raise UnavailableError(f"the new worker of model {model!r} died while it started", reason="WORKER_DIED")
         if clock.waited_s > timeout_s:

@@ -17,16 +17,16 @@ from pathlib import Path
 
 import structlog
 
-from proponent.errors import NotFoundError, ProponentError, UnavailableError, as_state
+from proponent.errors import NotFoundError, ProponentError, as_state
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.error_mapping import as_proponent_error
+from proponent.gateway.hosting.supervisor import Supervisor
+from proponent.gateway.hosting.worker_client import WorkerClient
+from proponent.gateway.hosting.worker_state import WorkerState
 from proponent.gateway.metrics import Metrics
-from proponent.gateway.rollout.candidate import candidate, remove_versions
+from proponent.gateway.rollout.candidate import candidate
 from proponent.gateway.rollout.control_client import NOT_SERVED
 from proponent.gateway.served_model import ServedModel
-from proponent.gateway.torchserve.supervisor import Supervisor
-from proponent.gateway.torchserve.worker_client import WorkerClient
-from proponent.gateway.torchserve.worker_state import WorkerState
 from proponent.index.faults import fault_point
 from proponent.index.lifecycle import check_bundle, current_digest, find_bundle, previous_digest
 from proponent.index.lock import changing
@@ -163,14 +163,13 @@ class Rollout:
                 await self._set_current(model.name, bundle.name)
                 return []
             deployment = model.prepare(handle)
-            archives = self._supervisor.write_archives(deployment)
-            management = self._supervisor.management
-            async with candidate(deployment, archives, management, self._worker, self._timeout_s):
+            groups, host = self._supervisor.groups(deployment), self._supervisor.host
+            async with candidate(deployment, groups, host, self._worker, self._timeout_s):
                 if set_current:
                     await self._set_current(model.name, bundle.name)
                 show_bundle(self._metrics, deployment)
                 model.switch(deployment)
-                old = self._supervisor.adopt(deployment, archives)
+                old = self._supervisor.adopt(deployment, groups)
             undo.pop_all()
         return old
 
@@ -190,18 +189,10 @@ class Rollout:
     async def _retire(self, old: Sequence[WorkerState]) -> None:
         """Lets a deployment finish what it is answering, then removes all its lanes."""
         [deployment] = {state.deployment for state in old}
-        name, archives = deployment.model, [state.archive for state in old]
         await deployment.idle()
         deployment.close()
         fault_point("switch.drained")
-        try:
-            # TorchServe does not let go of the version that requests without one would get.
-            for archive in archives:
-                version = self._models[name].deployment.version
-                await self._supervisor.management.set_default(archive.model, version)
-            await remove_versions(archives, self._supervisor.management)
-        except UnavailableError as error:
-            _log.warning("TorchServe restarted during a switch", model=name, why=error.message)
+        await self._supervisor.unregister(old)
 
 
 def show_bundle(metrics: Metrics, deployment: Deployment) -> None:

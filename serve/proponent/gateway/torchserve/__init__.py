@@ -1,1 +1,1 @@
-"""TorchServe as a private process: started, watched, managed and spoken to."""
+"""TorchServe as a private process that hosts workers: started, watched, managed and spoken to."""

@@ -65,7 +65,7 @@ def write_archive(
     ``weights`` None means the bundle's own, ``liveness`` None that no gateway watches the workers.
     """
     name = lane.served_as(model)
-    path = model_store / f"{name}-{version}"
+    path = archive_path(model_store, name, version)
     (path / "MAR-INF").mkdir(parents=True, exist_ok=True)
     manifest = _manifest(name, version)
     (path / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
@@ -78,9 +78,14 @@ def write_archive(
     return Archive(name, version, path, lane)
 
 
-def remove_archive(archive: Archive) -> None:
+def archive_path(model_store: Path, name: str, version: str) -> Path:
+    """Where the directory of a version is."""
+    return model_store / f"{name}-{version}"
+
+
+def remove_archive(path: Path) -> None:
     """Removes the directory of a version that is registered no more."""
-    shutil.rmtree(archive.path, ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _manifest(model: str, version: str) -> dict[str, object]:

@@ -62,11 +62,6 @@ class Layout:
         return self.root / "t"
 
     @property
-    def liveness(self) -> Path:
-        """Directory of the ticket table and the heartbeats."""
-        return self.root / "liveness"
-
-    @property
     def config(self) -> Path:
         """TorchServe's configuration."""
         return self.root / "config.properties"
@@ -98,8 +93,8 @@ class Layout:
 
     def create(self) -> None:
         """Makes the directories and the log configuration."""
-        self.model_store.mkdir()
-        self.temporary.mkdir()
+        self.model_store.mkdir(exist_ok=True)
+        self.temporary.mkdir(exist_ok=True)
         names = (self.worker_log.stem, self.torchserve_log.stem)
         appenders = "".join(_APPENDER.format(name=name, directory=self.root) for name in names)
         self.log4j.write_text(_LOG4J.format(appenders=appenders), encoding="utf-8")
@@ -207,15 +202,6 @@ def environment(layout: Layout, threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "PYTHONWARNINGS": "ignore",
     }
-
-
-def tail(path: Path, lines: int = 15) -> str:
-    """The last lines of a log; empty when there is none."""
-    try:
-        content = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(content.splitlines()[-lines:])
 
 
 def _torchserve_home() -> Path:

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
 from proponent.errors import UnavailableError
-
-
-@dataclass(frozen=True)
-class WorkerStatus:
-    """One worker as TorchServe reports it."""
-
-    worker_id: str
-    pid: int
-    status: str
-
-    @property
-    def ready(self) -> bool:
-        """Whether the worker has loaded the model."""
-        return self.status == "READY"
+from proponent.gateway.hosting.host import REFUSED, WorkerStatus
 
 
 class Management:
@@ -64,7 +50,8 @@ class Management:
             return response.json()
         except httpx.HTTPStatusError as error:
             raise UnavailableError(
-                f"TorchServe refused {method} {path}: {error.response.status_code} {error.response.text[:300]}"
+                f"TorchServe refused {method} {path}: {error.response.status_code} {error.response.text[:300]}",
+                reason=REFUSED,
             ) from error
         except (httpx.HTTPError, ValueError, RuntimeError) as error:  # RuntimeError: the client was closed meanwhile
             raise UnavailableError(f"TorchServe did not answer {method} {path}: {error!r}") from error

@@ -1,19 +1,14 @@
-"""One TorchServe process with its workers, with a watchdog that ends them with the gateway."""
+"""One TorchServe process with its workers, which end with the gateway."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
-import sys
-from pathlib import Path
 from typing import Self
 
 from proponent.errors import UnavailableError
+from proponent.gateway.hosting.watched_process import WatchedProcess
 from proponent.gateway.lane import Lane
 from proponent.gateway.settings import Settings
-from proponent.gateway.torchserve import watchdog
 from proponent.gateway.torchserve.launch import (
     LOOPBACK,
     Layout,
@@ -26,7 +21,6 @@ from proponent.gateway.torchserve.launch import (
 )
 from proponent.gateway.torchserve.management import Management
 
-_KILL_WAIT_S = 5.0
 _POLL_S = 0.1
 # Java prints this once all of its ports are its own.
 _STARTED = "Model server started."
@@ -36,15 +30,13 @@ class TorchServe:
     """A started TorchServe.
 
     Args:
-        process: The watchdog; its exit is TorchServe's exit.
-        group: Process group of Java and the workers.
+        process: Java with its workers.
         layout: Its files.
         ports: Where it listens.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, group: int, layout: Layout, ports: Ports) -> None:
+    def __init__(self, process: WatchedProcess, layout: Layout, ports: Ports) -> None:
         self._process = process
-        self._group = group
         self._layout = layout
         self._ports = ports
 
@@ -56,12 +48,15 @@ class TorchServe:
             UnavailableError: A file cannot be written, or no process be started.
         """
         ports = free_ports()
+        threads = settings.threads_of(Lane.EXPLANATIONS)
         try:
+            layout.create()
             write_config(layout, ports, settings)
-            process = await _start_watchdog(layout, environment(layout, settings.threads_of(Lane.EXPLANATIONS)))
+            with layout.java_log.open("wb") as log:
+                process = await WatchedProcess.start(command(layout), layout.root, environment(layout, threads), log)
         except OSError as error:
             raise UnavailableError(f"TorchServe could not be started: {error}") from error
-        return cls(process, await _group_of(process), layout, ports)
+        return cls(process, layout, ports)
 
     @property
     def grpc_address(self) -> str:
@@ -76,7 +71,7 @@ class TorchServe:
     @property
     def ended(self) -> bool:
         """Whether it is gone."""
-        return self._process.returncode is not None
+        return self._process.ended
 
     @property
     def keys(self) -> TorchServeKeys:
@@ -104,57 +99,8 @@ class TorchServe:
 
     async def pause(self, seconds: float) -> None:
         """Waits, but not longer than TorchServe lives."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._process.wait()
+        await self._process.pause(seconds)
 
     async def stop(self, grace_s: float) -> None:
         """Asks it to end, and kills it and its workers when it does not within the grace."""
-        await self._command(b"t")
-        await self.pause(grace_s)
-        await self._command(b"k")
-        await self.pause(_KILL_WAIT_S)
-        if self._process.returncode is None or self._process.returncode < 0:
-            _kill(self._process.pid, self._group)
-            await self._process.wait()
-
-    async def _command(self, letter: bytes) -> None:
-        stdin = self._process.stdin
-        if self.ended or stdin is None:
-            return
-        with contextlib.suppress(ConnectionError):
-            stdin.write(letter)
-            await stdin.drain()
-
-
-async def _start_watchdog(layout: Layout, env: dict[str, str]) -> asyncio.subprocess.Process:
-    with layout.java_log.open("wb") as log:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(Path(watchdog.__file__)), str(layout.root), *command(layout)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            cwd=layout.root,
-            env=env,
-            start_new_session=True,
-        )
-
-
-async def _group_of(process: asyncio.subprocess.Process) -> int:
-    """Reads the group that the watchdog prints; it prints none when the command cannot be started.
-
-    A start that is cancelled here ends by itself: the watchdog's input closes with the last reference to it.
-    """
-    output = process.stdout
-    line = await output.readline() if output is not None else b""
-    if not line.strip().isdigit():
-        await process.wait()
-        raise UnavailableError("TorchServe could not be started; is its Java there?")
-    return int(line)
-
-
-def _kill(watchdog_pid: int, group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(watchdog_pid, signal.SIGKILL)
+        await self._process.stop(grace_s)

@@ -1,4 +1,4 @@
-"""The gateway's side of the conversation with TorchServe's workers."""
+"""The gateway's side of the conversation with workers, whatever hosts them."""
 
 from __future__ import annotations
 
@@ -11,51 +11,38 @@ from proponent.bounds.liveness import TicketIssuer
 from proponent.errors import DeadlineError, InternalError, ProponentError, UnavailableError
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.error_mapping import from_item_error
+from proponent.gateway.hosting.host import WorkerDefectError, WorkerGoneError, WorkerHost
 from proponent.gateway.lane import Lane
 from proponent.gateway.limits.admission import Held
-from proponent.gateway.torchserve.inference import InferenceClient, ReplyError
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
-
-_OK = 200
-# No such version, and no worker. TorchServe says the second for a full queue too. That cannot be: a slot is held
-# until the worker is done with its request, and the queue has room for all slots twice.
-_NO_WORKER = (404, 503)
-_WORKER_DIED = b"Worker died"
-_LONGEST_DETAILS = 4096
-
-
-class WorkerDefectError(Exception):
-    """A worker met a defect of its own: the traceback, which is logged like one of this process and never told."""
 
 
 class WorkerClient:
-    """Sends WorkerRequests; reconnected whenever TorchServe is started again.
+    """Sends WorkerRequests; connected to every host that is started.
 
-    TorchServe does not cancel work. So a caller who leaves, or whose deadline passes, gets an error at once, but
+    Hosts do not cancel work. So a caller who leaves, or whose deadline passes, gets an error at once, but
     the request is followed until the worker is done with it, and its ticket is taken from the table, so that the
     worker drops it.
 
     Args:
-        reply_bytes: Largest reply.
         overdue_s: How long after its deadline a request is still followed; a worker that takes longer for it is
-            replaced by TorchServe.
+            replaced by its host.
     """
 
-    def __init__(self, reply_bytes: int, overdue_s: float) -> None:
-        self._inference = InferenceClient(reply_bytes)
+    def __init__(self, overdue_s: float) -> None:
+        self._host: WorkerHost | None = None
         self._overdue_s = overdue_s
         self._starting = True
         self._tickets: TicketIssuer | None = None
         self._followed: set[asyncio.Task[WorkerReply]] = set()
 
-    def connect(self, address: str, key: str, tickets: TicketIssuer) -> None:
-        """Talks to another address, which asks for a key, from now on."""
-        self._inference.connect(address, key)
-        self._tickets, self._starting = tickets, False
+    def connect(self, host: WorkerHost, tickets: TicketIssuer) -> None:
+        """Asks a host from now on, whose workers see these tickets."""
+        self._host, self._tickets, self._starting = host, tickets, False
 
-    def close(self) -> None:
-        """Ends the connections; what is still followed ends with them."""
-        self._inference.close()
+    def disconnect(self) -> None:
+        """There is no host for now."""
+        self._host = None
 
     async def send(
         self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: Held | None = None
@@ -141,33 +128,28 @@ class WorkerClient:
         held: Held,
     ) -> WorkerReply:
         async with held:
-            if self._starting:
-                raise UnavailableError("the model server is starting", reason="WORKER_STARTING")
-            path = f"/predictions/{served_as}/{deployment.version}"
+            if self._host is None:
+                raise self._no_host()
             try:
                 async with asyncio.timeout(timeout_s):
-                    status, body = await self._inference.post(path, request.SerializeToString())
+                    body = await self._host.ask(served_as, deployment.version, request.SerializeToString())
             except TimeoutError as error:
                 raise DeadlineError(f"model {deployment.model!r} gave no answer within {timeout_s:.3g} s") from error
-            except ReplyError as error:
-                raise WorkerDefectError(str(error)) from error
+            except WorkerGoneError as error:
+                message = f"the worker of model {deployment.model!r} died; it is being restarted"
+                raise UnavailableError(message, reason="WORKER_DIED") from error
             except OSError as error:
-                raise UnavailableError("the model server is being restarted", reason="WORKER_RESTARTING") from error
-            if status != _OK:
-                raise _failure(deployment.model, status, body)
+                raise self._no_host() from error
             reply = WorkerReply.FromString(body)
             held.observe(_begun_ns(reply))
             return reply
+
+    def _no_host(self) -> UnavailableError:
+        if self._starting:
+            return UnavailableError("the model server is starting", reason="WORKER_STARTING")
+        return UnavailableError("the model server is being restarted", reason="WORKER_RESTARTING")
 
 
 def _begun_ns(reply: WorkerReply) -> int:
     """When the request left TorchServe's queue; 0 where that is not said."""
     return next((stage.end_ns for stage in reply.stages if stage.name == "queue"), 0)
-
-
-def _failure(model: str, status: int, body: bytes) -> Exception:
-    """What TorchServe says in place of a worker."""
-    if status in _NO_WORKER or _WORKER_DIED in body:
-        return UnavailableError(f"the worker of model {model!r} died; it is being restarted", reason="WORKER_DIED")
-    details = body[:_LONGEST_DETAILS].decode(errors="replace")
-    return WorkerDefectError(f"model server failed: {status} {details}")

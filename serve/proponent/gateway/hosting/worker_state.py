@@ -11,9 +11,8 @@ from pathlib import Path
 from proponent.errors import ProponentError, UnavailableError
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.error_mapping import as_proponent_error
+from proponent.gateway.hosting.host import WorkerGroup, WorkerStatus
 from proponent.gateway.lane import Lane
-from proponent.gateway.torchserve.archive import Archive
-from proponent.gateway.torchserve.management import WorkerStatus
 
 EVERY_S = 5.0
 """Between two questions to workers that answer."""
@@ -133,25 +132,39 @@ class WorkerState:
         prober: What its workers say of themselves.
         clock: How long they are missing.
         pids: Process ids of the workers that were ready at the last look.
+        registered: Whether the host was told of it.
     """
 
-    def __init__(self, deployment: Deployment, archive: Archive, prober: Prober) -> None:
+    def __init__(self, deployment: Deployment, group: WorkerGroup, prober: Prober) -> None:
         self.deployment = deployment
-        self.archive = archive
+        self.group = group
         self.prober = prober
         self.reset()
 
     @property
     def worker(self) -> str:
         """What its workers are called."""
-        kind = "prediction worker" if self.archive.lane is Lane.PREDICTIONS else "worker"
+        kind = "prediction worker" if self.group.lane is Lane.PREDICTIONS else "worker"
         return f"{kind} of model {self.deployment.model!r}"
 
     def reset(self) -> None:
-        """Forgets the workers, which are gone with their TorchServe."""
+        """Forgets the workers, which are gone with their host."""
+        self.registered = False
+        self._due, self._delay = 0.0, _FIRST_DELAY_S
         self.clock = StartClock()
         self.pids: frozenset[int] = frozenset()
         self.prober.reset()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to tell the host of it."""
+        return time.monotonic() >= self._due
+
+    def register_later(self) -> None:
+        """Notes that the host refused it; it is told again, ever more rarely."""
+        delay = min(2 * self._delay, _LONGEST_DELAY_S)
+        self.reset()
+        self._due, self._delay = time.monotonic() + delay, delay
 
     def note_ready(self, ready: frozenset[int]) -> None:
         """Notes which workers are ready; new ones are asked soon."""

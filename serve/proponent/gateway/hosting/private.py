@@ -15,17 +15,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from proponent.errors import SpecError, StorageError
-from proponent.gateway.torchserve.launch import Layout
 
 PREFIX = "proponent-gateway-"
 # A Unix socket's path has at most 103 bytes on macOS and 107 on Linux; a worker cannot listen on a longer one.
 _LONGEST_SOCKET = 103
-_SOCKET = ".ts.sock.99999"
+_SOCKET = Path("t") / ".ts.sock.99999"
+# By it a directory is known for a gateway's.
+_MARK = "gateway"
+LIVENESS = "liveness"
+"""Directory of the ticket table and the heartbeats, below the private one."""
 
 
 @contextmanager
-def private_layout() -> Iterator[Layout]:
-    """A new layout for the length of a block, below /tmp if paths of sockets were too long below TMPDIR.
+def private_directory() -> Iterator[Path]:
+    """A new directory for the length of a block, below /tmp if paths of sockets were too long below TMPDIR.
 
     Raises:
         SpecError: They are too long there as well.
@@ -34,13 +37,13 @@ def private_layout() -> Iterator[Layout]:
     try:
         parent = _parent()
         sweep(parent)
-        layout, handle = _locked_layout(parent)
+        root, handle = _locked_directory(parent)
     except OSError as error:
         raise StorageError(f"cannot make a temporary directory (see TMPDIR): {error}", field="TMPDIR") from error
     try:
-        yield layout
+        yield root
     finally:
-        shutil.rmtree(layout.root, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
         os.close(handle)
 
 
@@ -52,7 +55,7 @@ def sweep(parent: Path) -> list[Path]:
 def _is_abandoned(root: Path) -> bool:
     """Whether a gateway's directory had no gateway any more, and was removed."""
     with suppress(OSError):
-        if root.stat().st_uid != os.geteuid() or not Layout(root).log4j.is_file():
+        if root.stat().st_uid != os.geteuid() or not (root / _MARK).is_file():
             return False
         handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
@@ -66,22 +69,21 @@ def _is_abandoned(root: Path) -> bool:
 
 def _parent() -> Path:
     for parent in (tempfile.gettempdir(), "/tmp"):
-        longest = Layout(Path(parent) / f"{PREFIX}12345678").temporary / _SOCKET
+        longest = Path(parent) / f"{PREFIX}12345678" / _SOCKET
         if len(os.fsencode(longest)) <= _LONGEST_SOCKET:
             return Path(parent)
     raise SpecError(f"path of the temporary directory is too long for sockets: {longest}", field="TMPDIR")
 
 
-def _locked_layout(parent: Path) -> tuple[Layout, int]:
-    """The lock comes before the files by which another gateway would take the directory for an abandoned one."""
+def _locked_directory(parent: Path) -> tuple[Path, int]:
+    """The lock comes before the file by which another gateway would take the directory for an abandoned one."""
     root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        layout = Layout(root)
-        layout.create()
+        (root / _MARK).touch()
     except BaseException:
         shutil.rmtree(root, ignore_errors=True)
         os.close(handle)
         raise
-    return layout, handle
+    return root, handle

@@ -1,0 +1,1 @@
+"""What the gateway does with workers whoever hosts them: starts, watches, asks and ends them."""

@@ -1,0 +1,106 @@
+"""TorchServe as a host of workers: each group is a version of a model of its own there."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from proponent.gateway.hosting.host import WorkerDefectError, WorkerGoneError, WorkerGroup, WorkerStatus
+from proponent.gateway.hosting.private import LIVENESS
+from proponent.gateway.settings import REPLY_BYTES, Settings
+from proponent.gateway.torchserve.archive import archive_path, remove_archive, write_archive
+from proponent.gateway.torchserve.inference import InferenceClient, ReplyError
+from proponent.gateway.torchserve.launch import Layout
+from proponent.gateway.torchserve.management import Management
+from proponent.gateway.torchserve.process import TorchServe
+
+_STOP_GRACE_S = 8.0
+_OK = 200
+# No such version, and no worker. TorchServe says the second for a full queue too. That cannot be: a slot is held
+# until the worker is done with its request, and the queue has room for all slots twice.
+_NO_WORKER = (404, 503)
+_WORKER_DIED = b"Worker died"
+_LONGEST_DETAILS = 4096
+
+
+@asynccontextmanager
+async def torchserve_host(root: Path, settings: Settings) -> AsyncIterator[TorchServeHost]:
+    """A TorchServe that listens, for the length of a block.
+
+    Raises:
+        UnavailableError: It does not start.
+    """
+    layout = Layout(root)
+    torchserve = await TorchServe.start(layout, settings)
+    inference = InferenceClient(REPLY_BYTES)
+    try:
+        await torchserve.listening(settings.start_timeout)
+        inference.connect(torchserve.inference_address, torchserve.keys.inference)
+        async with torchserve.management() as management:
+            yield TorchServeHost(torchserve, management, inference, layout)
+    finally:
+        inference.close()
+        await torchserve.stop(_STOP_GRACE_S)
+
+
+class TorchServeHost:
+    """A TorchServe that listens."""
+
+    def __init__(
+        self, torchserve: TorchServe, management: Management, inference: InferenceClient, layout: Layout
+    ) -> None:
+        self._torchserve = torchserve
+        self._management = management
+        self._inference = inference
+        self._layout = layout
+        self._versions = defaultdict[str, list[str]](list)
+
+    @property
+    def ended(self) -> bool:
+        """Whether Java is gone."""
+        return self._torchserve.ended
+
+    async def pause(self, seconds: float) -> None:
+        """Waits, but not longer than Java lives."""
+        await self._torchserve.pause(seconds)
+
+    async def register(self, group: WorkerGroup) -> None:
+        """Registers a version, from a directory that is written for it."""
+        settings, store, liveness = group.settings, self._layout.model_store, self._layout.root / LIVENESS
+        archive = write_archive(
+            store, group.model, group.version, group.bundle, group.weights, settings, liveness, group.lane
+        )
+        await self._management.register(archive.path.name)
+        self._versions[group.name].append(group.version)
+
+    async def unregister(self, group: WorkerGroup) -> None:
+        """Removes a version and its directory."""
+        versions = self._versions[group.name]
+        if group.version in versions:
+            versions.remove(group.version)
+        try:
+            # TorchServe does not let go of the version that requests without one would get.
+            if versions:
+                await self._management.set_default(group.name, versions[-1])
+            await self._management.unregister(group.name, group.version)
+        finally:
+            remove_archive(archive_path(self._layout.model_store, group.name, group.version))
+
+    async def workers(self, group: WorkerGroup) -> list[WorkerStatus]:
+        """The workers of a version."""
+        return await self._management.workers(group.name, group.version)
+
+    async def ask(self, name: str, version: str, request: bytes) -> bytes:
+        """What a worker of a version replies."""
+        try:
+            status, body = await self._inference.post(f"/predictions/{name}/{version}", request)
+        except ReplyError as error:
+            raise WorkerDefectError(str(error)) from error
+        if status == _OK:
+            return body
+        details = body[:_LONGEST_DETAILS].decode(errors="replace")
+        if status in _NO_WORKER or _WORKER_DIED in body:
+            raise WorkerGoneError(details)
+        raise WorkerDefectError(f"model server failed: {status} {details}")
