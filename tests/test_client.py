@@ -209,6 +209,30 @@ def test_many_inputs_over_one_call(client: Client) -> None:
     assert not isinstance(found[0], ProponentError) and found[0].prediction.label == "b"
 
 
+def unusable_in_the_middle() -> Iterator[Any]:
+    yield from (PNG, Path("nowhere.png"), PNG, None, PNG)
+
+
+def breaking() -> Iterator[Any]:
+    yield from (PNG, PNG)
+    raise KeyError("of the caller's own")
+
+
+def test_an_input_that_cannot_be_sent_fails_alone(client: Client) -> None:
+    found = dict(client.explain_many(unusable_in_the_middle()))
+    assert {n for n, one in found.items() if isinstance(one, ProponentError)} == {1, 3} and len(found) == 5
+    assert isinstance(found[1], NotFoundError) and isinstance(found[3], InvalidInputError)
+    assert dict(client.explain_many([None])).keys() == {0}
+
+
+def test_what_the_inputs_themselves_raise_follows_the_answers(client: Client) -> None:
+    found = []
+    with pytest.raises(KeyError, match="of the caller's own"):
+        for position, _ in client.explain_many(breaking()):
+            found.append(position)
+    assert sorted(found) == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "reason"),
     [
@@ -300,6 +324,13 @@ def test_tls_files_are_named(tmp_path: Path) -> None:
         Client("a:1", tls=Tls(authorities=tmp_path / "none.pem"))
 
 
+@pytest.mark.parametrize("token", ["one\nline", "caf\u00e9"])
+def test_a_token_that_cannot_be_sent_is_refused_unseen(token: str) -> None:
+    with pytest.raises(SpecError, match="ASCII") as caught:
+        Client("a:1", token=token)
+    assert caught.value.field == "token" and token not in str(caught.value)
+
+
 def encoded(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
@@ -327,6 +358,9 @@ def test_images_come_in_many_forms(client: Client, running: Running, tmp_path: P
         (3, InvalidInputError, "type int"),
         (np.zeros((2, 2), dtype=np.int64), InvalidInputError, "int64"),
         (np.zeros((2, 2, 4), dtype=np.uint8), InvalidInputError, r"\[2, 2, 4\]"),
+        (Image.new("CMYK", (3, 2)), InvalidInputError, "3x2 pixels, mode 'CMYK'"),
+        (np.zeros((0, 2), dtype=np.uint8), InvalidInputError, "2x0 pixels"),
+        (np.full((1, 2, 2), 1e300), InvalidInputError, "4 values that are NaN or infinite"),
     ],
 )
 def test_other_inputs_are_refused(client: Client, value: Any, kind: type[ProponentError], words: str) -> None:
@@ -346,6 +380,10 @@ def test_the_client_for_asyncio_does_the_same(running: Running) -> None:
             assert (explanation.prediction.label, model.model, example.example_id) == ("b", "toy", "toy/1")
             found = {position async for position, _ in client.explain_many([PNG, PNG])}
             assert found == {0, 1}
+            mixed = {n: type(one) async for n, one in client.explain_many(unusable_in_the_middle())}
+            assert mixed[1] is NotFoundError and mixed[3] is InvalidInputError and len(mixed) == 5
+            with pytest.raises(KeyError):
+                _ = [one async for one in client.explain_many(breaking())]
             with pytest.raises(NotFoundError):
                 await client.predict(PNG, model="other")
 

@@ -83,7 +83,7 @@ def explain(
     options = ExplainOptions(
         measures=(Measure.INFLUENCE,) if solver and not measure else _measures(measure),
         top_k=top_k,
-        target=_target(class_id, against),
+        target=Target(class_id, against),
         diversity=_diversity(diverse, gamma, max_influence_loss, unscaled) if diverse else None,
         view=View.THUMBNAIL,
     )
@@ -130,7 +130,7 @@ def score(
     """
     from proponent.cli.terminal import MEASURE_NAMES
 
-    query = _query(image, ExplainOptions(measures=_measures(measure), target=_target(class_id, against)))
+    query = _query(image, ExplainOptions(measures=_measures(measure), target=Target(class_id, against)))
     request = pb.ScoreExamplesRequest(query=query, example_ids=example_ids)
     reply = _answer(store, model, WorkerRequest(score=request)).score
     if as_json:
@@ -161,7 +161,7 @@ def removal(
     Example: `proponent removal digit.png digits-0012 digits-0099 --store model_store`
     """
     request = pb.EstimateRemovalRequest(
-        query=_query(image, ExplainOptions(target=_target(class_id, against))),
+        query=_query(image, ExplainOptions(target=Target(class_id, against))),
         example_ids=example_ids,
         estimator=f"ESTIMATOR_{member(Estimator, estimator).name}",
     )
@@ -207,12 +207,6 @@ def flip(
 
 def _measures(names: list[str] | None) -> tuple[Measure, ...]:
     return tuple(member(Measure, name) for name in names or ()) or tuple(Measure)
-
-
-def _target(class_id: int | None, against: int | None) -> Target:
-    if against is not None and class_id is None:
-        raise InvalidInputError("a contrast needs the class argued for as well", field="target.contrast")
-    return Target(class_id, against)
 
 
 def _diversity(term: str, gamma: float | None, max_influence_loss: float | None, unscaled: bool) -> Diversity:

@@ -70,6 +70,10 @@ class Connection:
     token: str | None = field(default=None, repr=False)
     tls: Tls | None = None
 
+    def __post_init__(self) -> None:
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
+            raise SpecError("the token holds what is not printable ASCII (a line break?)", field="token")
+
     def channel(self) -> grpc.Channel:
         """A blocking channel; it connects at its first call."""
         if self.tls is None:

@@ -50,7 +50,11 @@ def _file(path: Path) -> bytes:
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    try:
+        image.save(buffer, format="PNG")
+    except (OSError, ValueError) as error:
+        size = "x".join(map(str, image.size))
+        raise InvalidInputError(f"image of {size} pixels, mode {image.mode!r}: {error}", field="input") from None
     return buffer.getvalue()
 
 
@@ -67,5 +71,6 @@ def _tensor(array: NDArray[Any]) -> pb.Tensor:
         raise InvalidInputError(
             f"array has dtype {array.dtype}, expected uint8 for an image or floats for a tensor", field="input"
         )
-    values = np.ascontiguousarray(array, dtype="<f4")
+    with np.errstate(over="ignore"):  # the service refuses what became infinite
+        values = np.ascontiguousarray(array, dtype="<f4")
     return pb.Tensor(shape=values.shape, dtype="float32", data=values.tobytes())

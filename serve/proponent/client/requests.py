@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from proponent.client.inputs import Input, input_fields
+from proponent.errors import ProponentError
 from proponent.options import Diversity, ExplainIf, ExplainOptions, Filter, Target
 from proponent.v1 import explanation_pb2 as pb
 
@@ -27,12 +29,41 @@ def explain_request(model: str, value: Input, options: ExplainOptions) -> pb.Exp
     return request
 
 
-def stream(model: str, values: Iterable[Input], options: ExplainOptions) -> Iterator[pb.StreamExplainRequest]:
-    """A request for each input, whose id is the input's position."""
-    for position, value in enumerate(values):
-        request = explain_request(model, value, options)
-        request.request_id = str(position)
-        yield pb.StreamExplainRequest(request=request)
+class ExplainRequests:
+    """A request for each input, whose id is the input's position; gRPC iterates over them.
+
+    What goes wrong meanwhile would end the call without saying why: it is kept for whoever reads the answers.
+    """
+
+    def __init__(self, model: str, values: Iterable[Input], options: ExplainOptions) -> None:
+        self._model = model
+        self._values = values
+        self._options = options
+        self._unusable: deque[tuple[int, ProponentError]] = deque()
+        self._broken: Exception | None = None
+
+    def __iter__(self) -> Iterator[pb.StreamExplainRequest]:
+        try:
+            for position, value in enumerate(self._values):
+                try:
+                    request = explain_request(self._model, value, self._options)
+                except ProponentError as error:
+                    self._unusable.append((position, error))
+                    continue
+                request.request_id = str(position)
+                yield pb.StreamExplainRequest(request=request)
+        except Exception as error:  # the caller's iterable may raise anything
+            self._broken = error
+
+    def unusable(self) -> Iterator[tuple[int, ProponentError]]:
+        """The inputs of which no request could be made, each once, with its position."""
+        while self._unusable:
+            yield self._unusable.popleft()
+
+    def raise_broken(self) -> None:
+        """Raises what the iterable of inputs itself raised."""
+        if self._broken is not None:
+            raise self._broken
 
 
 def _filter(chosen: Filter) -> pb.Filter:

@@ -15,7 +15,7 @@ from proponent.client.base import DEFAULTS, EVERYTHING, PREDICTED, ServiceClient
 from proponent.client.connection import Connection
 from proponent.client.failures import failure_of
 from proponent.client.inputs import Input
-from proponent.client.requests import stream
+from proponent.client.requests import ExplainRequests
 from proponent.client.rpcs import Result, Rpc
 from proponent.errors import ProponentError
 from proponent.listings import (
@@ -89,17 +89,20 @@ class Client(ServiceClient):
         """Explanations of many inputs over one call, as they are ready, each with its input's position.
 
         An input that fails has its error in place of an explanation, and the others go on. ``values`` is read only
-        as fast as the service takes it.
+        as fast as the service takes it; what it raises itself comes after the answers to what it gave before.
         """
-        asked = stream(self._named(model), values, options)
-        answers = self._stub.StreamExplain(asked, timeout=self._timeout_s, metadata=self._metadata)
+        asked = ExplainRequests(self._named(model), values, options)
+        answers = self._stub.StreamExplain(iter(asked), timeout=self._timeout_s, metadata=self._metadata)
         try:
             for item in answers:
                 yield rpcs.read_item(item)
+                yield from asked.unusable()
         except grpc.RpcError as error:
             raise failure_of(error).error from None
         finally:
             answers.cancel()
+        yield from asked.unusable()
+        asked.raise_broken()
 
     def score_examples(
         self,
