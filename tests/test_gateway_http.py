@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -184,6 +185,14 @@ def test_looks_up_models_examples_and_suspects(app: AppClient) -> None:
         assert app("GET", path).json()["label"] == "b"
     assert [s["example_id"] for s in app("GET", "/v1/models/toy/suspects?limit=1").json()["suspects"]] == ["toy/19"]
     assert app("GET", "/v1/models/toy/suspects?limit=x").status_code == 400
+
+
+@pytest.mark.parametrize("name", ["toy/400", "/a", "a//b/", "two\nlines\n", "../up", "100%", "a?b#c", "x:explain"])
+@pytest.mark.parametrize("path", ["/v1/models/toy/examples/", "/v1/examples/"])
+def test_ids_are_any_text(app: AppClient, path: str, name: str) -> None:
+    answer = app("GET", path + quote(name, safe="" if name.startswith(".") else "/"))
+    assert (answer.status_code, answer.json()["field"]) == (404, "example_id")
+    assert repr(name)[1:-1] in answer.json()["detail"]
 
 
 def test_readiness_is_503_whatever_the_reason(app: AppClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from proponent.errors import ProponentError
@@ -23,6 +24,15 @@ from proponent.gateway.tracing import Tracing
 from proponent.v1 import explanation_pb2 as pb
 
 _MODEL = "/v1/models/{model}"
+
+
+class _IdConvertor(PathConvertor):
+    """An id is any text: with slashes as a path, and with line breaks."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("id", _IdConvertor())
 
 
 def create_app(
@@ -83,7 +93,7 @@ def _route_models(app: FastAPI, endpoints: ModelEndpoints) -> None:
             pb.ListFrequentExamplesResponse,
         ),
         ("samples", endpoints.list_samples, pb.ListSamplesRequest, pb.ListSamplesResponse),
-        ("samples/{sample_id:path}", endpoints.get_sample, pb.GetSampleRequest, pb.GetSampleResponse),
+        ("samples/{sample_id:id}", endpoints.get_sample, pb.GetSampleRequest, pb.GetSampleResponse),
         ("bundles", endpoints.list_bundles, pb.ListBundlesRequest, pb.ListBundlesResponse),
         ("bundles:diff", endpoints.diff_bundles, pb.DiffBundlesRequest, pb.DiffBundlesResponse),
     ):
@@ -94,5 +104,5 @@ def _route_models(app: FastAPI, endpoints: ModelEndpoints) -> None:
         }
         app.get(f"{_MODEL}/{path}", **described)(endpoint)
     example: dict[str, Any] = {"responses": reply(pb.Example) | PROBLEMS, "tags": ["models"]}
-    app.get(f"{_MODEL}/examples/{{example_id:path}}", **example)(endpoints.get_model_example)
-    app.get("/v1/examples/{example_id:path}", **example)(endpoints.get_example)
+    app.get(f"{_MODEL}/examples/{{example_id:id}}", **example)(endpoints.get_model_example)
+    app.get("/v1/examples/{example_id:id}", **example)(endpoints.get_example)
