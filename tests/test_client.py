@@ -239,6 +239,11 @@ def test_what_the_inputs_themselves_raise_follows_the_answers(client: Client) ->
         (lambda client: client.predict(PNG, model="other"), NotFoundError, "MODEL_UNKNOWN"),
         (lambda client: client.explain(PNG, ExplainOptions(target=Target(9))), InvalidInputError, "CLASS_UNKNOWN"),
         (
+            lambda client: client.explain(PNG, ExplainOptions(target=Target(against=1))),
+            InvalidInputError,
+            "INVALID_INPUT",
+        ),
+        (
             lambda client: client.explain(PNG, ExplainOptions(view=View.THUMBNAIL)),
             PermissionDeniedError,
             "THUMBNAILS_DISABLED",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from proponent.errors import InvalidInputError
-
 DEFAULT_TOP_K = 10
 """Training examples in a list where none is asked for."""
 
@@ -116,10 +114,6 @@ class Target:
 
     class_id: int | None = None
     against: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.against is not None and self.class_id is None:
-            raise InvalidInputError("a contrast needs the class argued for as well", field="target.contrast")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from proponent.client.inputs import Input, input_fields
-from proponent.errors import ProponentError
+from proponent.errors import InvalidInputError, ProponentError
 from proponent.options import Diversity, ExplainIf, ExplainOptions, Filter, Target
 from proponent.v1 import explanation_pb2 as pb
 
@@ -81,8 +81,10 @@ def _explain_if(asked: ExplainIf | None) -> pb.ExplainIf | None:
 
 
 def _set_target(message: pb.Target, target: Target) -> None:
-    if target.class_id is None:
+    if target.class_id is None and target.against is None:
         return
+    if target.class_id is None:
+        raise InvalidInputError("a contrast needs the class argued for as well", field="target.contrast")
     if target.against is None:
         message.class_id = target.class_id
     else:
