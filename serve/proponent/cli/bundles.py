@@ -89,6 +89,7 @@ def diff(
 
     Example: `proponent diff 3f2a9c 81d0be --store model_store --fail-below 0.8`
     """
+    from proponent.cli.terminal import one_line
     from proponent.index.lifecycle import find_bundle
     from proponent.inspection.diff import diff as run_diff
 
@@ -100,7 +101,7 @@ def diff(
     else:
         typer.echo(f"{'class':20} {'queries':>7} {'overlap':>7} {'rank corr.':>10} {'new label':>9}")
         for label, a in {**found.per_class, "all": found.overall}.items():
-            line = f"{label:20} {a.queries:7} {a.overlap:7.3f} {a.rank_correlation:10.3f} {a.predictions_changed:9}"
+            line = f"{one_line(label):20} {a.queries:7} {a.overlap:7.3f} {a.rank_correlation:10.3f} {a.predictions_changed:9}"
             typer.echo(line)
     if fail_below is not None and found.overall.overlap < fail_below:
         typer.echo(f"overlap {found.overall.overlap:.3f} is below {fail_below}", err=True)
@@ -174,10 +175,12 @@ def _print_suspects(rows: list[dict[str, Any]], as_csv: bool) -> None:
         writer.writeheader()
         writer.writerows(rows)
         return
+    from proponent.cli.terminal import one_line
+
     for row in rows:
         mark = "issue" if row["is_label_issue"] else ""
-        labels = f"{row['given_label']:>12} -> {row['predicted_label']:<12}"
-        typer.echo(f"{row['example_id']:24} {labels} {row['self_influence']:10.4g} {mark}")
+        labels = f"{one_line(row['given_label']):>12} -> {one_line(row['predicted_label']):<12}"
+        typer.echo(f"{one_line(row['example_id']):24} {labels} {row['self_influence']:10.4g} {mark}")
 
 
 def _suspect_row(row: dict[str, Any], names: list[str]) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def score(
 
     Example: `proponent score digit.png digits-0012 digits-0099 --store model_store`
     """
-    from proponent.cli.terminal import MEASURE_NAMES
+    from proponent.cli.terminal import MEASURE_NAMES, one_line
 
     query = _query(image, ExplainOptions(measures=_measures(measure), target=Target(class_id, against)))
     request = pb.ScoreExamplesRequest(query=query, example_ids=example_ids)
@@ -139,7 +139,7 @@ def score(
     typer.echo(_prediction(reply.prediction))
     for result in reply.results:
         for found in result.scores:
-            typer.echo(f"{MEASURE_NAMES[result.measure]:14} {found.example_id:24} {found.score:+.4g}")
+            typer.echo(f"{MEASURE_NAMES[result.measure]:14} {one_line(found.example_id):24} {found.score:+.4g}")
 
 
 def removal(
@@ -190,6 +190,8 @@ def flip(
 
     Example: `proponent flip digit.png --store model_store --max-size 50`
     """
+    from proponent.cli.terminal import one_line
+
     request = pb.FindFlipSetRequest(query=_query(image, ExplainOptions()), max_size=max_size)
     reply = _answer(store, model, WorkerRequest(flip=request)).flip
     if as_json:
@@ -202,7 +204,8 @@ def flip(
         after = reply.probabilities_after[reply.flipped_class_id]
         typer.echo(f"without these {len(reply.members)} examples: class {reply.flipped_class_id} ({after:.1%})")
         for member in reply.members:
-            typer.echo(f"{member.rank:4} {member.example_id:24} {member.label:12} {member.score:+.4g}")
+            name, label = one_line(member.example_id), one_line(member.label)
+            typer.echo(f"{member.rank:4} {name:24} {label:12} {member.score:+.4g}")
 
 
 def _measures(names: list[str] | None) -> tuple[Measure, ...]:
@@ -232,7 +235,9 @@ def _answer(store: Path, model: str | None, request: WorkerRequest) -> WorkerRep
 
 
 def _prediction(prediction: pb.Prediction) -> str:
-    return f"prediction: {prediction.label} ({prediction.probabilities[prediction.class_id]:.1%})"
+    from proponent.cli.terminal import one_line
+
+    return f"prediction: {one_line(prediction.label)} ({prediction.probabilities[prediction.class_id]:.1%})"
 
 
 def _print_json(reply: Message) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from proponent.errors import printable
 from proponent.v1 import explanation_pb2 as pb
 
 MEASURE_NAMES = {
@@ -20,6 +21,11 @@ MEASURE_NAMES = {
 }
 _WIDTH = 12
 _SHADES = " .:-=+*#%@"
+
+
+def one_line(text: str) -> str:
+    """An id or a label as a terminal may be given it: on one line, and nothing in it acts."""
+    return printable(text, keep="")
 
 
 def draw(png: bytes, *, width: int = _WIDTH, colour: bool = True) -> Text:
@@ -49,11 +55,12 @@ def _characters(pixels: np.ndarray) -> Text:
 def print_explanation(console: Console, reply: pb.ExplainResponse) -> None:
     """The prediction, and for each measure a table of proponents and opponents."""
     best = reply.prediction.probabilities[reply.prediction.class_id]
-    console.print(f"prediction: [bold]{reply.prediction.label}[/bold] ({best:.1%})")
+    label = Text(one_line(reply.prediction.label), style="bold")
+    console.print(Text.assemble("prediction: ", label, f" ({best:.1%})"))
     for result in reply.results:
         console.print(_table(result, colour=console.color_system is not None))
     for notice in reply.notices:
-        console.print(f"note: {notice.message}")
+        console.print(f"note: {notice.message}", markup=False)
 
 
 def _table(result: pb.MeasureResult, *, colour: bool) -> Table:
@@ -66,10 +73,10 @@ def _table(result: pb.MeasureResult, *, colour: bool) -> Table:
     return table
 
 
-def _cells(influences: Sequence[pb.Influence], rank: int, colour: bool) -> tuple[Text, str, str]:
+def _cells(influences: Sequence[pb.Influence], rank: int, colour: bool) -> tuple[Text, Text, str]:
     if rank >= len(influences):
-        return Text(), "", ""
+        return Text(), Text(), ""
     influence = influences[rank]
-    name = Text(influence.example_id)
+    name = Text(one_line(influence.example_id))
     shown = Text("\n").join([name, draw(influence.thumbnail, colour=colour)]) if influence.thumbnail else name
-    return shown, influence.label, f"{influence.score:+.4g}"
+    return shown, Text(one_line(influence.label)), f"{influence.score:+.4g}"
