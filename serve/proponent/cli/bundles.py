@@ -101,8 +101,8 @@ def diff(
     else:
         typer.echo(f"{'class':20} {'queries':>7} {'overlap':>7} {'rank corr.':>10} {'new label':>9}")
         for label, a in {**found.per_class, "all": found.overall}.items():
-            line = f"{one_line(label):20} {a.queries:7} {a.overlap:7.3f} {a.rank_correlation:10.3f} {a.predictions_changed:9}"
-            typer.echo(line)
+            figures = f"{a.queries:7} {a.overlap:7.3f} {a.rank_correlation:10.3f} {a.predictions_changed:9}"
+            typer.echo(f"{one_line(label):20} {figures}")
     if fail_below is not None and found.overall.overlap < fail_below:
         typer.echo(f"overlap {found.overall.overlap:.3f} is below {fail_below}", err=True)
         raise typer.Exit(GATE)
