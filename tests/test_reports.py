@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -31,6 +32,7 @@ from proponent.options import Diversity, Estimator, ExplainOptions, Measure, Tar
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.reports.answers import AT_ONCE, Answer, answer_all
 from proponent.reports.inputs import Input, Unreadable, image_files, read_images, require_samples
+from proponent.reports.writing import write_page
 from proponent.results import Explanation
 from proponent.spec import load_spec
 
@@ -332,6 +334,21 @@ def test_files_are_found_by_name_in_order(tmp_path: Path) -> None:
     for name in ("b.jpeg", "a.PNG", "c.jpg", "d.gif", "e"):
         (tmp_path / name).touch()
     assert [path.name for path in image_files(tmp_path)] == ["a.PNG", "b.jpeg", "c.jpg"]
+
+
+def test_only_a_plain_file_is_replaced(tmp_path: Path) -> None:
+    pipe, link, plain = tmp_path / "pipe", tmp_path / "link", tmp_path / "plain"
+    os.mkfifo(pipe)
+    link.symlink_to(plain)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        for out in (pipe, link):
+            write_page(out, ["page"])
+        assert os.read(reader, 10) == b"page" and pipe.is_fifo()
+    finally:
+        os.close(reader)
+    assert link.is_symlink() and plain.read_text() == "page"
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "link", "plain"}
 
 
 def test_suspects_as_a_page(made: Made, tmp_path: Path) -> None:

@@ -26,20 +26,27 @@ def check_out(out: Path) -> None:
 
 
 def write_page(out: Path, pieces: Iterable[str]) -> None:
-    """Writes a page beside its file and renames it into place.
+    """Writes a page beside its file and renames it into place; a pipe, a device or a link stays and is written to.
 
     Raises:
         StorageError: The disk is full or read-only.
     """
     out = out.absolute()
-    part = out.with_name(f".{out.name}.{os.getpid()}")
     with storage_errors(out.parent):
+        if out.is_symlink() or (out.exists() and not out.is_file()):
+            _write(out, pieces)
+            return
+        part = out.with_name(f".{out.name}.{os.getpid()}")
         try:
-            with part.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(pieces)
+            _write(part, pieces)
             os.replace(part, out)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _write(path: Path, pieces: Iterable[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(pieces)
 
 
 @contextmanager
