@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import zlib
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from broken_images import broken_image
 from proponent.classifier import InputSignature
 from proponent.datasets.image_folder import open_folder
 from proponent.datasets.transforms import pixels
@@ -229,3 +231,15 @@ def test_a_damaged_note_of_the_camera_turns_nothing(note: bytes) -> None:
     Image.fromarray(VALUES).save(buffer, format="PNG", exif=b"Exif\x00\x00" + b"II*\x00\x08\x00\x00\x00" + note)
     decoded = decode_image(buffer.getvalue(), "L")
     assert {decoded.width, decoded.height} == {5, 7}
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_whatever_is_wrong_with_an_image_is_bad_input(mode: str) -> None:
+    """Not another error, and no warning that would let callers fill the worker's log."""
+    decoded = 0
+    for seed in range(1000):
+        try:
+            decoded += decode_image(broken_image(random.Random(f"{mode}:{seed}")), mode).size is not None
+        except InvalidInputError as error:
+            assert error.field == "encoded_image", seed
+    assert decoded > 10

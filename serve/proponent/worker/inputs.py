@@ -28,8 +28,8 @@ def decode_image(data: bytes, mode: str, max_pixels: int = MAX_PIXELS) -> Image.
     """
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large images before it refuses larger ones; the limit here is below both.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Of images that are large, before it refuses larger ones (the limit here is below both), and of damage.
+            warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except Image.DecompressionBombError as error:
         raise InvalidInputError(
