@@ -50,9 +50,10 @@ async def opened(
 ) -> AsyncIterator[Listening]:
     anywhere = {"grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
     service = Service(directory, authenticator, **anywhere, **settings)
-    app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings, tracing)
+    readiness = Readiness(service.models)
+    app = create_app(service.calls, service.metrics, readiness, service.settings, tracing)
     tls = tls_of(service.settings)
-    rpc = GrpcServer(service.calls, service.metrics, service.settings, tls, tracing)
+    rpc = GrpcServer(service.calls, readiness, service.metrics, service.settings, tls, tracing)
     http = http_server(app, service.settings, tls)
     with listen(service.settings.http_address, service.settings.max_connections) as listener:
         await rpc.start()

@@ -44,6 +44,7 @@ from proponent.client.connection import Connection
 from proponent.client.failures import Failure
 from proponent.errors import ProponentError, SamplesMissingError, UnauthenticatedError
 from proponent.gateway.grpc.server import GrpcServer
+from proponent.gateway.served_model import Readiness
 from proponent.listings import Bundles
 from proponent.options import Redundancy
 from proponent.v1 import explanation_pb2 as pb
@@ -65,7 +66,9 @@ class Running:
 
     async def _start(self, directory: Path, settings: dict[str, Any]) -> None:
         self.service = Service(directory, grpc_address="127.0.0.1:0", **settings)
-        self._server = GrpcServer(self.service.calls, self.service.metrics, self.service.settings, None)
+        self._server = GrpcServer(
+            self.service.calls, Readiness(self.service.models), self.service.metrics, self.service.settings, None
+        )
         await self._server.start()
         self.address = f"127.0.0.1:{self._server.port}"
 

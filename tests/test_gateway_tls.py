@@ -135,7 +135,7 @@ async def opened(directory: Path, certificates: Certificates, security: dict[str
     app = create_app(service.calls, service.metrics, Readiness(service.models), service.settings)
     tls = tls_of(service.settings)
     assert tls is not None
-    rpc = GrpcServer(service.calls, service.metrics, service.settings, tls)
+    rpc = GrpcServer(service.calls, Readiness(service.models), service.metrics, service.settings, tls)
     http = http_server(app, service.settings, tls)
     with listen(service.settings.http_address, service.settings.max_connections) as listener:
         await rpc.start()

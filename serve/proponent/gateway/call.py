@@ -60,6 +60,7 @@ class Method:
         run: The call itself.
         level: What the caller must be told at least, lest the reply have nothing to say.
         lane: Whose workers answer, where any do.
+        public: Whether it needs no token at all, as what says that the server is ready.
     """
 
     request: type[Message]
@@ -67,3 +68,4 @@ class Method:
     run: Run
     level: DisclosureLevel = DisclosureLevel.LABELS
     lane: Lane = Lane.EXPLANATIONS
+    public: bool = False

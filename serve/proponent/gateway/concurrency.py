@@ -35,6 +35,23 @@ async def map_concurrently(
         await asyncio.gather(feeding, *running, return_exceptions=True)
 
 
+async def map_in_order(
+    count: int, handle: Callable[[int, Admitted | None], Awaitable[Result]], in_flight: int
+) -> list[Result]:
+    """The results for each position of a batch, in order; one that is alone does not wait for its slot."""
+
+    async def handled(position: int, admitted: Admitted) -> tuple[int, Result]:
+        return position, await handle(position, admitted if count > 1 else None)
+
+    found = dict([pair async for pair in map_concurrently(_positions(count), handled, in_flight)])
+    return [found[position] for position in range(count)]
+
+
+async def _positions(count: int) -> AsyncIterator[int]:
+    for position in range(count):
+        yield position
+
+
 async def _feed(
     parts: AsyncIterator[Part],
     handle: Callable[[Part, Admitted], Awaitable[Result]],

@@ -141,6 +141,12 @@ class Readiness:
         waiting = sorted((model for model in models if model.error is not None), key=lambda model: not model.starting)
         return None if able else next((model.error for model in waiting), None)
 
+    def error_of_all(self) -> ProponentError | None:
+        """Why not every model can answer; None when all can."""
+        if self.draining:
+            return _stopping()
+        return next((model.error for model in self._models.values() if model.error is not None), None)
+
     def error_of(self, name: str) -> ProponentError | None:
         """Why a model cannot answer; None when it can.
 

@@ -68,7 +68,7 @@ class Gateway:
             self._metrics.connections.set_function(lambda: listener.open)
             self._metrics.connection_limit.set(listener.most)
             http = http_server(app, self._settings, tls)
-            grpc = GrpcServer(self._calls, self._metrics, self._settings, tls, self._tracing)
+            grpc = GrpcServer(self._calls, self._readiness, self._metrics, self._settings, tls, self._tracing)
             await grpc.start()
             # A full collection over all that libraries hold stops the event loop for a tenth of a second.
             gc.collect()

@@ -56,7 +56,10 @@ export const modelPath = (model, rest = "") => `v1/models/${encodeURIComponent(m
 /** @param {string} id Slashes stay: an id may be a path. */
 export const idPath = (id) => id.split("/").map(encodeURIComponent).join("/");
 
-export const listModels = async (signal) => (await get("v1/models", {}, signal)).models;
+export async function listModels(signal) {
+  const { models, ready } = await get("v1/models", {}, signal);
+  return models.map((name) => ({ name, ready: ready[name] }));
+}
 export const getModel = (model, signal) => get(modelPath(model), {}, signal);
 export const listSamples = (model, query, signal) => get(modelPath(model, "/samples"), query, signal);
 export const getSample = (model, id, signal) => get(modelPath(model, `/samples/${idPath(id)}`), {}, signal);

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -76,7 +76,7 @@ class CallRecord:
 
 
 class ExplanationMethods:
-    """The handlers of the public service."""
+    """The handlers of the public services."""
 
     def __init__(self, calls: ExplanationCalls, metrics: Metrics, settings: Settings, tracing: Tracing) -> None:
         self._calls = calls
@@ -87,23 +87,30 @@ class ExplanationMethods:
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What the server registers."""
-        behaviours: dict[str, Callable[[Any], Awaitable[None]]] = {
-            name: partial(self._unary, name, method) for name, method in self._calls.methods.items()
+        return self.handlers_of(SERVICE, self._calls.methods, StreamExplain=self._stream)
+
+    def handlers_of(
+        self, service: str, methods: Mapping[str, Method], **streams: Callable[[Any], Awaitable[None]]
+    ) -> grpc.GenericRpcHandler:
+        """The handlers of a service, one for each of its calls."""
+        behaviours = {name: partial(self._unary, f"{service}/{name}", method) for name, method in methods.items()}
+        handlers = {
+            name: grpc.stream_stream_rpc_method_handler(_entry(run)) for name, run in (behaviours | streams).items()
         }
-        behaviours["StreamExplain"] = self._stream
-        handlers = {name: grpc.stream_stream_rpc_method_handler(_entry(run)) for name, run in behaviours.items()}
-        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+        return grpc.method_handlers_generic_handler(service, handlers)
 
     async def _unary(self, name: str, method: Method, rpc: Any) -> None:
         with self._recorded(name, rpc) as record, self._calls.bodies.reservation() as reservation:
-            context = self._calls.permit(record.context, _authorization(rpc), method.scope)
+            context = record.context
+            if not method.public:
+                context = self._calls.permit(context, _authorization(rpc), method.scope)
             data = await self._read(rpc)
             reservation.add(len(data))
             reply = await method.run(parse(method.request, data), context)
             await self._write(rpc, reply)
 
     async def _stream(self, rpc: Any) -> None:
-        with self._recorded("StreamExplain", rpc) as record:
+        with self._recorded(f"{SERVICE}/StreamExplain", rpc) as record:
             scope = self._calls.methods["Explain"].scope
             context = self._calls.permit(record.context, _authorization(rpc), scope)
             with self._calls.stream_slot():
@@ -148,11 +155,13 @@ class ExplanationMethods:
             raise DeadlineError(message, reason="TRANSFER_TOO_SLOW") from None
 
     @contextmanager
-    def _recorded(self, method: str, rpc: Any) -> Iterator[CallRecord]:
+    def _recorded(self, name: str, rpc: Any) -> Iterator[CallRecord]:
         """Measures a call and logs it on one line, however it ends."""
-        metadata, name = _metadata(rpc), f"{SERVICE}/{method}"
+        metadata = _metadata(rpc)
         request_id, span = accept_request_id(metadata.get(REQUEST_ID)), self._tracing.start(name, metadata)
-        record = CallRecord(method, CallContext(request_id, timeout_s=rpc.time_remaining(), span=span))
+        record = CallRecord(
+            name.rpartition("/")[2], CallContext(request_id, timeout_s=rpc.time_remaining(), span=span)
+        )
         started = time.perf_counter()
         rpc.set_trailing_metadata(((REQUEST_ID, request_id),))
         try:

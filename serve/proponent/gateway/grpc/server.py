@@ -13,6 +13,9 @@ from proponent.errors import SpecError
 from proponent.gateway.grpc.methods import SERVICE, ExplanationMethods
 from proponent.gateway.limits.connections import connection_limit
 from proponent.gateway.metrics import Metrics
+from proponent.gateway.open_inference.calls import SERVICE as OPEN_INFERENCE
+from proponent.gateway.open_inference.calls import OpenInferenceCalls
+from proponent.gateway.served_model import Readiness
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import REPLY_BYTES, Settings
 from proponent.gateway.tls import Tls
@@ -35,6 +38,7 @@ class GrpcServer:
     def __init__(
         self,
         calls: ExplanationCalls,
+        readiness: Readiness,
         metrics: Metrics,
         settings: Settings,
         tls: Tls | None,
@@ -42,11 +46,12 @@ class GrpcServer:
     ) -> None:
         self._server = grpc.aio.server(options=_options(settings))
         methods = ExplanationMethods(calls, metrics, settings, tracing or Tracing())
-        self._server.add_generic_rpc_handlers((methods.handlers(),))
+        others = OpenInferenceCalls(calls, readiness).methods
+        self._server.add_generic_rpc_handlers((methods.handlers(), methods.handlers_of(OPEN_INFERENCE, others)))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
-            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
         self.port = _listen(self._server, settings.grpc_address, tls)
 
@@ -56,9 +61,11 @@ class GrpcServer:
         await self._server.start()
 
     async def set_serving(self, serving: bool, models: Mapping[str, bool]) -> None:
-        """Sets the health of the server, of the service, and of each model under ``service/model``."""
+        """Sets the health of the server, of its services, and of each model under ``service/model``."""
         status = health_pb2.HealthCheckResponse
-        states = {"": serving, SERVICE: serving} | {f"{SERVICE}/{name}": able for name, able in models.items()}
+        states = {"": serving, SERVICE: serving, OPEN_INFERENCE: serving} | {
+            f"{SERVICE}/{name}": able for name, able in models.items()
+        }
         for name, able in states.items():
             await self._health.set(name, status.SERVING if able else status.NOT_SERVING)
 

@@ -17,6 +17,18 @@ from proponent.gateway.http.openapi import EXPLAIN_BODY, PREDICT_BODY, PROBLEMS,
 from proponent.gateway.http.problem import answer_error
 from proponent.gateway.http.schemas import parameters, reply
 from proponent.gateway.metrics import Metrics
+from proponent.gateway.open_inference.calls import OpenInferenceCalls
+from proponent.gateway.open_inference.endpoints import OpenInferenceEndpoints
+from proponent.gateway.open_inference.openapi import (
+    ERRORS,
+    INFER_BODY,
+    INFERRED,
+    LIVE,
+    MODEL_METADATA,
+    MODEL_READY,
+    READY,
+    SERVER_METADATA,
+)
 from proponent.gateway.served_model import Readiness
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
@@ -49,8 +61,10 @@ def create_app(
     app.add_exception_handler(HTTPException, answer_error)
     app.add_middleware(RequestLog, metrics=metrics, tracing=tracing or Tracing())
     _route_operation(app, OperationEndpoints(calls, metrics, readiness))
-    _route_inference(app, InferenceEndpoints(calls, settings, BodyReader(settings), metrics))
+    bodies = BodyReader(settings)
+    _route_inference(app, InferenceEndpoints(calls, settings, bodies, metrics))
     _route_models(app, ModelEndpoints(calls))
+    _route_open_inference(app, OpenInferenceEndpoints(OpenInferenceCalls(calls, readiness), bodies))
     if settings.serves_explorer:
         route_explorer(app)
     return app
@@ -76,6 +90,24 @@ def _route_inference(app: FastAPI, endpoints: InferenceEndpoints) -> None:
         ("findFlipSet", endpoints.find_flip_set, QUERY_BODY),
     ):
         app.post(f"{_MODEL}:{verb}", openapi_extra=body, responses=PROBLEMS, tags=["inference"])(endpoint)
+
+
+def _route_open_inference(app: FastAPI, endpoints: OpenInferenceEndpoints) -> None:
+    described: dict[str, Any] = {"responses": ERRORS, "tags": ["open inference protocol"]}
+    model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+    for path, endpoint, schema in (
+        ("/v2", endpoints.server_metadata, SERVER_METADATA),
+        ("/v2/health/live", endpoints.live, LIVE),
+        ("/v2/health/ready", endpoints.ready, READY),
+        (model, endpoints.model_metadata, MODEL_METADATA),
+        (version, endpoints.version_metadata, MODEL_METADATA),
+        (f"{model}/ready", endpoints.model_ready, MODEL_READY),
+        (f"{version}/ready", endpoints.version_ready, MODEL_READY),
+    ):
+        app.get(path, **{**described, "responses": schema | ERRORS})(endpoint)
+    app.get("/v2/", include_in_schema=False)(endpoints.server_metadata)
+    for path, infer in ((model, endpoints.infer), (version, endpoints.version_infer)):
+        app.post(f"{path}/infer", openapi_extra=INFER_BODY, **{**described, "responses": INFERRED | ERRORS})(infer)
 
 
 def _route_models(app: FastAPI, endpoints: ModelEndpoints) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Concatenate, ParamSpec, TypeVar
 
 from google.protobuf.message import Message
 from starlette.datastructures import FormData, UploadFile
@@ -29,6 +30,8 @@ FORM = "multipart/form-data"
 IMAGES = ("image/png", "image/jpeg")
 _FORM_FIELDS = 64
 _PIECE = 256 << 10
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class BodyReader:
@@ -61,9 +64,21 @@ class BodyReader:
 
     async def message(self, request: Request, reservation: Reservation, kind: type[M], model: str) -> M:
         """The message of a call about one input and a group of examples."""
-        _require_type(request, (JSON,))
+        return await self.converted(request, reservation, (JSON,), message_of_json, kind, model)
+
+    async def converted(
+        self,
+        request: Request,
+        reservation: Reservation,
+        accepted: tuple[str, ...],
+        convert: Callable[Concatenate[bytes, P], T],
+        *values: P.args,
+        **named: P.kwargs,
+    ) -> T:
+        """What a function makes of a body of one of the accepted types; what it needs must be picklable."""
+        _require_type(request, accepted)
         body = await self._read(request, reservation)
-        return await self._offload.run(len(body), message_of_json, body, kind, model)
+        return await self._offload.run(len(body), convert, body, *values, **named)
 
     async def _read(self, request: Request, reservation: Reservation) -> bytes:
         """The whole body; reading stops where it is too large or too slow."""

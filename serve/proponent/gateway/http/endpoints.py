@@ -6,9 +6,8 @@ The docstrings of endpoints are their descriptions in OpenAPI.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -19,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from proponent.errors import InvalidInputError, NotFoundError, ProponentError
 from proponent.gateway.auth import Scope
 from proponent.gateway.call import CallContext, Method
-from proponent.gateway.concurrency import Admitted, map_concurrently
+from proponent.gateway.concurrency import Admitted, map_in_order
 from proponent.gateway.error_mapping import as_proponent_error, problem
 from proponent.gateway.http.body import BodyReader
 from proponent.gateway.http.docs import docs_response
@@ -72,7 +71,7 @@ class InferenceEndpoints:
     async def _for_one(self, request: Request, model: str, name: str) -> Response:
         """A call about one input and a group of examples: the input's fields stand below ``query``."""
         method = self.calls.methods[name]
-        context = _permitted(self.calls, request, method.scope)
+        context = permitted(self.calls, request, method.scope)
         with self.calls.bodies.reservation() as reservation:
             message = await self.bodies.message(request, reservation, method.request, model)
             return json_response(await while_connected(request, method.run(message, self.calls.timed(context))))
@@ -83,7 +82,7 @@ class InferenceEndpoints:
         A bad instance fails only itself, unless it is the only one.
         """
         method = self.calls.methods[name]
-        context = _permitted(self.calls, request, method.scope)
+        context = permitted(self.calls, request, method.scope)
         with self.calls.bodies.reservation() as reservation:
             instances = await self.bodies.instances(request, reservation, method.request, model)
             deployment = self.calls.ready(model, method.lane)
@@ -102,14 +101,12 @@ class InferenceEndpoints:
         return replies, deployment.manifest.digest
 
     async def _run_all(self, method: Method, instances: Sequence[Instance], context: CallContext) -> list[Any]:
-        """One reply or error for each instance, in order; one that is alone does not wait for its slot."""
+        """One reply or error for each instance, in order."""
 
-        async def run(position: int, admitted: Admitted) -> tuple[int, Any]:
-            part = replace(context, admitted=admitted if len(instances) > 1 else None)
-            return position, await _run(method, instances[position], part)
+        async def run(position: int, admitted: Admitted | None) -> Any:
+            return await _run(method, instances[position], replace(context, admitted=admitted))
 
-        results = map_concurrently(_positions(len(instances)), run, self.settings.max_parts)
-        return [result for _, result in sorted([pair async for pair in results], key=itemgetter(0))]
+        return await map_in_order(len(instances), run, self.settings.max_parts)
 
 
 @dataclass(frozen=True)
@@ -119,10 +116,10 @@ class ModelEndpoints:
     calls: ExplanationCalls
 
     async def list_models(self, request: Request) -> Response:
-        """List the models and whether they are ready."""
-        _permitted(self.calls, request, None)
-        models = self.calls.models.values()
-        return JSONResponse({"models": [{"name": m.name, "ready": m.error is None} for m in models]})
+        """List the names of the models, and whether each is ready."""
+        permitted(self.calls, request, None)
+        ready = {model.name: model.error is None for model in self.calls.models.values()}
+        return JSONResponse({"models": list(ready), "ready": ready})
 
     async def get_model(self, request: Request, model: str) -> Response:
         """Describe a model and its bundle."""
@@ -178,13 +175,13 @@ class ModelEndpoints:
     async def _list(self, request: Request, name: str, message: Message) -> Response:
         """The reply to a message that the query's parameters complete."""
         method = self.calls.methods[name]
-        context = _permitted(self.calls, request, method.scope)
+        context = permitted(self.calls, request, method.scope)
         parse_parameters(request.query_params.multi_items(), message)
         return json_response(await method.run(message, context))
 
     async def _reply(self, request: Request, name: str, message: Message) -> Any:
         method = self.calls.methods[name]
-        return await method.run(message, _permitted(self.calls, request, method.scope))
+        return await method.run(message, permitted(self.calls, request, method.scope))
 
     def _only_model(self) -> str:
         names = list(self.calls.models)
@@ -226,12 +223,12 @@ class OperationEndpoints:
 
         Where callers need a token, it must have the scope admin.
         """
-        _permitted(self.calls, request, Scope.ADMIN)
+        permitted(self.calls, request, Scope.ADMIN)
         text, content_type = self.recorded.exposition(request.headers.get("accept", ""))
         return Response(text, media_type=content_type, headers={"vary": "accept"})
 
 
-def _permitted(calls: ExplanationCalls, request: Request, scope: Scope | None) -> CallContext:
+def permitted(calls: ExplanationCalls, request: Request, scope: Scope | None) -> CallContext:
     """The context of a call that the request's token allows; raises PermissionDeniedError."""
     context = CallContext(request.state.request_id, span=request.state.span)
     return calls.permit(context, request.headers.get("authorization", ""), scope)
@@ -268,11 +265,6 @@ async def _run(method: Method, instance: Instance, context: CallContext) -> Any:
         return await method.run(instance.message, context)
     except Exception as error:
         return instance.located(as_proponent_error(error, context.request_id))
-
-
-async def _positions(count: int) -> AsyncIterator[int]:
-    for position in range(count):
-        yield position
 
 
 def _predictions(replies: Sequence[Any]) -> list[Any]:

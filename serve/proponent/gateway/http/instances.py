@@ -56,7 +56,7 @@ def instances_of_json(body: bytes, kind: type[Message], model: str, most: int) -
 def instance_of_image(image: bytes, options: Sequence[tuple[str, str]], kind: type[Message], model: str) -> Instance:
     """An instance from the bytes of an image and options that came as text."""
     try:
-        message: Any = parse_query(_structured(options), kind(), model)
+        message: Any = parse_query(structured_options(options), kind(), model)
     except ProponentError as error:
         return Instance(error)
     message.encoded_image = image
@@ -101,7 +101,8 @@ def _merged(value: Any, shared: Mapping[str, Any], path: str) -> dict[str, Any]:
         raise InvalidInputError(
             f"{path} is {value!r:.40}, expected an object or a tensor as nested lists", field=path
         )
-    return {**shared, **value}
+    # Bytes as TensorFlow Serving's clients and KServe's first protocol write them.
+    return {**shared, **({"image": value} if set(value) == {"b64"} else value)}
 
 
 def _instance(values: dict[str, Any], message: Message, model: str, path: str) -> Instance:
@@ -111,7 +112,7 @@ def _instance(values: dict[str, Any], message: Message, model: str, path: str) -
         return Instance(error, path)
 
 
-def _structured(options: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def structured_options(options: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Options as flat text: lists by commas or repetition; ``options`` holds a JSON object of the rest."""
     found: dict[str, Any] = {}
     for key in dict(options):

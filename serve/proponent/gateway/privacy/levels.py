@@ -33,6 +33,14 @@ def require_level(level: DisclosureLevel, least: DisclosureLevel, what: str, fie
         )
 
 
+def level_of(field: str, measure: int) -> DisclosureLevel:
+    """The level at which a field of an Influence is told, in the lists of a measure."""
+    if field == "score" and measure in _RELATIVE:
+        return DisclosureLevel.FULL
+    fields: Any = pb.Influence.DESCRIPTOR.fields_by_name
+    return DisclosureLevel(fields[field].GetOptions().Extensions[pb.disclosed].level or DisclosureLevel.LABELS)
+
+
 def withhold(reply: Message, level: DisclosureLevel) -> None:
     """Leaves out of a reply, in place, what is above a level."""
     if level < DisclosureLevel.FULL:

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol v2, REST and gRPC: another language for the same calls."""

@@ -1,0 +1,175 @@
+"""From a request of the protocol to requests of the service: one for each row of its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from proponent.errors import InvalidInputError
+from proponent.gateway.http.instances import structured_options
+from proponent.gateway.http.protojson import parse_query
+from proponent.gateway.open_inference.outputs import EXPLANATION, OUTPUTS, PREDICTION_OUTPUTS, Output, output_named
+from proponent.gateway.open_inference.tensors import BYTES, FP32, input_rows
+from proponent.gateway.settings import Settings
+from proponent.index.bundle import Manifest
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1 import open_inference_pb2 as oip
+
+TENSOR, IMAGE = "tensor", "image"
+BINARY_OUTPUT = "binary_data_output"
+EXPLAIN, TIMEOUT = "explain", "timeout"
+# Of no effect here, or read where the transport is.
+_OTHER_PARAMETERS = (BINARY_OUTPUT, EXPLAIN, TIMEOUT, "priority", "content_type")
+# What would change the meaning of a tensor, and is not done.
+_REFUSED = ("shared_memory_region", "shared_memory_offset", "shared_memory_byte_size", "classification")
+_MOST_OUTPUTS = 2 * len(OUTPUTS)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of a batch.
+
+    Attributes:
+        outputs: In the order asked for.
+        explains: Whether the inputs are to be explained.
+        timeout_s: Time that the caller gives, None where it names none.
+    """
+
+    outputs: Sequence[Output]
+    explains: bool
+    timeout_s: float | None
+
+    @classmethod
+    def of(cls, request: oip.ModelInferRequest) -> Query:
+        """Reads outputs and parameters; raises InvalidInputError."""
+        _refuse_outputs(request)
+        named = [output_named(each.name, f"outputs[{i}].name") for i, each in enumerate(request.outputs)]
+        outputs = named or list(PREDICTION_OUTPUTS.values())
+        if _flag(request.parameters, EXPLAIN) and not any(output.explains for output in outputs):
+            outputs.append(OUTPUTS[EXPLANATION])
+        return cls(outputs, any(output.explains for output in outputs), _timeout_s(request.parameters))
+
+
+def requests_of(request: oip.ModelInferRequest, query: Query, manifest: Manifest, settings: Settings) -> list[Any]:
+    """A PredictRequest, or ExplainRequest where the inputs are to be explained, for each row.
+
+    Raises:
+        InvalidInputError: Names the part of the request at fault, its value and what was expected.
+    """
+    _check_input(request, manifest, settings)
+    asked: Any = pb.ExplainRequest() if query.explains else pb.PredictRequest()
+    parse_query(_options(request.parameters), asked, request.model_name, "parameters.")
+    if asked.WhichOneof("input"):
+        raise _bad("parameters", "hold an input, expected it among the inputs")
+    if query.explains:
+        _add_measures(asked, query.outputs)
+    return [_row_request(asked, row, request.inputs[0].name, manifest) for row in input_rows(request, 0, "inputs[0]")]
+
+
+def _row_request(asked: Any, row: bytes, name: str, manifest: Manifest) -> Any:
+    found = type(asked)()
+    found.CopyFrom(asked)
+    if name == IMAGE:
+        found.encoded_image = row
+    else:
+        found.tensor.CopyFrom(pb.Tensor(shape=manifest.input_shape, dtype="float32", data=row))
+    return found
+
+
+def _add_measures(asked: pb.ExplainRequest, outputs: Sequence[Output]) -> None:
+    """Asks for the measures that the outputs need; where the whole explanation is one of them, for all by default."""
+    whole = any(output.name == EXPLANATION for output in outputs)
+    if not asked.measures and whole:
+        return
+    needed: Any = {output.measure for output in outputs if output.measure}
+    asked.measures.extend(sorted(needed - set(asked.measures)))
+
+
+def _check_input(request: oip.ModelInferRequest, manifest: Manifest, settings: Settings) -> None:
+    """Checks name, datatype and shape of the one input."""
+    shape = [-1, *manifest.input_shape]
+    expected = f"{TENSOR!r} ({FP32} of shape {shape}) or {IMAGE!r} ({BYTES} of shape [-1])"
+    if len(request.inputs) != 1:
+        names = ", ".join(repr(each.name[:80]) for each in request.inputs[:3]) or "none"
+        raise _bad("inputs", f"{len(request.inputs)} inputs ({names}), expected one: {expected}", "INPUT_MISSING")
+    tensor = request.inputs[0]
+    if tensor.name not in (TENSOR, IMAGE):
+        raise _bad("inputs[0].name", f"input {tensor.name!r:.80} is unknown, expected {expected}", "INPUT_UNKNOWN")
+    datatype = BYTES if tensor.name == IMAGE else FP32
+    if tensor.datatype != datatype:
+        message = f"datatype is {tensor.datatype!r:.80}, expected {datatype!r}"
+        raise _bad("inputs[0].datatype", message, "TENSOR_WRONG_DTYPE")
+    _refuse(tensor.parameters, "inputs[0].parameters")
+    _check_shape(list(tensor.shape), [] if tensor.name == IMAGE else list(manifest.input_shape), settings)
+
+
+def _check_shape(shape: list[int], row: list[int], settings: Settings) -> None:
+    if not shape or shape[1:] not in ([row] if row else [[], [1]]):
+        message = f"shape is {shape[:9]}, expected {[-1, *row]}"
+        raise _bad("inputs[0].shape", message, "TENSOR_WRONG_SHAPE")
+    if not 1 <= shape[0] <= settings.max_instances:
+        message = f"a batch of {shape[0]}, expected 1 to {settings.max_instances}"
+        raise _bad("inputs[0].shape[0]", message, "TENSOR_WRONG_SHAPE")
+
+
+def _options(parameters: Mapping[str, oip.InferParameter]) -> dict[str, Any]:
+    """The parameters that are options of the service's own request."""
+    return structured_options(list(_texts(parameters)))
+
+
+def _texts(parameters: Mapping[str, oip.InferParameter]) -> Iterator[tuple[str, str]]:
+    for name, parameter in parameters.items():
+        kind = parameter.WhichOneof("parameter_choice")
+        if kind is None:
+            raise _bad(f"parameters.{name}", "has no value")
+        if name not in _OTHER_PARAMETERS:
+            value = getattr(parameter, kind)
+            yield name, str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _flag(parameters: Mapping[str, oip.InferParameter], name: str) -> bool:
+    """A parameter that is true or false."""
+    if name not in parameters:
+        return False
+    if parameters[name].WhichOneof("parameter_choice") != "bool_param":
+        raise _bad(f"parameters.{name}", "is not true or false")
+    return parameters[name].bool_param
+
+
+def _timeout_s(parameters: Mapping[str, oip.InferParameter]) -> float | None:
+    if TIMEOUT not in parameters:
+        return None
+    value = getattr(parameters[TIMEOUT], parameters[TIMEOUT].WhichOneof("parameter_choice") or "string_param")
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise _bad(f"parameters.{TIMEOUT}", f"is {value!r:.80}, expected microseconds > 0")
+    return value / 1e6
+
+
+def _refuse_outputs(request: oip.ModelInferRequest) -> None:
+    if len(request.outputs) > _MOST_OUTPUTS:
+        raise _bad("outputs", f"{len(request.outputs)} outputs, expected at most {_MOST_OUTPUTS}")
+    for position, output in enumerate(request.outputs):
+        _refuse(output.parameters, f"outputs[{position}].parameters")
+
+
+def _refuse(parameters: Mapping[str, oip.InferParameter], path: str) -> None:
+    found = next((name for name in _REFUSED if name in parameters), None)
+    if found is not None:
+        raise _bad(f"{path}.{found}", "is not supported by this server")
+
+
+def _bad(field: str, message: str, reason: str = "") -> InvalidInputError:
+    return InvalidInputError(f"field {field!r}: {message}", field=field, reason=reason)
+
+
+def row_error(error: Exception, request: oip.ModelInferRequest, row: int) -> Exception:
+    """An error of one row, which names the part of the request at fault as the caller wrote it."""
+    if isinstance(error, InvalidInputError):
+        first = error.field.partition(".")[0].partition("[")[0]
+        if first in ("encoded_image", TENSOR, "input"):
+            error.field = f"inputs[0][{row}]"
+            error.message = f"row {row}: {error.message}" if request.inputs[0].shape[0] > 1 else error.message
+        elif error.field and first != "model":
+            error.field = f"parameters.{error.field}"
+    return error
