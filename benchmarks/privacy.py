@@ -174,15 +174,19 @@ def ends(result: pb.MeasureResult) -> tuple[Sequence[pb.Influence], Sequence[pb.
 
 
 class Attacker:
-    """Its queries, and what it has heard of each training example; nan where nothing."""
+    """Its queries, and what it has heard of each training example; nan where nothing.
 
-    def __init__(self, images: Array, targets: Sequence[int], examples: Sequence[str]) -> None:
+    A list as long as the training set leaves out scores of zero alone.
+    """
+
+    def __init__(self, images: Array, targets: Sequence[int], examples: Sequence[str], top_k: int) -> None:
         self.inputs = np.hstack([images.reshape(len(images), -1), np.ones((len(images), 1))])
         self.targets = targets
         self.position = {name: n for n, name in enumerate(examples)}
         self.gradients = np.zeros((len(images), CLASSES * self.inputs.shape[1]))
         self.probabilities = np.zeros((len(images), CLASSES))
         self.heard = np.full((len(images), len(examples)), np.nan)
+        self.unlisted = 0.0 if top_k >= len(examples) else np.nan
 
     def hear(self, number: int, reply: pb.ExplainResponse) -> None:
         """Takes a reply down."""
@@ -190,10 +194,12 @@ class Attacker:
         self.probabilities[number] = p
         self.gradients[number] = np.outer(p - np.eye(CLASSES)[self.targets[number]], self.inputs[number]).ravel()
         [result] = reply.results
-        values = standing_for_scores(result, len(self.position))
-        for influence, value in zip((*result.proponents, *result.opponents), values, strict=True):
-            if influence.example_id:
-                self.heard[number, self.position[influence.example_id]] = value
+        listed = (*result.proponents, *result.opponents)
+        if not all(influence.example_id for influence in listed):
+            return
+        self.heard[number] = self.unlisted
+        places = [self.position[influence.example_id] for influence in listed]
+        self.heard[number, places] = standing_for_scores(result, len(self.position))
 
     def hessian(self, weight_decay: float) -> Array:
         """That of the loss at the attacker's own images."""
@@ -257,7 +263,7 @@ def reconstruction(explainer: Explainer, rng: np.random.Generator) -> dict[str, 
     ]
     for kind, top_k in (("whole_lists", len(train)), ("default_lists", DEFAULT_TOP_K)):
         images = np.array([pixels(own[i][0]).numpy() for i, _ in picks], dtype=float)
-        attackers = {level: Attacker(images, [c for _, c in picks], names) for level in DisclosureLevel}
+        attackers = {level: Attacker(images, [c for _, c in picks], names, top_k) for level in DisclosureLevel}
         options = [ExplainOptions((Measure.INFLUENCE,), top_k, Target(c)) for _, c in picks]
         asked = [(pixels(own[i][0]), each) for (i, _), each in zip(picks, options, strict=True)]
         for number, reply in enumerate(replies(explainer, asked)):
