@@ -28,9 +28,10 @@ from proponent.audit import retraining
 from proponent.audit.checks import MOST_POINTS, AuditOptions, FewSubsetsWarning, full_audit, recovery
 from proponent.audit.datamodel import AUDIT, TUNING, GroundTruth, Purpose, ground_truth
 from proponent.audit.intervals import student_quantile, two_way_interval
+from proponent.audit.reliability import reliability
 from proponent.audit.retraining import half_subsets
 from proponent.audit.scoring import influence_matrix, open_bundle
-from proponent.audit.tuning import DAMPINGS, SECOND_DAMPINGS, SIZES, TOLERANCE, Trial, choose
+from proponent.audit.tuning import DAMPINGS, SECOND_DAMPINGS, SIZES, TOLERANCE, Trial, choose, with_ties
 from proponent.errors import CorruptBundleError, SpecError
 from proponent.explainer import Explainer
 from proponent.gateway.deployment import BundleHandle
@@ -389,6 +390,37 @@ def test_an_interval_of_few_subsets_covers_the_score_of_many(subsets: int) -> No
         by_queries += low <= expected <= high
     assert covered >= 0.9 * runs
     assert by_queries < 0.9 * runs
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 6])
+def test_the_ceiling_is_what_the_expected_losses_themselves_score(seeds: int) -> None:
+    """Losses are an expectation and noise of the same size a seed; nothing scores more than the expectation does."""
+    generator = torch.Generator().manual_seed(seeds)
+    expected = torch.randn(400, 50, generator=generator, dtype=torch.float64)
+    runs = expected + torch.randn(seeds, 400, 50, generator=generator, dtype=torch.float64)
+    found = reliability(runs)
+    assert found is not None
+    assert found.ceiling == pytest.approx(float(spearman(expected.mT, runs.mean(dim=0).mT).mean()), abs=0.02)
+    size = seeds // 2
+    assert found.halves == pytest.approx(size / (size + 1), abs=0.03)
+
+
+def test_of_one_training_no_reliability_is_known_and_noise_has_none() -> None:
+    generator = torch.Generator().manual_seed(0)
+    assert reliability(torch.randn(1, 20, 5, generator=generator)) is None
+    noise = reliability(torch.randn(2, 400, 50, generator=generator))
+    assert noise is not None and noise.ceiling < 0.3
+
+
+def test_settings_whose_difference_may_be_chance_tie() -> None:
+    predicted, losses = bank(32, 24, 0)
+    generator = torch.Generator().manual_seed(1)
+    nearly = predicted + 0.05 * torch.randn(predicted.shape, generator=generator, dtype=torch.float64)
+    other = torch.randn(predicted.shape, generator=generator, dtype=torch.float64)
+    tables = (predicted, nearly, other)
+    tried = [(Trial(d, 1.0, 8, float(spearman(t, losses).mean())), t) for d, t in enumerate(tables, start=1)]
+    found = with_ties([*tried, (Trial(4.0, 1.0, 8, float("nan")), other)], -losses.mT)
+    assert [trial.is_tied for trial in found] == [True, True, False]
 
 
 def test_an_interval_narrows_with_more_models_and_with_more_queries() -> None:

@@ -15,9 +15,10 @@ from torch import Tensor
 from proponent.attribution.agreement import pearson, roc_auc, spearman, top_overlap
 from proponent.attribution.gradients.layer_gradients import flat_gradients
 from proponent.attribution.solvers import cg
-from proponent.audit.datamodel import AUDIT, ground_truth, recipe_digest
+from proponent.audit.datamodel import AUDIT, GroundTruth, ground_truth, recipe_digest
 from proponent.audit.intervals import Statistic, auc_interval, two_way_interval
 from proponent.audit.label_noise import flipped_positions, with_label_noise
+from proponent.audit.reliability import reliability
 from proponent.audit.retraining import Retraining, retrained_losses, trained_model
 from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.index.bundle import CATALOG
@@ -74,8 +75,8 @@ def full_audit(context: AuditContext, options: AuditOptions, progress: StageProg
     What each says, all plain numbers and lists of at most ``MOST_POINTS`` numbers:
 
     - ``distinct_in_top_10``: {measure: how many different examples fill the top ten lists}.
-    - ``lds``: ``mean``, ``interval_95`` [low, high], ``subsets``, ``queries``, ``seeds``, and ``per_query``: the
-      score of each query, ascending.
+    - ``lds``: ``mean``, ``interval_95`` [low, high], ``subsets``, ``queries``, ``seeds``, ``reliability`` and
+      ``ceiling`` (see ``Reliability``; None of one seed), and ``per_query``: the score of each query, ascending.
     - ``leave_one_out``: ``removals``, ``queries``, ``correlation``, ``slope`` (of real on predicted, through the
       origin), their ``..._interval_95``, and ``points``: ``predicted`` and ``real`` changes of loss, pair by pair.
     - ``label_noise``: ``flipped``, ``auc``, ``interval_95``, ``trainings``, and ``recovery``: share of the training
@@ -138,8 +139,14 @@ def lds(context: AuditContext, options: AuditOptions, progress: StageProgress) -
         "subsets": options.lds_subsets,
         "queries": len(truth.positions),
         "seeds": options.seeds,
+        **_reliability(truth),
         "per_query": _thinned(spearman(predicted, -truth.losses.mT).sort().values).tolist(),
     }
+
+
+def _reliability(truth: GroundTruth) -> dict[str, float | None]:
+    found = reliability(truth.runs)
+    return {"reliability": found.halves if found else None, "ceiling": found.ceiling if found else None}
 
 
 def _thinned(values: Tensor) -> Tensor:

@@ -57,12 +57,17 @@ class GroundTruth:
     Attributes:
         positions: Held-out queries.
         subsets: [S, N] bool.
-        losses: [S, Q] float64, averaged over the training seeds.
+        runs: [R, S, Q] float64, the losses of each of R trainings.
     """
 
     positions: list[int]
     subsets: Tensor
-    losses: Tensor
+    runs: Tensor
+
+    @property
+    def losses(self) -> Tensor:
+        """[S, Q], averaged over the training seeds."""
+        return self.runs.mean(dim=0)
 
 
 def ground_truth(
@@ -107,7 +112,7 @@ def ground_truth(
             directory / f"{digest}-{purpose.name}-{training}",
         )
         runs.append(retrained_losses(job, masks, progress, jobs))
-    return GroundTruth(positions, masks, torch.stack(runs).mean(dim=0))
+    return GroundTruth(positions, masks, torch.stack(runs))
 
 
 def recipe_digest(spec: ModelSpec, data: TrainingSet, held_out: TrainingSet, positions: list[int]) -> str:

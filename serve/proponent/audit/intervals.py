@@ -20,7 +20,7 @@ DRAWS = 500
 _LARGEST = 1 - 1e-9
 
 Statistic = Callable[[Tensor, Tensor], Tensor]
-"""Maps two tables [Q, S] to one figure."""
+"""Maps two tables [Q, S, ...] to one figure."""
 
 
 def two_way_interval(
@@ -30,7 +30,7 @@ def two_way_interval(
 
     Args:
         statistic: The figure.
-        left: [Q, S], one row for each query and one column for each retrained model.
+        left: [Q, S, ...], one row for each query and one column for each retrained model.
         right: The same.
         correlation: Whether the figure lies in -1..1; the interval then does too (Fisher's z).
         draws: Bootstrap samples; seeded.
@@ -39,7 +39,7 @@ def two_way_interval(
         Lower and upper end; infinite, or -1 and 1, where a side has a single member and nothing can be said.
     """
     forth, back = (_z, tanh) if correlation else (float, float)
-    queries, models = left.shape
+    queries, models = left.shape[:2]
     if models < 2:
         return back(float("-inf")), back(float("inf"))
     generator = torch.Generator().manual_seed(0)

@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from proponent.attribution.agreement import linear_datamodeling
+from proponent.attribution.agreement import spearman
 from proponent.audit.datamodel import TUNING, GroundTruth, ground_truth
+from proponent.audit.intervals import two_way_interval
 from proponent.classifier import load_classifier
 from proponent.errors import SpecError
 from proponent.rebuild.batching import batching_for
@@ -39,16 +40,23 @@ SECOND_DAMPINGS = (0.1, 0.3, 1.0, 3.0)
 SIZES = (256, 512, DEFAULT_SIZE)
 TOLERANCE = 0.98
 """The smallest K whose score is at least this share of the best is taken."""
+_TIE_DRAWS = 200
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting and its mean score over the queries."""
+    """One setting and its mean score over the queries.
+
+    Attributes:
+        is_tied: Whether the 95 % interval of its difference from the best holds zero: other queries and retrained
+            models might have preferred it.
+    """
 
     damping: float
     second_damping: float
     embedding_size: int
     lds: float
+    is_tied: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Tuning:
     def metrics(self) -> dict[str, object]:
         """For the manifest."""
         trials = [vars(trial) for trial in self.trials]
-        sizes = {"subsets": self.subsets, "queries": self.queries, "seeds": 1}
+        sizes = {"subsets": self.subsets, "queries": self.queries, "seeds": 1, "reliability": None, "ceiling": None}
         return {"tuning": {"trials": trials, "reason": self.reason, **sizes}}
 
 
@@ -108,11 +116,15 @@ def tune(
     workspace = Workspace(directory / "tuning" / "factors", rebuild_key(classifier, data.fingerprint()))
     batching = batching_for(classifier, layers, data, memory, batch_size)
     context = RebuildContext(classifier, layers, data, batching, workspace, progress)
-    trials = tuple(itertools.chain.from_iterable(_sweep(context, held_out, truth)))
-    return replace(choose(spec, trials), subsets=subsets, queries=len(truth.positions))
+    tried = list(itertools.chain.from_iterable(_sweep(context, held_out, truth)))
+    return replace(choose(spec, with_ties(tried, truth.losses)), subsets=subsets, queries=len(truth.positions))
 
 
-def _sweep(context: RebuildContext, held_out: TrainingSet, truth: GroundTruth) -> Iterator[list[Trial]]:
+Tried = tuple[Trial, Tensor]
+"""A setting, and the summed scores [Q, S] of the subsets that it gives."""
+
+
+def _sweep(context: RebuildContext, held_out: TrainingSet, truth: GroundTruth) -> Iterator[list[Tried]]:
     factors = fit_factors(context)
     key = (context.workspace.directory / KEY).read_text(encoding="utf-8")
     for damping in DAMPINGS:
@@ -139,7 +151,7 @@ def _coordinates(
     return y, torch.cat([shard["scale"] for shard in shards]), torch.cat(queries).cpu()
 
 
-def _trials(damping: float, y: Tensor, scale: Tensor, queries: Tensor, truth: GroundTruth) -> list[Trial]:
+def _trials(damping: float, y: Tensor, scale: Tensor, queries: Tensor, truth: GroundTruth) -> list[Tried]:
     found = []
     moment = (y * scale[:, None]).mT @ y / len(y)
     values, vectors = torch.linalg.eigh(moment)
@@ -149,9 +161,41 @@ def _trials(damping: float, y: Tensor, scale: Tensor, queries: Tensor, truth: Gr
             damped = values[:size] + second * values[:size].mean()
             left = queries @ vectors[:, :size] / damped
             scores = left @ (y @ vectors[:, :size] * scale[:, None]).mT
-            lds = float(linear_datamodeling(scores, truth.subsets, truth.losses).mean())
-            found.append(Trial(damping, second, size, lds))
+            summed = scores @ truth.subsets.double().mT
+            lds = float(spearman(summed, -truth.losses.mT).mean())
+            found.append((Trial(damping, second, size, lds), summed))
     return found
+
+
+def with_ties(tried: Sequence[Tried], losses: Tensor) -> list[Trial]:
+    """The settings, each with whether it ties with the best.
+
+    Args:
+        tried: Settings and their summed scores.
+        losses: [S, Q] of the retrained models.
+    """
+    numbers = [(trial, summed) for trial, summed in tried if isfinite(trial.lds)]
+    if not numbers:
+        return [trial for trial, _ in tried]
+    best = max(numbers, key=lambda pair: pair[0].lds)[1]
+    return [replace(trial, is_tied=_ties(best, summed, -losses.mT)) for trial, summed in numbers]
+
+
+def _ties(best: Tensor, other: Tensor, real: Tensor) -> bool:
+    low, high = two_way_interval(
+        _difference, torch.stack([best, other], dim=-1), real, correlation=False, draws=_TIE_DRAWS
+    )
+    return low <= 0 <= high
+
+
+def _difference(both: Tensor, real: Tensor) -> Tensor:
+    return (spearman(both[..., 0], real) - spearman(both[..., 1], real)).mean()
+
+
+def _tied(trials: Sequence[Trial]) -> str:
+    tied = [trial for trial in trials if trial.is_tied]
+    dampings = sorted({trial.damping for trial in tied})
+    return f"{len(tied)} settings tie with the best, of damping {', '.join(f'{each:g}' for each in dampings)}"
 
 
 def choose(spec: ModelSpec, trials: Sequence[Trial]) -> Tuning:
@@ -169,7 +213,8 @@ def choose(spec: ModelSpec, trials: Sequence[Trial]) -> Tuning:
     reason = (
         f"damping {chosen.damping:g}, second damping {chosen.second_damping:g}, K {chosen.embedding_size}: "
         f"LDS {chosen.lds:.4f}; the best of {len(trials)} settings has {best.lds:.4f}, and the smallest K within "
-        f"{1 - TOLERANCE:.0%} of it was taken"
+        f"{1 - TOLERANCE:.0%} of it was taken; {_tied(trials)} (95 % interval of the difference); how high a score "
+        "could be is unknown, as each half was trained once"
     )
     update = {
         "damping": chosen.damping,

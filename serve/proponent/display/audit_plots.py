@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _RING: dict[str, Any] = {"s": 140, "facecolors": "none", "edgecolors": AGAINST, "linewidths": 2}
+_DOT: dict[str, Any] = {"s": 70, "color": QUIET, "alpha": 0.5, "linewidths": 0, "zorder": 0}
 _STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))
 
 
@@ -25,9 +26,12 @@ def datamodeling_plot(lds: Mapping[str, Any]) -> Markup:
         f"Linear datamodeling score of {counted(lds['queries'], 'query', 'queries')}: mean {figure(lds['mean'])}, "
         f"95 % interval {figure(low)} to {figure(high)}"
     )
+    ceiling = lds.get("ceiling")
     with drawing():
         drawn = new_figure()
         axes = drawn.subplots()
+        if ceiling is not None:
+            axes.axvline(ceiling, color=AGAINST, linestyle="--", label=f"at most {figure(ceiling)} is possible")
         axes.hist(lds["per_query"], bins=40, range=(_floor(lds["per_query"]), 1), color=FOR, label="queries")
         axes.axvline(lds["mean"], color=INK, label=f"mean {figure(lds['mean'])}")
         if low is not None and high is not None:
@@ -96,6 +100,9 @@ def sweep_plot(tuning: Mapping[str, Any], damping: float, second: float, size: i
             xs, ys = zip(*((t["damping"], t["lds"]) for t in trials if t["second_damping"] == value), strict=True)
             color = FOR if chosen else QUIET
             axes.plot(xs, ys, marker=marker, linestyle=line, color=color, label=f"second damping {value:g}")
+        tied = [(t["damping"], t["lds"]) for t in trials if t.get("is_tied")]
+        if tied:
+            axes.scatter(*zip(*tied, strict=True), label="ties with the best", **_DOT)
         best = [t["lds"] for t in trials if (t["damping"], t["second_damping"]) == (damping, second)]
         axes.scatter([damping] * len(best), best, label="chosen", **_RING)
         unit = "damping (relative to each layer's mean eigenvalue)"

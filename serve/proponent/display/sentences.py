@@ -104,8 +104,14 @@ def _retrained(lds: Mapping[str, Any] | None) -> str:
     return (
         f"Measured against {models} that were really retrained, predicted and real changes agree to "
         f"{figure(lds['mean'])} of 1 (linear datamodeling score; 95\xa0% interval {figure(low)} to "
-        f"{figure(high)})."
+        f"{figure(high)}). {_possible(lds.get('ceiling'))}"
     )
+
+
+def _possible(ceiling: float | None) -> str:
+    if ceiling is None:
+        return "How high a score could be was not measured: that takes several trainings of each subset."
+    return f"Trainings differ among themselves, so that no method would reach more than {figure(ceiling)}."
 
 
 def _closeness(correlation: float) -> str:

@@ -88,6 +88,10 @@ def test_what_nobody_measured_is_said(run: Any) -> None:
     audit["lds"] = {"mean": 0.41, "interval_95": [0.3, 0.5], "subsets": 64}
     measured = " ".join(run("trust", "m.trustSentences(given)", curvature="exact", kept_energy=1.0, audit=audit))
     assert "On 32 held-out inputs" in measured and "almost as the full computation does (0.999 of 1)" in measured
+    assert "How high a score could be was not measured" in measured
+    audit["lds"]["ceiling"] = 0.8
+    bounded = " ".join(run("trust", "m.trustSentences(given)", curvature="exact", kept_energy=1.0, audit=audit))
+    assert "no method would reach more than 0.8" in bounded
     assert "64 models that were really retrained" in measured and "to 0.41 of 1, between 0.3 and 0.5" in measured
     assert "hold 50.0\u00a0% of what moves in training" in measured
 

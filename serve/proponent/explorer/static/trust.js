@@ -25,7 +25,12 @@ function retrainedSentence({ lds }) {
   if (!Number.isFinite(lds?.mean)) return "It has not been compared with models that were really retrained (proponent audit does that).";
   const [low, high] = lds.interval_95 ?? [];
   const range = Number.isFinite(low) && Number.isFinite(high) ? `, between ${correlation(low)} and ${correlation(high)} with 95 % confidence` : "";
-  return `Against ${count(lds.subsets)} models that were really retrained, predicted and real changes agree to ${correlation(lds.mean)} of 1${range}.`;
+  return `Against ${count(lds.subsets)} models that were really retrained, predicted and real changes agree to ${correlation(lds.mean)} of 1${range}. ${possibleSentence(lds)}`;
+}
+
+function possibleSentence({ ceiling }) {
+  if (!Number.isFinite(ceiling)) return "How high a score could be was not measured: that takes several trainings of each subset.";
+  return `Trainings differ among themselves, so that no method would reach more than ${correlation(ceiling)}.`;
 }
 
 function coverageSentence({ covered_gradient_energy: covered }) {
