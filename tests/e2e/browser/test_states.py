@@ -103,6 +103,17 @@ def test_what_is_not_disclosed_leaves_the_rest_of_use(open_page: Open, guarded: 
     expect(tab.locator(".example-row").first).to_be_visible()
     assert tab.locator("img").count() == 0 and tab.get_by_role("combobox", name="Show").count() == 0
     expect(tab.get_by_text("pictures, sources, filters and other orders need a service")).to_be_visible()
+    expect(tab.locator("#classes")).to_be_visible()
+    assert tab.locator(".classes .chip").count() == 0 and tab.get_by_text("Draw over a range").count() == 0
+
+
+def test_a_caller_who_is_told_labels_sees_the_counts_and_why_there_are_no_lists(
+    open_page: Open, guarded: RunningGateway
+) -> None:
+    tab = opened(open_page, guarded, "#/data?model=digits", "labels").tab
+    expect(tab.get_by_role("region", name="Counts by class").get_by_role("row")).to_have_count(11)
+    expect(tab.get_by_text("neither which they are nor numbers")).to_be_visible()
+    assert tab.get_by_role("grid").count() == 0 and tab.locator(".problem").count() == 0
 
 
 def test_a_caller_who_is_told_ranks_sees_the_rest(open_page: Open, guarded: RunningGateway, image: str) -> None:

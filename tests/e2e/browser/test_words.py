@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import subprocess
 from typing import Any
 
 import pytest
@@ -109,7 +112,9 @@ def test_the_address_holds_the_question(run: Any) -> None:
     assert run("route", "m.formatHash(m.parseHash(given.hash))", hash=written) == written
 
 
-@pytest.mark.parametrize("query", ["k=-1", "k=ten", "target=x", "gamma=-1", "gamma=", "loss=2", "term=nothing"])
+@pytest.mark.parametrize(
+    "query", ["k=-1", "k=ten", "target=x", "gamma=-1", "gamma=", "loss=2", "term=nothing", "against=8"]
+)
 def test_what_an_address_cannot_mean_counts_as_left_out(run: Any, query: str) -> None:
     plain = run("question", "m.readQuestion(new URLSearchParams(''))")
     assert run("question", "m.readQuestion(new URLSearchParams(given.query))", query=query) == plain
@@ -130,6 +135,59 @@ def test_marks_are_exported_without_loss(run: Any) -> None:
     )
     command = run("marks", "m.forgetCommand(given.ids, 'digits')", ids=["digits-0001", "it's here", "-x"])
     assert command == "proponent forget --model digits -- digits-0001 'it'\\''s here' -x"
+
+
+def test_no_spreadsheet_computes_what_is_exported(run: Any) -> None:
+    ids = ["=1+1", "+SUM(A1)", "@x", "-rf", "\t=1", "-5", "+2.5", "a=b"]
+    content = run("marks", "m.toCsv(given.ids.map((id) => ({ example_id: id })))", ids=ids)
+    shown = ["'=1+1", "'+SUM(A1)", "'@x", "'-rf", "'\t=1", "-5", "+2.5", "a=b"]
+    assert [row[0] for row in csv.reader(io.StringIO(content, newline=""))] == ["example_id", *shown]
+
+
+def test_a_shell_reads_the_ids_that_were_marked(run: Any) -> None:
+    ids = [
+        "two\nlines",
+        "a'b\\c\x1b[201~",
+        "$(touch x)",
+        "`x`",
+        "=ls",
+        "~",
+        "*",
+        "it's",
+        "\u00e9\x7f",
+        "-x",
+        " ",
+        "a!b",
+    ]
+    command = run("marks", "m.forgetCommand(given.ids, 'm')", ids=ids)
+    assert command.isprintable()
+    script = f"proponent() {{ printf '%s\\0' \"$@\"; }}\n{command}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
+    assert done.stdout.decode().split("\0")[:-1] == ["forget", "--model", "m", "--", *ids]
+
+
+def test_any_id_can_stand_in_a_path(run: Any) -> None:
+    ids = ["a/b", "../up", "./x/../y", "/abs/x.png", "x//y", "100%", "a?b#c", "two\nlines", "a:explain", "\u00e9 b"]
+    read = "decodeURIComponent(new URL('v1/samples/' + m.idPath(id), location.href).pathname.slice(12))"
+    assert run("api", f"given.ids.map((id) => {read})", ids=ids) == ids
+    assert run("api", "m.idPath('a/b.png')") == "a/b.png"
+
+
+def test_ids_are_cut_where_they_are_alike(run: Any) -> None:
+    cut = {
+        "digits-0012": ["digit", "s-0012"],
+        "train/cat/00084.jpeg": ["train/cat", "/00084.jpeg"],
+        "12345": ["", "12345"],
+        "row-12345": ["", "row-12345"],
+    }
+    assert run("format", "given.ids.map(m.headAndTail)", ids=list(cut)) == list(cut.values())
+
+
+def test_an_explanation_tells_which_bundle_answers(run: Any) -> None:
+    reply = "JSON.stringify({ explanations: [{ bundle_digest: 'newer' }] })"
+    answered = f"(window.fetch = async () => new Response({reply}), m.explain('toy', {{}}))"
+    told = "import('/explorer/bundles.js').then((bundles) => bundles.lastDigest('toy'))"
+    assert run("api", f"await {answered}, {told}") == "newer"
 
 
 def test_failures_that_pass_are_tried_again_and_others_are_not(run: Any) -> None:

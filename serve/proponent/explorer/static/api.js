@@ -53,8 +53,14 @@ export function post(path, body, signal) {
 /** @param {string} model @param {string} [rest] What follows the model's name. */
 export const modelPath = (model, rest = "") => `v1/models/${encodeURIComponent(model)}${rest}`;
 
-/** @param {string} id Slashes stay: an id may be a path. */
-export const idPath = (id) => id.split("/").map(encodeURIComponent).join("/");
+/**
+ * @param {string} id May be a path: its slashes stay, unless the browser would take a part of it for a step (./ or ../).
+ * @returns {string}
+ */
+export function idPath(id) {
+  const parts = id.split("/");
+  return parts.map(encodeURIComponent).join(parts.some((part) => part === "." || part === "..") ? "%2F" : "/");
+}
 
 export async function listModels(signal) {
   const { models, ready } = await get("v1/models", {}, signal);
@@ -81,7 +87,9 @@ async function send(path, options) {
   const content = await reached(() => response.text());
   if (!response.ok) throw problemError(response, content);
   const reply = JSON.parse(content);
-  if (reply.bundle_digest) noteDigest(modelOf(path), reply.bundle_digest);
+  for (const { bundle_digest: digest } of [reply, ...(reply.explanations ?? [])]) {
+    if (digest) noteDigest(modelOf(path), digest);
+  }
   return reply;
 }
 

@@ -81,3 +81,12 @@ export const date = (time) => (time ? `${time.slice(0, 10)} ${time.slice(11, 16)
 
 /** @param {string} digest */
 export const shortDigest = (digest) => digest.slice(0, 12);
+
+/**
+ * What tells ids apart stands at their end, in front of a file's suffix: that is what is kept where they are cut.
+ * @param {string} id @returns {[string, string]} What may be cut, "" where the id is short, and what may not.
+ */
+export function headAndTail(id) {
+  const { index } = id.match(/.{0,6}(\.\w{1,5})?$/s);
+  return index > 3 ? [id.slice(0, index), id.slice(index)] : ["", id];
+}

@@ -27,13 +27,14 @@ export const DEFAULT_GAMMA = 1;
 
 /** @param {URLSearchParams} params @returns {Question} What cannot be read counts as left out. */
 export function readQuestion(params) {
+  const target = whole(params.get("target"));
   return {
     sample: params.get("sample") ?? "",
     image: params.get("image") ?? "",
     upload: params.get("upload") ?? "",
     k: Math.max(1, whole(params.get("k")) ?? DEFAULT_K),
-    target: whole(params.get("target")),
-    against: whole(params.get("against")),
+    target,
+    against: target === null ? null : whole(params.get("against")),
     allow: wholes(params.getAll("allow")),
     deny: wholes(params.getAll("deny")),
     term: one(params.get("term"), TERMS),

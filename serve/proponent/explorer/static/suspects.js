@@ -7,5 +7,5 @@ export function suspectSentence({ classes, total, label_issues: issues }) {
   if (!disagreeing) return `The model agrees with the labels of all ${count(total)} training examples.`;
   const said = `Of ${counted(total, "training example")} the model disagrees with the label of ${count(disagreeing)}, although it was trained on them.`;
   if (!issues) return `${said} None of these leans on itself unusually much.`;
-  return `${said} ${issues === disagreeing ? "All of these" : `${count(issues)} of these`} also lean on themselves more than nine in ten others: suspects of a wrong label, first in the list below.`;
+  return `${said} ${issues === disagreeing ? "All of these" : `${count(issues)} of these`} also lean on themselves more than nine in ten others: suspects of a wrong label.`;
 }

@@ -2,7 +2,7 @@
 import { count, figure } from "../format.js";
 import { html } from "../html.js";
 
-/** @param {{classes: any[], onClass: (id: number) => void}} props OnClass: its examples are to be listed. */
+/** @param {{classes: any[], onClass: ((id: number) => void)|null}} props OnClass: its examples are to be listed; null where they cannot be. */
 export function ClassTable({ classes, onClass }) {
   const largest = Math.max(...classes.map((each) => Math.max(each.count, each.predicted_count)));
   return html`<div class="scroll classes" tabindex="0" role="region" aria-label="Counts by class"><table class="wide">
@@ -14,7 +14,7 @@ export function ClassTable({ classes, onClass }) {
 function ClassRow({ summary, largest, onClass }) {
   const { class_id: id, label } = summary;
   return html`<tr class="numeric">
-    <th scope="row"><button type="button" class="chip" title=${`List the examples labelled ${label}`} onClick=${() => onClass(id)}>${label}</button></th>
+    <th scope="row">${onClass ? html`<button type="button" class="chip" title=${`List the examples labelled ${label}`} onClick=${() => onClass(id)}>${label}</button>` : label}</th>
     <td class="number">${count(summary.count)}</td>
     <td class="bar-cell" aria-hidden="true"><span class="bar"><span style=${{ width: `${largest ? (100 * summary.count) / largest : 0}%` }}></span></span></td>
     <td class="number">${count(summary.predicted_count)}</td>

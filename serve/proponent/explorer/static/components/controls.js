@@ -39,7 +39,7 @@ function DivineControls({ question: { term, gamma, loss }, onChange }) {
     ${
       loss === null
         ? html`<${NumberControl} key="gamma" label="DIVINE: gamma" value=${gamma} min=${0} max=${100} step=${0.25} onChange=${(value) => onChange({ gamma: value === DEFAULT_GAMMA ? null : String(value) })} />`
-        : html`<${NumberControl} key="loss" label="DIVINE: loses at most, %" value=${loss * 100} min=${0} max=${100} step=${1} onChange=${(value) => onChange({ loss: String(value / 100) })} />`
+        : html`<${NumberControl} key="loss" label="DIVINE: loses at most, %" value=${Number((loss * 100).toPrecision(12))} min=${0} max=${100} step=${1} onChange=${(value) => onChange({ loss: String(value / 100) })} />`
     }`;
 }
 

@@ -1,11 +1,9 @@
 /** The training examples of one measure, on one scale for both sides. */
 import { html } from "../html.js";
-import { percent, score } from "../format.js";
+import { headAndTail, percent, score } from "../format.js";
 import { keptSentence } from "../sentences.js";
 import { Mark } from "./mark.js";
 import { Thumbnail } from "./picture.js";
-
-const TAIL = 6;
 
 /**
  * @typedef {object} Shown How the examples of all lists are shown.
@@ -39,7 +37,8 @@ export function ExampleRow({ example, largest, shown }) {
 
 /** An id that is too long is cut in its middle: ids often begin alike. */
 function Id({ id }) {
-  return html`<span class="id" title=${id}><span class="cut">${id.slice(0, -TAIL)}</span><span class="tail">${id.slice(-TAIL)}</span></span>`;
+  const [head, tail] = headAndTail(id);
+  return html`<span class="id" title=${id}>${head && html`<span class="cut">${head}</span>`}<span class="tail">${tail}</span></span>`;
 }
 
 function ListCount({ number, of }) {

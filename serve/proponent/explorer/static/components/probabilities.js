@@ -1,6 +1,6 @@
 /** Probabilities as bars, before and after where there is an after. */
 import { html } from "../html.js";
-import { percent, points } from "../format.js";
+import { counted, percent, points } from "../format.js";
 
 const FIRST = 5;
 
@@ -16,7 +16,7 @@ export function Probabilities({ names, before, after = null, marked = [] }) {
   return html`<div class="probabilities">
     ${after && html`<p class="quiet small">Grey: as it is now. <span class="for">Blue: predicted without them.</span> Last, the change in percentage points.</p>`}
     <ul>${order.slice(0, FIRST).map(row)}</ul>
-    ${rest.length > 0 && html`<details><summary class="quiet small">The other ${rest.length} classes</summary><ul class="scroll">${rest.map(row)}</ul></details>`}
+    ${rest.length > 0 && html`<details><summary class="quiet small">The other ${counted(rest.length, "class", "classes")}</summary><ul class="scroll">${rest.map(row)}</ul></details>`}
   </div>`;
 }
 

@@ -6,8 +6,8 @@ import { logTicks } from "../scales.js";
 import { axis, bars, Plot } from "./plot.js";
 
 /**
- * @param {{histogram: {edges: number[], counts: number[], zeros: number}, onRange: (least: number, most: number) => void}} props
- *   OnRange: somebody drew over a range of sizes.
+ * @param {{histogram: {edges: number[], counts: number[], zeros: number}, onRange: ((least: number, most: number) => void)|null}} props
+ *   OnRange: somebody drew over a range of sizes; null where it could not be listed.
  */
 export function SelfInfluence({ histogram, onRange }) {
   const { edges, counts, zeros } = histogram;
@@ -15,8 +15,8 @@ export function SelfInfluence({ histogram, onRange }) {
   if (!counts.length) return html`<p>No training example has any self-influence: all ${count(zeros)} are 0.</p>`;
   const label = `Histogram of self-influence, from ${figure(edges[0])} to ${figure(edges[edges.length - 1])} on a logarithmic axis; most examples lie near ${figure(middle(histogram))}.`;
   return html`
-    <${Plot} label=${label} data=${data} options=${options} onSelect=${(low, high) => onRange(10 ** low, 10 ** high)} />
-    <p class="quiet small">To the right stand examples whose own answer depends on having been trained on them: rare, hard or wrongly labelled ones. Draw over a range to list it below.${zeros > 0 && ` Not drawn: ${counted(zeros, "example")} with none at all.`}</p>
+    <${Plot} label=${label} data=${data} options=${options} onSelect=${onRange && ((low, high) => onRange(10 ** low, 10 ** high))} />
+    <p class="quiet small">To the right stand examples whose own answer depends on having been trained on them: rare, hard or wrongly labelled ones.${onRange && " Draw over a range to list it below."}${zeros > 0 && ` Not drawn: ${counted(zeros, "example")} with none at all.`}</p>
     <details class="small"><summary>The figures</summary><div class="scroll" tabindex="0" role="region" aria-label="Histogram"><table><thead><tr><th scope="col">from</th><th scope="col">to</th><th scope="col">examples</th></tr></thead>
       <tbody>${counts.map((number, bin) => html`<tr key=${bin} class="numeric"><td>${figure(edges[bin])}</td><td>${figure(edges[bin + 1])}</td><td>${count(number)}</td></tr>`)}</tbody></table></div></details>`;
 }

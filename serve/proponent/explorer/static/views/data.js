@@ -5,11 +5,12 @@ import { ClassTable } from "../components/class_table.js";
 import { DataFilters } from "../components/data_filters.js";
 import { ExampleGrid } from "../components/example_grid.js";
 import { FrequentExamples } from "../components/frequent_examples.js";
+import { markIn } from "../components/mark.js";
 import { MarkExport } from "../components/mark_export.js";
 import { Answer, Problem } from "../components/problem.js";
 import { SelfInfluence } from "../components/self_influence.js";
 import { App } from "../context.js";
-import { allowedView, missingReason } from "../disclosure.js";
+import { allowedView, missingReason, tells, withheldSentence } from "../disclosure.js";
 import { listQuery, ORDERS, readFilters } from "../filters.js";
 import { count, counted } from "../format.js";
 import { html } from "../html.js";
@@ -18,32 +19,41 @@ import { readQuestion } from "../question.js";
 import { useRequest } from "../request.js";
 import { suspectSentence } from "../suspects.js";
 
-const WITHHELD = "How large it is, this service tells only callers of the disclosure level “full”; the order by it is told below.";
+const WITHHELD = "How large it is, this service tells only callers of the disclosure level “full”.";
 
 export function Data() {
-  const { model, route, update } = useContext(App);
+  const { model } = useContext(App);
   const summary = useRequest(`summary ${model.name}`, (signal) => summarizeExamples(model.name, {}, signal));
-  const { marks } = readQuestion(route.params);
-  const onMark = (id, marked) => update({ mark: marked ? [...marks, id] : marks.filter((each) => each !== id) }, { replace: true });
   return html`<div class="data">
     <${Answer} request=${summary} what="Counting the training examples">${(found) => html`<${Overview} summary=${found} />`}<//>
-    <${Examples} summary=${summary.data} marks=${marks} onMark=${onMark} />
-    <section class="panel" aria-labelledby="frequent"><h2 id="frequent">Examples that stand in most lists</h2>
-      <p class="quiet">Of each held-out sample the explanations were computed: which training examples turn up again and again? Influence tends to name the same few outliers; its relative forms name examples that speak about one input.</p>
-      <${FrequentExamples} params=${route.params} marks=${new Set(marks)} onMark=${onMark} onChange=${(changes) => update(changes, { replace: true })} />
-    </section>
+    ${tells(model, "RANKS") ? html`<${Named} summary=${summary.data} />` : html`<p class="quiet">${withheldSentence(model)} Lists of them need the disclosure level “ranks”.</p>`}
   </div>`;
 }
 
+/** The examples by their ids, where these are told. */
+function Named({ summary }) {
+  const { route, update } = useContext(App);
+  const { marks } = readQuestion(route.params);
+  const onMark = markIn(marks, update);
+  return html`
+    <${Examples} summary=${summary} marks=${marks} onMark=${onMark} />
+    <section class="panel" aria-labelledby="frequent"><h2 id="frequent">Examples that stand in most lists</h2>
+      <p class="quiet">Of each held-out sample the explanations were computed: which training examples turn up again and again? Influence tends to name the same few outliers; its relative forms name examples that speak about one input.</p>
+      <${FrequentExamples} params=${route.params} marks=${new Set(marks)} onMark=${onMark} onChange=${(changes) => update(changes, { replace: true })} />
+    </section>`;
+}
+
 function Overview({ summary }) {
-  const { update } = useContext(App);
-  const onRange = (least, most) => update({ show: "all", least: String(Number(least.toPrecision(3))), most: String(Number(most.toPrecision(3))) }, { replace: true });
-  const onClass = (id) => update({ show: "all", label: [String(id)] }, { replace: true });
+  const { model, update } = useContext(App);
+  const list = (filters) => update({ show: "all", ...filters }, { replace: true });
+  const onRange = (least, most) => list({ least: String(Number(least.toPrecision(3))), most: String(Number(most.toPrecision(3))) });
+  const onClass = (id) => list({ label: [String(id)] });
+  const narrows = model.allow_examples;
   return html`
     <p class="sentence">${suspectSentence(summary)}</p>
     <div class="pair">
-      <section class="panel" aria-labelledby="sizes"><h2 id="sizes">Self-influence</h2>${summary.histogram ? html`<${SelfInfluence} histogram=${summary.histogram} onRange=${onRange} />` : html`<p class="quiet">${WITHHELD}</p>`}</section>
-      <section class="panel" aria-labelledby="classes"><h2 id="classes">Classes</h2><${ClassTable} classes=${summary.classes} onClass=${onClass} /></section>
+      <section class="panel" aria-labelledby="sizes"><h2 id="sizes">Self-influence</h2>${summary.histogram ? html`<${SelfInfluence} histogram=${summary.histogram} onRange=${narrows ? onRange : null} />` : html`<p class="quiet">${WITHHELD}</p>`}</section>
+      <section class="panel" aria-labelledby="classes"><h2 id="classes">Classes</h2><${ClassTable} classes=${summary.classes} onClass=${narrows ? onClass : null} /></section>
     </div>`;
 }
 

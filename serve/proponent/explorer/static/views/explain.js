@@ -40,7 +40,7 @@ export function Explain() {
         <${Answer} request=${answer} what="Asking the model and its training examples">
           ${(data) => (data === "not carried" ? html`<${NotCarried} />` : html`<${Said} explanation=${data} />`)}
         <//>
-        ${answer.error?.reason.startsWith("IMAGE_WRONG") && input.data && html`<${Later} ...${FIT_OFFER} picture=${input.data.picture} onChoose=${choose} />`}
+        ${input.data && canFit(model, answer.error) && html`<${Later} ...${FIT_OFFER} picture=${input.data.picture} onChoose=${choose} />`}
       </div>
     </div>
     <${Controls} question=${question} names=${model.class_names} predicted=${found?.reply.prediction.class_id ?? null} onChange=${update} />
@@ -57,6 +57,10 @@ function useFirstSample(model, question, update) {
     if (open && first) update({ sample: first }, { replace: true });
   }, [open, first]);
 }
+
+/** A size that is not known cannot be fitted to: models of tensors have none. */
+const canFit = ({ image_size: size }, error) =>
+  error?.reason === "IMAGE_WRONG_CHANNELS" || (error?.reason === "IMAGE_WRONG_SIZE" && size.length > 0);
 
 const explanationKey = (model, question) => {
   const { k, allow, deny, term, gamma, loss } = question;
