@@ -392,6 +392,40 @@ def test_a_wrong_target_is_that_querys_error_alone(
     assert isinstance(second, Explanation)
 
 
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (torch.zeros(6, 6), r"shape \[6, 6\], expected \[1, 6, 6\]"),
+        (torch.zeros(1, 6, 6, dtype=torch.int64), r"torch.int64, expected a tensor of floats"),
+        (np.zeros((1, 6, 6), np.float32), r"type ndarray, expected a tensor of floats"),
+        (None, r"type NoneType"),
+    ],
+)
+def test_an_input_that_the_model_cannot_take_is_that_querys_error_alone(
+    explainer: Explainer, bad: Any, words: str
+) -> None:
+    [good] = tiny.inputs(1)
+    for condition in (None, ExplainIf(confidence_below=1.0)):
+        options = [ExplainOptions(explain_if=condition)] * 3
+        first, second, third = explainer.explain([good, bad, good.double().requires_grad_()], options)
+        assert isinstance(second, InvalidInputError) and second.field == "input"
+        assert isinstance(first, Explanation) and isinstance(third, Explanation)
+        assert shown(first, Measure.INFLUENCE) == pytest.approx(shown(third, Measure.INFLUENCE))
+    assert isinstance(explainer.predict([bad, good])[0], InvalidInputError)
+    for ask in (
+        lambda: explainer.score_examples(bad, ["toy/1"], ExplainOptions()),
+        lambda: explainer.estimate_removal(bad, Target(), ["toy/1"]),
+        lambda: explainer.find_flip_set(bad),
+    ):
+        with pytest.raises(InvalidInputError, match=words):
+            ask()
+
+
+def test_each_input_has_its_options(explainer: Explainer) -> None:
+    with pytest.raises(InvalidInputError, match="2 inputs came with 1 options"):
+        explainer.explain(tiny.inputs(2), [ExplainOptions()])
+
+
 def test_an_output_that_is_not_finite_is_that_querys_error_alone(explainer: Explainer) -> None:
     good, bad = tiny.inputs(2)
     found = explainer.explain([bad * 3e38 * 9, good], [ExplainOptions()] * 2)

@@ -13,7 +13,7 @@ from proponent.attribution.embedding.base import InfluenceEmbedding
 from proponent.attribution.gradients.layers import Layers
 from proponent.bounds.cancellation import Token, always, checkpoint
 from proponent.classifier import Classifier
-from proponent.errors import ProponentError
+from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer.answers import Answers
 from proponent.explainer.opening import load_bundled_classifier, load_embedding
 from proponent.explainer.predictor import Predictor
@@ -139,26 +139,39 @@ class Explainer(Predictor):
         """One answer or error for each input; one forward, one backward and one scan for all that are explained.
 
         What concerns one input alone is done under its own token, where ``tokens`` are given.
+
+        Args:
+            inputs: Tensors of floats, each of the shape that ``signature`` gives; taken as float32.
+            options: One for each input.
+            tokens: One for each input.
+
+        Raises:
+            InvalidInputError: There are more or fewer options than inputs.
         """
-        answers = self._not_explained(inputs, options)
-        chosen = [number for number in range(len(inputs)) if number not in answers]
+        if len(options) != len(inputs):
+            message = f"{len(inputs)} inputs came with {len(options)} options, expected one for each"
+            raise InvalidInputError(message, field="options")
+        usable, refused = self.accept_all(inputs)
+        answers = {**refused, **self._not_explained(usable, options)}
+        chosen = [number for number in usable if number not in answers]
         given = tokens or [always] * len(inputs)
         explained = self._explain(
-            [inputs[n] for n in chosen], [options[n] for n in chosen], [given[n] for n in chosen]
+            [usable[n] for n in chosen], [options[n] for n in chosen], [given[n] for n in chosen]
         )
         answers.update(zip(chosen, explained, strict=True))
         return [answers[number] for number in range(len(inputs))]
 
     def _not_explained(
-        self, inputs: Sequence[Tensor], options: Sequence[ExplainOptions]
+        self, inputs: Mapping[int, Tensor], options: Sequence[ExplainOptions]
     ) -> dict[int, Explanation | ProponentError]:
         """The answers to inputs that do not meet their ``explain_if``, by number; they cost a forward."""
-        conditions = {n: option.explain_if for n, option in enumerate(options) if option.explain_if is not None}
+        asked = ((number, options[number].explain_if) for number in inputs)
+        conditions = {number: condition for number, condition in asked if condition is not None}
         if not conditions:
             return {}
         clock = Stopwatch()
         with clock.stage("forward"):
-            predictions = dict(zip(conditions, self.predict([inputs[n] for n in conditions]), strict=True))
+            predictions = dict(zip(conditions, self._forward.predict([inputs[n] for n in conditions]), strict=True))
         checkpoint()
         return {
             n: self._without_explanation(p, options[n].target, clock.seconds) if isinstance(p, Prediction) else p
@@ -192,10 +205,10 @@ class Explainer(Predictor):
 
         Raises:
             NotFoundError: Names the ids that are unknown.
-            InvalidInputError: An unknown class.
+            InvalidInputError: An unknown class, or an input that the model cannot take.
         """
         rows = self._retrieval.rows_of(example_ids)
-        [query] = self.embed([value], [options.target], Stopwatch())
+        [query] = self.embed([self.accept(value)], [options.target], Stopwatch())
         if isinstance(query, ProponentError):
             raise query
         with stage("search"):
@@ -217,11 +230,11 @@ class Explainer(Predictor):
         estimator: Estimator = Estimator.FIRST_ORDER,
     ) -> RemovalEstimate:
         """What the removal of a group would change for one input; see ``Removals.estimate``."""
-        return self._removals.estimate(value, target, example_ids, estimator)
+        return self._removals.estimate(self.accept(value), target, example_ids, estimator)
 
     def find_flip_set(self, value: Tensor, max_size: int = 0) -> FlipSet:
         """A small set whose removal is predicted to flip the prediction; see ``Removals.find_flip_set``."""
-        return self._removals.find_flip_set(value, max_size)
+        return self._removals.find_flip_set(self.accept(value), max_size)
 
     def embed(
         self,

@@ -17,6 +17,23 @@ from proponent.index.lock import BundleLock
 from proponent.results import Prediction
 
 
+def accepted(value: object, signature: InputSignature) -> Tensor | InvalidInputError:
+    """One input as float32 of the signature's shape, or why the model cannot take it.
+
+    Whether its values are finite is not looked at: the model's output tells.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        given = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
+        return InvalidInputError(f"input is {given}, expected a tensor of floats", field="input")
+    if tuple(value.shape) != signature.shape:
+        return InvalidInputError(
+            f"input has shape {list(value.shape)}, expected {list(signature.shape)}",
+            field="input",
+            reason="TENSOR_WRONG_SHAPE",
+        )
+    return value.detach().float()
+
+
 class ForwardPass:
     """Runs a model forwards."""
 
@@ -82,6 +99,26 @@ class Predictor:
         """What one input must look like."""
         return signature_of(self.manifest)
 
+    def accept(self, value: Tensor) -> Tensor:
+        """One input as the model takes it.
+
+        Raises:
+            InvalidInputError: It is not a tensor of floats of the signature's shape.
+        """
+        taken = accepted(value, self.signature)
+        if isinstance(taken, InvalidInputError):
+            raise taken
+        return taken
+
+    def accept_all(self, inputs: Sequence[Tensor]) -> tuple[dict[int, Tensor], dict[int, ProponentError]]:
+        """The inputs that the model can take, by number, and why it cannot take the others."""
+        taken = {number: accepted(value, self.signature) for number, value in enumerate(inputs)}
+        refused: dict[int, ProponentError] = {n: one for n, one in taken.items() if isinstance(one, ProponentError)}
+        return {n: one for n, one in taken.items() if isinstance(one, Tensor)}, refused
+
     def predict(self, inputs: Sequence[Tensor]) -> list[Prediction | ProponentError]:
-        """Predictions of inputs of the signature's shape; no gradient, no index."""
-        return self._forward.predict(inputs)
+        """Predictions of inputs of the signature's shape, or errors in their places; no gradient, no index."""
+        usable, refused = self.accept_all(inputs)
+        found = self._forward.predict(list(usable.values())) if usable else []
+        answers = {**refused, **dict(zip(usable, found, strict=True))}
+        return [answers[number] for number in range(len(inputs))]

@@ -114,6 +114,9 @@ def test_a_caller_who_is_told_labels_sees_the_counts_and_why_there_are_no_lists(
     expect(tab.get_by_role("region", name="Counts by class").get_by_role("row")).to_have_count(11)
     expect(tab.get_by_text("neither which they are nor numbers")).to_be_visible()
     assert tab.get_by_role("grid").count() == 0 and tab.locator(".problem").count() == 0
+    tab.get_by_role("link", name="Model").click()
+    expect(tab.locator(".sentences")).to_contain_text("neither which they are nor numbers")
+    expect(tab.locator(".sentences")).not_to_contain_text("discloses ids")
 
 
 def test_a_caller_who_is_told_ranks_sees_the_rest(open_page: Open, guarded: RunningGateway, image: str) -> None:

@@ -1,4 +1,5 @@
 /** What is known of a model and of the bundle that answers for it, in words, and one click deeper the figures. */
+import { withheldSentence } from "../disclosure.js";
 import { count, counted, date, figure, percent } from "../format.js";
 import { html } from "../html.js";
 import { dampingSentence, trustSentences } from "../trust.js";
@@ -7,7 +8,7 @@ import { auditFacts, Fact } from "./quality.js";
 /** @param {{model: any}} props GetModelResponse. */
 export function ModelFacts({ model }) {
   const quality = { curvature: model.curvature, kept_energy: model.kept_energy, audit: model.audit };
-  const sentences = [...trustSentences(quality), dampingSentence(model), coverSentence(model), disclosureSentence(model)].filter(Boolean);
+  const sentences = [...trustSentences(quality), dampingSentence(model), coverSentence(model), withheldSentence(model), disclosureSentence(model)].filter(Boolean);
   return html`
     <ul class="sentences">${sentences.map((each) => html`<li key=${each}>${each}</li>`)}</ul>
     <details><summary>The figures</summary>
@@ -33,7 +34,8 @@ function coverSentence({ uncovered, uncovered_share: uncoveredShare, frozen, fro
 
 function disclosureSentence({ allow_examples: examples, allow_thumbnails: thumbnails, allow_samples: samples, samples: number }) {
   const open = [examples && "look up training examples", thumbnails && "see pictures of them", samples && number > 0 && `try ${counted(number, "held-out sample")}`].filter(Boolean);
-  return open.length ? `You may ${listed(open)}.` : "The service discloses ids, labels and scores of training examples, and nothing else.";
+  if (open.length) return `You may ${listed(open)}.`;
+  return withheldSentence(model) ? "" : "The service discloses ids, labels and scores of training examples, and nothing else.";
 }
 
 const listed = (words) => (words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words[words.length - 1]}`);
