@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 
 import stores
 import tiny
-from proponent.errors import InvalidInputError, NotFoundError
+from proponent.errors import CorruptBundleError, InvalidInputError, NotFoundError
 from proponent.explainer import Explainer
 from proponent.index.bundle import CATALOG, FACTORS, read_manifest
 from proponent.index.catalog import Catalog
 from proponent.index.forgetting import forget
 from proponent.index.lifecycle import list_bundles, rollback
 from proponent.index.store import Store
-from proponent.index.tombstones import Tombstones
+from proponent.index.tombstones import FORGOTTEN, Tombstones
 from proponent.options import Diversity, Estimator, ExplainOptions, Filter, Redundancy, Target, View
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.training_set import FilteredDataset
@@ -279,3 +279,18 @@ def test_remaining_keeps_ids_and_order() -> None:
     assert [kept.example_id(i) for i in range(3)] == ["0", "2", "3"]
     assert [kept[i][1] for i in range(3)] == [0, 2, 3]
     assert kept.source(0) == ""
+
+
+def test_a_store_that_is_gone_is_no_store_where_nothing_is_forgotten(store: Store) -> None:
+    """The rows are still mapped and could be answered from; nobody can say any more who must not be named."""
+    explainer = loaded(store)
+    forgotten = ask(explainer).results[0].proponents[0].example_id
+    forget(store, stores.MODEL, [forgotten])
+    assert forgotten not in named(ask(explainer))
+    away = store.root.rename(store.root.with_name("away"))
+    with pytest.raises(CorruptBundleError) as caught:
+        ask(explainer)
+    assert caught.value.field == FORGOTTEN
+    away.rename(store.root)
+    assert named(ask(explainer)) and forgotten not in named(ask(explainer))
+    explainer.close()

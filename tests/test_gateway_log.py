@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 
@@ -76,3 +77,20 @@ def test_calls_have_room_and_other_events_are_not_held_up() -> None:
     now = 1.0
     assert [throttle.admit("a", 2) for _ in range(3)] == [3, 0, None]
     assert CALLS_PER_SECOND > WARNINGS_PER_SECOND and logging.root.level <= logging.WARNING
+
+
+@pytest.mark.parametrize("closed", ["full disk", "gone reader", "closed"])
+def test_a_log_that_cannot_be_written_stops_nothing(closed: str) -> None:
+    """The process goes on and ends well: a line is lost, no call is."""
+    lines = "structlog.get_logger().info('a call'); logging.getLogger('asyncio').warning('odd')"
+    code = f"from proponent.gateway.log import *; configure_logs(); {lines}; print('went on')"
+    command = [sys.executable, "-c", code]
+    if closed == "closed":
+        command = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command]
+    with open("/dev/full", "wb", buffering=0) as full:
+        reader, writer = os.pipe()
+        os.close(reader)
+        error = {"full disk": full.fileno(), "gone reader": writer, "closed": None}[closed]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=error, timeout=60)
+        os.close(writer)
+    assert (done.returncode, done.stdout) == (0, b"went on\n")

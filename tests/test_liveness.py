@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from proponent.bounds.liveness import BEAT_S, TicketIssuer, TicketTable, silence_s
+from proponent.bounds.liveness import BEAT_S, TICKETS, TicketIssuer, TicketTable, remove_heartbeats, silence_s
 
 BEATING = """
 import sys, time
@@ -65,6 +66,28 @@ def test_a_halted_process_falls_silent_and_speaks_again(office: TicketIssuer, tm
         child.wait()
         if child.stdout is not None:
             child.stdout.close()
+
+
+def test_what_a_worker_has_begun_with_is_told_apart_from_what_is_wanted(office: TicketIssuer, tmp_path: Path) -> None:
+    table, first, second = TicketTable.open(tmp_path / "liveness"), office.issue(), office.issue()
+    table.begin(first)
+    table.begin(0)
+    assert [office.has_begun(ticket) for ticket in (first, second, 0)] == [True, False, True]
+    assert office.holds(first) and office.holds(second)
+    for ticket in (first, second, office.issue()):
+        office.retire(ticket)
+    assert not any(office.has_begun(office.issue()) for _ in range(3))
+    table.close()
+
+
+def test_heartbeats_go_with_their_processes(office: TicketIssuer, tmp_path: Path) -> None:
+    directory = tmp_path / "liveness"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for pid in (ended.pid, os.getpid()):
+        (directory / str(pid)).write_bytes(bytes(8))
+    remove_heartbeats(directory)
+    assert {path.name for path in directory.iterdir()} == {TICKETS, str(os.getpid())}
 
 
 def test_a_process_that_never_spoke_is_not_called_silent(tmp_path: Path) -> None:

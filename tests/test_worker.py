@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -242,26 +242,47 @@ def test_a_bundle_that_cannot_be_served_is_the_answer_to_everything(bundle: Path
     assert unread.error.reason == "INVALID_INPUT"
 
 
+def _exhaust() -> None:
+    torch.empty(1 << 46, dtype=torch.uint8)
+
+
+def _fail() -> None:
+    raise ValueError("a secret")
+
+
+@pytest.mark.parametrize(
+    ("fail", "code", "reason", "told", "detail"),
+    [
+        (_fail, code_pb2.INTERNAL, "INTERNAL", "ValueError: a secret\n", "the worker failed"),
+        (_exhaust, code_pb2.UNAVAILABLE, "OUT_OF_MEMORY", "answer this request", "the worker has not enough memory"),
+    ],
+)
 def test_a_failure_in_the_middle_hits_only_the_item_that_causes_it(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Callable[[], None],
+    code: int,
+    reason: str,
+    told: str,
+    detail: str,
 ) -> None:
-    """E.g. memory that runs out: the batch is tried again one by one, and the defect stays a defect."""
+    """The batch is tried again one by one; a defect stays a defect, and memory that runs out is told as such."""
     explainer = Explainer.load(bundle)
     whole = explainer.explain
     poison = tiny.pictures(9, seed=5)[0][2].float()[None] / 255
 
     def failing(inputs: Sequence[torch.Tensor], *options: Any) -> Any:
         if any(torch.equal(value, poison) for value in inputs):
-            raise MemoryError("no more")
+            fail()
         return whole(inputs, *options)
 
     monkeypatch.setattr(explainer, "explain", failing)
     replies = Worker(explainer).handle([explain(tensor=tensor(number)) for number in (1, 2, 3)])
     assert [reply.WhichOneof("outcome") for reply in replies] == ["explain", "error", "explain"]
     error = replies[1].error
-    assert (error.code, error.reason) == (code_pb2.INTERNAL, "INTERNAL")
-    assert "in failing" in error.message and error.message.endswith("MemoryError: no more\n")
-    assert json.loads(encode_reply(replies[1], as_json=True))["error"]["detail"] == "the worker failed"
+    assert (error.code, error.reason) == (code, reason) and error.message.endswith(told)
+    assert ("in failing" in error.message) == (code == code_pb2.INTERNAL)
+    assert json.loads(encode_reply(replies[1], as_json=True))["error"]["detail"].startswith(detail)
 
 
 # Rows as TorchServe gives them ------------------------------------------------------------------------------

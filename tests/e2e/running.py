@@ -39,7 +39,7 @@ class RunningGateway:
         self.http_url = f"http://127.0.0.1:{free_port()}"
         self.store = store
         self.log = log
-        self.temporary = Path(tempfile.mkdtemp(prefix="gateway-"))
+        self.temporary = Path(environment.get("TMPDIR") or tempfile.mkdtemp(prefix="gateway-"))
         command = [sys.executable, "-m", "proponent.cli", "serve", str(store), "--grpc-address", self.grpc_address]
         # No balancer is waited for where no test asks for it: the last of two options counts.
         command += ["--http-address", self.http_url.removeprefix("http://"), "--drain-delay", "0", *options]

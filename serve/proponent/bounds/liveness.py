@@ -1,8 +1,9 @@
 """What a gateway and its workers let each other know beside TorchServe, which neither cancels work nor sees hangs.
 
 A directory that both can reach holds two things. The **ticket table** is memory mapped by all: a ticket of a
-request stands in it as long as somebody waits for the answer. A **heartbeat** is a file for each worker, into which a
-thread of the worker writes the time; a process that is halted, or that cannot get at its interpreter, falls silent.
+request stands in it as long as somebody waits for the answer, and a worker that has taken the request up says so. A
+**heartbeat** is a file for each worker, into which a thread of the worker writes the time; a process that is halted,
+or that cannot get at its interpreter, falls silent.
 
 Times are those of the system's monotonic clock: all processes of a machine share it, and setting the wall clock
 does not move it.
@@ -24,7 +25,7 @@ _CELL = 8
 
 
 class TicketTable:
-    """Tickets of the requests that somebody waits for, one a cell.
+    """Tickets of the requests that somebody waits for, one a cell, and of those that a worker has begun with.
 
     A ticket's cell is the rest of its division by the number of cells, so that one number says all. Ticket 0 is
     none: a request without one always counts as wanted.
@@ -32,30 +33,38 @@ class TicketTable:
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
-        self._cells = memoryview(memory).cast("Q")
+        with memoryview(memory) as whole, whole.cast("Q") as cells:
+            self._size = len(cells) // 2
+            self._wanted, self._begun = cells[: self._size], cells[self._size :]
 
     @classmethod
     def open(cls, directory: Path) -> TicketTable:
         """A worker's view of the table."""
-        with (directory / TICKETS).open("rb") as file:
-            return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        with (directory / TICKETS).open("r+b") as file:
+            return cls(mmap.mmap(file.fileno(), 0))
 
     def holds(self, ticket: int) -> bool:
         """Whether somebody waits for the request with this ticket."""
-        return not ticket or self._cells[ticket % len(self._cells)] == ticket
+        return not ticket or self._wanted[ticket % self._size] == ticket
+
+    def begin(self, ticket: int) -> None:
+        """A worker has the request with this ticket; all that workers write."""
+        if ticket:
+            self._begun[ticket % self._size] = ticket
 
     def close(self) -> None:
         """Unmaps the memory."""
-        self._cells.release()
+        self._wanted.release()
+        self._begun.release()
         self._memory.close()
 
 
 class TicketIssuer(TicketTable):
-    """The gateway's side of the table: it alone writes."""
+    """The gateway's side of the table: it alone says what is wanted."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         super().__init__(memory)
-        self._free = deque(range(len(self._cells)))
+        self._free = deque(range(self._size))
         self._round = 0
 
     @classmethod
@@ -63,7 +72,7 @@ class TicketIssuer(TicketTable):
         """A new table of so many cells in a directory, which is made."""
         directory.mkdir()
         with (directory / TICKETS).open("w+b") as file:
-            file.write(bytes(_CELL * cells))
+            file.write(bytes(2 * _CELL * cells))
             file.flush()
             return cls(mmap.mmap(file.fileno(), 0))
 
@@ -72,20 +81,24 @@ class TicketIssuer(TicketTable):
         if not self._free:
             return 0
         self._round += 1
-        ticket = self._round * len(self._cells) + self._free.popleft()
-        self._cells[ticket % len(self._cells)] = ticket
+        ticket = self._round * self._size + self._free.popleft()
+        self._wanted[ticket % self._size] = ticket
         return ticket
 
     def withdraw(self, ticket: int) -> None:
         """Nobody waits any more; the cell stays taken until the worker is done with the request."""
         if ticket and self.holds(ticket):
-            self._cells[ticket % len(self._cells)] = 0
+            self._wanted[ticket % self._size] = 0
 
     def retire(self, ticket: int) -> None:
         """The worker is done with the request: its cell may be taken again."""
         if ticket:
             self.withdraw(ticket)
-            self._free.append(ticket % len(self._cells))
+            self._free.append(ticket % self._size)
+
+    def has_begun(self, ticket: int) -> bool:
+        """Whether a worker has begun with the request; true of one without a ticket, of which nothing is known."""
+        return not ticket or self._begun[ticket % self._size] == ticket
 
 
 def start_heartbeat(directory: Path) -> None:
@@ -99,6 +112,22 @@ def _beat(handle: int) -> None:
         with suppress(OSError):
             os.pwrite(handle, time.monotonic_ns().to_bytes(_CELL, "little"), 0)
         time.sleep(BEAT_S)
+
+
+def remove_heartbeats(directory: Path) -> None:
+    """Removes the heartbeats of workers that are gone, as far as that is possible now."""
+    with suppress(OSError):
+        for name in os.listdir(directory):
+            if name.isdigit() and not _exists(int(name)):
+                (directory / name).unlink(missing_ok=True)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return True
 
 
 def silence_s(directory: Path, pid: int) -> float:

@@ -7,10 +7,12 @@ many times a second and then counted.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Hashable
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -87,15 +89,36 @@ def escaped(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     }
 
 
+def write_or_drop(stream: TextIO | None, text: str) -> None:
+    """Writes to a standard stream; where its disk is full or its reader gone, that costs the text and stops nothing.
+
+    Nothing is kept for later, so that the end of the process does not fail either.
+    """
+    if stream is not None:
+        with suppress(OSError):
+            os.write(stream.fileno(), text.encode(errors="backslashreplace"))
+
+
+class _StandardError:
+    """The file of the logs."""
+
+    def write(self, text: str) -> None:
+        write_or_drop(sys.__stderr__, text)
+
+    def flush(self) -> None:
+        pass
+
+
 def configure_logs() -> None:
     """Sets up structlog and what the libraries log as warnings."""
-    handler = logging.StreamHandler(sys.stderr)
+    file: Any = _StandardError()
+    handler = logging.StreamHandler(file)
     handler.setFormatter(_SafeFormatter("%(levelname)s %(name)s %(message)s"))
     handler.addFilter(_LimitedLibrary())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     renderer: Any = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        if sys.stderr.isatty()
+        if sys.stderr is not None and sys.stderr.isatty()
         else structlog.processors.LogfmtRenderer(key_order=("timestamp", "level", "event"), bool_as_flag=False)
     )
     structlog.configure(
@@ -108,6 +131,6 @@ def configure_logs() -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file),
         cache_logger_on_first_use=True,
     )

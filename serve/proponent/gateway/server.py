@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
@@ -19,7 +20,7 @@ from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.http.app import create_app
 from proponent.gateway.http.listener import HttpServer, http_server, listen
 from proponent.gateway.limits.connections import raise_file_limit
-from proponent.gateway.log import configure_logs
+from proponent.gateway.log import configure_logs, write_or_drop
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.privacy.gate import gate_of
 from proponent.gateway.rollout.control_server import accept_commands
@@ -102,7 +103,8 @@ class Gateway:
             ready = await self._set_health(grpc)
             if ready and not announced:
                 announced = True
-                print("ready " + " ".join(f"{name}={value}" for name, value in self._addresses.items()), flush=True)
+                named = " ".join(f"{name}={value}" for name, value in self._addresses.items())
+                write_or_drop(sys.__stdout__, f"ready {named}\n")
 
     async def _set_health(self, grpc: GrpcServer) -> bool:
         """Tells gRPC's health service of the gateway and of each model; returns whether the gateway is ready."""

@@ -28,7 +28,8 @@ class Tombstones:
     """The forgotten examples of one model, as the file says now.
 
     Args:
-        path: The file, which need not exist; None where there can be none (a bundle outside a store).
+        path: The file, which need not exist as long as its directory does (a store that is gone is no store where
+            nothing is forgotten); None where there can be none (a bundle outside a store).
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -80,6 +81,8 @@ class Tombstones:
         try:
             found = os.stat(self.path)
         except FileNotFoundError:
+            if not self.path.parent.is_dir():
+                raise self._damaged("its directory is gone") from None
             return None
         except OSError as error:
             raise self._damaged(str(error)) from error

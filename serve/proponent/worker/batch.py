@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ from proponent.request_options import estimator_from, options_from
 from proponent.stages import Stage, recording, stage
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
+from proponent.worker.failures import failure
 from proponent.worker.inputs import image_tensor, raw_tensor
 from proponent.worker.loading import LoadedBundle
 from proponent.worker.log import configure_worker_logs, working_on
@@ -132,6 +132,9 @@ class Worker:
                 reply.error.CopyFrom(error_message(found))
 
     def _token(self, request: WorkerRequest) -> Token:
+        """Tells the gateway that the request is here; the token says whether somebody still waits for it."""
+        if self._tickets is not None:
+            self._tickets.begin(request.ticket)
         if not request.deadline_ns:
             return always
         if self._tickets is None:
@@ -164,13 +167,8 @@ class Worker:
                 return _CALLS[call](predictor, items)
         except Exception as error:
             if len(items) == 1:
-                return [error if isinstance(error, ProponentError) else _defect(error)]
+                return [failure(error)]
             return [self._answers(call, [item])[0] for item in items]
-
-
-def _defect(error: Exception) -> InternalError:
-    """With the whole traceback, for the gateway's log: no caller may see it."""
-    return InternalError("".join(traceback.format_exception(error)))
 
 
 def _predict(predictor: Predictor, items: Sequence[Item]) -> list[Answer]:

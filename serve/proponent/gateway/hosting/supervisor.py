@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from proponent.bounds.liveness import TicketIssuer, silence_s
+from proponent.bounds.liveness import TicketIssuer, remove_heartbeats, silence_s
 from proponent.errors import ProponentError, UnavailableError
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.hosting.host import REFUSED, OpenHost, WorkerGroup, WorkerHost, WorkerStatus
@@ -22,6 +22,7 @@ from proponent.gateway.lane import Lane
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.settings import Settings
+from proponent.index.storage import storage_errors
 
 POLL_S = 0.25
 SILENT_S = 10.0
@@ -68,7 +69,8 @@ class Supervisor:
         """Runs until cancelled; then the host is stopped and its directory removed."""
         with private_directory() as root:
             self._root = root
-            self._tickets = TicketIssuer.create(root / LIVENESS, _TICKETS)
+            with storage_errors(root):
+                self._tickets = TicketIssuer.create(root / LIVENESS, _TICKETS)
             await self._keep_running()
 
     @property
@@ -148,6 +150,9 @@ class Supervisor:
             self._host = host
             try:
                 await self._watch(host)
+            except UnavailableError:
+                self._set_all_unready()
+                raise
             finally:
                 self._host = None
                 self._worker.disconnect()
@@ -156,6 +161,7 @@ class Supervisor:
         while not host.ended:
             for state in list(self._states.values()):
                 await self._inspect(state, host)
+            remove_heartbeats(self._root / LIVENESS)
             await host.pause(POLL_S)
         raise UnavailableError("its process ended")
 

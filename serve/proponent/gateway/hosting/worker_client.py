@@ -12,6 +12,7 @@ from proponent.errors import DeadlineError, InternalError, ProponentError, Unava
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.error_mapping import from_item_error
 from proponent.gateway.hosting.host import WorkerDefectError, WorkerGoneError, WorkerHost
+from proponent.gateway.hosting.in_flight import InFlight
 from proponent.gateway.lane import Lane
 from proponent.gateway.limits.admission import Held
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
@@ -34,6 +35,7 @@ class WorkerClient:
         self._overdue_s = overdue_s
         self._starting = True
         self._tickets: TicketIssuer | None = None
+        self._in_flight = InFlight()
         self._followed: set[asyncio.Task[WorkerReply]] = set()
 
     def connect(self, host: WorkerHost, tickets: TicketIssuer) -> None:
@@ -77,15 +79,17 @@ class WorkerClient:
         Raises:
             UnavailableError: It said nothing, which says nothing of the bundle.
         """
+        asked, asked_at = deployment.served_as(lane), time.monotonic()
         try:
-            asked, nothing = deployment.served_as(lane), Held()
-            reply = await self._reply(deployment, asked, WorkerRequest(), timeout_s, nothing)
+            reply = await self._reply(deployment, asked, WorkerRequest(), timeout_s, Held())
         except ProponentError as error:
             raise UnavailableError(
                 f"the worker of model {deployment.model!r} was asked for its state and gave no answer: "
                 f"{error.message}",
                 reason="WORKER_UNRESPONSIVE",
             ) from error
+        if self._tickets is not None:
+            self._in_flight.answered((asked, deployment.version), asked_at, self._tickets)
         return from_item_error(reply.error) if reply.HasField("error") else None
 
     async def _reply(
@@ -130,14 +134,17 @@ class WorkerClient:
         async with held:
             if self._host is None:
                 raise self._no_host()
+            bound = asyncio.timeout(timeout_s)
             try:
-                async with asyncio.timeout(timeout_s):
-                    body = await self._host.ask(served_as, deployment.version, request.SerializeToString())
+                with self._in_flight.exchange((served_as, deployment.version), request.ticket, bound) as exchange:
+                    async with bound:
+                        body = await self._host.ask(served_as, deployment.version, request.SerializeToString())
             except TimeoutError as error:
+                if exchange.is_lost:
+                    raise _died(deployment.model) from error
                 raise DeadlineError(f"model {deployment.model!r} gave no answer within {timeout_s:.3g} s") from error
             except WorkerGoneError as error:
-                message = f"the worker of model {deployment.model!r} died; it is being restarted"
-                raise UnavailableError(message, reason="WORKER_DIED") from error
+                raise _died(deployment.model) from error
             except OSError as error:
                 raise self._no_host() from error
             reply = WorkerReply.FromString(body)
@@ -148,6 +155,10 @@ class WorkerClient:
         if self._starting:
             return UnavailableError("the model server is starting", reason="WORKER_STARTING")
         return UnavailableError("the model server is being restarted", reason="WORKER_RESTARTING")
+
+
+def _died(model: str) -> UnavailableError:
+    return UnavailableError(f"the worker of model {model!r} died; it is being restarted", reason="WORKER_DIED")
 
 
 def _begun_ns(reply: WorkerReply) -> int:

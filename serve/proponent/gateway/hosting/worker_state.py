@@ -170,6 +170,7 @@ class WorkerState:
         """Notes which workers are ready; new ones are asked soon."""
         if ready != self.pids:
             self.clock.restart()
+            self.prober.stop()  # a question may have been lost with a worker
             self.prober.probe_soon()
         self.pids = ready
 

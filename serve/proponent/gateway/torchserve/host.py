@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from proponent.gateway.hosting.host import WorkerDefectError, WorkerGoneError, WorkerGroup, WorkerStatus
+from proponent.errors import UnavailableError
+from proponent.gateway.hosting.host import REFUSED, WorkerDefectError, WorkerGoneError, WorkerGroup, WorkerStatus
 from proponent.gateway.hosting.private import LIVENESS
 from proponent.gateway.settings import REPLY_BYTES, Settings
 from proponent.gateway.torchserve.archive import archive_path, remove_archive, write_archive
@@ -34,15 +35,18 @@ async def torchserve_host(root: Path, settings: Settings) -> AsyncIterator[Torch
     """
     layout = Layout(root)
     torchserve = await TorchServe.start(layout, settings)
-    inference = InferenceClient(REPLY_BYTES)
+    inference, grace_s = InferenceClient(REPLY_BYTES), _STOP_GRACE_S
     try:
         await torchserve.listening(settings.start_timeout)
         inference.connect(torchserve.inference_address, torchserve.keys.inference)
         async with torchserve.management() as management:
             yield TorchServeHost(torchserve, management, inference, layout)
+    except UnavailableError:
+        grace_s = 0.0  # one that hangs would not end by itself
+        raise
     finally:
         inference.close()
-        await torchserve.stop(_STOP_GRACE_S)
+        await torchserve.stop(grace_s)
 
 
 class TorchServeHost:
@@ -69,9 +73,12 @@ class TorchServeHost:
     async def register(self, group: WorkerGroup) -> None:
         """Registers a version, from a directory that is written for it."""
         settings, store, liveness = group.settings, self._layout.model_store, self._layout.root / LIVENESS
-        archive = write_archive(
-            store, group.model, group.version, group.bundle, group.weights, settings, liveness, group.lane
-        )
+        try:
+            archive = write_archive(
+                store, group.model, group.version, group.bundle, group.weights, settings, liveness, group.lane
+            )
+        except OSError as error:
+            raise UnavailableError(f"{group.name} cannot be registered: {error}", reason=REFUSED) from error
         await self._management.register(archive.path.name)
         self._versions[group.name].append(group.version)
 

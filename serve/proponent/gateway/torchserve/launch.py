@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 from contextlib import ExitStack
@@ -92,9 +93,10 @@ class Layout:
         return self.root / "java.log"
 
     def create(self) -> None:
-        """Makes the directories and the log configuration."""
-        self.model_store.mkdir(exist_ok=True)
-        self.temporary.mkdir(exist_ok=True)
+        """Makes the directories, without what a killed TorchServe left in them, and the log configuration."""
+        for directory in (self.model_store, self.temporary):
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
         names = (self.worker_log.stem, self.torchserve_log.stem)
         appenders = "".join(_APPENDER.format(name=name, directory=self.root) for name in names)
         self.log4j.write_text(_LOG4J.format(appenders=appenders), encoding="utf-8")
