@@ -10,6 +10,9 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests marked slow")
+    parser.addoption("--switches", type=int, default=10, help="publishes and rollbacks under load")
+    parser.addoption("--kills", type=int, default=5, help="kills of workers and TorchServe under load")
+    parser.addoption("--record", type=Path, help="JSON file for what those two saw: benchmarks/results/faults.json")
     parser.addoption("--screenshots", type=Path, help="folder for the pictures that browser tests take: docs/images")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from recording import Record
 from running import RunningGateway, cli
 
 
@@ -32,3 +33,8 @@ def service(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         gateway.stop()
     finally:
         gateway.close()
+
+
+@pytest.fixture
+def record(pytestconfig: pytest.Config) -> Record:
+    return Record(pytestconfig.getoption("record"))

@@ -6,7 +6,7 @@ import base64
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -17,9 +17,11 @@ import grpc
 import httpx
 import pytest
 from inputs import GOOD, MODEL
+from test_service import details
 
 from proponent.explainer import Explainer
 from proponent.gateway.http.reply import to_json
+from proponent.gateway.settings import Settings
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 from proponent.v1.worker_pb2 import WorkerRequest
@@ -56,11 +58,18 @@ def _read(explanation: dict[str, Any]) -> Answer:
 
 
 class Load:
-    """What four callers saw: how many answers of each bundle, and everything that was wrong."""
+    """What four callers saw: how many answers of each bundle, refusals that may be, and everything that was wrong.
 
-    def __init__(self, grpc_address: str, http_url: str, expected: Answers) -> None:
+    At no time more than ``in_flight`` requests are under way, items of a stream and instances of a call included.
+    """
+
+    in_flight = 1 + 1 + 3 + Settings.model_fields["max_parts"].default
+
+    def __init__(self, grpc_address: str, http_url: str, expected: Answers, allowed: Collection[str] = ()) -> None:
         self.counts: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
         self.wrong: list[str] = []
+        self._allowed = allowed
         self._expected = expected
         self._grpc = grpc_address
         self._http = http_url
@@ -87,7 +96,7 @@ class Load:
                 try:
                     caller(clients)
                 except Exception as error:
-                    self.wrong.append(f"{caller.__name__}: {error!r}")
+                    self._note_failure(caller.__name__, _reason_of(error), repr(error))
 
     def _by_predict(self, rpc: ExplanationServiceStub) -> None:
         self._note("Predict", rpc.Predict(pb.PredictRequest(model=MODEL, encoded_image=GOOD), timeout=30))
@@ -111,7 +120,7 @@ class Load:
 
         for answer in rpc.StreamExplain(requests()):
             if answer.WhichOneof("outcome") != "response":
-                self.wrong.append(f"StreamExplain: {answer.error}")
+                self._note_failure("StreamExplain", answer.error.reason, str(answer.error))
             else:
                 self._note("StreamExplain", answer.response)
 
@@ -125,6 +134,13 @@ class Load:
                 self._compare(f"HTTP {call}", reply["bundle_digest"], each)
             time.sleep(_PAUSE_S)
 
+    def _note_failure(self, what: str, reason: str, error: str) -> None:
+        if reason in self._allowed:
+            self.refused[reason] += 1
+            time.sleep(_PAUSE_S)
+        else:
+            self.wrong.append(f"{what}: {error}")
+
     def _note(self, what: str, reply: Any) -> None:
         self._compare(what, reply.bundle_digest, to_json(reply))
 
@@ -133,6 +149,16 @@ class Load:
         self.counts[digest] += 1
         if expected is None or reply.get("bundle_digest", digest) != digest or not _alike(found, expected):
             self.wrong.append(f"{what} of {digest[:12]}: {found}, expected {expected}")
+
+
+def _reason_of(error: Exception) -> str:
+    """What a refusal says; empty where it says nothing."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return str(error.response.json()["reason"])
+    has_details = isinstance(error, grpc.RpcError) and "grpc-status-details-bin" in dict(
+        error.trailing_metadata() or ()
+    )
+    return details(error)[0] if has_details else ""
 
 
 def _request() -> pb.ExplainRequest:

@@ -16,8 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from footprint import assert_no_more, footprint
 from inputs import MODEL
 from load import Answers, Load, answers_of
+from recording import Record
 from running import RunningGateway
 
 from proponent.errors import ProponentError, UnavailableError
@@ -25,8 +27,7 @@ from proponent.gateway.rollout.control_client import SOCKET, request
 from proponent.index.bundle import SPEC, WEIGHTS, read_manifest, seal
 from proponent.index.store import Store
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
-SWITCHES = 10
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 LANES = 2
 
 
@@ -89,19 +90,23 @@ def test_only_its_user_may_command_it(gateway: RunningGateway, store: Store) -> 
             request(store.root, command)
 
 
-def test_ten_switches_under_load(gateway: RunningGateway, store: Store, expected: Answers) -> None:
+def test_switches_under_load(
+    gateway: RunningGateway, store: Store, expected: Answers, pytestconfig: pytest.Config, record: Record
+) -> None:
+    before = footprint(gateway)
     load = Load(gateway.grpc_address, gateway.http_url, expected)
     seconds = []
     with load.running():
-        for number in range(SWITCHES):
+        for number in range(pytestconfig.getoption("switches")):
             wanted = store.pointer(MODEL)["previous"]
             seconds.append(_switch(store, number, wanted))
             assert served(gateway) == store.pointer(MODEL)["digest"] == wanted
-    print(f"{load.counts.total()} answers, {len(load.wrong)} wrong, seconds until a switch: {seconds}")
+    record("switches", count=len(seconds), answers=load.counts.total(), failed=len(load.wrong), seconds=seconds)
     assert not load.wrong, load.wrong[:5]
     assert load.counts.keys() == expected.keys() and min(load.counts.values()) > 50
     gateway.wait_for(lambda: workers(gateway) == LANES, 10)
     assert len(list(gateway.temporary.glob("*/models/*"))) == LANES
+    assert_no_more(gateway, before, spare=10)  # connections to the workers that a load opens are kept
 
 
 def _switch(store: Store, number: int, wanted: str) -> float:
