@@ -17,7 +17,7 @@ import grpc
 import httpx
 import psutil
 import pytest
-from asking import EXPLAIN, OK, PREDICT, ask, begin, ready, serving
+from asking import EXPLAIN, OK, PREDICT, ask, ready, said, serving
 from inputs import GOOD, MODEL
 from running import RunningGateway
 from small_disk import SmallDisk, small_disk
@@ -30,6 +30,7 @@ from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 IMAGE = {"content": GOOD, "headers": {"content-type": "image/png"}}
+TIMEOUT_S = 8
 # Moves the wall clock of every Python process that is started with it, as far as a file says.
 CLOCK = """
 import os, time
@@ -63,7 +64,7 @@ def gateway(store: Store, disk: SmallDisk, tmp_path_factory: pytest.TempPathFact
     clock = tmp_path_factory.mktemp("clock")
     (clock / "sitecustomize.py").write_text(CLOCK)
     options = ["--audit-log", str(disk.root / "audit.jsonl"), "--max-streams", "8"]
-    options += ["--idle-timeout", "1", "--transfer-timeout", "3", "--request-timeout", "8"]
+    options += ["--idle-timeout", "1", "--transfer-timeout", "3", "--request-timeout", str(TIMEOUT_S)]
     environment = {
         "PYTHONPATH": str(clock),
         "CLOCK_MOVED_BY": str(clock / "moved"),
@@ -155,16 +156,17 @@ def test_a_full_disk_stops_what_must_be_written_and_nothing_else(
     assert store.current(MODEL).name == digest
 
 
-def test_a_gateway_that_starts_on_a_full_disk_says_so_and_ends(disk: SmallDisk, digits: Path, tmp_path: Path) -> None:
-    disk.fill()
+def test_a_gateway_that_cannot_write_its_own_files_says_so_and_ends(digits: Path, tmp_path: Path) -> None:
+    """A quota on files stands for a disk that fills while the gateway starts; a full one is passed over for /tmp."""
+    starting = RunningGateway(digits / "store", tmp_path / "gateway.log")
     try:
-        starting = RunningGateway(digits / "store", tmp_path / "gateway.log", TMPDIR=str(_made(disk.root / "other")))
-        assert starting.process.wait(timeout=60) not in (0, -signal.SIGKILL)
-        said = starting.log.read_text()
-        assert "No space left" in said and "Traceback" not in said
-        starting.close()
+        psutil.Process(starting.process.pid).rlimit(psutil.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+        assert starting.process.wait(timeout=60) == StorageError.exit_code
+        words = starting.log.read_text()
+        assert "File too large" in words and "Traceback" not in words
+        assert not list(starting.temporary.iterdir())
     finally:
-        disk.free()
+        starting.close()
 
 
 def test_exhausted_descriptors_pass_with_those_who_took_them(gateway: RunningGateway) -> None:
@@ -211,11 +213,9 @@ def test_slow_and_half_open_callers_cost_the_others_nothing_and_are_left(gateway
             stack.enter_context(connection)
         channel = stack.enter_context(grpc.insecure_channel(gateway.grpc_address))
         half_open = [ExplanationServiceStub(channel).StreamExplain(_nothing()) for _ in range(8)]
-        started = time.monotonic()
         assert both(gateway) == [OK, OK]
-        with httpx.Client(base_url=gateway.http_url, timeout=10, trust_env=False) as client:
+        with httpx.Client(base_url=gateway.http_url, timeout=5, trust_env=False) as client:
             assert client.post(f"/v1/models/{MODEL}:predict", **IMAGE).status_code == 200  # type: ignore[arg-type]
-        assert time.monotonic() - started < 5
         for connection in slow:
             connection.settimeout(15)
             _read_to_end(connection)
@@ -223,8 +223,7 @@ def test_slow_and_half_open_callers_cost_the_others_nothing_and_are_left(gateway
             with pytest.raises(grpc.RpcError) as caught:
                 next(stream)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    metrics = gateway.http.get("/metrics").text
-    assert "proponent_body_bytes 0.0" in metrics or "buffered" in metrics
+    gateway.wait_for(lambda: "proponent_http_connections 1.0" in gateway.http.get("/metrics").text, 10)
     assert both(gateway) == [OK, OK] and ready(gateway)
 
 
@@ -242,45 +241,51 @@ def _read_to_end(connection: socket.socket) -> None:
 
 
 def test_a_clock_that_jumps_moves_no_deadline(gateway: RunningGateway) -> None:
-    """By a day forth and back, in every Python process: calls in flight end when they would have."""
+    """By a day forth and back, in every Python process: calls in flight end when they would have.
+
+    The callers set no deadline of their own: gRPC's core, whose clock cannot be moved like Python's, would count it.
+    """
     family, moved = set(gateway.descendants()), gateway.clock  # type: ignore[attr-defined]
     worker = gateway.worker(explains=False)
-    for seconds in (86_400, -86_400):
-        worker.suspend()
+    worker.suspend()
+    try:
         started = time.monotonic()
-        call = begin(gateway, explains=False, timeout_s=2)
-        moved.write_text(str(seconds))
+        call = gateway.rpc.Predict.future(PREDICT)
+        for seconds in (86_400, -86_400):
+            time.sleep(1)
+            moved.write_text(str(seconds))
+            assert gateway.http.post(f"/v1/models/{MODEL}:explain", **IMAGE).status_code == 200  # type: ignore[arg-type]
         assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert 1.9 < time.monotonic() - started < 4
+        assert TIMEOUT_S - 0.2 < time.monotonic() - started < TIMEOUT_S + 3
+    finally:
         worker.resume()
-        wait_until(gateway, [OK, OK], 10)
+    for seconds in (86_400, 0):
+        gateway.wait_for(lambda: gateway.rpc.Predict(PREDICT).prediction.class_id == 3, 10)
         assert ready(gateway) and serving(gateway)
-        moved.write_text("0")
+        moved.write_text(str(seconds))
     assert both(gateway) == [OK, OK]
     assert set(gateway.descendants()) == family
 
 
 def test_sigterm_under_load_answers_what_is_in_flight(gateway: RunningGateway) -> None:
-    """Those who come later are refused; the exit is clean, and nothing is left."""
-    family, stop = gateway.descendants(), time.monotonic() + 8
+    """Those who come later are refused with a reason; the exit is clean, and nothing is left."""
+    family, stop = gateway.descendants(), time.monotonic() + 10
 
     def call(number: int) -> Counter[str]:
         told: Counter[str] = Counter()
         with grpc.insecure_channel(gateway.grpc_address) as channel:
             stub = ExplanationServiceStub(channel)
-            while time.monotonic() < stop and not told["UNAVAILABLE"]:
+            while time.monotonic() < stop and set(told) <= {OK}:
                 method, asked = (stub.Explain, EXPLAIN) if number % 2 else (stub.Predict, PREDICT)
-                told[method.future(asked, timeout=20).code().name] += 1
+                told[said(method.future(asked, timeout=20))] += 1
         return told
 
     def post(_: int) -> Counter[str]:
         told: Counter[str] = Counter()
         with httpx.Client(base_url=gateway.http_url, timeout=20, trust_env=False) as client:
-            while time.monotonic() < stop and not told["refused"]:
-                try:
-                    told[str(client.post(f"/v1/models/{MODEL}:predict", **IMAGE).status_code)] += 1  # type: ignore[arg-type]
-                except httpx.ConnectError:
-                    told["refused"] += 1
+            while time.monotonic() < stop and set(told) <= {OK}:
+                reply = client.post(f"/v1/models/{MODEL}:predict", **IMAGE)  # type: ignore[arg-type]
+                told[OK if reply.status_code == 200 else reply.json()["reason"]] += 1
         return told
 
     with ThreadPoolExecutor(12) as pool:
@@ -289,8 +294,7 @@ def test_sigterm_under_load_answers_what_is_in_flight(gateway: RunningGateway) -
         gateway.process.send_signal(signal.SIGTERM)
         told = sum((each.result() for each in calls), Counter[str]())
     assert gateway.process.wait(timeout=30) == 0
-    assert set(told) <= {"OK", "200", "UNAVAILABLE", "refused"} and told["OK"] > 20 and told["200"] > 10, told
-    assert told["UNAVAILABLE"] == 8 and told["refused"] == 4, told
+    assert told["DRAINING"] == 12 and set(told) == {OK, "DRAINING"} and told[OK] > 30, told
     gateway.assert_nothing_left(family)
     with pytest.raises(OSError):
         _http(gateway, b"")

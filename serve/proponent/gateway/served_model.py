@@ -135,7 +135,7 @@ class Readiness:
     def error(self) -> ProponentError | None:
         """Why the gateway is not ready; None when it is."""
         if self.draining:
-            return _stopping()
+            return stopping_error()
         models = self._models.values()
         able = any(model.error is None for model in models) and not any(model.starting for model in models)
         waiting = sorted((model for model in models if model.error is not None), key=lambda model: not model.starting)
@@ -144,7 +144,7 @@ class Readiness:
     def error_of_all(self) -> ProponentError | None:
         """Why not every model can answer; None when all can."""
         if self.draining:
-            return _stopping()
+            return stopping_error()
         return next((model.error for model in self._models.values() if model.error is not None), None)
 
     def error_of(self, name: str) -> ProponentError | None:
@@ -155,10 +155,11 @@ class Readiness:
         """
         if name not in self._models:
             raise NotFoundError(f"model {name!r} is unknown", field="model", reason="MODEL_UNKNOWN")
-        return _stopping() if self.draining else self._models[name].error
+        return stopping_error() if self.draining else self._models[name].error
 
 
-def _stopping() -> ProponentError:
+def stopping_error() -> ProponentError:
+    """What callers are told who come too late."""
     return UnavailableError("the server is stopping", reason="DRAINING")
 
 

@@ -34,6 +34,10 @@ from proponent.gateway.torchserve.host import torchserve_host
 from proponent.gateway.tracing import Tracing
 from proponent.index.store import Store
 
+# How long new calls are refused with a reason before the transports stop: whoever calls at that very moment is told
+# CANCELLED by gRPC, as if it had left by itself.
+_REFUSAL_S = 0.5
+
 _log = structlog.get_logger("proponent.gateway")
 
 
@@ -124,6 +128,8 @@ class Gateway:
         self._readiness.draining = True
         await self._set_health(grpc)
         await self._answer_on(signals)
+        self._calls.stopping = True
+        await asyncio.sleep(_REFUSAL_S)
         _log.info("stopping", drain_s=self._settings.drain_timeout)
         http.should_exit = True
         forcing = asyncio.create_task(_force_stop(grpc, http, signals))

@@ -30,7 +30,7 @@ from proponent.gateway.prediction_when_late import (
     prediction_of,
 )
 from proponent.gateway.privacy.gate import DisclosureGate
-from proponent.gateway.served_model import ServedModel
+from proponent.gateway.served_model import ServedModel, stopping_error
 from proponent.gateway.settings import Settings
 from proponent.gateway.validation import check_explanation, check_group_size, check_input, check_rules
 from proponent.results import DisclosureLevel
@@ -53,6 +53,7 @@ class ExplanationCalls(LookupCalls):
     Attributes:
         bodies: The memory for request bodies, which both transports share.
         methods: The calls that have one request and one reply, by the proto's name, behind the gate of disclosure.
+        stopping: Whether calls, and items of streams, that come from now on are refused.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ExplanationCalls(LookupCalls):
         self._worker = worker
         self._metrics = metrics
         self._auth = authenticator
+        self.stopping = False
         self.bodies = BodyBudget(self.settings.max_buffered_bytes)
         self._admission = Admission(self.settings, metrics)
         numbers = DisclosureLevel.ROUNDED
@@ -152,14 +154,26 @@ class ExplanationCalls(LookupCalls):
             UnauthenticatedError: No bearer token, or an unknown one.
             PermissionDeniedError: The token lacks the scope.
             QuotaError: The caller makes too many calls a second.
+            UnavailableError: The server is stopping.
         """
+        self._require_going_on()
         caller = self._auth.require(authorization, scope)
         self._gate.rates.take(caller)
         return replace(context, caller=caller)
 
     def confirm(self, context: CallContext) -> CallContext:
-        """The context of one more part of a call that lasts; raises UnauthenticatedError where its token is gone."""
+        """The context of one more part of a call that lasts.
+
+        Raises:
+            UnauthenticatedError: Its token is gone.
+            UnavailableError: The server is stopping.
+        """
+        self._require_going_on()
         return replace(context, caller=self._auth.confirm(context.caller))
+
+    def _require_going_on(self) -> None:
+        if self.stopping:
+            raise stopping_error()
 
     def stream_slot(self) -> AbstractContextManager[None]:
         """Holds a place among the open streams; raises OverloadedError."""
