@@ -139,3 +139,9 @@ def test_a_crash_before_the_replacement_keeps_the_old_pointer(store: Store, monk
     assert store.current("toy") == first
     store.set_current("toy", second)
     assert store.current("toy").name == second
+
+
+def test_a_store_without_models_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no model in .*proponent rebuild"):
+        Store(tmp_path).only_model(None)
+    assert Store(tmp_path).only_model("digits") == "digits"

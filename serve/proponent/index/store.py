@@ -33,14 +33,19 @@ class Store:
         return sorted(path.parent.name for path in self.root.glob(f"*/{CURRENT}"))
 
     def only_model(self, name: str | None) -> str:
-        """The model named, or the only one of the store; raises SpecError where one must be named."""
+        """The model named, or the only one of the store.
+
+        Raises:
+            NotFoundError: The store holds none.
+            SpecError: One of several must be named.
+        """
         if name is not None:
             return name
         models = self.models()
-        if len(models) != 1:
-            raise SpecError(
-                f"the store has models {', '.join(models) or 'none'}: name one with --model", field="model"
-            )
+        if not models:
+            raise NotFoundError(f"no model in {self.root} (make one with: proponent rebuild)", field="store")
+        if len(models) > 1:
+            raise SpecError(f"the store has models {', '.join(models)}: name one with --model", field="model")
         return models[0]
 
     def directory(self, model: str) -> Path:
