@@ -142,6 +142,6 @@ def test_a_crash_before_the_replacement_keeps_the_old_pointer(store: Store, monk
 
 
 def test_a_store_without_models_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no model in .*proponent rebuild"):
+    with pytest.raises(NotFoundError, match=r"no model in .*proponent rebuild"):
         Store(tmp_path).only_model(None)
     assert Store(tmp_path).only_model("digits") == "digits"
