@@ -60,6 +60,27 @@ def test_a_message_that_is_not_protobuf_is_bad_input(tmp_path: Path, method: str
     run(tmp_path, ask)
 
 
+def test_an_error_that_names_a_long_text_arrives_whole(tmp_path: Path) -> None:
+    """Metadata above 8 KiB would be dropped on the way, the reason with it."""
+
+    async def ask(transports: Listening) -> None:
+        request = pb.GetExampleRequest(model="toy", example_id="\U0001f600" * 1024)
+        async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
+            error = await refusal(raw(channel, "GetExample")(), request.SerializeToString())
+            status = status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
+            info = error_details_pb2.ErrorInfo()
+            assert error.code() is CODE.NOT_FOUND and status.details[0].Unpack(info)
+            assert info.reason == "EXAMPLE_UNKNOWN" and (error.details() or "").startswith(
+                "training example '\U0001f600"
+            )
+            assert sum(len(key) + len(value) for key, value in error.trailing_metadata()) < 8192
+        async with transports.client() as client:
+            reply = await client.get(f"/v1/models/toy/examples/{'x' * 5000}")
+            assert len(reply.json()["detail"]) <= 1000 and reply.json()["field"] == "example_id"
+
+    run(tmp_path, ask, allow_examples=True)
+
+
 def test_a_message_that_is_not_protobuf_fails_alone_in_a_stream(tmp_path: Path) -> None:
     async def ask(transports: Listening) -> None:
         good = pb.StreamExplainRequest(request=pb.ExplainRequest(model="toy", encoded_image=b"x", request_id="r"))

@@ -31,6 +31,8 @@ PROBLEM_TYPE = "application/problem+json"
 _DIRECTORIES = re.compile(r"(?<![\w.:/-])/(?:[^\s/:;,'\"]+/)+")
 DEFECT = "the service failed; its log has the details under this request's id"
 _RETRY_DEFAULT = 2
+# gRPC sends a message twice and refuses metadata of more than 8 KiB; percent-encoded, a byte becomes three.
+_LONGEST_MESSAGE, _LONGEST_FIELD = 1000, 250
 ABANDONED = "CALL_ABANDONED"
 
 _log = structlog.get_logger("proponent.gateway")
@@ -58,6 +60,17 @@ def public_text(message: str) -> str:
     return _DIRECTORIES.sub("", message)
 
 
+def _told(error: ProponentError) -> tuple[str, str]:
+    """Message and field for callers, no longer than metadata may be."""
+    return _shortened(public_text(error.message), _LONGEST_MESSAGE), _shortened(error.field, _LONGEST_FIELD)
+
+
+def _shortened(text: str, size: int) -> str:
+    """The beginning of a text, in so many bytes."""
+    data = text.encode(errors="replace")
+    return text if len(data) <= size else f"{data[: size - 3].decode(errors='ignore')}..."
+
+
 def note_hidden(error: ProponentError, request_id: str) -> None:
     """Logs a message of which callers see less."""
     if public_text(error.message) != error.message:
@@ -78,17 +91,16 @@ def retry_after(error: ProponentError) -> int | None:
 
 def rpc_status(error: ProponentError) -> status_pb2.Status:
     """google.rpc.Status with ErrorInfo (``field`` in its metadata), and BadRequest or RetryInfo where they apply."""
-    metadata = {"field": error.field} if error.field else {}
+    message, field = _told(error)
+    metadata = {"field": field} if field else {}
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
     if isinstance(error, InvalidInputError):
-        violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=public_text(error.message)
-        )
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     seconds = retry_after(error)
     if seconds is not None:
         details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=seconds)))
-    status = status_pb2.Status(code=error.code, message=public_text(error.message))
+    status = status_pb2.Status(code=error.code, message=message)
     status.details.extend(_packed(detail) for detail in details)
     return status
 
@@ -96,19 +108,21 @@ def rpc_status(error: ProponentError) -> status_pb2.Status:
 def problem(error: ProponentError) -> dict[str, Any]:
     """Problem details (RFC 9457); ``reason`` and ``field`` are extension members."""
     status = error.http_status
+    message, field = _told(error)
     return {
         "type": f"urn:{DOMAIN}:error:{error.reason.lower()}",
         "title": _TITLES[status],
         "status": status,
-        "detail": public_text(error.message),
+        "detail": message,
         "reason": error.reason,
-        "field": error.field,
+        "field": field,
     }
 
 
 def to_item_error(error: ProponentError) -> ItemError:
     """The error of one item of a stream."""
-    return ItemError(code=error.code, reason=error.reason, message=public_text(error.message), field=error.field)
+    message, field = _told(error)
+    return ItemError(code=error.code, reason=error.reason, message=message, field=field)
 
 
 def from_item_error(item: ItemError) -> ProponentError:

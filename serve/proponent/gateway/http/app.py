@@ -7,15 +7,26 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from proponent.errors import ProponentError
 from proponent.gateway.http.body import BodyReader
 from proponent.gateway.http.endpoints import InferenceEndpoints, ModelEndpoints, OperationEndpoints
 from proponent.gateway.http.explorer import route_explorer
 from proponent.gateway.http.middleware import RequestLog
-from proponent.gateway.http.openapi import EXPLAIN_BODY, PREDICT_BODY, PROBLEMS, QUERY_BODY
+from proponent.gateway.http.openapi import (
+    EXPLAIN_BODY,
+    METRICS,
+    MODEL_READY,
+    MODELS,
+    PAGE,
+    PREDICT_BODY,
+    PROBLEMS,
+    QUERY_BODY,
+    STATUS,
+)
 from proponent.gateway.http.problem import answer_error
-from proponent.gateway.http.schemas import parameters, reply
+from proponent.gateway.http.schemas import answers, parameters, reply
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.open_inference.calls import OpenInferenceCalls
 from proponent.gateway.open_inference.endpoints import OpenInferenceEndpoints
@@ -25,7 +36,6 @@ from proponent.gateway.open_inference.openapi import (
     INFERRED,
     LIVE,
     MODEL_METADATA,
-    MODEL_READY,
     READY,
     SERVER_METADATA,
 )
@@ -72,24 +82,27 @@ def create_app(
 
 def _route_operation(app: FastAPI, endpoints: OperationEndpoints) -> None:
     for path, endpoint, responses in (
-        ("/healthz", endpoints.healthz, {}),
-        ("/readyz", endpoints.readyz, PROBLEMS),
-        (f"{_MODEL}:ready", endpoints.model_ready, PROBLEMS),
-        ("/docs", endpoints.docs, {}),
-        ("/metrics", endpoints.metrics, {}),
+        ("/healthz", endpoints.healthz, STATUS),
+        ("/readyz", endpoints.readyz, STATUS | PROBLEMS),
+        (f"{_MODEL}:ready", endpoints.model_ready, MODEL_READY | PROBLEMS),
+        ("/docs", endpoints.docs, PAGE),
+        ("/metrics", endpoints.metrics, METRICS | PROBLEMS),
     ):
-        app.get(path, responses=responses, tags=["operation"])(endpoint)
+        app.get(path, responses=responses, response_class=Response, tags=["operation"])(endpoint)
 
 
 def _route_inference(app: FastAPI, endpoints: InferenceEndpoints) -> None:
-    for verb, endpoint, body in (
-        ("predict", endpoints.predict, PREDICT_BODY),
-        ("explain", endpoints.explain, EXPLAIN_BODY),
-        ("scoreExamples", endpoints.score_examples, QUERY_BODY),
-        ("estimateRemoval", endpoints.estimate_removal, QUERY_BODY),
-        ("findFlipSet", endpoints.find_flip_set, QUERY_BODY),
+    predictions = answers(predictions=pb.Prediction)
+    explanations = answers(predictions=pb.Prediction, explanations=pb.ExplainResponse)
+    for verb, endpoint, body, answered in (
+        ("predict", endpoints.predict, PREDICT_BODY, predictions),
+        ("explain", endpoints.explain, EXPLAIN_BODY, explanations),
+        ("scoreExamples", endpoints.score_examples, QUERY_BODY, reply(pb.ScoreExamplesResponse)),
+        ("estimateRemoval", endpoints.estimate_removal, QUERY_BODY, reply(pb.EstimateRemovalResponse)),
+        ("findFlipSet", endpoints.find_flip_set, QUERY_BODY, reply(pb.FindFlipSetResponse)),
     ):
-        app.post(f"{_MODEL}:{verb}", openapi_extra=body, responses=PROBLEMS, tags=["inference"])(endpoint)
+        responses = answered | PROBLEMS
+        app.post(f"{_MODEL}:{verb}", openapi_extra=body, responses=responses, tags=["inference"])(endpoint)
 
 
 def _route_open_inference(app: FastAPI, endpoints: OpenInferenceEndpoints) -> None:
@@ -111,7 +124,7 @@ def _route_open_inference(app: FastAPI, endpoints: OpenInferenceEndpoints) -> No
 
 
 def _route_models(app: FastAPI, endpoints: ModelEndpoints) -> None:
-    app.get("/v1/models", tags=["models"])(endpoints.list_models)
+    app.get("/v1/models", responses=MODELS | PROBLEMS, tags=["models"])(endpoints.list_models)
     named = {"name": {"type": "string"}, "ready": {"type": "boolean"}}
     app.get(_MODEL, responses=reply(pb.GetModelResponse, named) | PROBLEMS, tags=["models"])(endpoints.get_model)
     for path, endpoint, asked, answered in (

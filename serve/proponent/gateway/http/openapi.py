@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proponent.gateway.error_mapping import PROBLEM_TYPE
+from proponent.gateway.http.schemas import answer, with_names
 from proponent.options import DEFAULT_TOP_K
 
 _NAMES = {"type": "array", "items": {"type": "string", "enum": ["influence", "theta-relatif", "l-relatif"]}}
@@ -114,6 +115,26 @@ QUERY_BODY: dict[str, Any] = {
                 }
             }
         },
+    }
+}
+_READY = {"type": "boolean"}
+_NAME = {"type": "string"}
+STATUS = answer("It is so.", with_names(status=_NAME))
+MODEL_READY = answer("The model can answer.", with_names(name=_NAME, ready=_READY))
+MODELS = answer(
+    "Names, and which of them can answer.",
+    with_names(
+        models={"type": "array", "items": _NAME},
+        ready={"type": "object", "additionalProperties": _READY},
+    ),
+)
+PAGE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "A page.", "content": {"text/html": {"schema": {"type": "string"}}}}
+}
+METRICS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Metrics.",
+        "content": {kind: {"schema": {"type": "string"}} for kind in ("text/plain", "application/openmetrics-text")},
     }
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {

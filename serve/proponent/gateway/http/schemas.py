@@ -29,8 +29,25 @@ def reply(message: type[Message], extra: dict[str, Any] | None = None) -> dict[i
     descriptor: Any = message.DESCRIPTOR
     schema = _message(descriptor)
     schema["properties"] |= extra or {}
-    content = {"application/json": {"schema": schema}}
-    return {200: {"description": f"{message.DESCRIPTOR.name} of the proto.", "content": content}}
+    return answer(f"{message.DESCRIPTOR.name} of the proto.", schema)
+
+
+def answer(description: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """A route's ``responses`` for a reply of JSON."""
+    return {200: {"description": description, "content": {"application/json": {"schema": schema}}}}
+
+
+def with_names(**properties: Any) -> dict[str, Any]:
+    """An object whose properties are always there."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def answers(**lists: type[Message]) -> dict[int | str, dict[str, Any]]:
+    """A route's ``responses`` for a reply with lists of messages, each of which may be an error instead."""
+    error = with_names(error={"type": "object"})
+    kinds: dict[str, Any] = {name: message.DESCRIPTOR for name, message in lists.items()}
+    listed = {name: {"type": "array", "items": {"anyOf": [_message(kind), error]}} for name, kind in kinds.items()}
+    return answer("One entry for each instance.", with_names(**listed, bundle_digest={"type": "string"}))
 
 
 def _parameter(field: FieldDescriptor) -> dict[str, Any]:

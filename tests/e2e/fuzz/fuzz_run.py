@@ -1,0 +1,182 @@
+"""A run: a real service, so many inputs, and what they found. `scripts/fuzz --help` says how to ask for one."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from fuzz_inputs import FuzzInput, fuzz_input
+from fuzz_memory import MemoryWatch
+from fuzz_messages import MODEL, Words
+from fuzz_openapi import send_described
+from fuzz_send import Sender, send_all
+from inputs import GOOD
+from running import RunningGateway, cli
+
+from proponent.v1 import explanation_pb2 as pb
+
+DESCRIBED = 0.03
+"""Share of the inputs that are made of the OpenAPI description: each costs some thirty times what others do."""
+_READINGS = 200
+_OPTIONS = ("--allow-examples", "--allow-thumbnails", "--allow-samples", "--idle-timeout", "2")
+
+
+@dataclass
+class Findings:
+    """What was found, kept in a folder as it comes, one file each.
+
+    Attributes:
+        folder: Where; None keeps them here alone.
+        found: Each as a text that says how to see it again, and what was wrong.
+    """
+
+    folder: Path | None = None
+    found: list[str] = field(default_factory=list)
+
+    def input(self, given: FuzzInput, fault: str) -> None:
+        """Of an input that has a number."""
+        self._keep(f"{given.kind} {given.method} --seed {given.seed} --replay {given.number}: {fault}")
+        if self.folder is not None:
+            text = json.dumps({**given.record(), "fault": fault})
+            (self.folder / f"{given.seed}-{given.number}.json").write_text(text)
+
+    def request(self, command: str, fault: str) -> None:
+        """Of a request of HTTP."""
+        self._keep(f"{command}\n  {fault}")
+        if self.folder is not None:
+            (self.folder / f"http-{len(self.found)}.txt").write_text(f"{command}\n{fault}\n")
+
+    def service(self, fault: str) -> None:
+        """Of the service after a run."""
+        self._keep(fault)
+
+    def _keep(self, text: str) -> None:
+        self.found.append(text)
+        print(f"FOUND {text:.1500}", flush=True)
+
+
+def known_words(service: RunningGateway) -> Words:
+    """What a service knows, asked of itself."""
+    examples = service.rpc.ListExamples(pb.ListExamplesRequest(model=MODEL, page_size=20))
+    samples = service.rpc.ListSamples(pb.ListSamplesRequest(model=MODEL, page_size=5))
+    bundles = service.rpc.ListBundles(pb.ListBundlesRequest(model=MODEL))
+    return Words(
+        examples=[each.example_id for each in examples.examples],
+        samples=[each.sample_id for each in samples.samples],
+        bundles=[each.digest for each in bundles.bundles],
+        tokens=[examples.next_page_token, samples.next_page_token],
+    )
+
+
+def processes_of(service: RunningGateway) -> dict[str, psutil.Process]:
+    """The processes whose memory and lives are watched."""
+    return {
+        "gateway": psutil.Process(service.process.pid),
+        "worker that explains": service.worker(),
+        "worker that predicts": service.worker(explains=False),
+        "TorchServe": service.part("java"),
+    }
+
+
+def run(
+    service: RunningGateway, numbers: Sequence[int], seed: int, described: int, findings: Findings
+) -> MemoryWatch:
+    """Sends inputs and then requests that the description allows; looks whether the service is as it was."""
+    words, memory = known_words(service), MemoryWatch(processes_of(service))
+    step = max(1, (len(numbers) + described) // _READINGS)
+
+    def progress(answered: int) -> None:
+        if answered % step == 0:
+            memory.read(answered)
+
+    def described_too(sent: int) -> None:
+        progress(len(numbers) + sent)
+
+    async def send() -> None:
+        host, port = service.http_url.removeprefix("http://").split(":")
+        sender = Sender(service.grpc_address, (host, int(port)))
+        try:
+            inputs = (fuzz_input(seed, number, words) for number in numbers)
+            await send_all(sender, inputs, findings.input, progress)
+        finally:
+            await sender.close()
+
+    asyncio.run(send())
+    if described:
+        send_described(service.http_url, described, seed, words, findings.request, described_too)
+    check_alive(service, memory, findings)
+    return memory
+
+
+def check_alive(service: RunningGateway, memory: MemoryWatch, findings: Findings) -> None:
+    """The same processes run, and answer a good call; nothing went wrong in silence."""
+    for name in memory.ended():
+        findings.service(f"{name} ended")
+    reply = service.rpc.Explain(pb.ExplainRequest(model=MODEL, encoded_image=GOOD, top_k=1), timeout=30)
+    if reply.prediction.class_id != 3:
+        findings.service(f"a good image is of class {reply.prediction.class_id}, expected 3")
+    traces = service.log.read_text(errors="replace").count("Traceback (most recent call last)")
+    if traces:
+        findings.service(f"{traces} tracebacks in the log {service.log}")
+
+
+def main() -> int:
+    """Runs what the command line asks for; returns 1 where anything was found."""
+    arguments = _arguments()
+    folder = arguments.failures
+    folder.mkdir(parents=True, exist_ok=True)
+    findings = Findings(folder)
+    seed = random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed
+    described = 0 if arguments.replay else int(DESCRIBED * arguments.inputs)
+    numbers = arguments.replay or range(arguments.inputs - described)
+    print(f"seed {seed}, {len(numbers)} inputs and {described} requests by the description", flush=True)
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as root:
+        service = _service(Path(root), folder / "gateway.log")
+        try:
+            service.wait_ready()
+            started = time.monotonic()
+            memory = run(service, numbers, seed, described, findings)
+            print(f"{len(numbers) + described} inputs in {time.monotonic() - started:.0f} s", flush=True)
+            if not arguments.replay:
+                _tell_memory(memory, findings)
+            service.stop()
+        finally:
+            service.close()
+    print(f"{len(findings.found)} findings; they and the log are in {folder}")
+    return 1 if findings.found else 0
+
+
+def _tell_memory(memory: MemoryWatch, findings: Findings) -> None:
+    for trend in memory.trends():
+        print(trend)
+        if not trend.flat:
+            findings.service(f"memory is not flat: {trend}")
+
+
+def _service(root: Path, log: Path) -> RunningGateway:
+    cli("train", MODEL, "--out", str(root / "model"))
+    cli("rebuild", str(root / "model"), "--store", str(root / "store"), "--quiet")
+    return RunningGateway(root / "store", log, *_OPTIONS)
+
+
+def _arguments() -> Any:
+    parser = argparse.ArgumentParser(prog="scripts/fuzz", description="Sends a real service what nobody should send.")
+    parser.add_argument("--inputs", type=int, default=10_000, help="how many (default: 10000)")
+    parser.add_argument("--seed", type=int, help="of a run that is to be made again; default: a new one, printed")
+    parser.add_argument("--replay", type=int, nargs="+", metavar="NUMBER", help="only these inputs of the seed's run")
+    parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"), help="folder for what is found")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
