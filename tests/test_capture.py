@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import cases
 import oracle
-from proponent.attribution.gradients.capture import CaptureSession, capture
+from captured import capture
+from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layer_gradients import LayerGradients, flat_gradients
 from proponent.attribution.gradients.layers import (
     find_layers,

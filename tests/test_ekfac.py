@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 import cases
+from captured import capture
 from curvatures import accumulate, dense_ggn, fit_ekfac, fit_kfac
 from proponent.attribution.curvature.ekfac import LambdaAccumulator
 from proponent.attribution.curvature.exact import exact_hessian
 from proponent.attribution.curvature.factors import LayerFactors, damping_per_layer, ihvp
 from proponent.attribution.curvature.fisher import FisherKind, fisher_gradients
 from proponent.attribution.curvature.kfac import CovarianceAccumulator, eigenbases
-from proponent.attribution.gradients.capture import CaptureSession, capture
+from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerUse, flat_gradients
 from proponent.attribution.gradients.layers import find_layers
 from proponent.attribution.losses import CrossEntropy, get_loss

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import cases
 import oracle
+from captured import capture
 from curvatures import dense_ggn
 from proponent.attribution.curvature.exact import check_positive, eigendecompose, exact_hessian
-from proponent.attribution.gradients.capture import capture
 from proponent.attribution.gradients.layer_gradients import flat_gradients
 from proponent.attribution.gradients.layers import find_layers
 from proponent.attribution.losses import get_loss

@@ -14,10 +14,10 @@ from torch import nn
 import cases
 import oracle
 import tiny
+from captured import capture
 from curvatures import dense_ggn
 from proponent.attribution.agreement import pearson
 from proponent.attribution.curvature.exact import exact_hessian
-from proponent.attribution.gradients.capture import capture
 from proponent.attribution.gradients.layer_gradients import flat_gradients
 from proponent.attribution.gradients.layers import (
     find_layers,

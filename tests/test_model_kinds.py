@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import oracle
+from captured import capture
 from curvatures import dense_ggn
 from proponent.attribution.curvature.exact import check_positive, exact_hessian
 from proponent.attribution.embedding.base import exact_factors
-from proponent.attribution.gradients.capture import capture
 from proponent.attribution.gradients.layer_gradients import flat_gradients
 from proponent.attribution.gradients.layers import Layers, find_layers
 from proponent.attribution.gradients.soundness import unsound_layers

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import oracle
+from captured import capture
 from proponent.attribution.curvature.exact import exact_hessian
-from proponent.attribution.gradients.capture import CaptureSession, capture
+from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layer_gradients import flat_gradients
 from proponent.attribution.gradients.layers import find_layers
 from proponent.attribution.gradients.soundness import unsound_layers

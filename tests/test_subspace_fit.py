@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 import cases
+from captured import capture
 from curvatures import fit_ekfac
 from proponent.attribution.embedding import subspace, tucker
 from proponent.attribution.embedding.joint import joint_basis, leading_eigenvectors
 from proponent.attribution.embedding.tucker import MomentAccumulator, fit_subspaces
 from proponent.attribution.embedding.whitening import DenseWhitened, Whitening, make_whitening, whiten
-from proponent.attribution.gradients.capture import capture
 from proponent.attribution.gradients.layer_gradients import squared_norms, summed_squares
 from proponent.attribution.gradients.layers import find_layers
 from proponent.attribution.losses import get_loss

@@ -28,7 +28,6 @@ from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
 MODEL = "digits"
-READY_TIMEOUT = 120.0
 
 
 @dataclass(frozen=True)

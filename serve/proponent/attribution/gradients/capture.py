@@ -192,25 +192,6 @@ def eager() -> AbstractContextManager[object]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-def capture(
-    model: nn.Module, inputs: Tensor, output_gradient: Callable[[Tensor], Tensor], layers: Layers
-) -> tuple[Tensor, LayerGradients]:
-    """One forward and one backward, see `CaptureSession`.
-
-    Args:
-        model: The model, in the mode to use.
-        inputs: ``[B, ...]``.
-        output_gradient: Maps the outputs to the gradient there, so that labels may depend on the outputs.
-        layers: From `find_layers`.
-
-    Returns:
-        Outputs ``[B, ...]``, detached, and the gradients by layer.
-    """
-    with CaptureSession(model, layers) as session:
-        outputs = session.forward(inputs)
-        return outputs, session.backward(output_gradient(outputs))
-
-
 def _module(model: nn.Module, shape: LayerShape) -> nn.Linear | nn.Conv2d:
     module = model.get_submodule(shape.name)
     if not isinstance(module, nn.Linear | nn.Conv2d):
