@@ -134,11 +134,11 @@ def broken(error: ProponentError) -> ServedModel:
     return ServedModel("broken", error)
 
 
-def sealed_bundle(store: Store, note: str) -> Path:
-    """A bundle of the toy model that is whole by its checksums, with a catalog and nothing else of use."""
-    directory = store.directory("toy") / f"draft-{note}"
+def sealed_bundle(store: Store, note: str, model: str = "toy") -> Path:
+    """A bundle of a model that is whole by its checksums, with a catalog and nothing else of use."""
+    directory = store.directory(model) / f"draft-{note}"
     directory.mkdir(parents=True)
     catalog(directory).close()
     for name in set(FILES) - {CATALOG}:
         (directory / name).write_text(note)
-    return seal(directory, replace(manifest(), created=note), store.bundles("toy"))
+    return seal(directory, replace(manifest(), model=model, created=note), store.bundles(model))

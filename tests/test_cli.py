@@ -110,7 +110,7 @@ def test_help_names_the_commands_in_the_order_of_use_and_is_shown_without_argume
         "diff",
         "info",
     ]
-    order += ["suspects", "publish", "rollback", "forget", "gc"]
+    order += ["suspects", "publish", "rollback", "load", "unload", "forget", "gc"]
     assert sorted(order) == COMMANDS
     for done in (run(), run("--help")):
         text = done.out + done.err

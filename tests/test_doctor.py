@@ -123,9 +123,9 @@ def test_a_worker_is_tried_and_its_memory_measured(project: Path, store: Path) -
 def test_memory_that_does_not_suffice_is_a_failure_and_none_for_a_publish_a_warning() -> None:
     there = available_bytes()
     assert 0 < there < 1 << 50
-    assert _memory({"a": there // 4}, 1).status is Status.OK
-    assert _memory({"a": there // 2}, 1).status is Status.WARNING
-    too_much = _memory({"a": there // 4, "b": there // 4}, 4)
+    assert _memory({"a": there // 4}).status is Status.OK
+    assert _memory({"a": there // 2}).status is Status.WARNING
+    too_much = _memory({"a": there, "b": there})
     assert too_much.status is Status.FAILURE and "--workers" in too_much.remedy
 
 

@@ -19,11 +19,12 @@ from proponent.errors import CorruptBundleError, InternalError, InvalidInputErro
 from proponent.gateway.rollout import control_server
 from proponent.gateway.rollout.control_client import NOT_SERVED, SOCKET, request
 from proponent.gateway.rollout.control_server import LOCK, accept_commands
+from proponent.gateway.rollout.membership import LoadResult, UnloadResult
 from proponent.gateway.rollout.switch import SwitchResult
 from proponent.index.lifecycle import Change
 from proponent.index.lock import exclusive
 from proponent.index.store import Store
-from proponent.publishing import publish, rollback
+from proponent.publishing import load, publish, rollback, unload
 
 STATUS = {"command": "status"}
 
@@ -44,8 +45,17 @@ class Commands:
         self.asked.append((name, digest))
         return SwitchResult(name, "a" * 64, "b" * 64, 1.5, 0.1)
 
+    publish = roll_out
+
     async def rollback(self, name: str) -> SwitchResult:
         return await self.roll_out(name, "previous")
+
+    async def load(self, name: str) -> LoadResult:
+        return LoadResult(name, (await self.roll_out(name, "load")).after, was_served=False, seconds=2.5)
+
+    async def unload(self, name: str) -> UnloadResult:
+        await self.roll_out(name, "unload")
+        return UnloadResult(name, was_served=True, drained_seconds=0.5)
 
     async def catch_up(self) -> None:
         self.caught_up = True
@@ -63,7 +73,7 @@ def asked(store: Path, commands: Commands, ask: Callable[[], Any]) -> Any:
     """What ``ask`` returns in a thread while the socket is served."""
 
     async def run() -> Any:
-        async with accept_commands(store, commands):  # type: ignore[arg-type]
+        async with accept_commands(store, commands, commands):  # type: ignore[arg-type]
             return await asyncio.to_thread(ask)
 
     return asyncio.run(run())
@@ -184,3 +194,17 @@ def test_publishing_asks_a_gateway_that_serves_the_model(tmp_path: Path, command
     with pytest.raises(InvalidInputError):
         asked(tmp_path, commands, lambda: rollback(store, "toy"))
     assert store.pointer("toy")["digest"] == second
+
+
+def test_loading_and_unloading_need_a_gateway(tmp_path: Path, commands: Commands) -> None:
+    store = Store(tmp_path)
+    for ask in (load, unload):
+        with pytest.raises(UnavailableError) as caught:
+            ask(store, "toy")
+        assert caught.value.reason == "NO_GATEWAY"
+    assert asked(tmp_path, commands, lambda: load(store, "toy"))["digest"] == "b" * 64
+    assert asked(tmp_path, commands, lambda: unload(store, "toy"))["was_served"] is True
+    assert commands.asked == [("toy", "load"), ("toy", "unload")]
+    commands.error = NotFoundError("not in the store")
+    with pytest.raises(NotFoundError):
+        asked(tmp_path, commands, lambda: load(store, "other"))

@@ -180,7 +180,7 @@ def test_the_query_calls_translate(app: AppClient) -> None:
 def test_looks_up_models_examples_and_suspects(app: AppClient) -> None:
     model = app("GET", "/v1/models/toy").json()
     assert model["ready"] and model["train_size"] == 5000 and model["audit"] == {"spearman": 0.99}
-    assert app("GET", "/v1/models").json() == {"models": ["toy"], "ready": {"toy": True}}
+    assert app("GET", "/v1/models").json() == {"models": ["toy"], "ready": {"toy": True}, "unavailable": {}}
     for path in ("/v1/examples/toy/4", "/v1/examples/toy/4?model=toy", "/v1/models/toy/examples/toy/4"):
         assert app("GET", path).json()["label"] == "b"
     assert [s["example_id"] for s in app("GET", "/v1/models/toy/suspects?limit=1").json()["suspects"]] == ["toy/19"]

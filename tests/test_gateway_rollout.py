@@ -48,7 +48,7 @@ class FakeHost:
         return self
 
     def groups(self, deployment: Deployment) -> list[WorkerGroup]:
-        version, settings = deployment.version, Settings(store=self._directory)
+        version, settings = deployment.version, Settings(store=self._directory, start_timeout=0.6)
         return [WorkerGroup("toy", version, lane, Path(), None, settings) for lane in deployment.lanes]
 
     def adopt(self, deployment: Deployment, groups: list[WorkerGroup]) -> list[WorkerState]:
@@ -93,7 +93,7 @@ class Rig:
         self.metrics = Metrics()
         self.metrics.serve_bundle("toy", self.first, 0.0, lambda: 0.0)
         tools: Any = (self.host, self.worker, self.metrics)
-        self.rollout = Rollout(self.store, {"toy": self.model}, *tools, 0.6)
+        self.rollout = Rollout(self.store, {"toy": self.model}, *tools)
 
     def answer(self, request: WorkerRequest) -> WorkerReply:
         if request.WhichOneof("call") is None:
@@ -260,12 +260,13 @@ def test_a_bundle_that_becomes_readable_is_taken_up_and_nothing_is_written(rig: 
 
     async def run() -> None:
         with pytest.raises(CorruptBundleError):
-            await rig.rollout.serve_repaired("toy")
+            await rig.rollout.serve_current("toy", "repair")
         assert not rig.model.readable and not rig.host.log
         manifest.write_bytes(content)
         before = sorted(rig.store.root.rglob("*"))
         rig.host._states = []
-        assert (await rig.rollout.serve_repaired("toy")).after == rig.first
+        await rig.rollout.serve_current("toy", "repair")
+        assert rig.model.deployment.manifest.digest == rig.first
         assert rig.model.readable and sorted(rig.store.root.rglob("*")) == before
 
     asyncio.run(run())

@@ -32,6 +32,8 @@ def another(name: str, directory: Path) -> Any:
     value = getattr(Settings(), name)
     if name == "disclosure":
         return "ranks"
+    if name == "model_settings":
+        return ["digits.workers=2", "a.b.max_wait=0.5"]
     if value == "":
         return "text"
     if isinstance(value, bool) or name == "explorer":
@@ -251,3 +253,25 @@ def test_help_of_the_commands_does_not_wait_for_settings() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.endswith("[]\n"), done.stdout + done.stderr
+
+
+def test_a_model_has_the_settings_of_all_where_it_has_none_of_its_own(tmp_path: Path) -> None:
+    file = written({"workers": 3, "model_settings": {"cats": {"workers": 2, "max_wait": 0.5}}}, tmp_path / "s.yaml")
+    settings = load_settings({"batch_size": "4"}, file).settings
+    cats, dogs = settings.of("cats"), settings.of("dogs")
+    assert [(each.workers, each.max_wait, each.batch_size) for each in (cats, dogs)] == [(2, 0.5, 4), (3, 10.0, 4)]
+    assert settings.most("workers") == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (["cats.workers=0"], r"'model_settings\.cats\.workers' has value '0', expected .*1"),
+        (["cats.grpc_address=[::]:1"], r"'model_settings\.cats\.grpc_address' is unknown, expected one of .*workers"),
+        (["workers=2"], r"'model_settings' .*expected MODEL\.KEY=VALUE"),
+        ({"cats": 2}, r"'model_settings' has value 2"),
+    ],
+)
+def test_a_wrong_setting_of_one_model_is_named(value: Any, told: str) -> None:
+    with pytest.raises(SpecError, match=told):
+        load_settings({"model_settings": value})

@@ -1,4 +1,4 @@
-"""Publish, roll back, forget: with a running gateway, which takes the bundle at once, or by the pointer alone."""
+"""Publish, roll back, forget, load, unload: with a running gateway, which does it at once, or in the store alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from proponent.errors import NotFoundError
+from proponent.errors import NotFoundError, UnavailableError
 from proponent.gateway.rollout.control_client import NOT_SERVED, request
 from proponent.index import forgetting, lifecycle
 from proponent.index.forgetting import Receipt
@@ -34,6 +34,32 @@ def rollback(store: Store, model: str, *, dry_run: bool = False) -> Change:
     return _change(served) if served else lifecycle.rollback(store, model, dry_run=dry_run)
 
 
+def load(store: Store, model: str) -> dict[str, Any]:
+    """Lets the running gateway of a store serve a model of it, and waits until it answers.
+
+    Returns:
+        ``model``; the ``digest`` that is served; whether it ``was_served`` already; ``seconds`` until it answered.
+
+    Raises:
+        UnavailableError: No gateway runs (NO_GATEWAY).
+        ProponentError: Why the model does not answer; the gateway goes on trying.
+    """
+    return _required(store, {"command": "load", "model": model})
+
+
+def unload(store: Store, model: str) -> dict[str, Any]:
+    """Lets the running gateway of a store serve a model no more, once it has answered what it was asked.
+
+    Returns:
+        ``model``; whether it ``was_served``; ``drained_seconds`` until its last call was answered.
+
+    Raises:
+        UnavailableError: No gateway runs (NO_GATEWAY).
+        NotFoundError: Neither the gateway nor the store knows the model.
+    """
+    return _required(store, {"command": "unload", "model": model})
+
+
 def forget(
     store: Store, model: str, example_ids: Sequence[str], *, compact: bool = False, dry_run: bool = False
 ) -> Receipt:
@@ -56,6 +82,14 @@ def _request(store: Store, command: dict[str, str | None]) -> dict[str, Any] | N
         if error.reason == NOT_SERVED:
             return None
         raise
+
+
+def _required(store: Store, command: dict[str, str | None]) -> dict[str, Any]:
+    done = request(store.root, command)
+    if done is None:
+        message = f"no gateway serves {store.root}; one that starts serves every model in it (proponent serve)"
+        raise UnavailableError(message, field="store", reason="NO_GATEWAY")
+    return done
 
 
 def _change(served: dict[str, Any]) -> Change:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from proponent.errors import NotFoundError, SpecError
+from proponent.index.store import MODEL_NAME
 
 FACTORY_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 SPEC_FILE = "explain.yaml"
@@ -74,7 +75,7 @@ class ModelSpec(_Section):
     ('digits', 'exact', 10)
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
+    name: Annotated[str, Field(pattern=MODEL_NAME)]
     model: Factory
     weights: str
     dataset: Factory

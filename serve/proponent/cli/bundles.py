@@ -1,4 +1,4 @@
-"""Commands on bundles: verify, diff, info, suspects; publish, rollback, forget, gc."""
+"""Commands on bundles: verify, diff, info, suspects; publish, rollback, load, unload, forget, gc."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from proponent.cli.options import (
     member,
     open_store,
 )
+from proponent.index.store import Store
 from proponent.options import DEFAULT_TOP_K, Measure
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=CHECK, epilog=exits(3, DAMAGED, GATE, INTERRUPTED))(diff)
     app.command(rich_help_panel=CHECK, epilog=READS)(info)
     app.command(rich_help_panel=CHECK, epilog=exits(3, DAMAGED, 6, INTERRUPTED))(suspects)
-    for change in (publish, rollback, forget, gc):
+    for change in (publish, rollback, load, unload, forget, gc):
         app.command(rich_help_panel=LIFE, epilog=WRITES)(change)
 
 
@@ -225,6 +226,53 @@ def rollback(
 
     opened, name = open_store(store, model)
     _print_change(run_rollback(opened, name, dry_run=dry_run), as_json)
+
+
+def load(
+    model: Annotated[str, typer.Argument(help="Name of a model in the store.")],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a running service serve a model that is new in its store; the others notice nothing.
+
+    Ends when the model answers, or says why it does not; the service then goes on trying. A model that is served
+    already stays as it is. A service with --watch needs no such command.
+
+    Example: `proponent load digits --store model_store`
+    """
+    from proponent.publishing import load as run_load
+
+    done = run_load(Store(store), model)
+    if as_json:
+        _print_json(done)
+        return
+    verb = "was served already, and answers" if done["was_served"] else f"answers after {done['seconds']:.1f} s"
+    typer.echo(f"{model}: {done['digest'][:12]} {verb}")
+
+
+def unload(
+    model: Annotated[str, typer.Argument(help="Name of a model.")],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a running service serve a model no more: it answers what it was asked, then its workers end.
+
+    The files stay. The model comes back with `proponent load`, or when the service is started again.
+
+    Example: `proponent unload digits --store model_store`
+    """
+    from proponent.publishing import unload as run_unload
+
+    done = run_unload(Store(store), model)
+    if as_json:
+        _print_json(done)
+        return
+    did = (
+        f"is served no more, drained after {done['drained_seconds']:.1f} s"
+        if done["was_served"]
+        else "was not served"
+    )
+    typer.echo(f"{model} {did}")
 
 
 def forget(

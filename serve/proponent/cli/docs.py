@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 
 from proponent.cli.main import app
 from proponent.gateway.effective_settings import bounds_of, default_of, flag_of, unit_of, variable_of
-from proponent.gateway.settings import Settings
+from proponent.gateway.settings import BY_MODEL, Settings
 
 _MADE = "<!-- Made by scripts/docs; a test compares it with the code. -->\n"
 _SETTINGS = """
@@ -23,6 +24,14 @@ the key, the value, its source and what was expected.
 
 Sizes are bytes, or a number with a unit (`10MiB`, `500MB`). A list is separated by commas in an environment variable.
 Tokens and keys are never settings themselves: settings name the files that hold them.
+
+Some settings may differ by model: BY_MODEL. As a flag that is
+`--model-setting digits.workers=2`, in YAML
+
+```yaml
+model_settings:
+  digits: {workers: 2, max_explanations: 16}
+```
 
 | key in YAML | flag | environment variable | default | values | meaning |
 |---|---|---|---|---|---|
@@ -75,7 +84,13 @@ def _notes(parameter: Any) -> Iterator[str]:
 
 
 def _settings_page() -> str:
-    return f"# Settings of proponent serve\n\n{_MADE}{_SETTINGS}" + "".join(map(_setting, Settings.model_fields))
+    return f"# Settings of proponent serve\n\n{_MADE}{_SETTINGS.replace('BY_MODEL', _by_model())}" + "".join(
+        map(_setting, Settings.model_fields)
+    )
+
+
+def _by_model() -> str:
+    return textwrap.fill(", ".join(f"`{name}`" for name in BY_MODEL), 100)
 
 
 def _setting(name: str) -> str:

@@ -28,8 +28,9 @@ def serve() -> None:
     """Serve the current bundles: typed gRPC and HTTP in front of a private TorchServe.
 
     While it runs, rebuild, publish and rollback on the same store switch it to another bundle without a failed
-    request. After SIGTERM, /readyz and gRPC health say not ready, and calls are answered for --drain-delay more;
-    Ctrl-C does not wait. Then calls in flight finish; a second signal drops them.
+    request; load and unload, or --watch, let models come and go. After SIGTERM, /readyz and gRPC health say not
+    ready, and calls are answered for --drain-delay more; Ctrl-C does not wait. Then calls in flight finish; a second
+    signal drops them.
 
     A flag wins over its environment variable (--max-image-bytes is PROPONENT_MAX_IMAGE_BYTES), that over the key of
     the same name (max_image_bytes) in the YAML file of --config, and that over the default. Unknown keys and misspelt

@@ -90,7 +90,7 @@ def _parameter(name: str, field: FieldInfo, *, hidden: bool) -> Parameter:
     shown["hidden"] = hidden
     if field.annotation in (bool, bool | None):
         return _keyword(name, Annotated[bool | None, typer.Option(**shown)], None)
-    kind = list[str] if isinstance(field.default, tuple) else str
+    kind = list[str] if isinstance(field.default, tuple | dict) else str
     option = typer.Option(flag_of(name), metavar=unit_of(name), **shown)
     return _keyword(name, Annotated[kind | None, option], None)
 

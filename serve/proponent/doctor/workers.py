@@ -38,7 +38,7 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
             bundle = Store(settings.store).current(name)
         except (ProponentError, OSError):
             continue  # told by the check of the bundle
-        trial = _tried(bundle, settings)
+        trial = _tried(bundle, settings.of(name))
         if trial.error:
             remedy = (
                 "make the code and the packages that the spec names importable here, as they were for the rebuild"
@@ -48,7 +48,11 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
             trials[name] = trial.resident
             yield ok(f"worker of {name}", f"it loads, explains an input, and takes {trial.resident:,} bytes")
     if trials:
-        yield _memory(trials, sum(settings.workers_of(lane) for lane in settings.lanes))
+        yield _memory({name: size * _processes(settings.of(name)) for name, size in trials.items()})
+
+
+def _processes(settings: Settings) -> int:
+    return sum(settings.workers_of(lane) for lane in settings.lanes)
 
 
 def _tried(bundle: Path, settings: Settings) -> _Trial:
@@ -64,14 +68,14 @@ def _tried(bundle: Path, settings: Settings) -> _Trial:
         return _Trial(error=f"its process ended with status {done.returncode}: {last}")
 
 
-def _memory(resident: dict[str, int], workers: int) -> Finding:
-    """Whether there is memory for so many workers of each model, and for those of a new bundle beside them."""
-    needed, available = workers * sum(resident.values()), available_bytes()
+def _memory(resident: dict[str, int]) -> Finding:
+    """Whether there is memory for all workers of each model, and for those of a new bundle beside them."""
+    needed, available = sum(resident.values()), available_bytes()
     found = f"workers take {needed:,} of {available:,} bytes"
     remedy = "fewer --workers, --prediction-workers or models, more memory, or a smaller embedding_size"
     if needed > available:
         return failure("memory", found, remedy)
-    if needed + max(resident.values()) * workers > _TIGHT * available:
+    if needed + max(resident.values()) > _TIGHT * available:
         more = "to publish, the new version of a model is loaded beside the old one"
         return warning("memory", f"{found}; {more}", remedy)
     return ok("memory", found)

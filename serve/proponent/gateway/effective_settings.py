@@ -75,7 +75,7 @@ def bounds_of(name: str) -> str:
 def default_of(name: str) -> str:
     """The default as an operator would write it; empty where there is none."""
     default = Settings.model_fields[name].default
-    if default is None or default == ():
+    if default is None or default in ((), {}):
         return ""
     return str(default).lower() if isinstance(default, bool) else str(default)
 

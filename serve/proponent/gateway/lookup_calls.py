@@ -11,6 +11,7 @@ from proponent.gateway.auth import Scope, require_scope
 from proponent.gateway.bundle_diff import diff_bundles
 from proponent.gateway.call import CallContext, Method
 from proponent.gateway.disclosure import Disclosure
+from proponent.gateway.error_mapping import public_text
 from proponent.gateway.example_lists import list_examples, summarize_examples
 from proponent.gateway.privacy.levels import require_level
 from proponent.gateway.served_model import ServedModel
@@ -57,7 +58,11 @@ class LookupCalls:
     async def get_model(self, request: pb.GetModelRequest, context: CallContext) -> pb.GetModelResponse:
         """Describes a model, its bundle, and what the caller may see of it."""
         check_rules(request)
-        reply = await lookups.in_thread(self.model_named(request.model).deployment, lookups.describe_model)
+        model = self.model_named(request.model)
+        reply = await lookups.in_thread(model.deployment, lookups.describe_model)
+        if model.error is not None:
+            reply.unavailable_reason = model.error.reason
+            reply.unavailable_detail = public_text(model.error.message)
         if Scope.EXAMPLES in context.caller.scopes:
             reply.allow_examples = self.disclosure.sources
             reply.allow_thumbnails = self.disclosure.thumbnails

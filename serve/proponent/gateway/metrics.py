@@ -7,7 +7,7 @@ OpenMetrics format can express; who scrapes chooses the format by its Accept hea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
@@ -23,6 +23,7 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 _LONGEST_EXEMPLAR = 128
 
 Exemplar = Mapping[str, str]
+M = TypeVar("M")
 
 
 def exemplar(request_id: str, trace_id: str = "") -> dict[str, str]:
@@ -54,6 +55,7 @@ class Metrics:
     def __init__(self) -> None:
         described = {"service_name": "proponent", "service_version": proponent.__version__}
         self._registry = CollectorRegistry(target_info=described)
+        self._of_models: list[Any] = []
         ProcessCollector(registry=self._registry)
         self._make_call_metrics()
         self._make_limit_metrics()
@@ -111,6 +113,15 @@ class Metrics:
             for outcome in ("ok", "failed"):
                 self._switches[model, operation, outcome].inc(0)
 
+    def remove_model(self, model: str) -> None:
+        """Shows a model no more, once nothing is counted for it."""
+        self._digests.pop(model, None)
+        for metric in self._of_models:
+            metric.remove_by_labels({"model": model})
+        for children in vars(self).values():
+            if isinstance(children, _Children):
+                children.clear()
+
     def serve_bundle(self, model: str, digest: str, created: float, forgotten: Callable[[], float]) -> None:
         """Shows the bundle that a model is served with.
 
@@ -141,9 +152,7 @@ class Metrics:
             Counter("proponent_errors", text, ("transport", "error_type"), registry=self._registry)
         )
         text = "Training examples that stood in replies, counted each time."
-        self._disclosed = _Children(
-            Counter("proponent_examples_disclosed", text, ("model",), registry=self._registry)
-        )
+        self._disclosed = _Children(self._counter("proponent_examples_disclosed", text, "model"))
 
     def _make_limit_metrics(self) -> None:
         self.in_flight = self._gauge("proponent_requests_in_flight", "Calls that are being worked on.", "method")
@@ -204,10 +213,16 @@ class Metrics:
         )
 
     def _histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
-        return Histogram(name, text, labels, registry=self._registry, buckets=buckets)
+        return self._kept(Histogram(name, text, labels, registry=self._registry, buckets=buckets), labels)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self._registry)
+        return self._kept(Counter(name, text, labels, registry=self._registry), labels)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, labels, registry=self._registry)
+        return self._kept(Gauge(name, text, labels, registry=self._registry), labels)
+
+    def _kept(self, metric: M, labels: Sequence[str]) -> M:
+        """The same; by it ``remove_model`` finds what is counted for a model."""
+        if "model" in labels:
+            self._of_models.append(metric)
+        return metric

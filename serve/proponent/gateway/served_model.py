@@ -18,7 +18,7 @@ from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.lane import Lane
 from proponent.gateway.settings import Settings
 from proponent.index.storage import unreadable
-from proponent.index.store import Store
+from proponent.index.store import Store, check_model_name
 
 _OF_THE_BUNDLE = (CorruptBundleError, MismatchError)
 
@@ -31,6 +31,10 @@ class ServedModel:
             published).
         weights: Deployed weights instead of the bundle's copy.
         lanes: The queues that it is served by.
+        versions: How many versions the model has had when it was served before.
+
+    Attributes:
+        versions: How many it has had by now.
     """
 
     def __init__(
@@ -39,11 +43,12 @@ class ServedModel:
         bundle: BundleHandle | ProponentError,
         weights: Path | None = None,
         lanes: Sequence[Lane] = tuple(Lane),
+        versions: int = 0,
     ) -> None:
         self.name = name
         self.weights = weights
         self.lanes = tuple(lanes)
-        self._versions = 0
+        self.versions = versions
         starting = UnavailableError(f"model {name!r} is starting", reason="WORKER_STARTING")
         self._errors: dict[Lane, ProponentError | None] = {}
         self.set_error(bundle if isinstance(bundle, ProponentError) else starting)
@@ -97,8 +102,8 @@ class ServedModel:
 
     def prepare(self, bundle: BundleHandle) -> Deployment:
         """A deployment under a version that this model never had."""
-        self._versions += 1
-        return Deployment(self.name, f"{self._versions}.0", bundle, self.lanes)
+        self.versions += 1
+        return Deployment(self.name, f"{self.versions}.0", bundle, self.lanes)
 
     def serves(self, digest: str) -> bool:
         """Whether healthy workers answer with this bundle now."""
@@ -126,10 +131,12 @@ class Readiness:
 
     It is ready once every model has been found able to answer or unable, and then as long as one is able: a damaged
     bundle takes down its own model alone, and a new replica takes no traffic before all its models have been tried.
+    A model that comes later takes no readiness from the others.
     """
 
     def __init__(self, models: Mapping[str, ServedModel]) -> None:
         self._models = models
+        self._tried = False
         self.draining = False
 
     def error(self) -> ProponentError | None:
@@ -137,9 +144,11 @@ class Readiness:
         if self.draining:
             return stopping_error()
         models = self._models.values()
-        able = any(model.error is None for model in models) and not any(model.starting for model in models)
+        self._tried = self._tried or (bool(models) and not any(model.starting for model in models))
+        if self._tried and any(model.error is None for model in models):
+            return None
         waiting = sorted((model for model in models if model.error is not None), key=lambda model: not model.starting)
-        return None if able else next((model.error for model in waiting), None)
+        return next((model.error for model in waiting), None) or _no_model()
 
     def error_of_all(self) -> ProponentError | None:
         """Why not every model can answer; None when all can."""
@@ -163,11 +172,15 @@ def stopping_error() -> ProponentError:
     return UnavailableError("the server is stopping", reason="DRAINING")
 
 
+def _no_model() -> ProponentError:
+    return UnavailableError("no model is served yet", reason="NO_MODEL")
+
+
 def open_models(settings: Settings) -> dict[str, ServedModel]:
     """The models to serve, by name; a bundle that cannot be read makes a model that answers with that error.
 
     Raises:
-        NotFoundError: No store, no model in it, or one asked for is not there; no file of deployed weights.
+        NotFoundError: No store, or none of the models in it, unless it is watched; no file of deployed weights.
         SpecError: Deployed weights were given for more than one model.
     """
     store = Store(settings.store)
@@ -178,13 +191,20 @@ def open_models(settings: Settings) -> dict[str, ServedModel]:
         )
     if settings.weights is not None and not settings.weights.is_file():
         raise NotFoundError(f"weights not found: {settings.weights}", field="weights")
-    return {name: ServedModel(name, _open_current(store, name), settings.weights, settings.lanes) for name in names}
+    return {name: _opened(store, name, settings.of(name)) for name in names}
+
+
+def _opened(store: Store, name: str, settings: Settings) -> ServedModel:
+    return ServedModel(name, _open_current(store, name), settings.weights, settings.lanes)
 
 
 def _names(store: Store, settings: Settings) -> list[str]:
+    """The models to serve; one that was asked for and is not there says so, beside others that are."""
     known = store.models()
+    if settings.watch:
+        return [name for name in known if not settings.models or name in settings.models]
     missing = [name for name in settings.models if name not in known]
-    if missing:
+    if missing and len(missing) == len(settings.models):
         raise NotFoundError(
             f"no bundle for model {missing[0]!r} in {store.root} (models: {', '.join(known) or 'none'})",
             field="models",
@@ -196,8 +216,12 @@ def _names(store: Store, settings: Settings) -> list[str]:
 
 def _open_current(store: Store, name: str) -> BundleHandle | ProponentError:
     try:
+        check_model_name(name)
         return BundleHandle.open(store.current(name))
-    except ProponentError as error:
-        return as_state(error)
-    except OSError as error:
-        return unreadable(error)
+    except (ProponentError, OSError) as error:
+        return problem_of(error)
+
+
+def problem_of(error: ProponentError | OSError) -> ProponentError:
+    """What callers are told of a model whose bundle could not be opened."""
+    return unreadable(error) if isinstance(error, OSError) else as_state(error)

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import Any
 
@@ -24,7 +24,9 @@ from proponent.gateway.log import configure_logs, write_or_drop
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.privacy.gate import gate_of
 from proponent.gateway.rollout.control_server import accept_commands
-from proponent.gateway.rollout.switch import Rollout, serve_repaired_bundles, show_bundle
+from proponent.gateway.rollout.membership import Membership
+from proponent.gateway.rollout.reconciliation import Reconciliation
+from proponent.gateway.rollout.switch import Rollout, show_bundle
 from proponent.gateway.served_model import Readiness, ServedModel, open_models
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
@@ -44,21 +46,24 @@ _log = structlog.get_logger("proponent.gateway")
 class Gateway:
     """Everything that runs; made from settings, run once."""
 
-    def __init__(self, settings: Settings, models: Mapping[str, ServedModel]) -> None:
+    def __init__(self, settings: Settings, models: dict[str, ServedModel]) -> None:
         self._settings = settings
         self._models = models
         self._metrics = metrics = Metrics()
         self._tracing = _tracing(settings)
         self._readiness = Readiness(models)
         self._changed = asyncio.Event()
-        worker = WorkerClient(settings.worker_timeout)
+        worker = WorkerClient(settings.most("worker_timeout"))
         self._authenticator = authenticator_of(settings)
         self._gate = gate_of(settings)
         self._calls = ExplanationCalls(models, worker, settings, metrics, self._authenticator, self._gate)
         self._supervisor = Supervisor(models, worker, torchserve_host, settings, metrics, self._changed.set)
-        self._rollout = Rollout(
-            Store(settings.store), models, self._supervisor, worker, metrics, settings.start_timeout
+        store = Store(settings.store)
+        self._rollout = rollout = Rollout(store, models, self._supervisor, worker, metrics)
+        self._membership = Membership(
+            models, rollout, self._supervisor, settings, metrics, self._changed.set, self._calls.forget
         )
+        self._reconciliation = Reconciliation(models, self._membership, rollout, store, watches=settings.watch)
         for model in models.values():
             metrics.add_model(model.name)
             if model.readable:
@@ -83,12 +88,12 @@ class Gateway:
             tasks = [
                 asyncio.create_task(self._supervisor.run()),
                 asyncio.create_task(self._report_health(grpc)),
-                asyncio.create_task(serve_repaired_bundles(self._models, self._rollout)),
+                asyncio.create_task(self._reconciliation.run()),
                 asyncio.create_task(watch(self._watched(tls))),
             ]
             serving = asyncio.create_task(http.serve(sockets=[listener]))
             try:
-                async with accept_commands(self._settings.store, self._rollout):
+                async with accept_commands(self._settings.store, self._rollout, self._membership):
                     await _first_to_end([asyncio.ensure_future(signals.stop.wait()), serving, *tasks])
             finally:
                 await self._stop(grpc, http, serving, tasks, signals)

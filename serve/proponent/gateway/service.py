@@ -110,7 +110,8 @@ class ExplanationCalls(LookupCalls):
         deployment = self._deployment(request.model, context)
         check_explanation(request, deployment.manifest, self.settings)
         self.allow_view(request.view, context)
-        reply = await self._explanation(request, deployment, context)
+        with deployment.in_use():
+            reply = await self._explanation(request, deployment, context)
         self.disclosure.clear_sources(request.view, (i for r in reply.results for i in (*r.proponents, *r.opponents)))
         return reply
 
@@ -175,6 +176,10 @@ class ExplanationCalls(LookupCalls):
         if self.stopping:
             raise stopping_error()
 
+    def forget(self, model: str) -> None:
+        """Frees what is kept for a model that is served no more."""
+        self._admission.forget(model)
+
     def stream_slot(self) -> AbstractContextManager[None]:
         """Holds a place among the open streams; raises OverloadedError."""
         return self._admission.stream()
@@ -207,14 +212,15 @@ class ExplanationCalls(LookupCalls):
     async def _send(
         self, method: str, deployment: Deployment, request: WorkerRequest, context: CallContext
     ) -> WorkerReply:
-        check_call_cost(request, deployment.manifest, self.settings.max_call_cost)
+        check_call_cost(request, deployment.manifest, self.settings.of(deployment.model).max_call_cost)
         timeout_s = context.remaining_s(self.settings.request_timeout)
         if timeout_s <= 0:
             raise DeadlineError("the deadline had passed before the request was read")
         started = time.monotonic()
-        held = await self._admitted(method, deployment, Lane.of(request), context, timeout_s)
-        left_s = started + timeout_s - time.monotonic()
-        return await self._ask_worker(method, deployment, request, context, left_s, held)
+        with deployment.in_use():  # from now on: its model may be switched, or removed, while the call waits in line
+            held = await self._admitted(method, deployment, Lane.of(request), context, timeout_s)
+            left_s = started + timeout_s - time.monotonic()
+            return await self._ask_worker(method, deployment, request, context, left_s, held)
 
     async def _ask_worker(
         self,

@@ -7,7 +7,9 @@ all made from the fields of ``Settings``.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +21,8 @@ from pydantic import (
     ByteSize,
     Field,
     FilePath,
+    TypeAdapter,
+    ValidationError,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -83,6 +87,20 @@ def _separated(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
 
+def _grouped_by_model(value: Any) -> Any:
+    """What lines like ``digits.workers=2`` say, as a mapping of mappings; one is left as it is."""
+    if isinstance(value, Mapping):
+        return value
+    found: dict[str, dict[str, str]] = {}
+    for line in _separated(value):
+        path, equals, text = str(line).partition("=")
+        model, _, key = path.rpartition(".")
+        if not (equals and model and key):
+            raise ValueError("expected MODEL.KEY=VALUE, e.g. digits.workers=2")
+        found.setdefault(model, {})[key] = text
+    return found
+
+
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("expected a number")
@@ -108,6 +126,7 @@ MessageSize = Annotated[ByteSize, Field(ge=1, le=1 << 30), _NUMBER, Unit("bytes"
 Size = Annotated[ByteSize, Field(ge=1, le=1 << 40), _NUMBER, Unit("bytes")]
 Address = Annotated[str, AfterValidator(_checked_address), Unit("host:port")]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_separated), Unit("name")]
+ByModel = Annotated[dict[str, dict[str, Any]], NoDecode, BeforeValidator(_grouped_by_model), Unit("MODEL.KEY=VALUE")]
 Window = Annotated[float, Field(gt=0, le=31_536_000), _NUMBER, Unit("seconds")]
 Text = Annotated[str, Unit("text")]
 Directory = Annotated[Path, Unit("path")]
@@ -121,8 +140,9 @@ OptionalLevel = Annotated[
 ]
 
 
-def _setting(default: Any, panel: str, description: str, *, flag: str = "") -> Any:
-    return Field(default, description=description, json_schema_extra={"panel": panel, "flag": flag})
+def _setting(default: Any, panel: str, description: str, *, flag: str = "", by_model: bool = False) -> Any:
+    extra: dict[str, Any] = {"panel": panel, "flag": flag, "by_model": by_model}
+    return Field(default, description=description, json_schema_extra=extra)
 
 
 class Settings(BaseSettings):
@@ -143,22 +163,43 @@ class Settings(BaseSettings):
     models: Names = _setting(
         (), MODELS, "Models to serve (the flag once for each, else separated by commas); none: all.", flag="--model"
     )
-    weights: OptionalPath = _setting(
-        None, MODELS, "Deployed weights of the one model served, instead of the bundle's copy; same SHA-256."
+    model_settings: ByModel = _setting(
+        {},
+        MODELS,
+        "Settings of one model where they differ from those of all (the flag once for each, else separated by "
+        "commas; in YAML a mapping of models to mappings of keys).",
+        flag="--model-setting",
     )
-    workers: Processes = _setting(1, MODELS, "Python processes of each model that explain.")
+    watch: bool = _setting(
+        False,
+        MODELS,
+        "Look at the store: serve the models that come, drain those that go, and take what becomes current.",
+    )
+    weights: OptionalPath = _setting(
+        None,
+        MODELS,
+        "Deployed weights of the one model served, instead of the bundle's copy; same SHA-256.",
+        by_model=True,
+    )
+    workers: Processes = _setting(1, MODELS, "Python processes of each model that explain.", by_model=True)
     prediction_workers: ProcessesOrNone = _setting(
-        1, MODELS, "Python processes of each model that only predict; 0: those that explain predict as well."
+        1,
+        MODELS,
+        "Python processes of each model that only predict; 0: those that explain predict as well.",
+        by_model=True,
     )
     explanation_niceness: Niceness = _setting(
-        10, MODELS, "How far the processes that explain stand back for others on a busy machine, as nice counts."
+        10,
+        MODELS,
+        "How far the processes that explain stand back for others on a busy machine, as nice counts.",
+        by_model=True,
     )
-    cores: Cores = _setting(0, MODELS, "Cores shared by all workers; 0 means all of the machine.")
-    batch_size: Slots = _setting(16, MODELS, "Most requests in one batch.")
+    cores: Cores = _setting(0, MODELS, "Cores shared by all workers; 0 means all of the machine.", by_model=True)
+    batch_size: Slots = _setting(16, MODELS, "Most requests in one batch.", by_model=True)
     batch_delay_ms: Milliseconds = _setting(
-        2, MODELS, "How long a batch of explanations waits to fill; 0 counts as 1."
+        2, MODELS, "How long a batch of explanations waits to fill; 0 counts as 1.", by_model=True
     )
-    prediction_batch_delay_ms: Milliseconds = _setting(1, MODELS, "The same of predictions.")
+    prediction_batch_delay_ms: Milliseconds = _setting(1, MODELS, "The same of predictions.", by_model=True)
 
     allow_examples: bool = _setting(
         False, DISCLOSURE, "Let callers look up training examples and be told their sources."
@@ -226,9 +267,11 @@ class Settings(BaseSettings):
     request_timeout: Seconds = _setting(
         30.0, TIMEOUTS, "Longest time for one call; a shorter deadline of the caller's wins."
     )
-    worker_timeout: WholeSeconds = _setting(120, TIMEOUTS, "A worker that takes longer for one batch is replaced.")
+    worker_timeout: WholeSeconds = _setting(
+        120, TIMEOUTS, "A worker that takes longer for one batch is replaced.", by_model=True
+    )
     start_timeout: Seconds = _setting(
-        180.0, TIMEOUTS, "Longest time until a worker is ready, before TorchServe is started again."
+        180.0, TIMEOUTS, "Longest time until a worker is ready, before it is started again.", by_model=True
     )
     idle_timeout: Seconds = _setting(
         10.0, TIMEOUTS, "Longest time without a byte while the headers or the body of an HTTP request come in."
@@ -257,20 +300,31 @@ class Settings(BaseSettings):
     max_thumbnails: Count = _setting(2_000, LIMITS, "The same where each comes with a thumbnail.")
     max_suspects: Count = _setting(10_000, LIMITS, "Most rows of one page of suspects, examples or samples.")
     max_call_cost: Seconds = _setting(
-        20.0, LIMITS, "Longest estimated time of one call on one core; a call estimated above it is refused."
+        20.0,
+        LIMITS,
+        "Longest estimated time of one call on one core; a call estimated above it is refused.",
+        by_model=True,
     )
-    max_predictions: Slots = _setting(128, LIMITS, "Most predictions at the workers of a model at a time.")
+    max_predictions: Slots = _setting(
+        128, LIMITS, "Most predictions at the workers of a model at a time.", by_model=True
+    )
     max_explanations: Slots = _setting(
-        64, LIMITS, "The same of explanations, exact scores, removals and flip sets together."
+        64, LIMITS, "The same of explanations, exact scores, removals and flip sets together.", by_model=True
     )
     worker_wait_target: Seconds = _setting(
         0.1,
         LIMITS,
         "Wait at busy workers from which on they are sent fewer requests at a time; the others wait in turn.",
+        by_model=True,
     )
-    max_waiting: Waiting = _setting(512, LIMITS, "Calls that wait for the workers of a model; 0: none.")
+    max_waiting: Waiting = _setting(
+        512, LIMITS, "Calls that wait for the workers of a model; 0: none.", by_model=True
+    )
     max_wait: Seconds = _setting(
-        10.0, LIMITS, "Longest time that a call may be expected to wait for workers; one that would is refused."
+        10.0,
+        LIMITS,
+        "Longest time that a call may be expected to wait for workers; one that would is refused.",
+        by_model=True,
     )
     max_streams: Slots = _setting(32, LIMITS, "Streams open at the same time.")
     max_parts: Slots = _setting(
@@ -312,6 +366,30 @@ class Settings(BaseSettings):
                     field=name,
                 )
         return self
+
+    @model_validator(mode="after")
+    def _models_have_settings_of_their_own(self) -> Settings:
+        for model, values in self.model_settings.items():
+            for key, value in values.items():
+                _value_for_a_model(model, key, value)
+        return self
+
+    @cached_property
+    def _by_model(self) -> dict[str, Settings]:
+        return {
+            model: self.model_copy(
+                update={key: _value_for_a_model(model, key, value) for key, value in values.items()}
+            )
+            for model, values in self.model_settings.items()
+        }
+
+    def of(self, model: str) -> Settings:
+        """The settings that count for a model."""
+        return self._by_model.get(model, self)
+
+    def most(self, name: str) -> int:
+        """The largest value that a number has for any model."""
+        return max(int(getattr(each, name)) for each in (self, *self._by_model.values()))
 
     @property
     def is_closed(self) -> bool:
@@ -368,3 +446,28 @@ class Settings(BaseSettings):
     def max_messages(self) -> int:
         """Messages of gRPC that come in at the same time: each may turn out to be of the largest size."""
         return max(1, self.max_buffered_bytes // self.max_message_bytes)
+
+
+BY_MODEL = tuple(
+    name
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["by_model"]
+)
+"""The settings that a model may have of its own."""
+
+
+def _checker(key: str) -> TypeAdapter[Any]:
+    field: Any = Settings.model_fields[key]
+    return TypeAdapter(Annotated[field.annotation, *field.metadata])
+
+
+def _value_for_a_model(model: str, key: str, value: Any) -> Any:
+    """The value of a model's own setting; raises SpecError, which names it."""
+    name = f"model_settings.{model}.{key}"
+    if key not in BY_MODEL:
+        raise SpecError(f"setting {name!r} is unknown, expected one of {', '.join(BY_MODEL)}", field=name)
+    try:
+        return _checker(key).validate_python(value)
+    except ValidationError as error:
+        expected = error.errors()[0]["msg"].removeprefix("Input should be ")
+        raise SpecError(f"setting {name!r} has value {value!r}, expected {expected}", field=name) from None

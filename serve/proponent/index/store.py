@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from proponent.errors import CorruptBundleError, NotFoundError, SpecError
+from proponent.errors import CorruptBundleError, InvalidInputError, NotFoundError, SpecError
 from proponent.index.bundle import MANIFEST, read_manifest, write_json
 
 CURRENT = "current"
 BUNDLES = "bundles"
+MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,127}$"
+"""What a model may be called: a part of paths, of URLs, and of names in model servers."""
+
+
+def check_model_name(name: str) -> None:
+    """Raises InvalidInputError where no model can be called so."""
+    if re.fullmatch(MODEL_NAME, name) is None:
+        message = f"model name {name!r} is not valid, expected {MODEL_NAME}"
+        raise InvalidInputError(message, field="model", reason="MODEL_NAME_INVALID")
 
 
 class Store:

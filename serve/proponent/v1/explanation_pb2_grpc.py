@@ -181,7 +181,9 @@ class ExplanationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes the served model and its bundle.
+        """Describes the served model and its bundle. Models come and go while the server runs: one that starts, or cannot,
+        answers UNAVAILABLE with the reason; one that was removed is NOT_FOUND (reason MODEL_UNKNOWN) at once, and what
+        was called before is answered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

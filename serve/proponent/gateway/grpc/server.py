@@ -28,6 +28,17 @@ _STREAMS = 2048
 _IDLE_MS = 300_000
 
 
+class _Health(health.aio.HealthServicer):  # type: ignore[misc]
+    """Health that is asked of models which are served no more."""
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
+        """The protocol knows SERVICE_UNKNOWN only in streams."""
+        reply: health_pb2.HealthCheckResponse = await super().Check(request, context)
+        if reply.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return reply
+
+
 class GrpcServer:
     """The listening server with health and, where wanted, reflection.
 
@@ -48,7 +59,8 @@ class GrpcServer:
         methods = ExplanationMethods(calls, metrics, settings, tracing or Tracing())
         others = OpenInferenceCalls(calls, readiness).methods
         self._server.add_generic_rpc_handlers((methods.handlers(), methods.handlers_of(OPEN_INFERENCE, others)))
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
+        self._known: set[str] = set()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
             names = (SERVICE, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -61,11 +73,14 @@ class GrpcServer:
         await self._server.start()
 
     async def set_serving(self, serving: bool, models: Mapping[str, bool]) -> None:
-        """Sets the health of the server, of its services, and of each model under ``service/model``."""
+        """Sets the health of the server, of its services, and of each model under ``service/model``; of no other."""
         status = health_pb2.HealthCheckResponse
         states = {"": serving, SERVICE: serving, OPEN_INFERENCE: serving} | {
             f"{SERVICE}/{name}": able for name, able in models.items()
         }
+        for name in self._known - states.keys():
+            await self._health.set(name, status.SERVICE_UNKNOWN)
+        self._known = set(states)
         for name, able in states.items():
             await self._health.set(name, status.SERVING if able else status.NOT_SERVING)
 

@@ -91,11 +91,17 @@ class Supervisor:
             for group in self.groups(model.deployment):
                 self._states[model.name, group.lane] = self._new_state(model.deployment, group)
 
+    def release(self, name: str) -> list[WorkerState]:
+        """Watches a model no more, whose workers go on with what they are asked until ``unregister``."""
+        return self._take(name)
+
     def groups(self, deployment: Deployment) -> list[WorkerGroup]:
         """The workers of a deployment, lane by lane."""
         model, version, bundle = deployment.model, deployment.version, deployment.bundle.path
         weights = self._models[model].weights
-        return [WorkerGroup(model, version, lane, bundle, weights, self._settings) for lane in deployment.lanes]
+        return [
+            WorkerGroup(model, version, lane, bundle, weights, self._settings.of(model)) for lane in deployment.lanes
+        ]
 
     def adopt(self, deployment: Deployment, groups: Sequence[WorkerGroup]) -> list[WorkerState]:
         """Watches a deployment, whose workers are known to be healthy, instead of its model's one before."""

@@ -116,16 +116,21 @@ class ModelEndpoints:
     calls: ExplanationCalls
 
     async def list_models(self, request: Request) -> Response:
-        """List the names of the models, and whether each is ready."""
+        """List the names of the models, whether each is ready, and for those that are not, why."""
         permitted(self.calls, request, None)
-        ready = {model.name: model.error is None for model in self.calls.models.values()}
-        return JSONResponse({"models": list(ready), "ready": ready})
+        errors = {model.name: model.error for model in self.calls.models.values()}
+        return JSONResponse(
+            {
+                "models": list(errors),
+                "ready": {name: error is None for name, error in errors.items()},
+                "unavailable": {name: _told(error) for name, error in errors.items() if error is not None},
+            }
+        )
 
     async def get_model(self, request: Request, model: str) -> Response:
         """Describe a model and its bundle."""
         reply = await self._reply(request, "GetModel", pb.GetModelRequest(model=model))
-        ready = self.calls.models[model].error is None
-        return JSONResponse({"name": model, "ready": ready, **to_json(reply)})
+        return JSONResponse({"name": model, "ready": not reply.unavailable_reason, **to_json(reply)})
 
     async def list_suspects(self, request: Request, model: str) -> Response:
         """Rank training examples by self-influence: suspects of a wrong label first."""
@@ -226,6 +231,11 @@ class OperationEndpoints:
         permitted(self.calls, request, Scope.ADMIN)
         text, content_type = self.recorded.exposition(request.headers.get("accept", ""))
         return Response(text, media_type=content_type, headers={"vary": "accept"})
+
+
+def _told(error: ProponentError) -> dict[str, str]:
+    told = problem(error)
+    return {"reason": told["reason"], "detail": told["detail"]}
 
 
 def permitted(calls: ExplanationCalls, request: Request, scope: Scope | None) -> CallContext:

@@ -178,10 +178,16 @@ class Admission:
 
     def of(self, model: str, lane: Lane) -> LaneAdmission:
         """The line before a lane of a model."""
-        key = (model, lane if lane in self._settings.lanes else Lane.EXPLANATIONS)
+        settings = self._settings.of(model)
+        key = (model, lane if lane in settings.lanes else Lane.EXPLANATIONS)
         if key not in self._lanes:
-            self._lanes[key] = LaneAdmission(*key, self._settings, self._metrics)
+            self._lanes[key] = LaneAdmission(*key, settings, self._metrics)
         return self._lanes[key]
+
+    def forget(self, model: str) -> None:
+        """Drops the lines of a model that nobody uses any more."""
+        for lane in Lane:
+            self._lanes.pop((model, lane), None)
 
     @contextmanager
     def stream(self) -> Iterator[None]:

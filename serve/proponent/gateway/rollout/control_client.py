@@ -1,7 +1,8 @@
 """The client's side of a running gateway's control socket; nothing but the standard library is needed.
 
 One connection carries one command and one reply, each a line of JSON: ``{"command": "publish", "model": ...,
-"digest": ...}``, ``{"command": "rollback", "model": ...}`` or ``{"command": "status"}``. The reply is
+"digest": ...}``, ``{"command": "rollback", "model": ...}``, the same of ``load`` and ``unload``, or
+``{"command": "status"}``. The reply is
 ``{"result": {...}}`` or ``{"error": {"kind", "message", "field", "reason"}}``.
 """
 

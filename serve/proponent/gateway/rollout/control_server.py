@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -22,6 +22,7 @@ import structlog
 from proponent.errors import BusyError, InvalidInputError, UnavailableError
 from proponent.gateway.error_mapping import as_proponent_error
 from proponent.gateway.rollout.control_client import LONGEST_LINE, SOCKET, short_path
+from proponent.gateway.rollout.membership import Membership
 from proponent.gateway.rollout.switch import Rollout
 from proponent.index.lock import exclusive
 
@@ -31,26 +32,51 @@ _POLL_S = 1.0
 _log = structlog.get_logger("proponent.gateway")
 
 
+class _Commands:
+    """What can be asked, by the name of the command; each takes the command and returns what it did."""
+
+    def __init__(self, rollout: Rollout, membership: Membership) -> None:
+        self.rollout = rollout
+        self._membership = membership
+        self._known: Mapping[str, Callable[[str, str | None], Awaitable[Any]]] = {
+            "publish": membership.publish,
+            "rollback": lambda model, _: rollout.rollback(model),
+            "load": lambda model, _: membership.load(model),
+            "unload": lambda model, _: membership.unload(model),
+        }
+
+    async def run(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Does what is asked; raises InvalidInputError for what is not known."""
+        name = str(command.get("command"))
+        if name == "status":
+            return {"pid": os.getpid(), "models": self.rollout.status()}
+        if name not in self._known:
+            expected = ", ".join((*self._known, "status"))
+            raise InvalidInputError(f"command {name!r} is unknown, expected one of {expected}", field="command")
+        return asdict(await self._known[name](command.get("model") or "", command.get("digest")))
+
+
 @asynccontextmanager
-async def accept_commands(store: Path, rollout: Rollout) -> AsyncIterator[None]:
+async def accept_commands(store: Path, rollout: Rollout, membership: Membership) -> AsyncIterator[None]:
     """A block in which commands are taken, from when no other gateway takes them; a warning says if not at once."""
     async with AsyncExitStack() as stack:
-        if not await _is_settled(stack, store, rollout):
+        commands = _Commands(rollout, membership)
+        if not await _is_settled(stack, store, commands):
             _log.warning(
                 "another gateway serves this store and takes its commands; "
                 "this one takes newly published bundles when that one has ended",
                 store=str(store),
             )
-            successor = asyncio.create_task(_take_over(stack, store, rollout))
+            successor = asyncio.create_task(_take_over(stack, store, commands))
             stack.push_async_callback(_cancelled, successor)
         yield
 
 
-async def _is_settled(stack: AsyncExitStack, store: Path, rollout: Rollout) -> bool:
+async def _is_settled(stack: AsyncExitStack, store: Path, commands: _Commands) -> bool:
     """Whether this gateway has the socket now, or can never have it; False while another one has it."""
     try:
         stack.enter_context(exclusive(store / LOCK))
-        await stack.enter_async_context(_listening(store, rollout))
+        await stack.enter_async_context(_listening(store, commands))
     except BusyError:
         return False
     except (OSError, UnavailableError) as error:
@@ -58,11 +84,11 @@ async def _is_settled(stack: AsyncExitStack, store: Path, rollout: Rollout) -> b
     return True
 
 
-async def _take_over(stack: AsyncExitStack, store: Path, rollout: Rollout) -> None:
-    while not await _is_settled(stack, store, rollout):
+async def _take_over(stack: AsyncExitStack, store: Path, commands: _Commands) -> None:
+    while not await _is_settled(stack, store, commands):
         await asyncio.sleep(_POLL_S)
     _log.info("the other gateway has ended; this one takes the commands of its store", store=str(store))
-    await rollout.catch_up()
+    await commands.rollout.catch_up()
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -71,9 +97,9 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 
 @asynccontextmanager
-async def _listening(store: Path, rollout: Rollout) -> AsyncIterator[None]:
+async def _listening(store: Path, commands: _Commands) -> AsyncIterator[None]:
     listener = _bind(store)
-    server = await asyncio.start_unix_server(partial(_serve, rollout), sock=listener, limit=LONGEST_LINE)
+    server = await asyncio.start_unix_server(partial(_serve, commands), sock=listener, limit=LONGEST_LINE)
     try:
         yield
     finally:
@@ -95,10 +121,10 @@ def _bind(store: Path) -> socket.socket:
     return listener
 
 
-async def _serve(rollout: Rollout, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve(commands: _Commands, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """One command, one reply; a command that has begun goes on when its caller hangs up."""
     try:
-        reply = await _reply(rollout, await reader.readline())
+        reply = await _reply(commands, await reader.readline())
         writer.write(json.dumps(reply).encode() + b"\n")
         await writer.drain()
     except (ConnectionError, ValueError) as error:
@@ -109,9 +135,9 @@ async def _serve(rollout: Rollout, reader: asyncio.StreamReader, writer: asyncio
             await writer.wait_closed()
 
 
-async def _reply(rollout: Rollout, line: bytes) -> dict[str, Any]:
+async def _reply(commands: _Commands, line: bytes) -> dict[str, Any]:
     try:
-        return {"result": await _run(rollout, _command(line))}
+        return {"result": await commands.run(_command(line))}
     except Exception as error:
         known = as_proponent_error(error)
         _log.warning("command failed", reason=known.reason, detail=known.message)
@@ -133,14 +159,3 @@ def _command(line: bytes) -> dict[str, Any]:
     if not isinstance(command, dict) or not all(isinstance(v, str | None) for v in command.values()):
         raise InvalidInputError("the command is not a JSON object of strings", field="command")
     return command
-
-
-async def _run(rollout: Rollout, command: Mapping[str, Any]) -> dict[str, Any]:
-    name, model = command.get("command"), command.get("model") or ""
-    if name == "status":
-        return {"pid": os.getpid(), "models": rollout.status()}
-    if name == "publish":
-        return asdict(await rollout.roll_out(model, command.get("digest")))
-    if name == "rollback":
-        return asdict(await rollout.rollback(model))
-    raise InvalidInputError(f"command {name!r} is unknown, expected publish, rollback or status", field="command")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,9 +18,8 @@ from pathlib import Path
 
 import structlog
 
-from proponent.errors import NotFoundError, ProponentError, as_state
+from proponent.errors import NotFoundError, ProponentError
 from proponent.gateway.deployment import BundleHandle, Deployment
-from proponent.gateway.error_mapping import as_proponent_error
 from proponent.gateway.hosting.supervisor import Supervisor
 from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.hosting.worker_state import WorkerState
@@ -31,11 +31,8 @@ from proponent.index.faults import fault_point
 from proponent.index.lifecycle import check_bundle, current_digest, find_bundle, previous_digest
 from proponent.index.lock import changing
 from proponent.index.storage import unreadable
-from proponent.index.store import Store
+from proponent.index.store import Store, check_model_name
 
-# Between two tries of a bundle that cannot be read.
-_FIRST_DELAY_S = 2.0
-_LONGEST_DELAY_S = 60.0
 _log = structlog.get_logger("proponent.gateway")
 
 
@@ -58,7 +55,7 @@ class SwitchResult:
 
 
 class Rollout:
-    """Publishes and rolls back, one at a time."""
+    """Publishes and rolls back, one at a time for each model."""
 
     def __init__(
         self,
@@ -67,15 +64,17 @@ class Rollout:
         supervisor: Supervisor,
         worker: WorkerClient,
         metrics: Metrics,
-        timeout_s: float,
     ) -> None:
         self._store = store
         self._models = models
         self._supervisor = supervisor
         self._worker = worker
         self._metrics = metrics
-        self._timeout_s = timeout_s
-        self._lock = asyncio.Lock()
+        self._locks = defaultdict[str, asyncio.Lock](asyncio.Lock)
+
+    def lock(self, name: str) -> asyncio.Lock:
+        """Held by whoever changes which bundle of a model is served, or whether it is."""
+        return self._locks[name]
 
     async def roll_out(self, name: str, digest: str | None = None) -> SwitchResult:
         """Serves the bundle whose digest begins so, and makes it current; without one, the bundle that is current.
@@ -84,8 +83,8 @@ class Rollout:
             NotFoundError: This gateway does not serve the model, or there is no such bundle.
             ProponentError: Why the bundle cannot be served; what was served before still is.
         """
-        model = self._model(name)
-        async with self._lock:
+        async with self._locks[name]:
+            model = self._model(name)
             with self._counted(name, "publish"):
                 return await self._roll_out(model, digest or str(self._store.pointer(name)["digest"]))
 
@@ -96,32 +95,36 @@ class Rollout:
             NotFoundError: This gateway does not serve the model, or there was none.
             ProponentError: See ``roll_out``.
         """
-        model = self._model(name)
-        async with self._lock:
+        async with self._locks[name]:
+            model = self._model(name)
             with self._counted(name, "rollback"):
                 return await self._roll_out(model, previous_digest(self._store, name))
 
-    async def serve_repaired(self, name: str) -> SwitchResult:
-        """Serves the current bundle of a model that could not be read before; the store is not written to.
+    async def serve_current(self, name: str, operation: str) -> None:
+        """Serves the bundle that the store says is current; the store is not written to.
+
+        Args:
+            name: Of the model.
+            operation: What this counts as.
 
         Raises:
-            ProponentError: Why it still cannot be served.
+            ProponentError: Why it cannot be served.
         """
-        model = self._model(name)
-        started = time.monotonic()
-        async with self._lock:
-            with self._counted(name, "repair"):
+        async with self._locks[name]:
+            model = self._model(name)
+            with self._counted(name, operation):
                 try:
-                    bundle = self._store.current(name)
-                    await self._switch(model, bundle, set_current=False)
+                    bundle = await asyncio.to_thread(self._store.current, name)
+                    old = await self._switch(model, bundle, set_current=False)
                 except OSError as error:
                     raise unreadable(error) from error
-        _log.info("bundle taken up", model=name, bundle=bundle.name)
-        return SwitchResult(name, bundle.name, bundle.name, round(time.monotonic() - started, 3), 0.0)
+            _log.info("bundle taken up", model=name, bundle=bundle.name)
+            if old:
+                await self._retire(old)
 
     async def catch_up(self) -> None:
         """Serves what became current while another gateway of the store took the commands."""
-        for name, model in self._models.items():
+        for name, model in list(self._models.items()):
             try:
                 if model.readable and model.deployment.manifest.digest != current_digest(self._store, name):
                     await self.roll_out(name)
@@ -156,15 +159,16 @@ class Rollout:
 
     async def _switch(self, model: ServedModel, bundle: Path, *, set_current: bool) -> list[WorkerState]:
         """Makes a bundle take the requests; returns the lanes of the deployment that took them before, if another."""
-        handle = await asyncio.to_thread(_checked, bundle, model.name)
+        handle = await asyncio.to_thread(open_checked, bundle, model.name)
         with ExitStack() as undo:
             undo.callback(handle.catalog.close)
             if model.serves(handle.manifest.digest):
-                await self._set_current(model.name, bundle.name)
+                if set_current:
+                    await self._set_current(model.name, bundle.name)
                 return []
             deployment = model.prepare(handle)
             groups, host = self._supervisor.groups(deployment), self._supervisor.host
-            async with candidate(deployment, groups, host, self._worker, self._timeout_s):
+            async with candidate(deployment, groups, host, self._worker, groups[0].settings.start_timeout):
                 if set_current:
                     await self._set_current(model.name, bundle.name)
                 show_bundle(self._metrics, deployment)
@@ -212,28 +216,9 @@ def show_bundle(metrics: Metrics, deployment: Deployment) -> None:
     metrics.serve_bundle(deployment.model, manifest.digest, created, forgotten)
 
 
-async def serve_repaired_bundles(models: Mapping[str, ServedModel], rollout: Rollout) -> None:
-    """Tries again, ever more rarely, the models whose bundle cannot be read; runs until cancelled."""
-    delay = _FIRST_DELAY_S
-    while True:
-        await asyncio.sleep(delay)
-        delay = min(2 * delay, _LONGEST_DELAY_S)
-        for model in models.values():
-            if not model.readable:
-                await _retry(model, rollout)
-
-
-async def _retry(model: ServedModel, rollout: Rollout) -> None:
-    try:
-        await rollout.serve_repaired(model.name)
-    except Exception as error:
-        known = as_state(as_proponent_error(error))
-        if not model.readable and (model.error is None or model.error.message != known.message):
-            _log.warning("bundle still cannot be served", model=model.name, reason=known.reason, why=known.message)
-            model.set_error(known)
-
-
-def _checked(bundle: Path, model: str) -> BundleHandle:
+def open_checked(bundle: Path, model: str) -> BundleHandle:
+    """Opens a bundle after checking every file of it; raises CorruptBundleError, InvalidInputError."""
+    check_model_name(model)
     check_bundle(bundle, model)
     return BundleHandle.open(bundle)
 

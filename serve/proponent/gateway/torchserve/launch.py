@@ -153,7 +153,7 @@ def write_config(layout: Layout, ports: Ports, settings: Settings) -> None:
         "disable_system_metrics": "true",
         "enable_envvars_config": "false",
         "install_py_dep_per_model": "false",
-        "job_queue_size": settings.queue_size,
+        "job_queue_size": settings.most("queue_size"),
         "max_request_size": settings.max_message_bytes + MEBIBYTE,
         "max_response_size": REPLY_BYTES,
         "number_of_netty_threads": 2,
