@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from proponent.v1.worker_pb2 import WorkerReply
 from proponent.worker.batch import PROTOBUF, Worker, encode_reply, read_item, speaks_json
+from proponent.worker.starting import started_worker
 
 # HTTP status and phrase by google.rpc.Code.
 _STATUS = {3: (400, "Bad Request"), 4: (504, "Gateway Timeout"), 13: (500, "Internal Server Error")}
@@ -24,14 +23,7 @@ class InfluenceHandler:
 
     def initialize(self, context: Any) -> None:
         """Loads the bundle onto the GPU that TorchServe gave this worker, or the CPU."""
-        section = context.model_yaml_config["proponent"]
-        os.nice(section.get("niceness", 0))
-        threads = section.get("threads") or os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()
-        torch.set_num_threads(int(threads))
-        weights, liveness = (Path(section[key]) if section.get(key) else None for key in ("weights", "liveness"))
-        predicts_only = section.get("lane") == "predictions"
-        bundle = Path(section["bundle"])
-        self._worker = Worker.load(bundle, weights, _device(context), liveness, predicts_only=predicts_only)
+        self._worker = started_worker(context.model_yaml_config["proponent"], _device(context))
 
     def handle(self, rows: list[dict[str, Any]], context: Any) -> list[bytes]:
         """One reply for each row of a batch, whatever its mix of predictions and explanations."""

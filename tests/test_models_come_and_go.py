@@ -196,7 +196,7 @@ def test_what_a_model_was_asked_before_it_went_is_answered(tmp_path: Path) -> No
         gateway.worker.hold.set()
         assert await asyncio.gather(*calls) == [digest] * 3
         await unloading
-        assert not set(BOTH) & set(gateway.host.names())
+        assert not set(BOTH) & set(gateway.host.names()) and 'model="toy"' not in gateway.shown()
 
     run(tmp_path, test, model_settings={"toy": {"max_predictions": 1}})
 

@@ -32,6 +32,8 @@ def another(name: str, directory: Path) -> Any:
     value = getattr(Settings(), name)
     if name == "disclosure":
         return "ranks"
+    if name == "worker_host":
+        return "processes"
     if name == "model_settings":
         return ["digits.workers=2", "a.b.max_wait=0.5"]
     if value == "":

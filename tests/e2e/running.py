@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -19,6 +20,7 @@ import psutil
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
 START_S = 240.0
+WORKERS = ("model_service_worker", "proponent.worker.process")
 
 
 def cli(*arguments: str) -> None:
@@ -76,8 +78,17 @@ class RunningGateway:
 
     def worker(self, *, explains: bool = True) -> psutil.Process:
         """The worker that explains, or that only predicts: the first stands back for the second."""
-        found = [p for p in self.descendants() if any("model_service_worker" in part for part in p.cmdline())]
-        return next(p for p in found if (p.nice() > 0) == explains)
+        return next(p for p in self.workers() if (p.nice() > 0) == explains)
+
+    def workers(self) -> list[psutil.Process]:
+        """All workers, whatever hosts them."""
+        found = []
+        for process in self.descendants():
+            with suppress(psutil.NoSuchProcess):  # it may end, or be a zombie, while it is looked at
+                command = " ".join(process.cmdline())
+                if "watchdog.py" not in command and any(word in command for word in WORKERS):
+                    found.append(process)
+        return found
 
     def stop(self) -> None:
         """SIGTERM, exit status 0, no process and no file left."""

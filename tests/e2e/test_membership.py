@@ -14,7 +14,7 @@ import yaml
 from inputs import GOOD, MODEL
 from running import RunningGateway
 from test_service import details
-from test_switch import cli, workers
+from test_switch import LANES, cli, workers
 
 from proponent.gateway.rollout.control_client import SOCKET
 from proponent.index.bundle import SPEC, read_manifest, seal
@@ -45,10 +45,13 @@ def put(store: Store, name: str, factory: str | None = None) -> None:
     store.set_current(name, bundle.name)
 
 
-@pytest.fixture(scope="module")
-def gateway(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+@pytest.fixture(scope="module", params=["torchserve", "processes"])
+def gateway(
+    request: pytest.FixtureRequest, store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningGateway]:
     log = tmp_path_factory.mktemp("log") / "gateway.log"
-    gateway = RunningGateway(store.root, log, "--watch", "--model-setting", "other.prediction_workers=0")
+    options = ("--watch", "--model-setting", "other.prediction_workers=0", "--worker-host", request.param)
+    gateway = RunningGateway(store.root, log, *options)
     try:
         gateway.wait_ready()
         yield gateway
@@ -68,20 +71,22 @@ def predicted(gateway: RunningGateway, name: str) -> int:
     return int(reply.prediction.class_id)
 
 
-def test_a_model_that_kills_its_workers_keeps_no_other_from_serving(gateway: RunningGateway) -> None:
+def test_a_model_that_kills_its_workers_keeps_no_other_from_serving(gateway: RunningGateway, store: Store) -> None:
     assert listed(gateway) == {MODEL: "", "deadly": "WORKER_STARTING"}
     assert predicted(gateway, MODEL) == 3
     described = gateway.rpc.GetModel(pb.GetModelRequest(model="deadly"), timeout=10)
     assert described.unavailable_reason == "WORKER_STARTING"
     assert "deadly" in described.unavailable_detail
+    cli("unload", "deadly", "--store", str(store.root))
+    gateway.wait_for(lambda: workers(gateway) == LANES, 30)
+    assert listed(gateway) == {MODEL: ""}
 
 
 def test_a_model_comes_to_the_store_and_leaves_it(gateway: RunningGateway, store: Store) -> None:
     """It has one worker, as its setting says; what it was asked before it left is answered."""
-    before = workers(gateway)
     put(store, "other")
     gateway.wait_for(lambda: listed(gateway).get("other") == "", 90)
-    assert predicted(gateway, "other") == 3 and workers(gateway) == before + 1
+    assert predicted(gateway, "other") == 3 and workers(gateway) == LANES + 1
     asked = pb.ExplainRequest(model="other", encoded_image=GOOD, top_k=100, diversity=DEARLY)
     call = gateway.rpc.Explain.future(asked, timeout=60)
     shutil.rmtree(store.directory("other"))
@@ -90,7 +95,7 @@ def test_a_model_comes_to_the_store_and_leaves_it(gateway: RunningGateway, store
     with pytest.raises(grpc.RpcError) as caught:
         predicted(gateway, "other")
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND and details(caught.value)[0] == "MODEL_UNKNOWN"
-    gateway.wait_for(lambda: workers(gateway) == before, 30)
+    gateway.wait_for(lambda: workers(gateway) == LANES, 30)
     assert 'model="other"' not in gateway.http.get("/metrics").text
 
 

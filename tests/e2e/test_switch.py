@@ -9,11 +9,9 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 from footprint import assert_no_more, footprint
@@ -73,11 +71,7 @@ def served(gateway: RunningGateway) -> str:
 
 
 def workers(gateway: RunningGateway) -> int:
-    found = 0
-    for process in gateway.descendants():
-        with suppress(psutil.NoSuchProcess):  # it may end, or be a zombie, while it is looked at
-            found += "model_service_worker" in " ".join(process.cmdline())
-    return found
+    return len(gateway.workers())
 
 
 def test_only_its_user_may_command_it(gateway: RunningGateway, store: Store) -> None:

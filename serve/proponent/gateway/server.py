@@ -15,6 +15,7 @@ import structlog
 from proponent.gateway.auth.authenticator import authenticator_of
 from proponent.gateway.file_watch import WatchedFiles, watch
 from proponent.gateway.grpc.server import GrpcServer
+from proponent.gateway.hosting.host import OpenHost
 from proponent.gateway.hosting.supervisor import Supervisor
 from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.http.app import create_app
@@ -32,7 +33,6 @@ from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
 from proponent.gateway.signals import StopSignals
 from proponent.gateway.tls import Tls, tls_of
-from proponent.gateway.torchserve.host import torchserve_host
 from proponent.gateway.tracing import Tracing
 from proponent.index.store import Store
 
@@ -57,7 +57,7 @@ class Gateway:
         self._authenticator = authenticator_of(settings)
         self._gate = gate_of(settings)
         self._calls = ExplanationCalls(models, worker, settings, metrics, self._authenticator, self._gate)
-        self._supervisor = Supervisor(models, worker, torchserve_host, settings, metrics, self._changed.set)
+        self._supervisor = Supervisor(models, worker, _host(settings), settings, metrics, self._changed.set)
         store = Store(settings.store)
         self._rollout = rollout = Rollout(store, models, self._supervisor, worker, metrics)
         self._membership = Membership(
@@ -193,6 +193,17 @@ async def _first_to_end(tasks: Sequence[asyncio.Task[Any]]) -> None:
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
+
+
+def _host(settings: Settings) -> OpenHost:
+    """What runs the workers; neither needs what the other is made of."""
+    if settings.worker_host == "processes":
+        from proponent.gateway.processes.host import process_host
+
+        return process_host
+    from proponent.gateway.torchserve.host import torchserve_host
+
+    return torchserve_host
 
 
 def _tracing(settings: Settings) -> Tracing:

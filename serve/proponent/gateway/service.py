@@ -92,7 +92,8 @@ class ExplanationCalls(LookupCalls):
             reply = await run(request, context)
             if context.caller.level > DisclosureLevel.LABELS and (examples := count_examples(reply)):
                 model = request.query.model if hasattr(request, "query") else request.model
-                self._metrics.examples_disclosed(model, examples)
+                if model in self.models:  # else it was the last call of a model that is gone
+                    self._metrics.examples_disclosed(model, examples)
             return reply
 
         return counted

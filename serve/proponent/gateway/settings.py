@@ -135,6 +135,7 @@ OptionalUrl = Annotated[Annotated[str, AfterValidator(_checked_url)] | None, Uni
 Share = Annotated[float, Field(ge=0, le=1), _NUMBER, Unit("0 to 1")]
 OptionalPath = Annotated[Path | None, Unit("path")]
 OptionalFile = Annotated[FilePath | None, Unit("path")]
+HostName = Annotated[Literal["torchserve", "processes"], Unit("torchserve or processes")]
 OptionalLevel = Annotated[
     Literal["labels", "ranks", "rounded", "full"] | None, Unit("labels, ranks, rounded or full")
 ]
@@ -174,6 +175,9 @@ class Settings(BaseSettings):
         False,
         MODELS,
         "Look at the store: serve the models that come, drain those that go, and take what becomes current.",
+    )
+    worker_host: HostName = _setting(
+        "torchserve", MODELS, "What runs the workers: TorchServe, or plain processes, which need no Java."
     )
     weights: OptionalPath = _setting(
         None,
@@ -422,6 +426,10 @@ class Settings(BaseSettings):
     def workers_of(self, lane: Lane) -> int:
         """Processes of a lane of each model."""
         return self.prediction_workers if lane is Lane.PREDICTIONS else self.workers
+
+    def batch_delay_of(self, lane: Lane) -> int:
+        """Milliseconds that a batch of a lane waits to fill."""
+        return self.prediction_batch_delay_ms if lane is Lane.PREDICTIONS else self.batch_delay_ms
 
     def threads_of(self, lane: Lane) -> int:
         """Most threads of one worker of a lane."""

@@ -19,7 +19,9 @@ from proponent.errors import SpecError, StorageError
 PREFIX = "proponent-gateway-"
 # A Unix socket's path has at most 103 bytes on macOS and 107 on Linux; a worker cannot listen on a longer one.
 _LONGEST_SOCKET = 103
-_SOCKET = Path("t") / ".ts.sock.99999"
+TEMPORARY = "t"
+"""Directory of sockets and of what workers set aside, below the private one; its name is short for their sake."""
+_SOCKET = Path(TEMPORARY) / ".ts.sock.99999"
 # By it a directory is known for a gateway's.
 _MARK = "gateway"
 LIVENESS = "liveness"

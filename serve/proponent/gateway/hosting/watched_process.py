@@ -39,7 +39,7 @@ class WatchedProcess:
             command: What is run.
             directory: Where.
             environment: All of it.
-            log: Takes what the command prints.
+            log: Takes what the command prints; asyncio's PIPE makes it ``output``.
 
         Raises:
             UnavailableError: It cannot be started.
@@ -62,6 +62,15 @@ class WatchedProcess:
     def ended(self) -> bool:
         """Whether it is gone."""
         return self._process.returncode is not None
+
+    @property
+    def output(self) -> asyncio.StreamReader | None:
+        """What the command prints, where ``log`` was asyncio's PIPE."""
+        return self._process.stderr
+
+    async def wait(self) -> None:
+        """Waits until it is gone."""
+        await self._process.wait()
 
     async def pause(self, seconds: float) -> None:
         """Waits, but not longer than it lives."""

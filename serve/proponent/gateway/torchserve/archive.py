@@ -18,6 +18,7 @@ import yaml
 import proponent
 from proponent.errors import NotFoundError
 from proponent.gateway.effective_settings import load_settings
+from proponent.gateway.hosting.worker_settings import worker_section
 from proponent.gateway.lane import Lane
 from proponent.gateway.settings import Settings
 from proponent.index.lifecycle import check_bundle
@@ -69,9 +70,7 @@ def write_archive(
     (path / "MAR-INF").mkdir(parents=True, exist_ok=True)
     manifest = _manifest(name, version)
     (path / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
-    section = {"lane": lane.value, **_paths(bundle, weights, liveness)}
-    if liveness is not None:
-        section |= _shares(settings, lane)
+    section = worker_section(settings, lane, bundle, weights, liveness)
     config = {**_worker_config(settings, lane), "proponent": section}
     (path / "model-config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     shutil.copyfile(handler_source(), path / HANDLER)
@@ -103,31 +102,16 @@ def _manifest(model: str, version: str) -> dict[str, object]:
 
 def _worker_config(settings: Settings, lane: Lane) -> dict[str, object]:
     workers = settings.workers_of(lane)
-    delay_ms = settings.prediction_batch_delay_ms if lane is Lane.PREDICTIONS else settings.batch_delay_ms
     return {
         "minWorkers": workers,
         "maxWorkers": workers,
         "batchSize": settings.batch_size,
         # TorchServe takes 0 for no value at all, and then waits its default of 100 ms.
-        "maxBatchDelay": max(1, delay_ms),
+        "maxBatchDelay": max(1, settings.batch_delay_of(lane)),
         "responseTimeout": settings.worker_timeout,
         "startupTimeout": math.ceil(settings.start_timeout),
         "deviceType": "cpu",
     }
-
-
-def _shares(settings: Settings, lane: Lane) -> dict[str, object]:
-    """What a worker takes of a machine; one that stands back lets the workers of another lane through."""
-    stands_back = lane is Lane.EXPLANATIONS and Lane.PREDICTIONS in settings.lanes
-    return {
-        "threads": settings.threads_of(lane),
-        "niceness": settings.explanation_niceness if stands_back else 0,
-    }
-
-
-def _paths(bundle: Path, weights: Path | None, liveness: Path | None) -> dict[str, object]:
-    paths = {"bundle": bundle, "weights": weights, "liveness": liveness}
-    return {name: None if path is None else str(path.absolute()) for name, path in paths.items()}
 
 
 def package(store: Store, model: str, out: Path) -> Archive:

