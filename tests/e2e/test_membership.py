@@ -89,14 +89,15 @@ def test_a_model_comes_to_the_store_and_leaves_it(gateway: RunningGateway, store
     assert predicted(gateway, "other") == 3 and workers(gateway) == LANES + 1
     asked = pb.ExplainRequest(model="other", encoded_image=GOOD, top_k=100, diversity=DEARLY)
     call = gateway.rpc.Explain.future(asked, timeout=60)
-    shutil.rmtree(store.directory("other"))
+    (store.directory("other") / "current").unlink()
     gateway.wait_for(lambda: "other" not in listed(gateway), 60)
     assert call.result().prediction.class_id == 3
     with pytest.raises(grpc.RpcError) as caught:
         predicted(gateway, "other")
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND and details(caught.value)[0] == "MODEL_UNKNOWN"
     gateway.wait_for(lambda: workers(gateway) == LANES, 30)
-    assert 'model="other"' not in gateway.http.get("/metrics").text
+    shutil.rmtree(store.directory("other"))
+    gateway.wait_for(lambda: 'model="other"' not in gateway.http.get("/metrics").text, 10)
 
 
 def test_commands_load_and_unload(gateway: RunningGateway, store: Store) -> None:
