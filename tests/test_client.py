@@ -42,6 +42,7 @@ from proponent import (
 )
 from proponent.client.connection import Connection
 from proponent.client.failures import Failure
+from proponent.client.listings import diff_bundles
 from proponent.errors import ProponentError, SamplesMissingError, UnauthenticatedError
 from proponent.gateway.grpc.server import GrpcServer
 from proponent.gateway.served_model import Readiness
@@ -374,6 +375,20 @@ def test_images_come_in_many_forms(client: Client, running: Running, tmp_path: P
 def test_other_inputs_are_refused(client: Client, value: Any, kind: type[ProponentError], words: str) -> None:
     with pytest.raises(kind, match=words):
         client.predict(value)
+
+
+def test_no_class_of_a_comparison_is_lost_for_its_name() -> None:
+    classes = [
+        pb.ClassDiff(class_id=n, label=label, summary=pb.DiffSummary(samples=n))
+        for n, label in enumerate(("crane", "cat", "crane"))
+    ]
+    reply = pb.DiffBundlesResponse(measure=pb.MEASURE_INFLUENCE, per_class=classes)
+    found = diff_bundles("m", "", "", Measure.INFLUENCE, None).read(reply).per_class
+    assert {name: each.samples for name, each in found.items()} == {
+        "crane (class 0)": 0,
+        "cat": 1,
+        "crane (class 2)": 2,
+    }
 
 
 def test_the_client_for_asyncio_does_the_same(running: Running) -> None:

@@ -214,7 +214,7 @@ class BundleDiff:
     Attributes:
         base: Digest of the older one.
         other: Digest of the newer one.
-        per_class: By the name of the class that the base's model predicts.
+        per_class: By the name of the class that the base's model predicts, with its number where two have one name.
         per_sample: Least overlap first; empty where the caller may not see samples.
     """
 

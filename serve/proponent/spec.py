@@ -33,7 +33,7 @@ class Factory(_Section):
 
 
 class Curvature(_Section):
-    """How the curvature is made and inverted; see docs/curvature in the README for each key."""
+    """How the curvature is made and inverted; the README has a table of the keys."""
 
     kind: Literal["exact", "ekfac", "kfac"] = "exact"
     damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] | None = None

@@ -89,7 +89,8 @@ class AsyncClient(ServiceClient):
         """Explanations of many inputs over one call, as they are ready, each with its input's position.
 
         An input that fails has its error in place of an explanation, and the others go on. ``values`` is read only
-        as fast as the service takes it; what it raises itself comes after the answers to what it gave before.
+        as fast as the service takes it; what it raises itself comes after the answers to what it gave before. It is
+        one call, which ``timeout_s`` bounds as a whole and which is not tried again.
         """
         asked = ExplainRequests(self._named(model), values, options)
         answers = self._stub.StreamExplain(iter(asked), timeout=self._timeout_s, metadata=self._metadata)

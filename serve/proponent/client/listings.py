@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -156,10 +157,21 @@ def _bundle_diff(reply: pb.DiffBundlesResponse) -> BundleDiff:
         top_k=reply.top_k,
         max_top_k=reply.max_top_k,
         overall=DiffSummary(**values_of(reply.overall)),
-        per_class={each.label: DiffSummary(**values_of(each.summary)) for each in reply.per_class},
+        per_class=_by_label(reply.per_class),
         per_sample=_all(SampleDiff, reply.per_sample),
         disclosure_level=disclosure_level_of(reply),
     )
+
+
+def _by_label(classes: Sequence[pb.ClassDiff]) -> dict[str, DiffSummary]:
+    """Names need not be different: classes of the same name have their numbers behind it."""
+    names = Counter(each.label for each in classes)
+    return {
+        each.label if names[each.label] == 1 else f"{each.label} (class {each.class_id})": DiffSummary(
+            **values_of(each.summary)
+        )
+        for each in classes
+    }
 
 
 def _all(kind: Callable[..., Any], messages: Iterable[Any]) -> tuple[Any, ...]:
