@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from fuzz_inputs import fuzz_input
 from fuzz_memory import MIB, Trend
-from fuzz_messages import MessageMaker, Words, sound_requests
+from fuzz_messages import MODEL, MessageMaker, Words, sound_requests
 from fuzz_run import Findings, run
 from fuzz_send import REPLIES
 from fuzz_verdict import http_fault, raw_http_fault, reply_fault
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
+from google.rpc import code_pb2
 from running import RunningGateway
 
+from proponent.index.store import Store
 from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerRequest
+from proponent.worker.batch import Worker, read_item
 
 SEED = 11
 
@@ -69,6 +74,21 @@ def test_memory_that_grows_after_the_warm_up_is_not_flat() -> None:
     assert Trend.of("worker", filling).flat
     leaking = Trend.of("worker", [(n, size + n * MIB // 40) for n, size in filling])
     assert not leaking.flat and leaking.per_thousand == pytest.approx(25 * MIB, rel=0.01)
+
+
+@pytest.mark.e2e
+def test_a_worker_answers_whatever_it_is_sent(digits: Path) -> None:
+    """Also what no gateway would let through, each item by itself and none by a defect."""
+    store = Store(digits / "store")
+    worker = Worker.load(store.current(MODEL), None, None)
+    maker, codes = MessageMaker(Words(), random.Random(SEED)), Counter[int]()
+    for _ in range(60):
+        rows = [{"data": maker.bytes_of(maker.message(WorkerRequest.DESCRIPTOR))} for _ in range(8)]
+        items = [read_item(row, explain=False, content_type="") for row in rows]
+        for reply in worker.handle(items):
+            codes[reply.error.code] += 1
+            assert reply.error.code != code_pb2.INTERNAL, (rows, reply)
+    assert set(codes) >= {code_pb2.OK, code_pb2.INVALID_ARGUMENT}
 
 
 @pytest.mark.e2e

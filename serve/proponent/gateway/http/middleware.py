@@ -17,7 +17,7 @@ from proponent.gateway.tracing import UNTRACED, Span, Tracing
 
 _METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
 CLIENT_CLOSED = 499  # as nginx counts a caller who left before the answer
-_PROBES = ("/healthz", "/readyz", "/metrics")
+_PROBES = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 _log = structlog.get_logger("proponent.http")
 
