@@ -59,8 +59,8 @@ The contract is `proto/proponent/v1/explanation.proto`; this page is made of it.
 reflection; HTTP clients find the same calls described at `/openapi.json` and, to read, at `/docs`. Bodies of HTTP are
 the messages below as JSON, with the field names of the proto and bytes in base64; errors are
 `application/problem+json` with the same `reason`. Clients of other servers speak the
-[Open Inference Protocol](serving.md#clients-of-other-servers) to the same ports. In Python, [`Client`](python_reference.md#proponent.Client) does
-all of it.
+[Open Inference Protocol](serving.md#clients-of-other-servers) to the same ports. In Python,
+[`Client`](python_reference.md#proponent.Client) does all of it.
 
 """
 
