@@ -24,6 +24,7 @@ from proponent.v1.inference_pb2 import PredictionsRequest
 from proponent.v1.worker_pb2 import WorkerRequest
 
 _START_S = 180.0
+_WORKERS = ("model_service_worker", "proponent.worker.process")
 _SERVICE = "/proponent.v1.ExplanationService"
 
 
@@ -37,13 +38,14 @@ class Service:
     layout: Layout
 
     def parts(self) -> dict[str, list[psutil.Process]]:
-        """Gateway, Java and workers, by name."""
+        """Gateway, Java, workers and what ends them with the gateway, by name."""
         below = self.process.children(recursive=True)
         commands = {p: " ".join(p.cmdline()) for p in below}
         return {
             "gateway": [self.process],
             "java": [p for p, c in commands.items() if "ModelServer" in c and "watchdog" not in c],
-            "workers": [p for p, c in commands.items() if "model_service_worker" in c],
+            "workers": [p for p, c in commands.items() if any(w in c for w in _WORKERS) and "watchdog" not in c],
+            "watchdogs": [p for p, c in commands.items() if "watchdog" in c],
         }
 
     def cpu_seconds(self) -> dict[str, float]:
