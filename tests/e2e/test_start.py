@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
+import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inputs import GOOD
 from running import RunningGateway
 from test_service import details
 
+from proponent.gateway.rollout.control_client import request
+from proponent.index.bundle import SPEC, read_manifest, seal
+from proponent.index.store import Store
 from proponent.v1 import explanation_pb2 as pb
 
 pytestmark = pytest.mark.e2e
@@ -178,3 +185,42 @@ def test_what_loading_raises_is_told_and_a_mended_bundle_is_taken_up(digits: Pat
         gateway.stop()
     finally:
         gateway.close()
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_while_it_starts_is_told_until_a_good_bundle_is_published(
+    digits: Path, tmp_path: Path
+) -> None:
+    """Then the gateway is killed: all that it started goes with it, and all ports are free again."""
+    good = _copy(digits, tmp_path / "store", "digits")
+    store, copied = Store(tmp_path / "store"), good.with_name("copied")
+    shutil.copytree(good, copied)
+    values = yaml.safe_load((copied / SPEC).read_text())
+    values["model"] = {"factory": "os:abort"}
+    (copied / SPEC).write_text(yaml.safe_dump(values))
+    manifest = replace(read_manifest(copied), created="2026-01-01T00:00:00+00:00 deadly")
+    store.set_current("digits", seal(copied, manifest, store.bundles("digits")).name)
+    gateway = RunningGateway(store.root, tmp_path / "gateway.log")
+    try:
+        gateway.wait_for(lambda: gateway.log.read_text().count("died while it started") >= 2)
+        for method in ("Predict", "Explain"):
+            asked = getattr(pb, f"{method}Request")(model="digits", encoded_image=GOOD)
+            assert _reason(gateway, asked, method) == "WORKER_STARTING"
+        assert gateway.http.get("/readyz").json()["reason"] == "WORKER_STARTING"
+        request(store.root, {"command": "publish", "model": "digits", "digest": good.name})
+        gateway.wait_ready()
+        assert _reason(gateway, pb.ExplainRequest(model="digits", encoded_image=GOOD)) == ""
+        ports = _listening(gateway)
+        assert len(ports) >= 6  # two of the gateway, four of TorchServe
+        gateway.kill()
+        for port in ports:
+            with socket.create_server(("127.0.0.1", port)):
+                pass
+    finally:
+        gateway.close()
+
+
+def _listening(gateway: RunningGateway) -> set[int]:
+    family = [psutil.Process(gateway.process.pid), *gateway.descendants()]
+    found = (each for process in family for each in process.net_connections("tcp"))
+    return {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}

@@ -43,6 +43,7 @@ DEARLY = pb.ExplainRequest(
 )
 DEADLY = """
 import os
+import torch
 from proponent.models.logistic import LogisticRegression
 
 class Deadly(LogisticRegression):
@@ -51,6 +52,8 @@ class Deadly(LogisticRegression):
             with open(os.environ["DEATHS"], "a") as file:
                 file.write("death\\n")
             os._exit(1)
+        if bool((inputs < -100).any()):
+            torch.empty(1 << 46, dtype=torch.uint8)
         return super().forward(inputs)
 """
 
@@ -181,12 +184,18 @@ def _overwrite(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-@pytest.fixture
-def deadly(store: Store, tmp_path: Path) -> Iterator[RunningGateway]:
-    """Serves a model that kills its process at one input, and a sound one."""
-    (tmp_path / "deadly.py").write_text(DEADLY)
-    shutil.copytree(store.root, tmp_path / "store", ignore=shutil.ignore_patterns(SOCKET))
-    other = Store(tmp_path / "store")
+@pytest.fixture(scope="module")
+def deaths(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where dying workers say so."""
+    return tmp_path_factory.mktemp("deadly")
+
+
+@pytest.fixture(scope="module")
+def deadly(store: Store, deaths: Path) -> Iterator[RunningGateway]:
+    """Serves a model that kills its process at one input, and wants all memory and more at another."""
+    (deaths / "deadly.py").write_text(DEADLY)
+    shutil.copytree(store.root, deaths / "store", ignore=shutil.ignore_patterns(SOCKET))
+    other = Store(deaths / "store")
     copied = other.directory(MODEL) / "copy"
     shutil.copytree(other.current(MODEL), copied)
     values = yaml.safe_load((copied / SPEC).read_text())
@@ -194,8 +203,8 @@ def deadly(store: Store, tmp_path: Path) -> Iterator[RunningGateway]:
     (copied / SPEC).write_text(yaml.safe_dump(values))
     manifest = replace(read_manifest(copied), created="2026-01-01T00:00:00+00:00 deadly")
     other.set_current(MODEL, seal(copied, manifest, other.bundles(MODEL)).name)
-    environment = {"PYTHONPATH": str(tmp_path), "DEATHS": str(tmp_path / "deaths")}
-    gateway = RunningGateway(other.root, tmp_path / "gateway.log", **environment)
+    environment = {"PYTHONPATH": str(deaths), "DEATHS": str(deaths / "deaths")}
+    gateway = RunningGateway(other.root, deaths / "gateway.log", **environment)
     try:
         gateway.wait_ready()
         yield gateway
@@ -204,7 +213,24 @@ def deadly(store: Store, tmp_path: Path) -> Iterator[RunningGateway]:
         gateway.close()
 
 
-def test_a_request_that_killed_its_worker_is_not_tried_again(deadly: RunningGateway, tmp_path: Path) -> None:
+def test_memory_that_runs_out_is_told_and_costs_nobody_else_an_answer(deadly: RunningGateway) -> None:
+    """By an allocation that fails; where the system ends a worker instead, that is a kill like any."""
+    greedy = tensor(np.full((1, 8, 8), -200.0))
+    requests: list[tuple[Any, Any, Any]] = [
+        (deadly.rpc.Predict, pb.PredictRequest(model=MODEL, tensor=greedy), PREDICT),
+        (deadly.rpc.Explain, pb.ExplainRequest(model=MODEL, tensor=greedy), EXPLAIN),
+    ]
+    workers = {process.pid for process in deadly.descendants()}
+    for call, bad, good in requests:
+        calls = [call.future(each, timeout=20) for each in (bad, good, good)]
+        with pytest.raises(grpc.RpcError) as caught:
+            calls[0].result()
+        assert (caught.value.code(), details(caught.value)[0]) == (UNAVAILABLE, "OUT_OF_MEMORY")
+        assert [each.result().prediction.class_id for each in calls[1:]] == [3, 3]
+    assert {process.pid for process in deadly.descendants()} == workers and status(deadly) == 200
+
+
+def test_a_request_that_killed_its_worker_is_not_tried_again(deadly: RunningGateway, deaths: Path) -> None:
     """Its batch mates are told to retry; those behind it are answered by the new worker."""
     killer = pb.PredictRequest(model=MODEL, tensor=tensor(np.full((1, 8, 8), 200.0)))
     start = threading.Barrier(41)
@@ -224,4 +250,4 @@ def test_a_request_that_killed_its_worker_is_not_tried_again(deadly: RunningGate
     assert counts[OK, ""] >= 10 and counts.keys() <= {(OK, ""), (UNAVAILABLE, "WORKER_DIED")}, counts
     deadly.wait_ready()
     assert outcome(deadly.rpc.Predict, PREDICT) is OK
-    assert (tmp_path / "deaths").read_text().splitlines() == ["death"]
+    assert (deaths / "deaths").read_text().splitlines() == ["death"]
