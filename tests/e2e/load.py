@@ -129,9 +129,12 @@ class Load:
         for call in ("predict", "explain"):
             instances = [_IMAGE] * 2 if call == "explain" else [{"image": _IMAGE["image"]}] * 3
             reply = http.post(f"/v1/models/{MODEL}:{call}", json={"instances": instances}).raise_for_status().json()
-            found = reply.get("explanations") or [{"prediction": each} for each in reply["predictions"]]
-            for each in found:
-                self._compare(f"HTTP {call}", reply["bundle_digest"], each)
+            for each in reply.get("explanations") or reply["predictions"]:
+                if "error" in each:
+                    self._note_failure(f"HTTP {call}", each["error"]["reason"], str(each["error"]))
+                else:
+                    whole = each if call == "explain" else {"prediction": each}
+                    self._compare(f"HTTP {call}", reply["bundle_digest"], whole)
             time.sleep(_PAUSE_S)
 
     def _note_failure(self, what: str, reason: str, error: str) -> None:
