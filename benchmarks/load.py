@@ -14,6 +14,8 @@ import json
 import multiprocessing
 import statistics
 import sys
+import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -120,6 +122,27 @@ def beside(bench: Bench, rounds: int) -> dict[str, Any]:
     return {"predicting": _PREDICTING, "explaining_clients": _EXPLAINING, **found, "ratios": ratios}
 
 
+def soak(bench: Bench, minutes: float) -> dict[str, Any]:
+    """Predictions and explanations for some minutes; the slope of each part's memory over the last three quarters."""
+    predict, explain = bench.calls["gRPC Predict"]["gateway"], bench.calls["HTTP Explain"]["gateway"]
+    begun, seen, answered, errors = time.monotonic(), [], 0, Counter[str]()
+    while time.monotonic() - begun < 60 * minutes:
+        samples, _ = bench.measure((predict, 4), (explain, 8))
+        answered += sum(len(each.seconds) for each in samples)
+        for each in samples:
+            errors.update(each.errors)
+        seen.append(((time.monotonic() - begun) / 3600, bench.service.memory_mib()))
+    settled = seen[len(seen) // 4 :]
+    hours = [hour for hour, _ in settled]
+    slopes = {
+        name: round(statistics.linear_regression(hours, [memory[name] for _, memory in settled]).slope, 2)
+        for name in settled[0][1]
+    }
+    found = {"minutes": minutes, "answered": answered, "errors": dict(errors), "mib_an_hour": slopes}
+    print({**found, "first": settled[0][1], "last": settled[-1][1]})
+    return {**found, "memory_mib": [{"hour": round(hour, 4), **memory} for hour, memory in seen]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path)
@@ -128,22 +151,30 @@ def main() -> None:
     parser.add_argument("--calls", nargs="*", default=CALLS, choices=CALLS)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--beside", action="store_true")
+    parser.add_argument("--beside", action="store_true", help="also predictions beside explanations")
+    parser.add_argument("--in-process", action="store_true", help="also an Explainer without any service")
+    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
     parser.add_argument("--python", default=sys.executable, help="interpreter of the gateway")
     parser.add_argument("--serve", nargs="*", default=[], help="further options of proponent serve, without dashes")
     options = parser.parse_args()
-    manifest = read_manifest(Store(options.store).current(options.model))
+    bundle = Store(options.store).current(options.model)
+    image = picture(read_manifest(bundle))
     flags = [f"--{option}" for option in options.serve]
     with running(options.python, options.store, flags) as service:
-        bench = Bench(service, service.calls(options.model, picture(manifest)), options.seconds)
+        bench = Bench(service, service.calls(options.model, image), options.seconds)
         try:
             found = {
                 "matrix": matrix(bench, options.calls, options.clients, options.rounds),
                 "beside": beside(bench, options.rounds) if options.beside else None,
+                "soak": soak(bench, options.soak) if options.soak else None,
                 "memory_mib": service.memory_mib(),
             }
         finally:
             bench.close()
+    if options.in_process:
+        from load_in_process import in_process  # torch, which the processes of clients do not need
+
+        found["in_process"] = in_process(bundle, image, options.seconds)
     print(json.dumps(found))
 
 
