@@ -12,7 +12,8 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from promql import ALERTS, DASHBOARD, DEPLOY, Selected, alert_rules, expressions, selected
+from promql import ALERTS, DASHBOARD, DEPLOY, TARGET_LABELS, Selected, alert_rules, expressions, selected
+from proponent.gateway.metrics import Metrics
 from test_architecture import PACKAGE, ROOT
 
 PROVISIONED = DEPLOY / "grafana" / "provisioning"
@@ -121,3 +122,16 @@ def test_the_rules_lie_where_prometheus_looks_for_them() -> None:
     config = yaml.safe_load((ALERTS.parent / "prometheus.yaml").read_text())
     assert config["rule_files"] == [f"/etc/prometheus/{ALERTS.name}"]
     assert [job["job_name"] for job in config["scrape_configs"]] == ["proponent"]
+
+
+def test_every_metric_and_label_that_is_asked_for_is_one_of_the_gateways() -> None:
+    """Those of the real gateway are looked at end to end; this one sees a new name at once."""
+    known: dict[str, set[str]] = {}
+    for collector, names in Metrics()._registry._collector_to_names.items():
+        labels = {*getattr(collector, "_labelnames", getattr(collector, "labels", ())), "le"}
+        known.update((name, labels) for name in names)
+    for where, expression in expressions().items():
+        for asked in selected(expression):
+            if asked.metric != "up" and not asked.metric.startswith("process_"):
+                assert asked.metric in known, f"{where}: no metric {asked.metric}"
+                assert asked.labels - TARGET_LABELS <= known[asked.metric], f"{where}: {asked}"

@@ -11,11 +11,13 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway_fakes import echo
 from listening import Listening, run
+from proponent.gateway.histogram import LoopHistogram
 from proponent.gateway.metrics import Metrics, exemplar
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import Stage, WorkerReply, WorkerRequest
@@ -46,6 +48,21 @@ def explained(request: WorkerRequest) -> WorkerReply:
         reply.stages.append(Stage(name=name, start_ns=start, end_ns=end))
     reply.batch_size = 4
     return reply
+
+
+@given(st.lists(st.floats(0, 20), min_size=1), st.sets(st.floats(0.1, 10), min_size=1))
+def test_the_loops_own_histogram_says_what_the_librarys_does(values: list[float], bounds: set[float]) -> None:
+    library, own = CollectorRegistry(), CollectorRegistry()
+    theirs = Histogram("h", "Text.", ["a"], registry=library, buckets=sorted(bounds))
+    ours = LoopHistogram("h", "Text.", ["a"], sorted(bounds))
+    own.register(ours)
+    for number, each in enumerate(values):
+        theirs.labels(str(number % 2)).observe(each)
+        ours.observe((str(number % 2),), each)
+    told = [line for line in generate_latest(library).decode().splitlines() if "_created" not in line]
+    assert generate_latest(own).decode().splitlines() == told
+    with pytest.raises(ValueError, match="Duplicated"):
+        Histogram("h", "Text.", registry=own)
 
 
 @given(st.text(min_size=1, max_size=128, alphabet=st.characters(codec="ascii", categories=["L", "N"])), st.booleans())

@@ -300,3 +300,8 @@ def test_recovers_from_a_killed_part(service: RunningGateway, part: str) -> None
     service.wait_ready()
     assert time.monotonic() - started < 45
     assert_good(service)
+    died = {
+        "model_service_worker": f'worker_restarts_total{{model="{MODEL}"}}',
+        "ModelServer": "torchserve_restarts_total",
+    }
+    assert f"proponent_{died[part]} 1.0" in service.http.get("/metrics").text

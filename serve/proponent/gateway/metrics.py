@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
 
 import proponent
+from proponent.gateway.histogram import LoopHistogram
 from proponent.v1.worker_pb2 import Stage
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -92,9 +93,9 @@ class Metrics:
     def worker_answered(self, model: str, stages: Sequence[Stage], batch_size: int) -> None:
         """Counts what a worker says of an answer: the stages of its batch, and how large that was."""
         for stage in stages:
-            self._stage_duration[model, stage.name].observe((stage.end_ns - stage.start_ns) / 1e9)
+            self._stage_duration.observe((model, stage.name), (stage.end_ns - stage.start_ns) / 1e9)
         if batch_size:
-            self._batch_size[(model,)].observe(batch_size)
+            self._batch_size.observe((model,), batch_size)
 
     def switched(self, model: str, operation: str, outcome: str) -> None:
         """Counts a publish, rollback or repair, with the outcome ``ok`` or ``failed``."""
@@ -180,12 +181,12 @@ class Metrics:
             )
         )
         text = "Time of a stage of the batch that a request was answered in, as the worker measured it."
-        stages = self._histogram(
-            "proponent_worker_stage_duration_seconds", text, "model", "stage", buckets=_STAGE_SECONDS
-        )
-        self._stage_duration = _Children(stages)
+        name, labels = "proponent_worker_stage_duration_seconds", ("model", "stage")
+        self._stage_duration = LoopHistogram(name, text, labels, _STAGE_SECONDS)
         text = "Requests that a request was answered together with, itself included."
-        self._batch_size = _Children(self._histogram("proponent_worker_batch_size", text, "model", buckets=_BATCHES))
+        self._batch_size = LoopHistogram("proponent_worker_batch_size", text, ("model",), _BATCHES)
+        for histogram in (self._stage_duration, self._batch_size):
+            self._registry.register(histogram)
         self.worker_restarts = self._counter("proponent_worker_restarts", "Workers that died.", "model")
         self.torchserve_restarts = self._counter("proponent_torchserve_restarts", "Ends of the model server.")
         self.worker_memory = self._gauge(

@@ -229,7 +229,8 @@ class OperationEndpoints:
         Where callers need a token, it must have the scope admin.
         """
         permitted(self.calls, request, Scope.ADMIN)
-        text, content_type = self.recorded.exposition(request.headers.get("accept", ""))
+        accept = request.headers.get("accept", "")
+        text, content_type = await asyncio.to_thread(self.recorded.exposition, accept)
         return Response(text, media_type=content_type, headers={"vary": "accept"})
 
 
