@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import httpx
+import uvloop
 
 from gateway_fakes import Service
 from proponent.gateway.auth import Authenticator
@@ -66,12 +67,19 @@ async def opened(
             service.close()
 
 
-def run(directory: Path, ask: Callable[[Listening], Awaitable[None]], **settings: Any) -> None:
+def run(
+    directory: Path,
+    ask: Callable[[Listening], Awaitable[None]],
+    runner: Callable[[Coroutine[Any, Any, None]], None] = uvloop.run,
+    **settings: Any,
+) -> None:
+    """Asks what listens in a loop of the kind that serves, or by another runner."""
+
     async def inside() -> None:
         async with opened(directory, **settings) as listening:
             await ask(listening)
 
-    asyncio.run(inside())
+    runner(inside())
 
 
 async def until(condition: object) -> None:

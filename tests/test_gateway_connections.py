@@ -48,6 +48,8 @@ async def said(transports: Listening, *parts: bytes, pause_s: float = 0.0) -> by
 
     hearing = asyncio.create_task(hear())
     for part in parts:
+        if writer.is_closing():
+            break
         writer.write(part)
         await asyncio.sleep(pause_s)
     await asyncio.wait_for(hearing, 10)
@@ -87,6 +89,7 @@ def test_what_never_becomes_a_request_is_closed(tmp_path: Path, begun: bytes) ->
 def test_headers_that_drip_are_closed(tmp_path: Path) -> None:
     async def ask(transports: Listening) -> None:
         reader, writer = await asyncio.open_connection(*transports.http_address)
+        writer.write(b"GET /")
         with pytest.raises(ConnectionError):
             for _ in range(50):
                 writer.write(b"x")

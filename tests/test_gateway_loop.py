@@ -34,7 +34,7 @@ IMAGE = base64.b64encode(bytes(9 << 20)).decode()
 
 @contextmanager
 def watched() -> Iterator[list[tuple[float, str]]]:
-    """Processor seconds of each step of the event loop, and what it was."""
+    """Processor seconds of each step of the event loop, one of asyncio's own, and what it was."""
     steps: list[tuple[float, str]] = []
     original = asyncio.Handle._run  # type: ignore[attr-defined]
 
@@ -90,7 +90,7 @@ def test_no_json_holds_the_loop(tmp_path: Path, name: str) -> None:
     async def ask(transports: Listening) -> None:
         await assert_free(transports, f"/v1/models/toy:{method}", content=content, headers=JSON)
 
-    run(tmp_path, ask)
+    run(tmp_path, ask, asyncio.run)
 
 
 def test_no_form_and_no_image_holds_the_loop(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_no_form_and_no_image_holds_the_loop(tmp_path: Path) -> None:
         options = json.dumps({"filter": {"exclude_example_ids": [f"toy/{n}" for n in range(90_000)]}})
         await assert_free(transports, path, files={"image": ("x.png", image, "image/png")}, data={"options": options})
 
-    run(tmp_path, ask)
+    run(tmp_path, ask, asyncio.run)
 
 
 def test_no_page_of_suspects_holds_the_loop(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_no_page_of_suspects_holds_the_loop(tmp_path: Path) -> None:
         for query in ("limit=10000", "limit=10000&offset=180000"):
             await assert_free(transports, f"/v1/models/toy/suspects?{query}", method="GET")
 
-    run(tmp_path, ask)
+    run(tmp_path, ask, asyncio.run)
 
 
 CHUNKED = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -144,7 +144,7 @@ def test_what_is_mostly_framing_is_refused_and_holds_no_loop(
         assert max(steps)[0] < LONGEST_S, sorted(steps)[-3:]
         await until(lambda: not transports.http.server_state.connections)
 
-    run(tmp_path, ask)
+    run(tmp_path, ask, asyncio.run)
     assert "defect" not in capsys.readouterr().out
 
 
@@ -155,7 +155,7 @@ def test_chunks_of_a_usual_size_are_read(tmp_path: Path) -> None:
         pieces = (content[start : start + 256] for start in range(0, len(content), 256))
         await assert_free(transports, "/v1/models/toy:predict", content=pieces, headers=JSON)
 
-    run(tmp_path, ask)
+    run(tmp_path, ask, asyncio.run)
 
 
 def said(address: tuple[str, int], *parts: bytes) -> bytes:

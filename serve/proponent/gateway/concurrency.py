@@ -39,9 +39,11 @@ async def map_in_order(
     count: int, handle: Callable[[int, Admitted | None], Awaitable[Result]], in_flight: int
 ) -> list[Result]:
     """The results for each position of a batch, in order; one that is alone does not wait for its slot."""
+    if count == 1:
+        return [await handle(0, None)]
 
     async def handled(position: int, admitted: Admitted) -> tuple[int, Result]:
-        return position, await handle(position, admitted if count > 1 else None)
+        return position, await handle(position, admitted)
 
     found = dict([pair async for pair in map_concurrently(_positions(count), handled, in_flight)])
     return [found[position] for position in range(count)]

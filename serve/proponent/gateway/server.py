@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from typing import Any
 
 import structlog
+import uvloop
 
 from proponent.gateway.auth.authenticator import authenticator_of
 from proponent.gateway.file_watch import WatchedFiles, watch
@@ -176,7 +177,7 @@ def run(settings: Settings) -> int:
     """Runs ``serve`` with logs on standard error; returns the exit status."""
     configure_logs()
     raise_file_limit()
-    asyncio.run(serve(settings))
+    uvloop.run(serve(settings))
     return 0
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from proponent.errors import ProponentError
@@ -91,7 +94,18 @@ def _route_operation(app: FastAPI, endpoints: OperationEndpoints) -> None:
         app.get(path, responses=responses, response_class=Response, tags=["operation"])(endpoint)
 
 
+class _DirectRoute(APIRoute):
+    """Calls an endpoint with the request and what its path names; FastAPI's injection would cost as much again."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        async def handle(request: Request) -> Response:
+            return await self.endpoint(request, **request.path_params)  # type: ignore[no-any-return]
+
+        return handle
+
+
 def _route_inference(app: FastAPI, endpoints: InferenceEndpoints) -> None:
+    router = APIRouter(route_class=_DirectRoute)
     predictions = answers(predictions=pb.Prediction)
     explanations = answers(predictions=pb.Prediction, explanations=pb.ExplainResponse)
     for verb, endpoint, body, answered in (
@@ -102,7 +116,8 @@ def _route_inference(app: FastAPI, endpoints: InferenceEndpoints) -> None:
         ("findFlipSet", endpoints.find_flip_set, QUERY_BODY, reply(pb.FindFlipSetResponse)),
     ):
         responses = answered | PROBLEMS
-        app.post(f"{_MODEL}:{verb}", openapi_extra=body, responses=responses, tags=["inference"])(endpoint)
+        router.post(f"{_MODEL}:{verb}", openapi_extra=body, responses=responses, tags=["inference"])(endpoint)
+    app.include_router(router)
 
 
 def _route_open_inference(app: FastAPI, endpoints: OpenInferenceEndpoints) -> None:

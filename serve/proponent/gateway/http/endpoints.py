@@ -251,16 +251,23 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientDisconnect: The caller left.
     """
-    working, leaving = asyncio.create_task(work), asyncio.create_task(_left(request))
+    working, leaving, over = asyncio.current_task(), asyncio.create_task(_left(request)), False
+    assert working is not None
+
+    def leave(task: asyncio.Task[None]) -> None:
+        if not (over or task.cancelled()):
+            working.cancel()
+
+    leaving.add_done_callback(leave)
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
+        return await work
+    except asyncio.CancelledError:
+        if leaving.done() and not working.uncancel():
+            raise ClientDisconnect from None
+        raise
     finally:
-        working.cancel()
+        over = True
         leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def _left(request: Request) -> None:

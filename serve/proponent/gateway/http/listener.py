@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import socket
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from fastapi import FastAPI
 
 from proponent.errors import SpecError
 from proponent.gateway.http.connection import BoundedConnection
-from proponent.gateway.limits.connections import Listener, connection_limit
+from proponent.gateway.limits.connections import Accepting, Listener, connection_limit
 from proponent.gateway.settings import Settings, split_address
 from proponent.gateway.tls import Tls
 
@@ -28,6 +29,15 @@ class HttpServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leaves the signals alone."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to accept connections, which their listeners count."""
+        self.servers = [cast(Any, Accepting(each, self._protocol, self.config.ssl)) for each in sockets or ()]
+        self.started = True
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class
+        return cast(asyncio.Protocol, protocol(config=self.config, server_state=self.server_state, app_state={}))
 
 
 def listen(address: str, connections: int) -> Listener:

@@ -32,11 +32,7 @@ _Field = tuple[str, bool, bool, _Convert]
 
 def to_json(message: Message) -> dict[str, Any]:
     """A message as a JSON object."""
-    return {
-        name: convert(getattr(message, name))
-        for name, optional, _, convert in _fields(message.DESCRIPTOR)
-        if not optional or message.HasField(name)
-    }
+    return _converter(message.DESCRIPTOR)(message)
 
 
 def json_response(content: Mapping[str, Any] | Message) -> Response:
@@ -113,6 +109,25 @@ def _present(message: Message) -> Iterator[tuple[str, Any]]:
 
 
 @cache
+def _converter(descriptor: Descriptor) -> Callable[[Message], dict[str, Any]]:
+    """A function made for messages of one kind: a list of fields to go through costs each message three times more."""
+    fields = _fields(descriptor)
+    converts = {f"c{number}": field[3] for number, field in enumerate(fields)}
+    values = [
+        (name, f"m.{name}" if convert is _same else f"c{number}(m.{name})", optional)
+        for number, (name, optional, _, convert) in enumerate(fields)
+    ]
+    always = ", ".join(f"{name!r}: {value}" for name, value, optional in values if not optional)
+    lines = ["def convert(m):", f"    found = {{{always}}}"]
+    for name, value, optional in values:
+        if optional:
+            lines += [f"    if m.HasField({name!r}):", f"        found[{name!r}] = {value}"]
+    made: dict[str, Any] = {}
+    exec("\n".join([*lines, "    return found"]), converts, made)  # of the names of the proto's fields alone
+    return made["convert"]  # type: ignore[no-any-return]
+
+
+@cache
 def _fields(descriptor: Descriptor) -> Sequence[_Field]:
     return [(field.name, field.has_presence, _is_ours(field), _conversion(field)) for field in descriptor.fields]
 
@@ -124,6 +139,8 @@ def _is_ours(field: FieldDescriptor) -> bool:
 def _conversion(field: FieldDescriptor) -> _Convert:
     if field.is_repeated and field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT:
         return _floats
+    if field.is_repeated and _is_ours(field):
+        return _messages
     single = _single(field)
     return (lambda values: [single(value) for value in values]) if field.is_repeated else single
 
@@ -135,15 +152,26 @@ def _single(field: FieldDescriptor) -> _Convert:
         names = {value.number: value.name for value in field.enum_type.values}
         return lambda number: names.get(number, number)
     if field.type == FieldDescriptor.TYPE_BYTES:
-        return lambda value: base64.b64encode(value).decode()
+        return _base64
     return {
         FieldDescriptor.CPPTYPE_DOUBLE: _double,
         FieldDescriptor.CPPTYPE_FLOAT: lambda value: _floats([value])[0],
     }.get(field.cpp_type, _same)
 
 
+def _messages(values: Sequence[Message]) -> list[dict[str, Any]]:
+    if not values:
+        return []
+    convert = _converter(values[0].DESCRIPTOR)
+    return [convert(value) for value in values]
+
+
 def _same(value: Any) -> Any:
     return value
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode() if value else ""
 
 
 def _double(value: float) -> float | str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import resource
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -16,6 +18,8 @@ _NO_FILES = (errno.EMFILE, errno.ENFILE)
 # What the process opens beside connections: store, logs, its own sockets to the model server, libraries.
 _RESERVED_FILES = 64
 _FEWEST = 8
+# Connections that are accepted before others have their turn.
+_AT_ONCE = 64
 
 _log = structlog.get_logger("proponent.gateway")
 
@@ -90,8 +94,58 @@ class Listener(socket.socket):
             self._spare = os.open(os.devnull, os.O_RDONLY)
 
 
+class Accepting:
+    """The connections of a listener as protocols of the running event loop, whichever that is.
+
+    A loop that accepts by itself would go past the listener's bounds. The rest is what uvicorn asks of a server.
+
+    Args:
+        listener: Listens already.
+        protocol: Makes the protocol of a connection.
+        tls: Context of the connections; None without TLS.
+    """
+
+    def __init__(
+        self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None
+    ) -> None:
+        self._listener = listener
+        self._protocol = protocol
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._beginning: set[asyncio.Task[None]] = set()
+        listener.setblocking(False)
+        self._loop.add_reader(listener.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Accepts no more."""
+        self._loop.remove_reader(self._listener.fileno())
+        for task in self._beginning:
+            task.cancel()
+
+    async def wait_closed(self) -> None:
+        """Waits until none begins any more; those that have begun are their protocols'."""
+        await asyncio.gather(*self._beginning, return_exceptions=True)
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            task = self._loop.create_task(self._begin(connection))
+            self._beginning.add(task)
+            task.add_done_callback(self._beginning.discard)
+
+    async def _begin(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self._tls)
+        except OSError:  # the caller left, or does not speak TLS
+            connection.close()
+
+
 class _Accepted(socket.socket):
-    """A connection that says when it is closed."""
+    """A connection that says when it is closed, or its file is closed by others."""
 
     def __init__(self, accepted: socket.socket, closed: Callable[[], None]) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
@@ -100,6 +154,14 @@ class _Accepted(socket.socket):
     def close(self) -> None:
         """Closes it."""
         super().close()
+        self._close_once()
+
+    def detach(self) -> int:
+        """Leaves the file to who closes it now: uvloop."""
+        self._close_once()
+        return super().detach()
+
+    def _close_once(self) -> None:
         if self._on_close is not None:
             self._on_close()
             self._on_close = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 import httptools
 
@@ -68,6 +69,8 @@ class InferenceClient:
         _, connection = await loop.create_connection(
             lambda: _Connection(self._most, self._lost), self._host, self._port
         )
+        if connection.is_lost():
+            raise ConnectionResetError("TorchServe ended the connection as soon as it had begun")
         self._open.add(connection)
         return connection
 
@@ -96,13 +99,16 @@ class _Connection(asyncio.Protocol):
         self._transport.write(request)
         return await self._reply
 
+    def is_lost(self) -> bool:
+        """Whether it has ended, or is about to."""
+        return self._transport.is_closing()
+
     def abort(self) -> None:
         """Ends the connection at once."""
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by their class
 
     def data_received(self, data: bytes) -> None:
         try:
