@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,9 @@ class FakeWorker:
         self.hold: asyncio.Event | None = None
 
     async def send(
-        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: AsyncExitStack | None = None
+        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: ExitStack | None = None
     ) -> WorkerReply:
-        async with held or AsyncExitStack():
+        with held or ExitStack():
             self.asked.append((request, timeout_s))
             self.deployments.append(deployment)
             if self.hold is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Hashable
@@ -24,6 +25,9 @@ CALLS_PER_SECOND = 1000
 WARNINGS_PER_SECOND = 20
 # Written by this side, over several lines.
 _TEXTS = ("exception", "worker", "torchserve", "java")
+_FIRST_KEYS = ("timestamp", "level", "event")
+# What logfmt writes as it is, of strings and numbers.
+_is_plain = re.compile(r"(?!None$|True$|False$)[\w.,:;/@+*()<>|~^-]+", re.ASCII).fullmatch
 
 
 class Throttle:
@@ -109,6 +113,19 @@ class _StandardError:
         pass
 
 
+class _Logfmt:
+    """One line for an event, with what cannot be seen escaped; most values need neither quotes nor escapes."""
+
+    def __init__(self) -> None:
+        self._thorough = structlog.processors.LogfmtRenderer(key_order=_FIRST_KEYS, bool_as_flag=False)
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
+        texts = {key: str(event[key]) for key in (*_FIRST_KEYS, *(key for key in event if key not in _FIRST_KEYS))}
+        if all(map(_is_plain, texts.values())):
+            return " ".join([f"{key}={text}" for key, text in texts.items()])
+        return str(self._thorough(logger, method, escaped(logger, method, event)))
+
+
 def configure_logs() -> None:
     """Sets up structlog and what the libraries log as warnings."""
     file: Any = _StandardError()
@@ -116,10 +133,9 @@ def configure_logs() -> None:
     handler.setFormatter(_SafeFormatter("%(levelname)s %(name)s %(message)s"))
     handler.addFilter(_LimitedLibrary())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        if sys.stderr is not None and sys.stderr.isatty()
-        else structlog.processors.LogfmtRenderer(key_order=("timestamp", "level", "event"), bool_as_flag=False)
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback) if on_terminal else _Logfmt()
     )
     structlog.configure(
         processors=[
@@ -127,10 +143,10 @@ def configure_logs() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            escaped,
+            *([escaped] if on_terminal else []),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(file),
+        logger_factory=structlog.WriteLoggerFactory(file),
         cache_logger_on_first_use=True,
     )

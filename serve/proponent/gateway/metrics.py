@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
 
@@ -29,6 +29,8 @@ M = TypeVar("M")
 
 def exemplar(request_id: str, trace_id: str = "") -> dict[str, str]:
     """What a duration is exemplified by: the ids of its call, as far as they fit."""
+    if not trace_id and len(request_id) <= _LONGEST_EXEMPLAR - len("request_id"):
+        return {"request_id": request_id}
     found = {"trace_id": trace_id} if trace_id else {}
     if (
         sum(len(key) + len(value) for key, value in found.items()) + len("request_id" + request_id)
@@ -70,7 +72,7 @@ class Metrics:
 
     def rpc_ended(self, method: str, code: str, error_type: str, seconds: float, found_by: Exemplar) -> None:
         """Counts a gRPC call; ``error_type`` is the reason of an error, or empty."""
-        self._rpc_duration[method, code, error_type].observe(seconds, found_by)
+        self._rpc_duration.observe((method, code, error_type), seconds, found_by)
         if error_type:
             self.error("grpc", error_type)
 
@@ -78,7 +80,7 @@ class Metrics:
         self, route: str, method: str, status: int, error_type: str, seconds: float, found_by: Exemplar
     ) -> None:
         """Counts an HTTP request; ``error_type`` is the reason of an error, or empty."""
-        self._http_duration[route, method, str(status), error_type].observe(seconds, found_by)
+        self._http_duration.observe((route, method, str(status), error_type), seconds, found_by)
         if error_type:
             self.error("http", error_type)
 
@@ -88,7 +90,7 @@ class Metrics:
 
     def worker_ended(self, model: str, call: str, error_type: str, seconds: float, found_by: Exemplar) -> None:
         """Counts a request to a worker, from when it was sent until its answer or error."""
-        self._worker_duration[model, call, error_type].observe(seconds, found_by)
+        self._worker_duration.observe((model, call, error_type), seconds, found_by)
 
     def worker_answered(self, model: str, stages: Sequence[Stage], batch_size: int) -> None:
         """Counts what a worker says of an answer: the stages of its batch, and how large that was."""
@@ -142,12 +144,9 @@ class Metrics:
     def _make_call_metrics(self) -> None:
         rpc = ("rpc_method", "rpc_response_status_code", "error_type")
         http = ("http_route", "http_request_method", "http_response_status_code", "error_type")
-        self._rpc_duration = _Children(
-            self._histogram("rpc_server_call_duration_seconds", "Time to answer a gRPC call.", *rpc)
-        )
-        self._http_duration = _Children(
-            self._histogram("http_server_request_duration_seconds", "Time to answer an HTTP request.", *http)
-        )
+        self._rpc_duration = self._histogram("rpc_server_call_duration_seconds", "Time to answer a gRPC call.", *rpc)
+        text = "Time to answer an HTTP request."
+        self._http_duration = self._histogram("http_server_request_duration_seconds", text, *http)
         text = "Calls, items of streams and instances of HTTP calls that were answered by an error, by its reason."
         self._errors = _Children(
             Counter("proponent_errors", text, ("transport", "error_type"), registry=self._registry)
@@ -156,7 +155,8 @@ class Metrics:
         self._disclosed = _Children(self._counter("proponent_examples_disclosed", text, "model"))
 
     def _make_limit_metrics(self) -> None:
-        self.in_flight = self._gauge("proponent_requests_in_flight", "Calls that are being worked on.", "method")
+        text = "Calls that are being worked on."
+        self.in_flight = _Children(self._gauge("proponent_requests_in_flight", text, "method"))
         lane = ("model", "lane")
         self.waiting = self._gauge(
             "proponent_requests_waiting", "Calls, or parts of larger calls, that wait for a lane of workers.", *lane
@@ -173,20 +173,14 @@ class Metrics:
         self.connection_limit = self._gauge("proponent_http_connections_limit", "Most that may be open.")
 
     def _make_worker_metrics(self) -> None:
-        self._worker_duration = _Children(
-            self._histogram(
-                "proponent_worker_request_duration_seconds",
-                "Time from sending a request to a worker until its answer, its queue included.",
-                *("model", "call", "error_type"),
-            )
-        )
+        text = "Time from sending a request to a worker until its answer, its queue included."
+        labels = ("model", "call", "error_type")
+        self._worker_duration = self._histogram("proponent_worker_request_duration_seconds", text, *labels)
         text = "Time of a stage of the batch that a request was answered in, as the worker measured it."
-        name, labels = "proponent_worker_stage_duration_seconds", ("model", "stage")
-        self._stage_duration = LoopHistogram(name, text, labels, _STAGE_SECONDS)
+        name = "proponent_worker_stage_duration_seconds"
+        self._stage_duration = self._histogram(name, text, "model", "stage", bounds=_STAGE_SECONDS)
         text = "Requests that a request was answered together with, itself included."
-        self._batch_size = LoopHistogram("proponent_worker_batch_size", text, ("model",), _BATCHES)
-        for histogram in (self._stage_duration, self._batch_size):
-            self._registry.register(histogram)
+        self._batch_size = self._histogram("proponent_worker_batch_size", text, "model", bounds=_BATCHES)
         self.worker_restarts = self._counter("proponent_worker_restarts", "Workers that died.", "model")
         self.torchserve_restarts = self._counter("proponent_torchserve_restarts", "Ends of the model server.")
         self.worker_memory = self._gauge(
@@ -213,8 +207,10 @@ class Metrics:
             )
         )
 
-    def _histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
-        return self._kept(Histogram(name, text, labels, registry=self._registry, buckets=buckets), labels)
+    def _histogram(self, name: str, text: str, *labels: str, bounds: Sequence[float] = _SECONDS) -> LoopHistogram:
+        histogram = LoopHistogram(name, text, labels, bounds)
+        self._registry.register(histogram)
+        return self._kept(histogram, labels)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return self._kept(Counter(name, text, labels, registry=self._registry), labels)

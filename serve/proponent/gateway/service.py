@@ -258,7 +258,7 @@ class ExplanationCalls(LookupCalls):
         slot = await self._admission.of(deployment.model, lane).slot(context.caller.name, wait_s, part=part)
         if context.admitted is not None:
             context.admitted()
-        held, in_flight = Held(slot.observe), self._metrics.in_flight.labels(method)
+        held, in_flight = Held(slot.observe), self._metrics.in_flight[(method,)]
         in_flight.inc()
         for end in (slot.release, in_flight.dec):
             held.callback(end)

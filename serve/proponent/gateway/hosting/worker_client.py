@@ -131,7 +131,7 @@ class WorkerClient:
         timeout_s: float,
         held: Held,
     ) -> WorkerReply:
-        async with held:
+        with held:
             if self._host is None:
                 raise self._no_host()
             bound = asyncio.timeout(timeout_s)

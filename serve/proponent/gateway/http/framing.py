@@ -1,7 +1,7 @@
 """How much of what a caller sends may be something else than the content of bodies.
 
-Whatever a chunk holds, its content is handed on by a call of its own: a connection that sends chunks of one byte, 1 MB
-of them a second, would keep the event loop from everybody else.
+Whatever a chunk holds, its content is handed on by a call of its own: a connection that sends chunks of one byte,
+1 MB of them a second, would keep the event loop from everybody else.
 """
 
 from __future__ import annotations

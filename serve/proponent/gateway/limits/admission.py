@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 
 from proponent.errors import DeadlineError, OverloadedError
 from proponent.gateway.lane import Lane
@@ -37,7 +37,7 @@ class Slot:
         self._admission.release(part=self._part)
 
 
-class Held(AsyncExitStack):
+class Held(ExitStack):
     """What is held for a request until the workers are done with it; closed then.
 
     Args:

@@ -29,8 +29,11 @@ class ReadSlots:
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """Waits for a slot and holds it; raises TimeoutError where either takes too long."""
-        async with asyncio.timeout(self._longest_s):
-            await self._wait()
+        if self._slots.locked():
+            async with asyncio.timeout(self._longest_s):
+                await self._wait()
+        else:
+            await self._slots.acquire()
         try:
             async with asyncio.timeout(self._longest_s) as patience:
                 self._held[patience] = asyncio.get_running_loop().time()
@@ -45,8 +48,7 @@ class ReadSlots:
     async def _wait(self) -> None:
         self._waiting += 1
         try:
-            if self._slots.locked():
-                self._shorten_longest()
+            self._shorten_longest()
             await self._slots.acquire()
         finally:
             self._waiting -= 1
