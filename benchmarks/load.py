@@ -1,10 +1,14 @@
 """The service under load: throughput, latency, errors, processor time and memory.
 
 Every row is measured on the gateway and, in turn, on its own TorchServe called past it: the same workers, the same
-bundle, the same clients. Explanations are also asked of an Explainer in this machine's process, in batches.
+bundle, the same clients. Predictions alone and beside explanations are measured in turn as well, so that what else
+the machine does falls on both. Explanations are also asked of an Explainer in a process of its own, in batches.
 
-Run: ``python benchmarks/load.py STORE MODEL [--clients 1 8 32 64] [--seconds 5] [--soak MINUTES]``. Prints tables,
-and then one JSON object.
+One command for all figures, on a quiet machine (about 10 minutes, and 15 for the soak)::
+
+    python benchmarks/load.py --soak 15 --write
+
+A short look (about a minute) that writes nothing: ``python benchmarks/load.py --short``.
 """
 
 from __future__ import annotations
@@ -12,8 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -22,11 +29,14 @@ from pathlib import Path
 from typing import Any
 
 from load_clients import Call, Sample, generate
+from load_page import section, write
 from load_service import Service, picture, running
 
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
 
+HERE = Path(__file__).parent
+RESULTS, PAGE = HERE / "results" / "load.json", HERE.parent / "docs" / "performance.md"
 _WARM_UP_S = 0.7
 _PREDICTING, _EXPLAINING = 4, 32
 CALLS = ("gRPC Predict", "HTTP Predict", "gRPC Explain", "HTTP Explain", "stream Explain")
@@ -51,23 +61,22 @@ class Bench:
         after = self.service.cpu_seconds()
         return samples, {name: after[name] - before[name] for name in after}
 
+    def row(self, rounds: Sequence[tuple[Sample, dict[str, float]]]) -> dict[str, Any]:
+        """Figures of all rounds together; processor time is that of all calls, those of the warm-up included."""
+        sample, cpu = together([sample for sample, _ in rounds]), added([cpu for _, cpu in rounds])
+        found, answered = sorted(sample.seconds), len(sample.seconds) * (1 + _WARM_UP_S / self.seconds)
+        return {
+            "per_second": round(len(found) / self.seconds / len(rounds), 1),
+            "p50_ms": round(1e3 * statistics.median(found), 2) if found else None,
+            "p99_ms": round(1e3 * found[int(0.99 * len(found))], 2) if found else None,
+            "errors": sample.errors,
+            "cpu_ms_per_call": {name: round(1e3 * used / max(1.0, answered), 2) for name, used in cpu.items()},
+        }
+
     def close(self) -> None:
         """Ends the processes."""
         for pool in self._pools:
             pool.shutdown()
-
-
-def row(sample: Sample, seconds: float, cpu: dict[str, float]) -> dict[str, Any]:
-    """Figures of one measurement; processor time is that of all calls, those of the warm-up included."""
-    found = sorted(sample.seconds)
-    answered = len(found) * (1 + _WARM_UP_S / seconds)
-    return {
-        "per_second": round(len(found) / seconds, 1),
-        "p50_ms": round(1e3 * statistics.median(found), 2) if found else None,
-        "p99_ms": round(1e3 * found[int(0.99 * len(found))], 2) if found else None,
-        "errors": sample.errors,
-        "cpu_ms_per_call": {name: round(1e3 * used / max(1.0, answered), 2) for name, used in cpu.items()},
-    }
 
 
 def matrix(bench: Bench, names: Sequence[str], clients: Sequence[int], rounds: int) -> list[dict[str, Any]]:
@@ -75,20 +84,33 @@ def matrix(bench: Bench, names: Sequence[str], clients: Sequence[int], rounds: i
     rows = []
     for name in names:
         for count in clients:
-            seen: dict[str, list[dict[str, Any]]] = {"gateway": [], "torchserve": []}
-            for _ in range(rounds):
-                for target in seen:
-                    [sample], cpu = bench.measure((bench.calls[name][target], count))
-                    seen[target].append(row(sample, bench.seconds, cpu))
-            middle = {target: _middle(found) for target, found in seen.items()}
-            ratio = round(middle["gateway"]["per_second"] / max(0.1, middle["torchserve"]["per_second"]), 2)
-            rows.append({"call": name, "clients": count, **middle, "ratio": ratio})
+            rows.append({"call": name, "clients": count, **compared(bench, name, count, rounds)})
             _print_row(rows[-1])
     return rows
 
 
-def _middle(found: list[dict[str, Any]]) -> dict[str, Any]:
-    return sorted(found, key=lambda each: each["per_second"])[len(found) // 2]
+def compared(bench: Bench, name: str, count: int, rounds: int) -> dict[str, Any]:
+    """One call at the gateway and past it, round by round in turn."""
+    seen: dict[str, list[tuple[Sample, dict[str, float]]]] = {"gateway": [], "torchserve": []}
+    for _ in range(rounds):
+        for target, found in seen.items():
+            [sample], cpu = bench.measure((bench.calls[name][target], count))
+            found.append((sample, cpu))
+    sides = {target: bench.row(found) for target, found in seen.items()}
+    return {**sides, "ratio": round(sides["gateway"]["per_second"] / max(0.1, sides["torchserve"]["per_second"]), 2)}
+
+
+def together(samples: Sequence[Sample]) -> Sample:
+    """The samples of several rounds as one."""
+    errors = Counter[str]()
+    for sample in samples:
+        errors.update(sample.errors)
+    return Sample([s for sample in samples for s in sample.seconds], dict(errors), samples[0].first)
+
+
+def added(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The processor time of several rounds."""
+    return {name: sum(part[name] for part in parts) for name in parts[0]}
 
 
 def _print_row(found: dict[str, Any]) -> None:
@@ -102,16 +124,16 @@ def _print_row(found: dict[str, Any]) -> None:
 
 
 def beside(bench: Bench, rounds: int) -> dict[str, Any]:
-    """Predictions alone and beside explanations, in turn."""
+    """Predictions alone and beside explanations, in short rounds in turn."""
     predict, explain = bench.calls["gRPC Predict"]["gateway"], bench.calls["gRPC Explain"]["gateway"]
-    alone, together, explaining = [], [], []
+    seen: dict[str, list[tuple[Sample, dict[str, float]]]] = {"alone": [], "beside": [], "explaining": []}
     for _ in range(rounds):
         [sample], cpu = bench.measure((predict, _PREDICTING))
-        alone.append(row(sample, bench.seconds, cpu))
+        seen["alone"].append((sample, cpu))
         [sample, other], cpu = bench.measure((predict, _PREDICTING), (explain, _EXPLAINING))
-        together.append(row(sample, bench.seconds, cpu))
-        explaining.append(row(other, bench.seconds, cpu))
-    found = {"alone": _middle(alone), "beside": _middle(together), "explaining": _middle(explaining)}
+        seen["beside"].append((sample, cpu))
+        seen["explaining"].append((other, cpu))
+    found = {name: bench.row(each) for name, each in seen.items()}
     for name, each in found.items():
         print(f"{name:11} {each['per_second']:8.1f}/s p50 {each['p50_ms']:7.2f} p99 {each['p99_ms']:7.2f}")
     ratios = {
@@ -143,39 +165,73 @@ def soak(bench: Bench, minutes: float) -> dict[str, Any]:
     return {**found, "memory_mib": [{"hour": round(hour, 4), **memory} for hour, memory in seen]}
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
+    """What is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", type=Path)
-    parser.add_argument("model")
+    parser.add_argument(
+        "store", type=Path, nargs="?", help="a store of bundles; without it the demo's digits are built"
+    )
+    parser.add_argument("model", nargs="?", default="digits")
+    parser.add_argument("--short", action="store_true", help="1 and 8 clients, one round of 1 s")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 64])
-    parser.add_argument("--calls", nargs="*", default=CALLS, choices=CALLS)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument(
+        "--calls", nargs="*", default=CALLS, choices=CALLS, help="none: only what is asked for beside"
+    )
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--beside", action="store_true", help="also predictions beside explanations")
-    parser.add_argument("--in-process", action="store_true", help="also an Explainer without any service")
-    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
+    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="also load for long")
+    parser.add_argument("--write", action="store_true", help="write results/load.json and docs/performance.md")
     parser.add_argument("--python", default=sys.executable, help="interpreter of the gateway")
     parser.add_argument("--serve", nargs="*", default=[], help="further options of proponent serve, without dashes")
     options = parser.parse_args()
-    bundle = Store(options.store).current(options.model)
-    image = picture(read_manifest(bundle))
-    flags = [f"--{option}" for option in options.serve]
-    with running(options.python, options.store, flags) as service:
+    if options.short:
+        options.clients, options.seconds, options.rounds = [1, 8], 1.0, 1
+    return options
+
+
+def built(work: Path) -> Path:
+    """A store with the bundle of the demo's model."""
+    runs, store = work / "runs", work / "store"
+    for line in (f"train digits --out {runs}", f"rebuild {runs} --store {store} --quiet"):
+        subprocess.run([sys.executable, "-m", "proponent.cli", *line.split()], check=True, stdout=subprocess.DEVNULL)
+    return store
+
+
+def measured(options: argparse.Namespace, store: Path) -> dict[str, Any]:
+    """All figures."""
+    bundle = Store(store).current(options.model)
+    image, begun = picture(read_manifest(bundle)), os.getloadavg()[0]
+    found: dict[str, Any] = {
+        "machine": f"{os.cpu_count()} cores",
+        "seconds": options.seconds,
+        "rounds": options.rounds,
+    }
+    with running(options.python, store, [f"--{option}" for option in options.serve]) as service:
         bench = Bench(service, service.calls(options.model, image), options.seconds)
         try:
-            found = {
-                "matrix": matrix(bench, options.calls, options.clients, options.rounds),
-                "beside": beside(bench, options.rounds) if options.beside else None,
-                "soak": soak(bench, options.soak) if options.soak else None,
-                "memory_mib": service.memory_mib(),
-            }
+            found["matrix"] = matrix(bench, options.calls, options.clients, options.rounds)
+            found["beside"] = beside(bench, 2 * options.rounds)
+            found["soak"] = soak(bench, options.soak) if options.soak else None
+            found["memory_mib"] = service.memory_mib()
         finally:
             bench.close()
-    if options.in_process:
-        from load_in_process import in_process  # torch, which the processes of clients do not need
+    from load_in_process import in_process  # torch, which the processes of clients do not need
 
-        found["in_process"] = in_process(bundle, image, options.seconds)
-    print(json.dumps(found))
+    return {
+        **found,
+        "in_process": in_process(bundle, image, options.seconds),
+        "load_average": [begun, os.getloadavg()[0]],
+    }
+
+
+def main() -> None:
+    options = arguments()
+    with tempfile.TemporaryDirectory() as work:
+        found = measured(options, options.store or built(Path(work)))
+    if options.write:
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write(found, PAGE)
+    print(section(found))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -23,9 +23,9 @@ def slow(transports: Listening) -> None:
     """A worker that takes a moment and is overrun, as TorchServe's queue, by more than the limits allow."""
     worker, at_once, most = transports.service.worker, 0, []
 
-    async def ask(deployment: object, request: object, timeout_s: float, held: AsyncExitStack) -> WorkerReply:
+    async def ask(deployment: object, request: object, timeout_s: float, held: ExitStack) -> WorkerReply:
         nonlocal at_once
-        async with held:
+        with held:
             at_once += 1
             most.append(at_once)
             await asyncio.sleep(0.002)
