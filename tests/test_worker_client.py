@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from gateway_fakes import catalog, manifest
 from proponent.bounds.liveness import TicketIssuer, TicketTable
@@ -110,7 +111,7 @@ def run(directory: Path, test: Callable[[Rig], Awaitable[None]]) -> None:
         async with rig(directory) as made:
             await asyncio.wait_for(test(made), 20)
 
-    asyncio.run(inside())
+    uvloop.run(inside())
 
 
 def test_the_worker_is_told_when_the_answer_is_of_no_use_any_more(tmp_path: Path) -> None:
