@@ -122,10 +122,11 @@ _NAME = {"type": "string"}
 STATUS = answer("It is so.", with_names(status=_NAME))
 MODEL_READY = answer("The model can answer.", with_names(name=_NAME, ready=_READY))
 MODELS = answer(
-    "Names, and which of them can answer.",
+    "Names, which of them can answer, and why the others cannot.",
     with_names(
         models={"type": "array", "items": _NAME},
         ready={"type": "object", "additionalProperties": _READY},
+        unavailable={"type": "object", "additionalProperties": {"type": "object"}},
     ),
 )
 PAGE: dict[int | str, dict[str, Any]] = {
