@@ -21,17 +21,19 @@ class MemoryWatch:
 
     Attributes:
         processes: By the name under which they are reported.
+        answered: Inputs until now.
         readings: Number of inputs and bytes, for each process.
     """
 
     processes: Mapping[str, psutil.Process]
+    answered: int = 0
     readings: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
-    def read(self, inputs: int) -> None:
+    def read(self) -> None:
         """Takes a reading of each process that still runs."""
         for name, process in self.processes.items():
             if process.is_running():
-                self.readings.setdefault(name, []).append((inputs, process.memory_info().rss))
+                self.readings.setdefault(name, []).append((self.answered, process.memory_info().rss))
 
     def ended(self) -> list[str]:
         """The processes that do not run any more."""

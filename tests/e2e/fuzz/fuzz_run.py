@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from running import RunningGateway, cli
 
 from proponent.v1 import explanation_pb2 as pb
 
-DESCRIBED = 0.03
+DESCRIBED = 0.02
 """Share of the inputs that are made of the OpenAPI description: each costs some thirty times what others do."""
 _READINGS = 200
 _OPTIONS = ("--allow-examples", "--allow-thumbnails", "--allow-samples", "--idle-timeout", "2")
@@ -89,18 +91,29 @@ def processes_of(service: RunningGateway) -> dict[str, psutil.Process]:
 
 
 def run(
-    service: RunningGateway, numbers: Sequence[int], seed: int, described: int, findings: Findings
+    service: RunningGateway,
+    numbers: Iterable[int],
+    seed: int,
+    described: int,
+    findings: Findings,
+    step: int = 1,
 ) -> MemoryWatch:
-    """Sends inputs and then requests that the description allows; looks whether the service is as it was."""
+    """Sends inputs and then requests that the description allows; looks whether the service is as it was.
+
+    Args:
+        service: A service of the digits.
+        numbers: Of the inputs.
+        seed: Of both.
+        described: How many such requests.
+        findings: Takes what is found.
+        step: Inputs between two readings of memory.
+    """
     words, memory = known_words(service), MemoryWatch(processes_of(service))
-    step = max(1, (len(numbers) + described) // _READINGS)
 
-    def progress(answered: int) -> None:
-        if answered % step == 0:
-            memory.read(answered)
-
-    def described_too(sent: int) -> None:
-        progress(len(numbers) + sent)
+    def progress(_: int) -> None:
+        memory.answered += 1
+        if memory.answered % step == 0:
+            memory.read()
 
     async def send() -> None:
         host, port = service.http_url.removeprefix("http://").split(":")
@@ -113,7 +126,7 @@ def run(
 
     asyncio.run(send())
     if described:
-        send_described(service.http_url, described, seed, words, findings.request, described_too)
+        send_described(service.http_url, described, seed, words, findings.request, progress)
     check_alive(service, memory, findings)
     return memory
 
@@ -141,12 +154,14 @@ def main() -> int:
     numbers = arguments.replay or range(arguments.inputs - described)
     print(f"seed {seed}, {len(numbers)} inputs and {described} requests by the description", flush=True)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as root:
-        service = _service(Path(root), folder / "gateway.log")
+        service = RunningGateway(arguments.store or _store(Path(root)), folder / "gateway.log", *_OPTIONS)
         try:
             service.wait_ready()
             started = time.monotonic()
-            memory = run(service, numbers, seed, described, findings)
-            print(f"{len(numbers) + described} inputs in {time.monotonic() - started:.0f} s", flush=True)
+            limited = takewhile(lambda _: time.monotonic() - started < arguments.seconds, numbers)
+            step = max(1, arguments.inputs // _READINGS)
+            memory = run(service, limited, seed, described, findings, step)
+            print(f"{memory.answered} inputs in {time.monotonic() - started:.0f} s", flush=True)
             if not arguments.replay:
                 _tell_memory(memory, findings)
             service.stop()
@@ -163,10 +178,10 @@ def _tell_memory(memory: MemoryWatch, findings: Findings) -> None:
             findings.service(f"memory is not flat: {trend}")
 
 
-def _service(root: Path, log: Path) -> RunningGateway:
+def _store(root: Path) -> Path:
     cli("train", MODEL, "--out", str(root / "model"))
     cli("rebuild", str(root / "model"), "--store", str(root / "store"), "--quiet")
-    return RunningGateway(root / "store", log, *_OPTIONS)
+    return root / "store"
 
 
 def _arguments() -> Any:
@@ -174,6 +189,8 @@ def _arguments() -> Any:
     parser.add_argument("--inputs", type=int, default=10_000, help="how many (default: 10000)")
     parser.add_argument("--seed", type=int, help="of a run that is to be made again; default: a new one, printed")
     parser.add_argument("--replay", type=int, nargs="+", metavar="NUMBER", help="only these inputs of the seed's run")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="send no further numbered input after these")
+    parser.add_argument("--store", type=Path, help="with the model digits; default: it is trained")
     parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"), help="folder for what is found")
     return parser.parse_args()
 
