@@ -397,3 +397,28 @@ def test_a_name_that_no_model_can_have_is_told_and_never_reaches_the_host(tmp_pa
         assert gateway.host.names() == ["first", "first~predictions"] and await gateway.predict("first")
 
     run(tmp_path, test, watch=True)
+
+
+def test_a_model_that_was_asked_for_and_is_not_there_keeps_no_other_from_serving(tmp_path: Path) -> None:
+    """It says so, and is served once it is there."""
+
+    async def test(gateway: Gateway) -> None:
+        assert gateway.readiness.error() is None and await gateway.predict("first")
+        with pytest.raises(UnavailableError, match="no bundle for model 'toy'"):
+            await gateway.predict()
+        digest = gateway.bundle("2")
+        await gateway.looks(1)
+        await gateway.until(gateway.ready)
+        assert await gateway.predict() == digest
+
+    run(tmp_path, test, models=["first", "toy"])
+
+
+def test_where_no_model_is_there_at_all_only_who_watches_waits(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        open_models(Settings(store=tmp_path))
+    sealed_bundle(Store(tmp_path), "1")
+    with pytest.raises(NotFoundError):
+        open_models(Settings(store=tmp_path, models=("toy",)))
+    assert open_models(Settings(store=tmp_path, watch=True)) == {}
+    assert open_models(Settings(store=tmp_path, models=("toy",), watch=True)) == {}

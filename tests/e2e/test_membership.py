@@ -11,10 +11,12 @@ from pathlib import Path
 import grpc
 import pytest
 import yaml
+from grpc_health.v1 import health_pb2
 from inputs import GOOD, MODEL
 from running import RunningGateway
 from test_service import details
 from test_switch import LANES, cli, workers
+from test_worker_faults import health
 
 from proponent.gateway.rollout.control_client import SOCKET
 from proponent.index.bundle import SPEC, read_manifest, seal
@@ -86,6 +88,7 @@ def test_a_model_comes_to_the_store_and_leaves_it(gateway: RunningGateway, store
     """It has one worker, as its setting says; what it was asked before it left is answered."""
     put(store, "other")
     gateway.wait_for(lambda: listed(gateway).get("other") == "", 90)
+    assert health(gateway, "proponent.v1.ExplanationService/other") == health_pb2.HealthCheckResponse.SERVING
     assert predicted(gateway, "other") == 3 and workers(gateway) == LANES + 1
     asked = pb.ExplainRequest(model="other", encoded_image=GOOD, top_k=100, diversity=DEARLY)
     call = gateway.rpc.Explain.future(asked, timeout=60)
@@ -95,6 +98,9 @@ def test_a_model_comes_to_the_store_and_leaves_it(gateway: RunningGateway, store
     with pytest.raises(grpc.RpcError) as caught:
         predicted(gateway, "other")
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND and details(caught.value)[0] == "MODEL_UNKNOWN"
+    with pytest.raises(grpc.RpcError) as caught:
+        health(gateway, "proponent.v1.ExplanationService/other")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     gateway.wait_for(lambda: workers(gateway) == LANES, 30)
     shutil.rmtree(store.directory("other"))
     gateway.wait_for(lambda: 'model="other"' not in gateway.http.get("/metrics").text, 10)
