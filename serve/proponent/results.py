@@ -341,6 +341,8 @@ class ModelInfo:
     samples: int
     train_accuracy: float
     disclosure_level: DisclosureLevel
+    unavailable_reason: str
+    unavailable_detail: str
 
 
 def table(rows: Iterable[Mapping[str, object]]) -> pandas.DataFrame:
