@@ -22,7 +22,7 @@ METHODS: Mapping[str, Method] = {
     "influence": Method(
         "Influence (IF)",
         "What moved this prediction most, outliers included. A score divided by the number of training examples is "
-        "about how much the loss rises without the example.",
+        "about how much the loss rises without the example, where the others keep their weights.",
     ),
     "theta-relatif": Method(
         "θ-RelatIF",

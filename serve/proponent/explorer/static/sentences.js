@@ -60,7 +60,7 @@ export const MEASURES = [
   {
     key: "MEASURE_INFLUENCE",
     name: "Influence (IF)",
-    scale: (asked, n) => `What moved this prediction most. Score ÷ ${count(n)}: about how much the loss for ${claim(asked)} rises without the example.`,
+    scale: (asked, n) => `What moved this prediction most. Score ÷ ${count(n)}: about how much the loss for ${claim(asked)} rises without the example, where the others keep their weights.`,
   },
   {
     key: "MEASURE_THETA_RELATIF",

@@ -14,7 +14,7 @@ export function ClassTable({ classes, onClass }) {
 function ClassRow({ summary, largest, onClass }) {
   const { class_id: id, label } = summary;
   return html`<tr class="numeric">
-    <th scope="row">${onClass ? html`<button type="button" class="chip" title=${`List the examples labelled ${label}`} onClick=${() => onClass(id)}>${label}</button>` : label}</th>
+    <th scope="row" title=${label}>${onClass ? html`<button type="button" class="chip" title=${`List the examples labelled ${label}`} onClick=${() => onClass(id)}>${label}</button>` : label}</th>
     <td class="number">${count(summary.count)}</td>
     <td class="bar-cell" aria-hidden="true"><span class="bar"><span style=${{ width: `${largest ? (100 * summary.count) / largest : 0}%` }}></span></span></td>
     <td class="number">${count(summary.predicted_count)}</td>

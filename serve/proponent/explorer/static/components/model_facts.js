@@ -32,7 +32,8 @@ function coverSentence({ uncovered, uncovered_share: uncoveredShare, frozen, fro
   return parts.join(" ") || "Every number that was trained takes part in the explanation.";
 }
 
-function disclosureSentence({ allow_examples: examples, allow_thumbnails: thumbnails, allow_samples: samples, samples: number }) {
+function disclosureSentence(model) {
+  const { allow_examples: examples, allow_thumbnails: thumbnails, allow_samples: samples, samples: number } = model;
   const open = [examples && "look up training examples", thumbnails && "see pictures of them", samples && number > 0 && `try ${counted(number, "held-out sample")}`].filter(Boolean);
   if (open.length) return `You may ${listed(open)}.`;
   return withheldSentence(model) ? "" : "The service discloses ids, labels and scores of training examples, and nothing else.";

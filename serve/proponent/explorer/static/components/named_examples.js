@@ -36,7 +36,7 @@ export function NamedExamples({ request }) {
   return html`<${Answer} request=${request} what="Fetching the examples">
     ${({ scores, asked, trainSize }) => {
       const largest = Math.max(...scores.map((each) => Math.abs(each.score)));
-      return html`<p class="quiet small">Scores are influence: + argued for ${claim(asked)}, − against. Score ÷ ${count(trainSize)} is about how much the loss for it rises without the example.</p>
+      return html`<p class="quiet small">Scores are influence: + argued for ${claim(asked)}, − against. Score ÷ ${count(trainSize)} is about how much the loss for it rises without the example, where the others keep their weights.</p>
         <ol class="named" onMouseOver=${followLight} onFocusIn=${followLight}>
         ${scores.map((each) => html`<${ExampleRow} key=${each.example_id} example=${each} largest=${largest} shown=${shown} />`)}
       </ol>`;
