@@ -117,11 +117,10 @@ def _converter(descriptor: Descriptor) -> Callable[[Message], dict[str, Any]]:
         (name, f"m.{name}" if convert is _same else f"c{number}(m.{name})", optional)
         for number, (name, optional, _, convert) in enumerate(fields)
     ]
-    always = ", ".join(f"{name!r}: {value}" for name, value, optional in values if not optional)
-    lines = ["def convert(m):", f"    found = {{{always}}}"]
+    lines = ["def convert(m):", "    found = {}"]
     for name, value, optional in values:
-        if optional:
-            lines += [f"    if m.HasField({name!r}):", f"        found[{name!r}] = {value}"]
+        lines += [f"    if m.HasField({name!r}):"] if optional else []
+        lines += [f"    {'    ' * optional}found[{name!r}] = {value}"]
     made: dict[str, Any] = {}
     exec("\n".join([*lines, "    return found"]), converts, made)  # of the names of the proto's fields alone
     return made["convert"]  # type: ignore[no-any-return]
