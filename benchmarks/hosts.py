@@ -16,8 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from load import Bench, row
-from load_clients import Call
+from load import Bench
+from load_clients import Call, Sample
 from load_service import Service, picture, running
 
 from proponent.index.bundle import read_manifest
@@ -48,23 +48,18 @@ def calls(service: Service, model: str, image: bytes) -> dict[str, dict[str, Cal
     }
 
 
-def middle(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The row of median throughput."""
-    return sorted(found, key=lambda each: float(each["per_second"]))[len(found) // 2]
-
-
 def compare(benches: dict[str, Bench], clients: list[int], rounds: int) -> None:
     """Each call by each number of clients, on both hosts in turn."""
     print("| call | clients | host | a second | p50 ms | p99 ms | errors | CPU-ms a call |\n" + "|---" * 8 + "|")
     for call in ("Predict", "Explain"):
         for count in clients:
-            seen: dict[str, list[dict[str, Any]]] = {host: [] for host in benches}
+            seen: dict[str, list[tuple[Sample, dict[str, float]]]] = {host: [] for host in benches}
             for _ in range(rounds):
                 for host, bench in benches.items():
                     [sample], cpu = bench.measure((bench.calls[call]["gateway"], count))
-                    seen[host].append(row(sample, bench.seconds, cpu))
-            for host, found in seen.items():
-                print(_line(call, count, host, middle(found)))
+                    seen[host].append((sample, cpu))
+            for host, bench in benches.items():
+                print(_line(call, count, host, bench.row(seen[host])), flush=True)
 
 
 def _line(call: str, clients: int, host: str, found: dict[str, Any]) -> str:
@@ -89,7 +84,7 @@ def main() -> None:
         benches: dict[str, Bench] = {}
         for host in HOSTS:
             service, seconds = stack.enter_context(started(options.store, host))
-            print(f"{host}: ready after {seconds:.1f} s")
+            print(f"{host}: ready after {seconds:.1f} s", flush=True)
             benches[host] = Bench(service, calls(service, options.model, image), options.seconds)
             stack.callback(benches[host].close)
         compare(benches, options.clients, options.rounds)
