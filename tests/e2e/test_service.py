@@ -279,7 +279,7 @@ def test_tells_health_schema_and_figures(service: RunningGateway) -> None:
 
 def test_paths_and_methods_that_are_not_there(service: RunningGateway) -> None:
     for method, path, status in (
-        ("GET", "/v2", 404),
+        ("GET", "/v3", 404),
         ("GET", f"/v1/models/{MODEL}:predict", 404),
         ("PUT", "/metrics", 405),
     ):
@@ -301,7 +301,7 @@ def test_recovers_from_a_killed_part(service: RunningGateway, part: str) -> None
     assert time.monotonic() - started < 45
     assert_good(service)
     died = {
-        "model_service_worker": f'worker_restarts_total{{model="{MODEL}"}}',
+        "worker": f'worker_restarts_total{{model="{MODEL}"}}',
         "ModelServer": "torchserve_restarts_total",
     }
     assert f"proponent_{died[part]} 1.0" in service.http.get("/metrics").text
