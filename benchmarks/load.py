@@ -114,13 +114,14 @@ def added(parts: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _print_row(found: dict[str, Any]) -> None:
-    sides = "   ".join(
-        f"{side} {found[side]['per_second']:8.1f}/s p50 {found[side]['p50_ms']:7.2f} p99 {found[side]['p99_ms']:7.2f}"
-        for side in ("gateway", "torchserve")
-    )
-    errors = {side: found[side]["errors"] for side in ("gateway", "torchserve") if found[side]["errors"]}
+    sides = "   ".join(f"{side} {told(found[side])}" for side in ("gateway", "torchserve"))
     cpu = found["gateway"]["cpu_ms_per_call"]
-    print(f"{found['call']:15} {found['clients']:3}  {sides}  ratio {found['ratio']:.2f}  cpu {cpu} {errors or ''}")
+    print(f"{found['call']:15} {found['clients']:3}  {sides}  ratio {found['ratio']:.2f}  cpu {cpu}", flush=True)
+
+
+def told(found: dict[str, Any]) -> str:
+    """Figures of one row on a line."""
+    return f"{found['per_second']:.1f}/s p50 {found['p50_ms']} p99 {found['p99_ms']} {found['errors'] or ''}"
 
 
 def beside(bench: Bench, rounds: int) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def beside(bench: Bench, rounds: int) -> dict[str, Any]:
         seen["explaining"].append((other, cpu))
     found = {name: bench.row(each) for name, each in seen.items()}
     for name, each in found.items():
-        print(f"{name:11} {each['per_second']:8.1f}/s p50 {each['p50_ms']:7.2f} p99 {each['p99_ms']:7.2f}")
+        print(f"{name:11} {told(each)}", flush=True)
     ratios = {
         "throughput": round(found["beside"]["per_second"] / found["alone"]["per_second"], 2),
         "p99": round(found["beside"]["p99_ms"] / found["alone"]["p99_ms"], 2),

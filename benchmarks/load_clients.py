@@ -57,10 +57,10 @@ def generate(call: Call, clients: int, seconds: float, warm_up_s: float) -> Samp
 async def _generate(call: Call, clients: int, seconds: float, warm_up_s: float) -> Sample:
     taken: list[float] = []
     errors: Counter[str] = Counter()
-    begin = time.perf_counter() + warm_up_s
     async with AsyncExitStack() as stack:
         senders = [await _OPEN[call.kind](call, stack) for _ in range(clients)]
         first = await senders[0]()
+        begin = time.perf_counter() + warm_up_s
         await asyncio.gather(*(_repeat(send, begin, begin + seconds, taken, errors) for send in senders))
     return Sample(taken, dict(errors), first)
 

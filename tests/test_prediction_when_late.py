@@ -34,7 +34,7 @@ def explaining(service: Service, takes_s: float, error: ProponentError | None = 
 
     async def send(_: Any, request: WorkerRequest, timeout_s: float, held: Any) -> WorkerReply:
         asked.append(request.WhichOneof("call") or "")
-        async with held:
+        with held:
             if asked[-1] == "explain":
                 await asyncio.sleep(min(takes_s, timeout_s))
                 if error is not None:

@@ -110,10 +110,10 @@ class WorkerClient:
         self._followed.add(task)
         task.add_done_callback(self._forget)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(task)
-        except TimeoutError:
-            raise DeadlineError(f"model {deployment.model!r} gave no answer within {timeout_s:.3g} s") from None
+            done, _ = await asyncio.wait((task,), timeout=timeout_s)
+            if not done:
+                raise DeadlineError(f"model {deployment.model!r} gave no answer within {timeout_s:.3g} s")
+            return task.result()
         finally:
             if tickets is not None:
                 tickets.withdraw(request.ticket)
