@@ -28,6 +28,8 @@ from proponent.v1.worker_pb2 import WorkerRequest
 from proponent.worker.batch import Item, Worker
 
 TOP_K = 2
+DEADLINE_S = 30
+LATE = "DEADLINE_EXCEEDED"
 _PAUSE_S = 0.08
 _IMAGE = {"image": base64.b64encode(GOOD).decode(), "top_k": TOP_K}
 Answers = dict[str, "Answer"]
@@ -99,15 +101,15 @@ class Load:
                     self._note_failure(caller.__name__, _reason_of(error), repr(error))
 
     def _by_predict(self, rpc: ExplanationServiceStub) -> None:
-        self._note("Predict", rpc.Predict(pb.PredictRequest(model=MODEL, encoded_image=GOOD), timeout=30))
-        described = rpc.GetModel(pb.GetModelRequest(model=MODEL), timeout=30).bundle_digest
-        suspects = rpc.ListSuspects(pb.ListSuspectsRequest(model=MODEL, limit=1), timeout=30).bundle_digest
+        self._note("Predict", rpc.Predict(pb.PredictRequest(model=MODEL, encoded_image=GOOD), timeout=DEADLINE_S))
+        described = rpc.GetModel(pb.GetModelRequest(model=MODEL), timeout=DEADLINE_S).bundle_digest
+        suspects = rpc.ListSuspects(pb.ListSuspectsRequest(model=MODEL, limit=1), timeout=DEADLINE_S).bundle_digest
         if not {described, suspects} <= self._expected.keys():
             self.wrong.append(f"GetModel says {described}, ListSuspects {suspects}")
         time.sleep(_PAUSE_S)
 
     def _by_explain(self, rpc: ExplanationServiceStub) -> None:
-        self._note("Explain", rpc.Explain(_request(), timeout=30))
+        self._note("Explain", rpc.Explain(_request(), timeout=DEADLINE_S))
         time.sleep(_PAUSE_S)
 
     def _by_stream(self, rpc: ExplanationServiceStub) -> None:
@@ -158,6 +160,8 @@ def _reason_of(error: Exception) -> str:
     """What a refusal says; empty where it says nothing."""
     if isinstance(error, httpx.HTTPStatusError):
         return str(error.response.json()["reason"])
+    if isinstance(error, grpc.RpcError) and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return LATE  # the caller's own clock may end a call before its refusal comes
     has_details = isinstance(error, grpc.RpcError) and "grpc-status-details-bin" in dict(
         error.trailing_metadata() or ()
     )
