@@ -19,7 +19,8 @@ _MEANINGS = {
 def exits(*codes: int) -> str:
     """What help says of a command that may also end with these codes."""
     special = "".join(f"; {code} {_MEANINGS[code]}" for code in codes)
-    return f"Exit codes: 0 done; 1 a defect, with a traceback; 2 bad input or another error{special}."
+    always = "0 done; 1 a defect, with a traceback, or nobody reads the output; 2 bad input or another error"
+    return f"Exit codes: {always}{special}."
 
 
 READS = exits(3, DAMAGED, INTERRUPTED)

@@ -45,7 +45,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Difference:
-    """A comparison: over all queries, and by the class that the old model predicts."""
+    """A comparison: over all queries, and by the class that the old model predicts.
+
+    Attributes:
+        per_class: By name, with the class's number where two have one name.
+    """
 
     old: str
     new: str
@@ -61,7 +65,7 @@ class Difference:
 class _Compared:
     """One query."""
 
-    label: str
+    class_id: int
     overlap: float
     correlation: float
     changed: bool
@@ -105,7 +109,7 @@ def diff(
         source="held_out" if spec.held_out else "training",
         common_examples=len(rows[0]),
         overall=_mean(compared),
-        per_class={label: _mean([c for c in compared if c.label == label]) for label in _labels(before, compared)},
+        per_class=_per_class(before.classifier.class_names, compared),
     )
 
 
@@ -163,16 +167,19 @@ def _compared(old: Explanation, new: Explanation, correlation: float) -> _Compar
     shared = sum(len(a & b) for a, b in zip(*ends, strict=True))
     longest = sum(max(len(a), len(b)) for a, b in zip(*ends, strict=True))
     return _Compared(
-        label=old.prediction.label,
+        class_id=old.prediction.class_id,
         overlap=shared / longest if longest else 1.0,
         correlation=correlation,
         changed=old.prediction.class_id != new.prediction.class_id,
     )
 
 
-def _labels(explainer: Explainer, compared: Sequence[_Compared]) -> list[str]:
-    seen = {c.label for c in compared}
-    return [name for name in explainer.classifier.class_names if name in seen]
+def _per_class(names: Sequence[str], compared: Sequence[_Compared]) -> dict[str, Agreement]:
+    found = {}
+    for class_id, name in enumerate(names):
+        if own := [each for each in compared if each.class_id == class_id]:
+            found[name if names.count(name) == 1 else f"{name} (class {class_id})"] = _mean(own)
+    return found
 
 
 def _mean(compared: Sequence[_Compared]) -> Agreement:
