@@ -216,6 +216,7 @@ def measured(options: argparse.Namespace, store: Path) -> dict[str, Any]:
             found["memory_mib"] = service.memory_mib()
         finally:
             bench.close()
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as workers have it
     from load_in_process import in_process  # torch, which the processes of clients do not need
 
     return {

@@ -16,7 +16,7 @@ from gateway_fakes import manifest
 from proponent.bounds.liveness import TicketIssuer
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.hosting.worker_client import WorkerClient
-from proponent.gateway.http.listener import HttpServer
+from proponent.gateway.http.listener import HttpServer, listen
 from proponent.gateway.torchserve.host import TorchServeHost
 from proponent.gateway.torchserve.inference import InferenceClient
 from proponent.gateway.torchserve.launch import Layout, TorchServeKeys
@@ -67,14 +67,15 @@ async def torchserve_api(asked: list[str | None], answer: Response) -> AsyncIter
         return answer
 
     server = HttpServer(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await serving
+    with listen("127.0.0.1:0", 16) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving
 
 
 def test_every_call_of_management_shows_its_key() -> None:
