@@ -59,7 +59,7 @@ def test_kills_under_load_lose_nothing_but_what_was_in_flight(
     assert load.refused["WORKER_DIED"] <= kills * load.in_flight and load.counts.total() > answered > 50
     # On a busy machine a new worker may come after the deadlines of those who wait for it.
     assert load.refused[LATE] <= sum(each > DEADLINE_S for each in seconds) * load.in_flight
-    assert_no_more(gateway, before, spare=10)  # connections to the workers that a load opens are kept
+    assert_no_more(gateway, before, spare=load.in_flight)  # connections to the workers are kept
 
 
 def _kill(gateway: RunningGateway, number: int) -> float:

@@ -100,7 +100,7 @@ def test_switches_under_load(
     assert load.counts.keys() == expected.keys() and min(load.counts.values()) > 50
     gateway.wait_for(lambda: workers(gateway) == LANES, 10)
     assert len(list(gateway.temporary.glob("*/models/*"))) == LANES
-    assert_no_more(gateway, before, spare=10)  # connections to the workers that a load opens are kept
+    assert_no_more(gateway, before, spare=load.in_flight)  # connections to the workers are kept
 
 
 def _switch(store: Store, number: int, wanted: str) -> float:
