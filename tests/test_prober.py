@@ -154,6 +154,17 @@ def test_a_gateway_is_ready_when_all_were_tried_and_as_long_as_one_is_able() -> 
         assert Readiness(served).error() is expected
 
 
+def test_what_is_wrong_with_a_bundle_is_told_by_every_lane_before_what_its_own_workers_lack() -> None:
+    """A prediction worker that still starts beside a damaged bundle is not waited for in vain."""
+    damaged, wait = CorruptBundleError("damaged"), UnavailableError("starting", reason="WORKER_STARTING")
+    model = broken(CorruptBundleError("before"))
+    model.set_error(wait)
+    model.set_error(damaged, Lane.EXPLANATIONS)
+    assert [model.error_of(lane) for lane in Lane] == [damaged, damaged] and model.error is damaged
+    model.set_error(wait, Lane.EXPLANATIONS)
+    assert {model.error_of(lane) for lane in Lane} == {wait}
+
+
 class Registry:
     """A host in a test: notes what is registered, and refuses some."""
 

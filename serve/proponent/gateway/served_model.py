@@ -58,7 +58,7 @@ class ServedModel:
     @property
     def error(self) -> ProponentError | None:
         """Why it cannot answer every call now; None when it can."""
-        return next((error for error in self._errors.values() if error is not None), None)
+        return self._of_the_bundle or next((error for error in self._errors.values() if error is not None), None)
 
     @property
     def starting(self) -> bool:
@@ -70,7 +70,11 @@ class ServedModel:
 
         A lane whose workers are gone takes no other with it; what is wrong with the bundle concerns all.
         """
-        return self.own_error(lane) or next((e for e in self._errors.values() if isinstance(e, _OF_THE_BUNDLE)), None)
+        return self._of_the_bundle or self.own_error(lane)
+
+    @property
+    def _of_the_bundle(self) -> ProponentError | None:
+        return next((error for error in self._errors.values() if isinstance(error, _OF_THE_BUNDLE)), None)
 
     def own_error(self, lane: Lane) -> ProponentError | None:
         """What is known of a lane's own workers."""
