@@ -49,11 +49,11 @@ def test_colours_follow_the_system_until_they_are_chosen(open_page: Open, gatewa
     ground = "() => getComputedStyle(document.body).backgroundColor"
     dark = tab.evaluate(ground)
     tab.get_by_role("button", name="Colours: system").click()
+    expect(tab.locator("body")).not_to_have_css("background-color", dark)
     light = tab.evaluate(ground)
-    assert light != dark
     tab.reload()
     expect(tab.get_by_role("button", name="Colours: light")).to_be_visible()
-    assert tab.evaluate(ground) == light
+    expect(tab.locator("body")).to_have_css("background-color", light)
 
 
 def test_without_script_the_page_says_what_it_needs(open_page: Open, gateway: RunningGateway) -> None:

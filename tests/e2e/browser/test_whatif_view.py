@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from test_explain_view import encoded, explained
 from watched_page import WatchedPage
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(600)]
 
 
-def probability(tab: Page, name: str) -> str:
-    return tab.locator(".probability").filter(has=tab.locator(".name", has_text=re.compile(f"^{name}$"))).inner_text()
+def probability(tab: Page, name: str) -> Locator:
+    return tab.locator(".probability").filter(has=tab.locator(".name", has_text=re.compile(f"^{name}$")))
 
 
 def test_what_is_marked_in_the_lists_is_removed_here(page: WatchedPage, image: str) -> None:
@@ -28,7 +28,7 @@ def test_what_is_marked_in_the_lists_is_removed_here(page: WatchedPage, image: s
     ).to_be_visible()
     body = {"query": {"image": encoded(image)}, "example_ids": marks}
     reply = page.post("v1/models/digits:estimateRemoval", body)
-    assert f"{100 * reply['probabilities_after'][3]:.1f}" in probability(tab, "3")
+    expect(probability(tab, "3")).to_contain_text(f"{100 * reply['probabilities_after'][3]:.1f}")
     for name in ("One Newton step", "Influence ÷ N"):
         tab.get_by_role("radio", name=re.compile(f"^{name}")).check()
     body["estimator"] = "ESTIMATOR_INFLUENCE_SUM"
@@ -38,8 +38,8 @@ def test_what_is_marked_in_the_lists_is_removed_here(page: WatchedPage, image: s
     expect(marked.get_by_role("listitem")).to_have_count(3)
     marked.get_by_role("checkbox", name=f"Mark {marks[0]}").uncheck()
     expect(tab.get_by_role("heading", name=re.compile("^Without the 2 marked examples"))).to_be_visible()
-    command = marked.locator("input.mono").input_value()
-    assert command == f"proponent forget --model digits -- {marks[1]} {marks[2]}"
+    command = f"proponent forget --model digits -- {marks[1]} {marks[2]}"
+    expect(marked.locator("input.mono")).to_have_value(command)
 
 
 def test_four_clicks_lead_from_the_bare_address_to_what_if(page: WatchedPage) -> None:
