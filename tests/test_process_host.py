@@ -72,11 +72,12 @@ def group(tmp_path: Path, **settings: object) -> WorkerGroup:
 
 def run(tmp_path: Path, test: Callable[[ProcessHost], Awaitable[None]]) -> None:
     async def inside() -> None:
+        others = set(psutil.Process().children(recursive=True))
         root = tmp_path / "private"
         root.mkdir()
         async with asyncio.timeout(60), process_host(root, Settings(store=tmp_path)) as host:
             await test(host)
-        assert not psutil.Process().children(recursive=True)
+        assert not set(psutil.Process().children(recursive=True)) - others
 
     asyncio.run(inside())
 
