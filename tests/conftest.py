@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=5, help="kills of workers and TorchServe under load")
     parser.addoption("--record", type=Path, help="JSON file for what those two saw: benchmarks/results/faults.json")
     parser.addoption("--screenshots", type=Path, help="folder for the pictures that browser tests take: docs/images")
+
+
+def pytest_configure() -> None:
+    """Signals that nohup or a job in the background ignores would stay ignored in every process that tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
