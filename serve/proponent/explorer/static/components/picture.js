@@ -1,5 +1,5 @@
 /** Pictures of inputs and of training examples. */
-import { useEffect, useMemo, useState } from "../vendor/hooks.js";
+import { useLayoutEffect, useMemo, useState } from "../vendor/hooks.js";
 import { html } from "../html.js";
 import { fromBase64, mediaType } from "../pictures.js";
 
@@ -10,7 +10,8 @@ export function Picture({ bytes, alt, class: name = "" }) {
   const url = useMemo(() => URL.createObjectURL(new Blob([bytes], { type: mediaType(bytes) })), [bytes]);
   const [seen, setSeen] = useState({ url, state: "" });
   const state = seen.url === url ? seen.state : "";
-  useEffect(() => () => URL.revokeObjectURL(url), [url]);
+  // Not useEffect: a row that is scrolled out of sight before the next paint would never give its picture back.
+  useLayoutEffect(() => () => URL.revokeObjectURL(url), [url]);
   const measure = ({ target }) => setSeen({ url, state: Math.max(target.naturalWidth, target.naturalHeight) < 64 ? "crisp" : "" });
   if (state === "broken") return html`<span class=${`picture missing ${name}`} role="img" aria-label=${`${alt}: cannot be shown`}>?</span>`;
   return html`<img class=${`picture ${state} ${name}`} src=${url} alt=${alt} decoding="async" onLoad=${measure} onError=${() => setSeen({ url, state: "broken" })} />`;
