@@ -224,6 +224,7 @@ def test_another_bundle_is_noticed(open_page: Open, guarded: RunningGateway, ima
 def test_a_service_that_went_away_is_told(open_page: Open, guarded: RunningGateway) -> None:
     page = opened(open_page, guarded, "#/explain?model=digits", "all")
     page.may_lose_connection = True
+    page.allowed_statuses.add(503)  # while it ends
     expect(page.tab.get_by_role("button", name=re.compile("^Sample of")).first).to_be_visible()
     guarded.stop()
     page.tab.get_by_role("link", name="Data").click()
