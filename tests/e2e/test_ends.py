@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from inputs import GOOD, MODEL
 from running import RunningGateway, survivors
 
 from proponent.gateway.hosting.private import PREFIX
-from proponent.gateway.rollout.control_client import request
+from proponent.gateway.rollout.control_client import SOCKET, request
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
@@ -25,13 +26,19 @@ Start = Callable[..., RunningGateway]
 
 
 @pytest.fixture
-def start(digits: Path, tmp_path: Path) -> Iterator[Start]:
+def store(digits: Path, tmp_path: Path) -> Path:
+    """A store of these gateways alone, whose commands none of other tests takes."""
+    return Path(shutil.copytree(digits / "store", tmp_path / "store", ignore=shutil.ignore_patterns(SOCKET)))
+
+
+@pytest.fixture
+def start(store: Path, tmp_path: Path) -> Iterator[Start]:
     """Starts gateways on one store; none outlives the test."""
     started: list[RunningGateway] = []
 
     def run(*options: str, **environment: str) -> RunningGateway:
         log = tmp_path / f"gateway{len(started)}.log"
-        started.append(RunningGateway(digits / "store", log, *options, **environment))
+        started.append(RunningGateway(store, log, *options, **environment))
         return started[-1]
 
     try:
@@ -99,9 +106,9 @@ def test_killed_together_with_its_watchdog_it_leaves_only_files_which_the_next_o
     assert not list(gateway.temporary.iterdir())
 
 
-def test_the_second_gateway_of_a_store_succeeds_the_first(start: Start, digits: Path) -> None:
+def test_the_second_gateway_of_a_store_succeeds_the_first(start: Start, store: Path) -> None:
     def commander() -> int | None:
-        reply = request(digits / "store", {"command": "status"})
+        reply = request(store, {"command": "status"})
         return None if reply is None else int(reply["pid"])
 
     first = start()
