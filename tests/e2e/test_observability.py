@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from running import RunningGateway
 
 from collector import Collector, attributes, children
 from promql import TARGET_LABELS, expressions, selected
+from proponent.gateway.rollout.control_client import SOCKET
 from proponent.v1 import explanation_pb2 as pb
 
 pytestmark = pytest.mark.e2e
@@ -38,9 +40,11 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def gateway(digits: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     """After one of each call by both transports, errors among them, and a publish."""
-    log = tmp_path_factory.mktemp("observed") / "gateway.log"
+    folder = tmp_path_factory.mktemp("observed")
+    store = folder / "store"  # of its own: another gateway of the same store would take its commands
+    shutil.copytree(digits / "store", store, ignore=shutil.ignore_patterns(SOCKET))
     options = ("--allow-examples", "--otlp-endpoint", collector.url, "--trace-share", "0")
-    gateway = RunningGateway(digits / "store", log, *options)
+    gateway = RunningGateway(store, folder / "gateway.log", *options)
     try:
         gateway.wait_ready()
         one_of_each_call(gateway)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,24 +51,16 @@ class Answers:
     rpc: WorkerReply
 
 
-@contextmanager
-def layout_of(digits: Path) -> Iterator[Layout]:
-    with private_directory() as root:
-        layout = Layout(root)
-        assert package([str(digits / "store"), MODEL, str(layout.model_store)]) == 0
-        yield layout
-
-
 @pytest.fixture(scope="module")
 def answers(digits: Path) -> Answers:
-    with layout_of(digits) as layout:
-        return asyncio.run(_ask(layout))
+    with private_directory() as root:
+        return asyncio.run(_ask(Layout(root), digits / "store"))
 
 
-async def _ask(layout: Layout) -> Answers:
-    torchserve = await TorchServe.start(layout, Settings(store=Path()))
+async def _ask(layout: Layout, store: Path) -> Answers:
+    torchserve = await TorchServe.start(layout, Settings(store=store))
     try:
-        await _register(torchserve, layout)
+        await _register(torchserve, layout, store)
         lines = layout.config.read_text().splitlines()
         base = dict(line.split("=", 1) for line in lines)["inference_address"]
         headers = {"Authorization": f"Bearer {torchserve.keys.inference}"}
@@ -84,7 +74,8 @@ async def _ask(layout: Layout) -> Answers:
         await torchserve.stop(8)
 
 
-async def _register(torchserve: TorchServe, layout: Layout) -> None:
+async def _register(torchserve: TorchServe, layout: Layout, store: Path) -> None:
+    assert package([str(store), MODEL, str(layout.model_store)]) == 0
     (archive,) = layout.model_store.iterdir()
     await torchserve.listening(60)
     async with torchserve.management() as management, asyncio.timeout(120):
