@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import socket
@@ -221,6 +222,9 @@ def test_a_worker_that_dies_while_it_starts_is_told_until_a_good_bundle_is_publi
 
 
 def _listening(gateway: RunningGateway) -> set[int]:
-    family = [psutil.Process(gateway.process.pid), *gateway.descendants()]
-    found = (each for process in family for each in process.net_connections("tcp"))
-    return {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
+    ports = set()
+    for process in (psutil.Process(gateway.process.pid), *gateway.descendants()):
+        with contextlib.suppress(psutil.NoSuchProcess):  # workers of the deadly bundle may still be ending
+            found = process.net_connections("tcp")
+            ports |= {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
+    return ports
