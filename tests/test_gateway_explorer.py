@@ -80,7 +80,31 @@ def test_headers_keep_the_page_to_its_own_origin(get: Send, path: str) -> None:
 )
 def test_types_are_those_that_browsers_insist_on(get: Send, path: str, media_type: str) -> None:
     assert get(path).headers["content-type"] == media_type
-    assert get(path, "HEAD").headers["content-length"] == str(len(get(path).content))
+    plain = {"accept_encoding": "identity"}
+    assert get(path, "HEAD", **plain).headers["content-length"] == str(len(get(path, **plain).content))
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        ("gzip, deflate, br, zstd", "gzip"),
+        ("br;q=1.0, GZIP; q=0.5", "gzip"),
+        ("gzip;q=0", None),
+        ("gzip; q=0.000, br", None),
+        ("br, xgzip", None),
+        ("", None),
+    ],
+)
+def test_files_are_compressed_for_those_who_take_that(get: Send, accepted: str, encoding: str | None) -> None:
+    path = "/explorer/vendor/preact.js"
+    file = (STATIC / "vendor/preact.js").read_bytes()
+    reply = get(path, accept_encoding=accepted)
+    assert (reply.headers.get("content-encoding"), reply.headers["vary"]) == (encoding, "accept-encoding")
+    assert reply.content == file
+    assert (int(reply.headers["content-length"]) < len(file) / 2) == (encoding == "gzip")
+    other = get(path, accept_encoding="identity" if encoding else "gzip").headers["etag"]
+    assert reply.headers["etag"] != other
+    assert get(path, accept_encoding=accepted, if_none_match=other).status_code == 200
 
 
 def test_a_browser_that_has_a_file_is_told_so(get: Send) -> None:

@@ -69,16 +69,8 @@ export async function listModels(signal) {
 export const getModel = (model, signal) => get(modelPath(model), {}, signal);
 export const listSamples = (model, query, signal) => get(modelPath(model, "/samples"), query, signal);
 export const getSample = (model, id, signal) => get(modelPath(model, `/samples/${idPath(id)}`), {}, signal);
-export const listExamples = (model, query, signal) => get(modelPath(model, "/examples"), query, signal);
-export const listSuspects = (model, query, signal) => get(modelPath(model, "/suspects"), query, signal);
-export const summarizeExamples = (model, query, signal) => get(modelPath(model, "/examples:summary"), query, signal);
-export const listFrequentExamples = (model, query, signal) => get(modelPath(model, "/frequentExamples"), query, signal);
-export const listBundles = (model, signal) => get(modelPath(model, "/bundles"), {}, signal);
-export const diffBundles = (model, query, signal) => get(modelPath(model, "/bundles:diff"), query, signal);
 export const explain = (model, body, signal) => post(modelPath(model, ":explain"), body, signal);
-export const scoreExamples = (model, body, signal) => post(modelPath(model, ":scoreExamples"), body, signal);
 export const estimateRemoval = (model, body, signal) => post(modelPath(model, ":estimateRemoval"), body, signal);
-export const findFlipSet = (model, body, signal) => post(modelPath(model, ":findFlipSet"), body, signal);
 
 async function send(path, options) {
   const authorization = token() ? { authorization: `Bearer ${token()}` } : {};

@@ -1,8 +1,10 @@
-"""The explorer's files: read once at the start, looked up by name, revalidated by what they contain."""
+"""The explorer's files: read and compressed once at the start, looked up by name, revalidated by their content."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 _PAGE = "index.html"
+_ZERO = re.compile(r"0(\.0*)?")
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -43,30 +46,43 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     # A page of one version must never load a module of another: browsers ask each time, and mostly hear 304.
     "cache-control": "no-cache",
+    "vary": "accept-encoding",
 }
 
 
 @dataclass(frozen=True)
 class StaticFile:
-    """A file as it is sent; ``etag`` changes with its content alone."""
+    """A file of which callers get the bytes or, where they take it, the gzip; ``digest`` is that of the bytes."""
 
     content: bytes
+    compressed: bytes
     media_type: str
-    etag: str
+    digest: str
 
     @classmethod
     def read(cls, file: Traversable) -> StaticFile:
         """A file of the package; its type is told by its suffix."""
         content = file.read_bytes()
-        return cls(content, _TYPES[PurePosixPath(file.name).suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+        media_type = _TYPES[PurePosixPath(file.name).suffix]
+        return cls(content, gzip.compress(content, mtime=0), media_type, hashlib.sha256(content).hexdigest()[:32])
 
     def response(self, request: Request) -> Response:
         """The file, or 304 where the caller has it."""
-        headers = {**_HEADERS, "etag": self.etag}
+        compressed = _takes_gzip(request.headers.get("accept-encoding", ""))
+        etag = f'"{self.digest}-gzip"' if compressed else f'"{self.digest}"'
+        headers = {**_HEADERS, "etag": etag}
         known = request.headers.get("if-none-match", "").replace("W/", "").split(",")
-        if self.etag in map(str.strip, known):
+        if etag in map(str.strip, known):
             return Response(status_code=304, headers=headers)
-        return Response(self.content, media_type=self.media_type, headers=headers)
+        if compressed:
+            headers["content-encoding"] = "gzip"
+        return Response(self.compressed if compressed else self.content, media_type=self.media_type, headers=headers)
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether a header names gzip, and not with the weight of 0 (RFC 9110, 12.5.3)."""
+    named = (each.replace(" ", "").lower().partition(";q=") for each in accepted.split(","))
+    return any(name == "gzip" and not _ZERO.fullmatch(weight) for name, _, weight in named)
 
 
 def route_explorer(app: FastAPI) -> None:

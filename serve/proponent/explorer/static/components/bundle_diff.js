@@ -1,6 +1,6 @@
 /** What changed in the reasons between two bundles. */
 import { useContext } from "../vendor/hooks.js";
-import { diffBundles } from "../api.js";
+import { diffBundles } from "../later_api.js";
 import { App } from "../context.js";
 import { count, counted, date, percent, shortDigest } from "../format.js";
 import { html } from "../html.js";

@@ -1,6 +1,6 @@
 /** The smallest set whose removal is predicted to flip the label, and what that prediction is worth. */
 import { useContext } from "../vendor/hooks.js";
-import { findFlipSet } from "../api.js";
+import { findFlipSet } from "../later_api.js";
 import { App } from "../context.js";
 import { asTold } from "../disclosure.js";
 import { count, counted } from "../format.js";

@@ -1,6 +1,6 @@
 /** The training examples that stand in most lists: few for influence, many for its relative forms. */
 import { useContext } from "../vendor/hooks.js";
-import { listFrequentExamples } from "../api.js";
+import { listFrequentExamples } from "../later_api.js";
 import { App } from "../context.js";
 import { allowedView, missingReason } from "../disclosure.js";
 import { count, counted, percent } from "../format.js";

@@ -1,6 +1,6 @@
 /** Training examples that are named by their ids, with what they say about the input. */
 import { useContext } from "../vendor/hooks.js";
-import { scoreExamples } from "../api.js";
+import { scoreExamples } from "../later_api.js";
 import { App } from "../context.js";
 import { allowedView, missingReason } from "../disclosure.js";
 import { caseOf } from "../explanation.js";

@@ -1,6 +1,6 @@
 /** Data: what the training set looks like to the model that was trained on it. */
 import { useContext, useMemo } from "../vendor/hooks.js";
-import { listExamples, listSuspects, summarizeExamples } from "../api.js";
+import { listExamples, listSuspects, summarizeExamples } from "../later_api.js";
 import { ClassTable } from "../components/class_table.js";
 import { DataFilters } from "../components/data_filters.js";
 import { ExampleGrid } from "../components/example_grid.js";

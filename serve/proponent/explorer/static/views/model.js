@@ -1,6 +1,6 @@
 /** Model: what is known of it, how far its explanations can be trusted, and what changed since the bundle before. */
 import { useContext } from "../vendor/hooks.js";
-import { listBundles } from "../api.js";
+import { listBundles } from "../later_api.js";
 import { AuditPlots } from "../components/audit_plots.js";
 import { BundleDiff } from "../components/bundle_diff.js";
 import { BundleTable } from "../components/bundle_table.js";
