@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from proponent.doctor.finding import Finding, failure, ok, warning
-from proponent.gateway.settings import Settings, split_address
+from proponent.gateway.setting_types import split_address
+from proponent.gateway.settings import Settings
 
 _CONNECT_S = 2.0
 _REMEDIES = {

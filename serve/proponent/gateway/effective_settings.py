@@ -15,7 +15,8 @@ from pydantic import ByteSize, ValidationError
 from pydantic_settings import EnvSettingsSource
 
 from proponent.errors import NotFoundError, SpecError
-from proponent.gateway.settings import Settings, Unit
+from proponent.gateway.setting_types import Unit
+from proponent.gateway.settings import Settings
 
 DEFAULT = "default"
 _MISSPELT = 0.8

@@ -7,28 +7,46 @@ all made from the fields of ``Settings``.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ByteSize,
-    Field,
-    FilePath,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from proponent.errors import SpecError
 from proponent.gateway.lane import Lane
+from proponent.gateway.setting_types import (
+    Address,
+    Budget,
+    ByModel,
+    Cores,
+    Count,
+    Directory,
+    HostName,
+    MessageSize,
+    Milliseconds,
+    Names,
+    Niceness,
+    OptionalFile,
+    OptionalLevel,
+    OptionalPath,
+    OptionalSwitch,
+    OptionalUrl,
+    Processes,
+    ProcessesOrNone,
+    Rate,
+    Seconds,
+    SecondsOrZero,
+    Share,
+    Size,
+    Slots,
+    Text,
+    Waiting,
+    WholeSeconds,
+    Window,
+    is_loopback,
+)
 from proponent.results import DisclosureLevel
 
 MEBIBYTE = 1 << 20
@@ -42,103 +60,6 @@ SECURITY = "Who may call"
 TIMEOUTS = "Timeouts"
 LIMITS = "Limits"
 TRACES = "Traces"
-
-
-@dataclass(frozen=True)
-class Unit:
-    """In what the values of a type are given."""
-
-    name: str
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Splits ``host:port`` (an IPv6 host in brackets).
-
-    Raises:
-        ValueError: It does not have this form.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("expected host:port")
-    return host.strip("[]"), int(port)
-
-
-def _is_loopback(address: str) -> bool:
-    host, _ = split_address(address)
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:  # a name
-        return host == "localhost"
-
-
-def _checked_address(address: str) -> str:
-    split_address(address)
-    return address
-
-
-def _checked_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ValueError("expected http://HOST:PORT or https://HOST:PORT")
-    return url
-
-
-def _separated(value: Any) -> Any:
-    return value.split(",") if isinstance(value, str) else value
-
-
-def _grouped_by_model(value: Any) -> Any:
-    """What lines like ``digits.workers=2`` say, as a mapping of mappings; one is left as it is."""
-    if isinstance(value, Mapping):
-        return value
-    found: dict[str, dict[str, str]] = {}
-    for line in _separated(value):
-        path, equals, text = str(line).partition("=")
-        model, _, key = path.rpartition(".")
-        if not (equals and model and key):
-            raise ValueError("expected MODEL.KEY=VALUE, e.g. digits.workers=2")
-        found.setdefault(model, {})[key] = text
-    return found
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("expected a number")
-    return value
-
-
-_NUMBER = BeforeValidator(_number)
-Count = Annotated[int, Field(ge=1, le=1_000_000), _NUMBER, Unit("integer")]
-Slots = Annotated[int, Field(ge=1, le=10_000), _NUMBER, Unit("integer")]
-Budget = Annotated[int, Field(ge=0, le=1_000_000_000), _NUMBER, Unit("integer")]
-Rate = Annotated[float, Field(ge=0, le=1_000_000), _NUMBER, Unit("calls a second")]
-Processes = Annotated[int, Field(ge=1, le=1024), _NUMBER, Unit("integer")]
-Waiting = Annotated[int, Field(ge=0, le=100_000), _NUMBER, Unit("integer")]
-ProcessesOrNone = Annotated[int, Field(ge=0, le=1024), _NUMBER, Unit("integer")]
-Niceness = Annotated[int, Field(ge=0, le=19), _NUMBER, Unit("integer")]
-Cores = Annotated[int, Field(ge=0, le=1024), _NUMBER, Unit("integer")]
-Seconds = Annotated[float, Field(gt=0, le=86_400), _NUMBER, Unit("seconds")]
-SecondsOrZero = Annotated[float, Field(ge=0, le=86_400), _NUMBER, Unit("seconds")]
-WholeSeconds = Annotated[int, Field(ge=1, le=86_400), _NUMBER, Unit("whole seconds")]
-Milliseconds = Annotated[int, Field(ge=0, le=1_000), _NUMBER, Unit("milliseconds")]
-MessageSize = Annotated[ByteSize, Field(ge=1, le=1 << 30), _NUMBER, Unit("bytes")]
-"""gRPC and TorchServe count the bytes of a message in 32 bits."""
-Size = Annotated[ByteSize, Field(ge=1, le=1 << 40), _NUMBER, Unit("bytes")]
-Address = Annotated[str, AfterValidator(_checked_address), Unit("host:port")]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_separated), Unit("name")]
-ByModel = Annotated[dict[str, dict[str, Any]], NoDecode, BeforeValidator(_grouped_by_model), Unit("MODEL.KEY=VALUE")]
-Window = Annotated[float, Field(gt=0, le=31_536_000), _NUMBER, Unit("seconds")]
-Text = Annotated[str, Unit("text")]
-Directory = Annotated[Path, Unit("path")]
-OptionalSwitch = Annotated[bool | None, Unit("true or false")]
-OptionalUrl = Annotated[Annotated[str, AfterValidator(_checked_url)] | None, Unit("URL")]
-Share = Annotated[float, Field(ge=0, le=1), _NUMBER, Unit("0 to 1")]
-OptionalPath = Annotated[Path | None, Unit("path")]
-OptionalFile = Annotated[FilePath | None, Unit("path")]
-HostName = Annotated[Literal["torchserve", "processes"], Unit("torchserve or processes")]
-OptionalLevel = Annotated[
-    Literal["labels", "ranks", "rounded", "full"] | None, Unit("labels, ranks, rounded or full")
-]
 
 
 def _setting(default: Any, panel: str, description: str, *, flag: str = "", by_model: bool = False) -> Any:
@@ -363,7 +284,7 @@ class Settings(BaseSettings):
     def _strangers_are_kept_out(self) -> Settings:
         for name in ("grpc_address", "http_address"):
             address = getattr(self, name)
-            if not (_is_loopback(address) or self.is_closed or self.insecure):
+            if not (is_loopback(address) or self.is_closed or self.insecure):
                 raise SpecError(
                     f"{name} {address!r} can be reached from elsewhere: expected TLS (tls_certificate, tls_key) and "
                     "a way to know callers (tokens_file, jwt_keys or tls_client_ca), or insecure to serve anybody",
@@ -410,13 +331,13 @@ class Settings(BaseSettings):
         """What callers are told whose token does not say it."""
         if self.disclosure is not None:
             return DisclosureLevel[self.disclosure.upper()]
-        local = _is_loopback(self.grpc_address) and _is_loopback(self.http_address)
+        local = is_loopback(self.grpc_address) and is_loopback(self.http_address)
         return DisclosureLevel.FULL if local and not self.asks_for_tokens else DisclosureLevel.RANKS
 
     @property
     def serves_explorer(self) -> bool:
         """Whether HTTP serves the explorer's page."""
-        return _is_loopback(self.http_address) if self.explorer is None else self.explorer
+        return is_loopback(self.http_address) if self.explorer is None else self.explorer
 
     @property
     def lanes(self) -> tuple[Lane, ...]:

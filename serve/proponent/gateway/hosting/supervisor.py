@@ -93,7 +93,11 @@ class Supervisor:
 
     def release(self, name: str) -> list[WorkerState]:
         """Watches a model no more, whose workers go on with what they are asked until ``unregister``."""
-        return self._take(name)
+        keys = [key for key in self._states if key[0] == name]
+        taken = [self._states.pop(key) for key in keys]
+        for state in taken:
+            state.prober.stop()
+        return taken
 
     def groups(self, deployment: Deployment) -> list[WorkerGroup]:
         """The workers of a deployment, lane by lane."""
@@ -105,7 +109,7 @@ class Supervisor:
 
     def adopt(self, deployment: Deployment, groups: Sequence[WorkerGroup]) -> list[WorkerState]:
         """Watches a deployment, whose workers are known to be healthy, instead of its model's one before."""
-        replaced = self._take(deployment.model)
+        replaced = self.release(deployment.model)
         for group in groups:
             self._states[deployment.model, group.lane] = state = self._new_state(deployment, group)
             state.registered = True
@@ -123,14 +127,6 @@ class Supervisor:
                 await self._host.unregister(state.group)
             except UnavailableError as error:
                 _log.warning("version not unregistered", model=state.group.name, why=error.message)
-
-    def _take(self, model: str) -> list[WorkerState]:
-        """The states of a model, which are watched no more."""
-        keys = [key for key in self._states if key[0] == model]
-        taken = [self._states.pop(key) for key in keys]
-        for state in taken:
-            state.prober.stop()
-        return taken
 
     async def _keep_running(self) -> None:
         delay = _FIRST_DELAY_S

@@ -16,7 +16,8 @@ from fastapi import FastAPI
 from proponent.errors import SpecError
 from proponent.gateway.http.connection import BoundedConnection
 from proponent.gateway.limits.connections import Accepting, Listener, connection_limit
-from proponent.gateway.settings import Settings, split_address
+from proponent.gateway.setting_types import split_address
+from proponent.gateway.settings import Settings
 from proponent.gateway.tls import Tls
 
 _BACKLOG = 1024
