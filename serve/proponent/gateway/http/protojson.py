@@ -7,18 +7,15 @@ Field names are the proto's, in snake_case or camelCase; enum values may leave o
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
 from google.protobuf import json_format
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from proponent.errors import InvalidInputError
+from proponent.gateway.http.json_values import bad_field, float32_array, image_bytes
 from proponent.v1 import explanation_pb2 as pb
 
 IMAGE_KEYS = ("image", "image_b64", "encoded_image")
@@ -39,18 +36,18 @@ def parse_query(values: Mapping[str, Any], request: M, model: str, path: str = "
     """
     normal = {_snake(key): value for key, value in values.items()}
     if "model" in normal:
-        raise _bad("the model is named by the path, not by a key", f"{path}model")
+        raise bad_field("the model is named by the path, not by a key", f"{path}model")
     image = _image(normal, path)
     tensor = normal.pop("tensor", None) if isinstance(normal.get("tensor"), list) else None
     parse_message(_plain_enums(normal, path), request, path)
     inputs: Any = request
     if image is not None:
         if inputs.WhichOneof("input"):
-            raise _bad("both an image and a tensor, expected one of them", f"{path}input")
+            raise bad_field("both an image and a tensor, expected one of them", f"{path}input")
         inputs.encoded_image = image
     if tensor is not None:
         if inputs.WhichOneof("input"):
-            raise _bad("both an image and a tensor, expected one of them", f"{path}input")
+            raise bad_field("both an image and a tensor, expected one of them", f"{path}input")
         inputs.tensor.CopyFrom(_tensor(tensor, f"{path}tensor"))
     inputs.model = model
     return request
@@ -69,13 +66,13 @@ def parse_parameters(pairs: Iterable[tuple[str, str]], message: M) -> M:
         name = _snake(key)
         field = fields.get(name)
         if name in taken:
-            raise _bad("is named by the path, not by a parameter", name)
+            raise bad_field("is named by the path, not by a parameter", name)
         if field is None:
-            raise _bad(f"no such parameter, expected one of {', '.join(sorted(set(fields) - taken))}", name)
+            raise bad_field(f"no such parameter, expected one of {', '.join(sorted(set(fields) - taken))}", name)
         if field.is_repeated:
             values.setdefault(name, []).append(_value(field, text))
         elif name in values:
-            raise _bad("is given more than once", name)
+            raise bad_field("is given more than once", name)
         else:
             values[name] = _value(field, text)
     return parse_message(values, message)
@@ -92,7 +89,7 @@ def _value(field: FieldDescriptor, text: str) -> Any:
         return _enum(text, field.enum_type, enum_prefix(field.enum_type), field.name)
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         if text not in _TRUTH:
-            raise _bad(f"value {text!r}, expected true or false", field.name)
+            raise bad_field(f"value {text!r}, expected true or false", field.name)
         return _TRUTH[text]
     return text
 
@@ -104,11 +101,11 @@ def parse_message(values: Mapping[str, Any], message: M, path: str = "") -> M:
     except json_format.ParseError as error:
         text = str(error).split(" Available Fields")[0]
         found = next((match for pattern in _FIELD_IN_MESSAGE if (match := pattern.search(text))), None)
-        raise _bad(text, path + _snake(found.group(1)) if found else path.rstrip(".")) from None
+        raise bad_field(text, path + _snake(found.group(1)) if found else path.rstrip(".")) from None
     except (RecursionError, UnicodeEncodeError, OverflowError, TypeError, AttributeError) as error:
-        raise _bad(f"cannot be read: {error}", path.rstrip(".")) from None
+        raise bad_field(f"cannot be read: {error}", path.rstrip(".")) from None
     except SystemError:  # what protobuf makes of a key that is not Unicode text
-        raise _bad("a key holds half of a surrogate pair, expected Unicode text", path.rstrip(".")) from None
+        raise bad_field("a key holds half of a surrogate pair, expected Unicode text", path.rstrip(".")) from None
 
 
 def image_key(values: Mapping[str, Any]) -> str:
@@ -122,27 +119,15 @@ def _image(values: dict[str, Any], path: str) -> bytes | None:
     if not found:
         return None
     if len(found) > 1:
-        raise _bad(f"an image under each of {' and '.join(found)}, expected one", f"{path}{found[1]}")
+        raise bad_field(f"an image under each of {' and '.join(found)}, expected one", f"{path}{found[1]}")
     value = values.pop(found[0])
     text = value.get("b64") if isinstance(value, dict) and set(value) == {"b64"} else value
-    if not isinstance(text, str):
-        raise _bad('expected base64 text, or {"b64": "..."}', path + found[0])
-    try:
-        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _bad(f"not base64: {error}", path + found[0]) from None
+    return image_bytes(text, path + found[0], 'base64 text, or {"b64": "..."}')
 
 
 def _tensor(values: list[Any], path: str) -> pb.Tensor:
-    try:
-        array = np.asarray(values)
-    except (ValueError, RecursionError) as error:
-        raise _bad(f"nested lists of different lengths: {error}", path, "TENSOR_WRONG_SHAPE") from None
-    if array.dtype.kind not in "iuf":
-        raise _bad("holds values that are not numbers, expected float32", path, "TENSOR_WRONG_DTYPE")
-    with np.errstate(over="ignore"):
-        data = array.astype("<f4").tobytes()
-    return pb.Tensor(shape=array.shape, dtype="float32", data=data)
+    array = float32_array(values, path)
+    return pb.Tensor(shape=array.shape, dtype="float32", data=array.tobytes())
 
 
 def _plain_enums(values: dict[str, Any], path: str) -> dict[str, Any]:
@@ -169,13 +154,9 @@ def _enum(value: Any, kind: EnumDescriptor, prefix: str, path: str) -> Any:
     names = [known.name for known in kind.values]
     if name not in names:
         known = ", ".join(each.removeprefix(prefix).lower() for each in names[1:])
-        raise _bad(f"value {value!r} is unknown, expected one of {known}", path, f"{prefix}UNKNOWN")
+        raise bad_field(f"value {value!r} is unknown, expected one of {known}", path, f"{prefix}UNKNOWN")
     return name
 
 
 def _snake(key: str) -> str:
     return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda match: "_" + match.group(1).lower(), key)
-
-
-def _bad(message: str, field: str, reason: str = "") -> InvalidInputError:
-    return InvalidInputError(f"field {field!r}: {message}" if field else message, field=field, reason=reason)

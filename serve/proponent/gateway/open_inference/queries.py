@@ -8,6 +8,7 @@ from typing import Any
 
 from proponent.errors import InvalidInputError
 from proponent.gateway.http.instances import structured_options
+from proponent.gateway.http.json_values import bad_field
 from proponent.gateway.http.protojson import parse_query
 from proponent.gateway.open_inference.outputs import EXPLANATION, OUTPUTS, PREDICTION_OUTPUTS, Output, output_named
 from proponent.gateway.open_inference.tensors import BYTES, FP32, input_rows
@@ -61,7 +62,7 @@ def requests_of(request: oip.ModelInferRequest, query: Query, manifest: Manifest
     asked: Any = pb.ExplainRequest() if query.explains else pb.PredictRequest()
     parse_query(_options(request.parameters), asked, request.model_name, "parameters.")
     if asked.WhichOneof("input"):
-        raise _bad("parameters", "hold an input, expected it among the inputs")
+        raise bad_field("hold an input, expected it among the inputs", "parameters")
     if query.explains:
         _add_measures(asked, query.outputs)
     return [_row_request(asked, row, request.inputs[0].name, manifest) for row in input_rows(request, 0, "inputs[0]")]
@@ -92,14 +93,18 @@ def _check_input(request: oip.ModelInferRequest, manifest: Manifest, settings: S
     expected = f"{TENSOR!r} ({FP32} of shape {shape}) or {IMAGE!r} ({BYTES} of shape [-1])"
     if len(request.inputs) != 1:
         names = ", ".join(repr(each.name[:80]) for each in request.inputs[:3]) or "none"
-        raise _bad("inputs", f"{len(request.inputs)} inputs ({names}), expected one: {expected}", "INPUT_MISSING")
+        raise bad_field(
+            f"{len(request.inputs)} inputs ({names}), expected one: {expected}", "inputs", "INPUT_MISSING"
+        )
     tensor = request.inputs[0]
     if tensor.name not in (TENSOR, IMAGE):
-        raise _bad("inputs[0].name", f"input {tensor.name!r:.80} is unknown, expected {expected}", "INPUT_UNKNOWN")
+        raise bad_field(
+            f"input {tensor.name!r:.80} is unknown, expected {expected}", "inputs[0].name", "INPUT_UNKNOWN"
+        )
     datatype = BYTES if tensor.name == IMAGE else FP32
     if tensor.datatype != datatype:
         message = f"datatype is {tensor.datatype!r:.80}, expected {datatype!r}"
-        raise _bad("inputs[0].datatype", message, "TENSOR_WRONG_DTYPE")
+        raise bad_field(message, "inputs[0].datatype", "TENSOR_WRONG_DTYPE")
     _refuse(tensor.parameters, "inputs[0].parameters")
     _check_shape(list(tensor.shape), [] if tensor.name == IMAGE else list(manifest.input_shape), settings)
 
@@ -107,10 +112,10 @@ def _check_input(request: oip.ModelInferRequest, manifest: Manifest, settings: S
 def _check_shape(shape: list[int], row: list[int], settings: Settings) -> None:
     if not shape or shape[1:] not in ([row] if row else [[], [1]]):
         message = f"shape is {shape[:9]}, expected {[-1, *row]}"
-        raise _bad("inputs[0].shape", message, "TENSOR_WRONG_SHAPE")
+        raise bad_field(message, "inputs[0].shape", "TENSOR_WRONG_SHAPE")
     if not 1 <= shape[0] <= settings.max_instances:
         message = f"a batch of {shape[0]}, expected 1 to {settings.max_instances}"
-        raise _bad("inputs[0].shape[0]", message, "TENSOR_WRONG_SHAPE")
+        raise bad_field(message, "inputs[0].shape[0]", "TENSOR_WRONG_SHAPE")
 
 
 def _options(parameters: Mapping[str, oip.InferParameter]) -> dict[str, Any]:
@@ -122,7 +127,7 @@ def _texts(parameters: Mapping[str, oip.InferParameter]) -> Iterator[tuple[str, 
     for name, parameter in parameters.items():
         kind = parameter.WhichOneof("parameter_choice")
         if kind is None:
-            raise _bad(f"parameters.{name}", "has no value")
+            raise bad_field("has no value", f"parameters.{name}")
         if name not in _OTHER_PARAMETERS:
             value = getattr(parameter, kind)
             yield name, str(value).lower() if isinstance(value, bool) else str(value)
@@ -133,7 +138,7 @@ def _flag(parameters: Mapping[str, oip.InferParameter], name: str) -> bool:
     if name not in parameters:
         return False
     if parameters[name].WhichOneof("parameter_choice") != "bool_param":
-        raise _bad(f"parameters.{name}", "is not true or false")
+        raise bad_field("is not true or false", f"parameters.{name}")
     return parameters[name].bool_param
 
 
@@ -142,13 +147,13 @@ def _timeout_s(parameters: Mapping[str, oip.InferParameter]) -> float | None:
         return None
     value = getattr(parameters[TIMEOUT], parameters[TIMEOUT].WhichOneof("parameter_choice") or "string_param")
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise _bad(f"parameters.{TIMEOUT}", f"is {value!r:.80}, expected microseconds > 0")
+        raise bad_field(f"is {value!r:.80}, expected microseconds > 0", f"parameters.{TIMEOUT}")
     return value / 1e6
 
 
 def _refuse_outputs(request: oip.ModelInferRequest) -> None:
     if len(request.outputs) > _MOST_OUTPUTS:
-        raise _bad("outputs", f"{len(request.outputs)} outputs, expected at most {_MOST_OUTPUTS}")
+        raise bad_field(f"{len(request.outputs)} outputs, expected at most {_MOST_OUTPUTS}", "outputs")
     for position, output in enumerate(request.outputs):
         _refuse(output.parameters, f"outputs[{position}].parameters")
 
@@ -156,11 +161,7 @@ def _refuse_outputs(request: oip.ModelInferRequest) -> None:
 def _refuse(parameters: Mapping[str, oip.InferParameter], path: str) -> None:
     found = next((name for name in _REFUSED if name in parameters), None)
     if found is not None:
-        raise _bad(f"{path}.{found}", "is not supported by this server")
-
-
-def _bad(field: str, message: str, reason: str = "") -> InvalidInputError:
-    return InvalidInputError(f"field {field!r}: {message}", field=field, reason=reason)
+        raise bad_field("is not supported by this server", f"{path}.{found}")
 
 
 def row_error(error: Exception, request: oip.ModelInferRequest, row: int) -> Exception:

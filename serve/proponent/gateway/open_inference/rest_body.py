@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +12,7 @@ from starlette.responses import Response
 
 from proponent.errors import InvalidInputError
 from proponent.gateway.http.instances import json_object
+from proponent.gateway.http.json_values import bad_field, float32_array, image_bytes
 from proponent.gateway.open_inference.calls import Inferred
 from proponent.gateway.open_inference.queries import BINARY_OUTPUT
 from proponent.gateway.open_inference.tensors import BYTES, FP32, OutputTensor, joined_elements
@@ -104,7 +103,7 @@ def _add_inputs(request: oip.ModelInferRequest, values: Mapping[str, Any], data:
         if size is None:
             request.raw_input_contents.append(_raw(given.get("data"), tensor.datatype, f"{path}.data"))
         elif "data" in given:
-            raise _bad(f"stands beside {BINARY_SIZE}, expected one of them", f"{path}.data")
+            raise bad_field(f"stands beside {BINARY_SIZE}, expected one of them", f"{path}.data")
         else:
             request.raw_input_contents.append(data[place : place + size])
             place += size
@@ -118,40 +117,24 @@ def _binary_size(tensor: oip.ModelInferRequest.InferInputTensor, path: str) -> i
         return None
     parameter = tensor.parameters[BINARY_SIZE]
     if parameter.WhichOneof("parameter_choice") != "int64_param" or parameter.int64_param < 0:
-        raise _bad("is not a number of bytes >= 0", path)
+        raise bad_field("is not a number of bytes >= 0", path)
     return int(parameter.int64_param)
 
 
 def _raw(data: Any, datatype: str, path: str) -> bytes:
     """The data of an input as raw contents; those of a datatype that no input has are left to be refused."""
     if not isinstance(data, list):
-        raise _bad("is missing or not a list", path)
+        raise bad_field("is missing or not a list", path)
     if datatype == BYTES:
         return joined_elements(_images(data, path))
-    return _numbers(data, path) if datatype == FP32 else b""
-
-
-def _numbers(data: list[Any], path: str) -> bytes:
-    try:
-        array = np.asarray(data)
-    except (ValueError, RecursionError) as error:
-        raise _bad(f"nested lists of different lengths: {error}", path, "TENSOR_WRONG_SHAPE") from None
-    if array.size and array.dtype.kind not in "iuf":
-        raise _bad("holds values that are not numbers, expected FP32", path, "TENSOR_WRONG_DTYPE")
-    with np.errstate(over="ignore"):
-        return array.astype("<f4").tobytes()
+    return float32_array(data, path).tobytes() if datatype == FP32 else b""
 
 
 def _images(data: list[Any], path: str) -> Iterator[bytes]:
     if data and all(isinstance(each, list) for each in data):
         data = list(itertools.chain.from_iterable(data))
     for position, text in enumerate(data):
-        if not isinstance(text, str):
-            raise _bad("is not base64 text", f"{path}[{position}]")
-        try:
-            yield base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise _bad(f"not base64: {error}", f"{path}[{position}]") from None
+        yield image_bytes(text, f"{path}[{position}]")
 
 
 def _plain(output: OutputTensor) -> list[Any]:
@@ -166,14 +149,14 @@ def _objects(values: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     if found is None:
         return []
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise _bad("is not a list of objects", key)
+        raise bad_field("is not a list of objects", key)
     return found
 
 
 def _text(values: Mapping[str, Any], key: str, path: str) -> str:
     found = values.get(key, "")
     if not isinstance(found, str):
-        raise _bad(f"is {found!r:.80}, expected text", path)
+        raise bad_field(f"is {found!r:.80}, expected text", path)
     if not found.isascii():
         _check_text(found, path)
     return found
@@ -183,13 +166,13 @@ def _check_text(text: str, path: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _bad("holds half of a surrogate pair, expected Unicode text", path) from None
+        raise bad_field("holds half of a surrogate pair, expected Unicode text", path) from None
 
 
 def _shape(given: Any, path: str) -> list[int]:
     if isinstance(given, list) and all(type(size) is int and size in _INT64 for size in given):
         return given
-    raise _bad(f"is {given!r:.80}, expected a list of integers", path, "TENSOR_WRONG_SHAPE")
+    raise bad_field(f"is {given!r:.80}, expected a list of integers", path, "TENSOR_WRONG_SHAPE")
 
 
 def _parameters(values: Mapping[str, Any], into: Any, path: str) -> None:
@@ -197,7 +180,7 @@ def _parameters(values: Mapping[str, Any], into: Any, path: str) -> None:
     if given is None:
         return
     if not isinstance(given, dict):
-        raise _bad("is not an object", path)
+        raise bad_field("is not an object", path)
     for name, value in given.items():
         _check_text(name, path)
         into[name].CopyFrom(_parameter(value, f"{path}.{name}"))
@@ -215,8 +198,4 @@ def _parameter(value: Any, path: str) -> oip.InferParameter:
     if isinstance(value, str):
         _check_text(value, path)
         return oip.InferParameter(string_param=value)
-    raise _bad(f"is {value!r:.80}, expected text, a number, true or false", path)
-
-
-def _bad(message: str, path: str, reason: str = "") -> InvalidInputError:
-    return InvalidInputError(f"field {path!r}: {message}", field=path, reason=reason)
+    raise bad_field(f"is {value!r:.80}, expected text, a number, true or false", path)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from proponent.errors import InvalidInputError
+from proponent.gateway.http.json_values import bad_field
 from proponent.v1 import open_inference_pb2 as oip
 
 FP32, FP64, INT32, BYTES = "FP32", "FP64", "INT32", "BYTES"
@@ -65,7 +66,7 @@ def input_rows(request: oip.ModelInferRequest, position: int, path: str) -> Sequ
         message = f"raw_input_contents has {len(raw)} entries, expected one for each of {len(request.inputs)} inputs"
         raise InvalidInputError(message, field="raw_input_contents")
     if raw and tensor.HasField("contents"):
-        raise _bad("contents beside raw_input_contents, expected one of them", f"{path}.contents")
+        raise bad_field("contents beside raw_input_contents, expected one of them", f"{path}.contents")
     if tensor.datatype == BYTES:
         elements = split_elements(raw[position], path) if raw else _typed(tensor, path)
         _check_count(len(elements), math.prod(tensor.shape), "elements", path)
@@ -85,7 +86,7 @@ def split_elements(data: bytes, path: str) -> list[bytes]:
         end = place + _LENGTH.size + (_LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else len(data))
         if end > len(data):
             message = f"element {len(found)} ends after byte {end}, but the data has {len(data)} bytes"
-            raise _bad(f"{message}, expected a length in 4 bytes before each element", path)
+            raise bad_field(f"{message}, expected a length in 4 bytes before each element", path)
         found.append(data[place + _LENGTH.size : end])
         place = end
     return found
@@ -101,7 +102,7 @@ def _typed_contents(tensor: oip.ModelInferRequest.InferInputTensor, path: str) -
     others = [field.name for field, _ in tensor.contents.ListFields() if field.name != expected]
     if others:
         message = f"contents hold {others[0]}, expected {expected} for datatype {tensor.datatype}"
-        raise _bad(message, f"{path}.contents", "TENSOR_WRONG_DTYPE")
+        raise bad_field(message, f"{path}.contents", "TENSOR_WRONG_DTYPE")
     return tensor.contents
 
 
@@ -116,8 +117,4 @@ def _packed(contents: oip.InferTensorContents) -> bytes:
 
 def _check_count(count: int, expected: int, what: str, path: str) -> None:
     if count != expected:
-        raise _bad(f"{count} {what}, but the shape asks for {expected}", path, "TENSOR_WRONG_SHAPE")
-
-
-def _bad(message: str, path: str, reason: str = "") -> InvalidInputError:
-    return InvalidInputError(f"field {path!r}: {message}", field=path, reason=reason)
+        raise bad_field(f"{count} {what}, but the shape asks for {expected}", path, "TENSOR_WRONG_SHAPE")
