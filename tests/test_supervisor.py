@@ -59,3 +59,35 @@ def test_a_full_disk_at_the_start_is_told_as_one(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(supervisor, "LIVENESS", "n" * 300)  # no such name can be made
     with pytest.raises(StorageError, match="cannot write below"):
         supervise(tmp_path, None, 5.0)
+
+
+def test_a_model_that_is_watched_no_more_is_asked_nothing_more(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    dropped: list[bool] = []
+
+    class NeverAnswers:
+        async def verdict(self, *_: object) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                dropped.append(True)
+
+    async def run() -> None:
+        worker: Any = NeverAnswers()
+        made = Supervisor(service.models, worker, None, service.settings, service.metrics, lambda: None)  # type: ignore[arg-type]
+        [model] = service.models
+        groups = made.groups(service.models[model].deployment)
+        made.adopt(service.models[model].deployment, groups)
+        states = list(made._states.values())
+        for state in states:
+            state.prober.probe_soon()
+            state.prober.probe_if_due()
+        await asyncio.sleep(0)
+        assert made.release(model) == states
+        await asyncio.sleep(0)
+        assert len(dropped) == len(states) == 2
+
+    try:
+        asyncio.run(run())
+    finally:
+        service.close()

@@ -182,10 +182,9 @@ def with_ties(tried: Sequence[Tried], losses: Tensor) -> list[Trial]:
 
 
 def _ties(best: Tensor, other: Tensor, real: Tensor) -> bool:
-    low, high = two_way_interval(
-        _difference, torch.stack([best, other], dim=-1), real, correlation=False, draws=_TIE_DRAWS
-    )
-    return low <= 0 <= high
+    """Whether the difference, which is not negative, may be 0."""
+    both = torch.stack([best, other], dim=-1)
+    return two_way_interval(_difference, both, real, correlation=False, draws=_TIE_DRAWS)[0] <= 0
 
 
 def _difference(both: Tensor, real: Tensor) -> Tensor:
