@@ -6,7 +6,7 @@ the machine does falls on both. Explanations are also asked of an Explainer in a
 
 One command for all figures, on a quiet machine (about 10 minutes, and 15 for the soak)::
 
-    python benchmarks/load.py --soak 15 --write
+    python benchmarks/load.py --soak 15 --out benchmarks/results/load.json
 
 A short look (about a minute) that writes nothing: ``python benchmarks/load.py --short``.
 """
@@ -29,14 +29,12 @@ from pathlib import Path
 from typing import Any
 
 from load_clients import Call, Sample, generate
-from load_page import section, write
+from load_page import section
 from load_service import Service, picture, running
 
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
 
-HERE = Path(__file__).parent
-RESULTS, PAGE = HERE / "results" / "load.json", HERE.parent / "docs" / "performance.md"
 _WARM_UP_S = 0.7
 _PREDICTING, _EXPLAINING = 4, 32
 CALLS = ("gRPC Predict", "HTTP Predict", "gRPC Explain", "HTTP Explain", "stream Explain")
@@ -181,7 +179,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="also load for long")
-    parser.add_argument("--write", action="store_true", help="write results/load.json and docs/performance.md")
+    parser.add_argument("--out", type=Path, help="where the figures go as JSON")
     parser.add_argument("--python", default=sys.executable, help="interpreter of the gateway")
     parser.add_argument("--serve", nargs="*", default=[], help="further options of proponent serve, without dashes")
     options = parser.parse_args()
@@ -230,9 +228,8 @@ def main() -> None:
     options = arguments()
     with tempfile.TemporaryDirectory() as work:
         found = measured(options, options.store or built(Path(work)))
-    if options.write:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        write(found, PAGE)
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(section(found))
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- Made by benchmarks/load.py from benchmarks/results/load.json. -->", "<!-- End of it. -->"
 # Throughput of the gateway by that of its TorchServe, by clients.
 TARGETS = {
     "gRPC Predict": {1: 0.7, 8: 0.65, 32: 0.6},
@@ -16,16 +14,6 @@ TARGETS = {
 }
 CPU_TARGETS = {"gRPC": 0.5, "HTTP": 0.8}
 BESIDE_TARGETS = {"throughput": ">= 0.5", "p99": "<= 2"}
-
-
-def write(results: Mapping[str, Any], page: Path) -> None:
-    """Puts the section in the place of the one before."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise SystemExit(f"{page} has no place for the tables: {BEGIN} ... {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{section(results)}\n{END}{after}", encoding="utf-8")
 
 
 def section(results: Mapping[str, Any]) -> str:

@@ -4,8 +4,8 @@ Small runs, each in a process of its own with one thread, and straight lines thr
 N x K, memory and gradients over P, and what gateway, Java and workers of a live service take. Times are processor
 time, which other work on the machine disturbs less than wall time; with one thread on an idle machine both agree.
 
-Run on a quiet machine (about 5 minutes): ``python benchmarks/sizing.py --page docs/sizing.md``. Writes
-results/sizing.json, and the page made of it.
+Run on a quiet machine (about 5 minutes): ``python benchmarks/sizing.py``. Writes results/sizing.json and prints the
+page made of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sizing_page import BATCH, EXAMPLES, fits, page
+from render import page
+from sizing_page import BATCH, EXAMPLES, fits
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "sizing.json"
@@ -237,8 +238,7 @@ def child(plan: Plan, *arguments: object) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", type=Path, help="write this page too")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures go")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go")
     parser.add_argument("--quick", action="store_true", help="less than a minute, whose figures say little")
     parser.add_argument("--one", nargs="+", metavar="WORD", help="one measurement (used by the script itself)")
     arguments = parser.parse_args()
@@ -247,10 +247,8 @@ def main() -> None:
         print(json.dumps(measure_one(plan, *arguments.one)))
         return
     results = measured(plan)
-    arguments.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if arguments.page:
-        arguments.page.write_text(page(results), encoding="utf-8")
-    print(page(results))
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(page("sizing.md", {"sizing": results}))
 
 
 def measured(plan: Plan) -> dict[str, Any]:

@@ -1,14 +1,12 @@
-"""The page of ``sizing.py``: lines through what was measured, and what a service needs by them."""
+"""What ``sizing.py`` measured, in lines through the points, and what a service needs by them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-TEMPLATE = Path(__file__).parent / "sizing_template.md"
 BATCH = 16
 EXAMPLES = 200
 ROWS = [
@@ -64,41 +62,13 @@ def amount(value: float) -> str:
     return f"{value / 1000**exponent:.3g} {('kB', 'MB', 'GB')[exponent - 1]}"
 
 
-def page(results: Mapping[str, Any]) -> str:
-    """docs/sizing.md."""
-    fit, service = results["fits"], results["service"]
-    per_gigabyte = fit["search_1_s"]["slope"] * 1e9 / fit["bytes_per_row"]["slope"]
-    table = "".join(
-        f"| {name} | {rows:,} | {size} | {parameters:,} | {amount(s['row_bytes'])} | {amount(s['disk_bytes'])} "
-        f"| {amount(s['worker_bytes'])} | {s['latency_s']:.2g} s | {s['thousand_s']:,.0f} s |\n"
-        for name, rows, size, parameters in ROWS
-        for s in [sized(results, rows, size, parameters)]
-    )
-    searches = "".join(
-        f"| {s['rows']:,} | {s['size']} | {1e3 * s['search_1_s']:.2f} ms | {1e3 * s[f'search_{BATCH}_s']:.2f} ms |\n"
-        for s in results["searches"]
-    )
-    models = "".join(
-        f"| {m['parameters']:,} | {1e3 * m['predict_s']:.2f} ms | {1e3 * m['explain_s']:.2f} ms "
-        f"| {1e3 * m['explain_batch_s']:.2f} ms | {amount(m['resident_bytes'])} | {amount(m['bundle_bytes'])} |\n"
-        for m in results["models"]
-    )
-    return TEMPLATE.read_text(encoding="utf-8").format(
-        table=table,
-        searches=searches,
-        models=models,
-        batch=BATCH,
-        examples=EXAMPLES,
-        machine=results["machine"],
-        per_gigabyte=per_gigabyte,
-        row_extra=fit["bytes_per_row"]["at_zero"],
-        row_slope=fit["bytes_per_row"]["slope"],
-        off=max(each["off"] for each in fit.values()),
-        per_million=1e3 * 1e6 * fit["explain_s"]["slope"],
-        bytes_each=fit["resident_bytes"]["slope"],
-        base=amount(fit["resident_bytes"]["at_zero"]),
-        gateway=amount(service["gateway_bytes"]),
-        java=amount(service["java_bytes"]),
-        worker=amount(service["workers_bytes"]),
-        **{key: 1e3 * value for key, value in service.items() if key.endswith("_s")},
-    )
+def figures(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page tells beyond the results themselves."""
+    fit = results["fits"]
+    return {
+        "batch": BATCH,
+        "examples": EXAMPLES,
+        "services": [(*row, sized(results, *row[1:])) for row in ROWS],
+        "per_gigabyte": fit["search_1_s"]["slope"] * 1e9 / fit["bytes_per_row"]["slope"],
+        "off": max(each["off"] for each in fit.values()),
+    }
