@@ -22,6 +22,7 @@ from proponent.attribution.candidate_pool import Domain, Pool, median_bandwidth,
 from proponent.attribution.divine import FacilityLocation, MeanDiscrepancy, Selection, SumRedundancy, greedy
 from proponent.explainer import EmbeddedQuery, Explainer
 from proponent.explainer.diversity import diversify
+from proponent.index.row_store import ResidentRows
 from proponent.index.rows import InfluenceIndex, RowScales
 from proponent.index.search import Query, search
 from proponent.index.store import Store
@@ -327,11 +328,11 @@ def test_rows_without_a_direction_are_not_covered(store: Store) -> None:
         for redundancy in (Redundancy.FACILITY_LOCATION, Redundancy.MMD)
     ]
     before = [ask(whole, options).results for options in asked]
-    rows = len(whole.index)
-    blank = torch.zeros(200, whole.index._codes.shape[1], dtype=torch.float16)
+    blank = torch.zeros(200, whole.index._rows.width, dtype=torch.float16)
     more = {name: torch.cat([value, torch.zeros(200, dtype=value.dtype)]) for name, value in vars(scales).items()}
-    padded = InfluenceIndex(None, torch.cat([whole.index._codes, blank]), RowScales(**more), whole.index.size)
-    assert len(padded) == rows + 200
+    rows = ResidentRows(torch.cat([whole.index._rows.codes, blank]))
+    padded = InfluenceIndex(None, rows, RowScales(**more), whole.index.size)
+    assert len(padded) == len(whole.index) + 200
     [query] = whole.embed(tiny.inputs(1), [Target()], Stopwatch())
     assert isinstance(query, EmbeddedQuery)
     [ends] = search(padded, [Query(query.direction, query.norm, 20)], tuple(Measure))

@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from proponent.errors import CorruptBundleError
+from proponent.index.row_store import HALF_ERROR, SINGLE_ERROR
 from proponent.index.rows import (
-    HALF_ERROR,
-    SINGLE_ERROR,
     InfluenceIndex,
     RowScales,
     padded,
@@ -265,7 +264,7 @@ def test_rows_are_mapped_not_read(tmp_path: Path) -> None:
     if not maps.exists():
         pytest.skip("no /proc/self/maps here to look at")
     ranges = [line.split()[0].split("-") for line in maps.read_text().splitlines() if line.endswith("rows.faiss")]
-    address = index._codes.data_ptr()
+    address = index._rows.codes.data_ptr()
     assert any(int(start, 16) <= address < int(end, 16) for start, end in ranges)
 
 

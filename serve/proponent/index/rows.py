@@ -24,16 +24,12 @@ from torch import Tensor
 from proponent.bounds.cancellation import checkpoint
 from proponent.errors import CorruptBundleError
 from proponent.index.bundle import ROWS
+from proponent.index.row_store import HALF_ERROR, SINGLE_ERROR, RowStore, place_rows
 from proponent.index.tensor_file import save_tensors
 from proponent.options import Measure
 
 PADDING = 16
 BLOCK = 2048
-PIECE = 512
-HALF_ERROR = 2.0e-3
-"""Bound on |product - exact| of unit vectors where the query is rounded to fp16 or the product is taken in it."""
-SINGLE_ERROR = 5.0e-5
-"""The same of a float32 matrix product of some thousand numbers; a test checks both against float64."""
 UNIT_ERROR = 1.0e-2
 """Bound on |norm - 1| of a unit vector that was rounded to fp16, with room to spare."""
 # Scales below this are scanned as if they were this large: float32 would lose them. Their bounds are upper ones only.
@@ -139,7 +135,7 @@ class InfluenceIndex:
 
     Args:
         index: FAISS fp16 container; kept so that the mapping stays alive.
-        codes: [N, padded K] float16 view of its codes (on the device that scans).
+        rows: Its codes, where they are multiplied.
         scales: Row scales.
         size: K, the embedding's own size.
 
@@ -147,20 +143,35 @@ class InfluenceIndex:
         exact_scales: What turns a product into a score by measure, [N] float64.
     """
 
-    def __init__(self, index: Any, codes: Tensor, scales: RowScales, size: int) -> None:
+    def __init__(self, index: Any, rows: RowStore, scales: RowScales, size: int) -> None:
         self._index = index
-        self._codes = codes
+        self._rows = rows
         self.scales = scales
         self.size = size
         self.exact_scales = {m: scales.of(m) for m in Measure}
-        self._scanned = torch.stack([_scanned(scales.of(m)) for m in Measure]).to(codes.device)
+        self._scanned = torch.stack([_scanned(scales.of(m)) for m in Measure]).to(rows.device)
 
     @classmethod
-    def open(cls, rows: Path, scales: Path, size: int, device: torch.device | None = None) -> InfluenceIndex:
+    def open(
+        cls,
+        rows: Path,
+        scales: Path,
+        size: int,
+        device: torch.device | None = None,
+        budget: int | None = None,
+    ) -> InfluenceIndex:
         """Maps the rows of a bundle whose checksums have been verified.
+
+        Args:
+            rows: The container.
+            scales: The row scales.
+            size: K.
+            device: Where products are computed; by default the processor, on the pages of the file.
+            budget: Bytes of the device's memory for rows, scales and products, see `place_rows`.
 
         Raises:
             CorruptBundleError: A file does not have the shape that the manifest promises.
+            UnavailableError: The device has too little memory even for streamed rows.
         """
         index = _map(rows)
         row_scales = read_scales(scales)
@@ -174,20 +185,20 @@ class InfluenceIndex:
         if flat.numel() != 2 * index.ntotal * index.d:
             raise CorruptBundleError(f"rows are not in half precision: {rows}", field=rows.name)
         codes = flat.view(torch.float16).view(index.ntotal, index.d)
-        return cls(index, codes.to(device or codes.device), row_scales, size)
+        return cls(index, place_rows(codes, device or codes.device, budget), row_scales, size)
 
     def __len__(self) -> int:
-        return int(self._codes.shape[0])
+        return len(self._rows)
 
     @property
     def device(self) -> torch.device:
         """Where the product is computed."""
-        return self._codes.device
+        return self._rows.device
 
     def unit_rows(self, rows: Sequence[int] | Tensor) -> Tensor:
         """Unit rows as stored, [n, K] float32."""
         chosen = torch.as_tensor(rows, dtype=torch.long, device=self.device)
-        return self._codes[chosen, : self.size].float()
+        return self._rows.take(chosen)[:, : self.size].float()
 
     def check_rows(self, rows: Sequence[int]) -> None:
         """Looks whether rows with a direction still are unit vectors.
@@ -209,7 +220,7 @@ class InfluenceIndex:
             checkpoint()
             place = slice(start, min(start + BLOCK, len(self)))
             if weights is None or bool(weights[place].any()):
-                yield place, self._codes[place, : self.size].float()
+                yield place, self._rows.between(place)[:, : self.size].float()
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         """``sum_i w_i u_i``, [K] float64, for weights [N]."""
@@ -221,15 +232,11 @@ class InfluenceIndex:
     def products(self, directions: Tensor, *, precise: bool = False) -> Tensor:
         """Products of unit queries [B, K] with every row, [B, N] float32, by matrix product.
 
-        One query, or any on a GPU, is multiplied in half precision, which reads the rows once and widens none;
+        One query is multiplied in half precision on a processor, which reads the rows once and widens none;
         ``precise`` asks for single precision.
         """
-        query = torch.nn.functional.pad(directions.to(self.device), (0, self._codes.shape[1] - self.size))
-        if precise or not self._is_coarse(len(query)):
-            return _blocked_product(self._codes, query.float())
-        if len(query) == 1:
-            return torch.mv(self._codes, query[0].half()).float()[None]
-        return (query.half() @ self._codes.T).float()
+        query = torch.nn.functional.pad(directions.to(self.device), (0, self._rows.width - self.size))
+        return self._rows.products(query, precise=precise)
 
     def scanned_scales(self, measures: Sequence[Measure]) -> Tensor:
         """The exact scales of some measures in float32 on the device, none of them rounded to zero, [M, N]."""
@@ -240,17 +247,14 @@ class InfluenceIndex:
 
     def product_error(self, count: int) -> float:
         """Bound on the error of ``products`` of so many queries."""
-        return HALF_ERROR if self._is_coarse(count) else SINGLE_ERROR
-
-    def _is_coarse(self, count: int) -> bool:
-        return count == 1 or self.device.type == "cuda"
+        return HALF_ERROR if self._rows.is_coarse(count) else SINGLE_ERROR
 
     def exact_products(self, direction: Tensor, rows: Tensor) -> Tensor:
         """Products of one query [K] with stored rows [n], [n] float64: the same whatever rows are beside them."""
         wide = direction.to(self.device).double()
         # A sum row by row: a matrix product rounds a row differently with other rows beside it.
         parts = [
-            (self._codes[chosen.to(self.device), : self.size].double() * wide).sum(dim=1).cpu()
+            (self._rows.take(chosen)[:, : self.size].double() * wide).sum(dim=1).cpu()
             for chosen in torch.split(rows, SCORED_AT_ONCE)
         ]
         return torch.cat(parts)
@@ -266,24 +270,3 @@ def _map(path: Path) -> Any:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         raise CorruptBundleError(f"rows cannot be read: {path}: {error}", field=path.name) from error
-
-
-def _blocked_product(codes: Tensor, queries: Tensor) -> Tensor:
-    """[B, N] products in float32; rows are widened block by block so that they stay in cache.
-
-    As a batch of small products: each thread multiplies the rows that it has widened itself. Products of whole
-    blocks read half of them from the other cores' caches, which took up to three times as long.
-    """
-    count, pieces = len(queries), 2 * torch.get_num_threads()
-    out = torch.empty(count, len(codes), device=codes.device)
-    wide = torch.empty(pieces, PIECE, codes.shape[1], device=codes.device)
-    found = torch.empty(pieces, count, PIECE, device=codes.device)
-    whole = len(codes) // (pieces * PIECE) * (pieces * PIECE)
-    for start in range(0, whole, pieces * PIECE):
-        checkpoint()
-        place = slice(start, start + pieces * PIECE)
-        wide.view(-1, codes.shape[1]).copy_(codes[place])
-        torch.bmm(queries.expand(pieces, -1, -1), wide.mT, out=found)
-        out[:, place].view(count, pieces, PIECE).copy_(found.transpose(0, 1))
-    torch.mm(queries, codes[whole:].float().T, out=out[:, whole:])
-    return out

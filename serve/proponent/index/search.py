@@ -16,7 +16,8 @@ from torch import Tensor
 
 from proponent.errors import CorruptBundleError
 from proponent.index.bundle import ROWS
-from proponent.index.rows import HALF_ERROR, InfluenceIndex
+from proponent.index.row_store import HALF_ERROR
+from proponent.index.rows import InfluenceIndex
 from proponent.index.selection import SIGNS, EndBounds, strongest_ends
 from proponent.options import Measure
 
