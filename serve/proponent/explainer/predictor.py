@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from proponent.attribution.precision import single_precision
 from proponent.classifier import Classifier, InputSignature
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer.opening import load_bundled_classifier, signature_of
@@ -42,7 +43,7 @@ class ForwardPass:
 
     def predict(self, inputs: Sequence[Tensor]) -> list[Prediction | ProponentError]:
         """Predictions of inputs of the signature's shape; no gradient."""
-        with torch.inference_mode():
+        with torch.inference_mode(), single_precision():
             outputs = self.classifier.model(self.stack(inputs))
             return self.predictions(outputs)
 

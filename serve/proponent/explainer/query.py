@@ -20,6 +20,7 @@ from proponent.attribution.gradients.scaling import (
     join,
     scaled_output_gradient,
 )
+from proponent.attribution.precision import single_precision
 from proponent.bounds.cancellation import Token, always, checkpoint
 from proponent.classifier import Classifier
 from proponent.errors import DeadlineError, InvalidInputError, ProponentError
@@ -125,7 +126,7 @@ class QueryEmbedder(ForwardPass):
         An input whose token does not hold any more after the forward gets that error and no gradient; the backward
         is not begun when none does.
         """
-        with CaptureSession(self.classifier.model, self.layers) as session:
+        with single_precision(), CaptureSession(self.classifier.model, self.layers) as session:
             with clock.stage("forward"):
                 outputs = session.forward(self.stack(inputs))
                 predictions = self.predictions(outputs)
@@ -141,7 +142,7 @@ class QueryEmbedder(ForwardPass):
 
     def follow(self, value: Tensor, classes: Sequence[int]) -> FollowedOutputs:
         """The outputs of one input and the gradients of the largest of them and of ``classes``."""
-        with CaptureSession(self.classifier.model, self.layers) as session:
+        with single_precision(), CaptureSession(self.classifier.model, self.layers) as session:
             outputs = session.forward(self.stack([value]))
             flat = outputs.flatten()
             followed = flat.topk(min(FOLLOWED_OUTPUTS, len(flat))).indices.tolist()

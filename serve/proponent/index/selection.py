@@ -7,8 +7,9 @@ from torch import Tensor
 
 BLOCK = 128
 FINER = 8
-AT_ONCE = 1 << 20
-"""Numbers of a temporary: larger ones leave the caches, and the system takes their pages back each time."""
+AT_ONCE, AT_ONCE_ON_DEVICE = 1 << 20, 1 << 27
+"""Numbers of a temporary: larger ones leave a processor's caches, and the system takes their pages back each time; on
+a GPU the launches of many small operations cost more."""
 SIGNS = (1.0, -1.0)
 
 
@@ -45,7 +46,8 @@ class EndBounds:
         self._products = products
         self._weights = weights
         self._allowed = allowed
-        self._signs = torch.tensor(SIGNS, device=products.device)[:, None]
+        # Made there: a copy from the host would wait for all that the device was asked before.
+        self._signs = 1.0 - 2.0 * torch.arange(len(SIGNS), device=products.device)[:, None]
         self._slack = products.new_full((), slack)
 
     def between(self, place: slice) -> Tensor:
@@ -65,7 +67,8 @@ class EndBounds:
 
     def maxima(self) -> Tensor:
         """The largest bound of each whole block, [B, E, N // BLOCK]."""
-        step = max(AT_ONCE // (self.queries * self.ends) // BLOCK, 1) * BLOCK
+        numbers = AT_ONCE if self._products.device.type == "cpu" else AT_ONCE_ON_DEVICE
+        step = max(numbers // (self.queries * self.ends) // BLOCK, 1) * BLOCK
         starts = range(0, self.length // BLOCK * BLOCK, step)
         return torch.cat([block_maxima(self.between(slice(start, start + step))) for start in starts], dim=-1)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proponent.attribution.gradients.layers import Layers
+from proponent.attribution.precision import single_precision
 from proponent.classifier import Classifier, load_classifier
 from proponent.errors import SpecError
 from proponent.index.bundle import seal
@@ -90,7 +91,7 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
     options = options or RebuildOptions()
     if spec.curvature.damping == "auto":
         raise SpecError("damping 'auto' must be resolved first, see proponent.rebuilding", field="curvature.damping")
-    with changing(store, spec.name):
+    with changing(store, spec.name), single_precision():
         classifier = load_classifier(spec)
         forgotten = Tombstones.open(store, spec.name).ids()
         data = TrainingSet.open(classifier, spec.dataset, forgotten=forgotten)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layers import Layers
+from proponent.attribution.precision import single_precision
 from proponent.classifier import Classifier, InputSignature
 from proponent.errors import MismatchError, SpecError
 
@@ -118,7 +118,7 @@ def _results(classifier: Classifier, signature: InputSignature, low: list[float]
     bounds = [torch.tensor(side).view(-1, *[1] * (len(signature.shape) - 1)) for side in (low, high)]
     noise = [_noise(signature.shape, grain) / 255 for grain in GRAINS]
     tensors = [(bounds[0] + part * (bounds[1] - bounds[0])).reshape(signature.shape) for part in noise]
-    with torch.no_grad(), _without_tf32():
+    with torch.no_grad(), single_precision():
         outputs = [_outputs(classifier, value) for value in tensors]
         losses = [_loss(classifier, found, number) for number, found in enumerate(outputs)]
         images = [_outputs(classifier, _transformed(classifier, signature, image)) for image in _images(signature)]
@@ -200,16 +200,3 @@ def _noise(shape: Sequence[int], grain: int) -> Tensor:
         coarse = coarse.repeat_interleave(grain, dim=-1).repeat_interleave(grain, dim=-2)
         coarse = coarse[..., : shape[-2], : shape[-1]]
     return coarse
-
-
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [backend.allow_tf32 for backend in backends]
-    try:
-        for backend in backends:
-            backend.allow_tf32 = False
-        yield
-    finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
