@@ -28,7 +28,7 @@ BATCH = 32
 TOP = 10
 
 
-def open_index(directory: Path, rows: int, size: int) -> InfluenceIndex:
+def open_index(directory: Path, rows: int, size: int, device: torch.device | None = None) -> InfluenceIndex:
     """An index of random unit rows whose norms span four orders of magnitude, as those of a trained network do."""
     generator = torch.Generator().manual_seed(0)
 
@@ -45,7 +45,7 @@ def open_index(directory: Path, rows: int, size: int) -> InfluenceIndex:
     scales = RowScales(**columns)
     write_rows(directory / "rows", blocks(), size)
     write_scales(directory / "scales", scales)
-    return InfluenceIndex.open(directory / "rows", directory / "scales", size)
+    return InfluenceIndex.open(directory / "rows", directory / "scales", size, device)
 
 
 def queries(size: int, count: int) -> list[Query]:

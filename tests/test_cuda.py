@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 from proponent.explainer import Explainer
+from proponent.index import row_store
+from proponent.index.row_store import ROW_OVERHEAD, SINGLE_ERROR, ResidentRows, StreamedRows
+from proponent.index.rows import InfluenceIndex
+from proponent.index.search import search
+from proponent.index.selection import EndBounds, strongest_ends
 from proponent.index.store import Store
-from proponent.options import ExplainOptions
+from proponent.options import ExplainOptions, Measure
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.training_set import TrainingSet
 from proponent.spec import ModelSpec, load_spec
 from proponent.training.train_preset import train_preset
+from test_rows import build, queries_of, random_rows, random_scales, unit
+
+CUDA = torch.device("cuda")
+COUNT, SIZE, ROW = 30_000, 40, 2 * 48
 
 pytestmark = [
     pytest.mark.cuda,
@@ -38,3 +49,54 @@ def test_a_rebuild_and_its_answers_agree_with_the_cpu(kind: str, tmp_path: Path)
         [answer] = explainer.explain([tensor], [ExplainOptions(top_k=3)])
         answers.append([i.score for result in answer.results for i in result.proponents])
     assert answers[1] == pytest.approx(answers[0], rel=1e-3)
+
+
+@contextmanager
+def waiting_is_an_error() -> Iterator[None]:
+    """Whatever makes the host wait for the device raises."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_rows_on_the_device_and_rows_streamed_to_it_give_the_lists_of_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(row_store, "BUFFER_BYTES", 700 * ROW)
+    on_cpu = build(tmp_path, random_rows(COUNT, SIZE), random_scales(COUNT))
+    files = tmp_path / "rows.faiss", tmp_path / "scales.safetensors"
+    resident = InfluenceIndex.open(*files, SIZE, CUDA)
+    streamed = InfluenceIndex.open(*files, SIZE, CUDA, budget=COUNT * ROW_OVERHEAD + 10_000 * ROW)
+    assert isinstance(resident._rows, ResidentRows)
+    assert isinstance(streamed._rows, StreamedRows)
+    queries = queries_of(batch, SIZE, 12)
+    expected = search(on_cpu, queries, tuple(Measure))
+    for index in (resident, streamed, streamed):
+        for found, wanted in zip(search(index, queries, tuple(Measure)), expected, strict=True):
+            for measure in Measure:
+                for end, other in zip(found[measure], wanted[measure], strict=True):
+                    assert end.rows == other.rows
+                    assert end.scores == pytest.approx(other.scores, rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [33, 768, 2048])
+@pytest.mark.parametrize("batch", [1, 2, 32])
+def test_products_on_the_device_keep_their_bound(size: int, batch: int) -> None:
+    rows, queries = random_rows(5000, size).to(CUDA), unit(random_rows(batch, size, seed=2).float()).to(CUDA)
+    error = ResidentRows(rows).products(queries).double() - queries.double() @ rows.double().T
+    assert float(error.abs().max()) <= SINGLE_ERROR
+
+
+def test_from_queries_to_candidates_the_host_waits_for_nothing() -> None:
+    rows = ResidentRows(random_rows(COUNT, 48).to(CUDA))
+    queries, weights = unit(random_rows(4, 48, seed=2).float()).to(CUDA), torch.rand(3, COUNT, device=CUDA)
+    for _ in range(2):  # the first time, libraries wait while they set themselves up
+        torch.cuda.synchronize()
+        bounds, places = strongest_ends(EndBounds(rows.products(queries), weights, SINGLE_ERROR, None), 16)
+    with waiting_is_an_error():
+        bounds, places = strongest_ends(EndBounds(rows.products(queries), weights, SINGLE_ERROR, None), 16)
+    assert bounds.shape == places.shape == (4, 6, 16)
