@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import yaml
 
 from proponent.gateway.hosting.logs import last_words, tail
 from proponent.gateway.settings import Settings
-from proponent.gateway.torchserve.archive import write_archive
+from proponent.gateway.torchserve.archive import archive_path, write_archive
 from proponent.gateway.torchserve.launch import Layout, environment, free_ports, write_config
 
 
@@ -61,6 +62,13 @@ def test_nobody_stands_back_where_all_answer_everything(tmp_path: Path) -> None:
     archive = write_archive(tmp_path, "toy", "1.0", Path("/store/b"), None, settings, tmp_path, lane)
     assert archive.model == "toy"
     assert yaml.safe_load((archive.path / "model-config.yaml").read_text())["proponent"]["niceness"] == 0
+
+
+@pytest.mark.parametrize("name", ["a..b", "a...b", "a....", "0..~predictions"])
+def test_every_name_of_a_model_becomes_a_directory_that_torchserve_takes(tmp_path: Path, name: str) -> None:
+    path = archive_path(tmp_path, name, "1.0")
+    assert path.parent == tmp_path and ".." not in path.name
+    assert unquote(path.name) == f"{name}-1.0"
 
 
 @pytest.mark.parametrize(("asked", "told"), [(0, 1), (1, 1), (7, 7)])

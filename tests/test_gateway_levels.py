@@ -221,6 +221,23 @@ def test_self_influence_is_not_found_by_searching(field: str, tmp_path: Path) ->
         service.close()
 
 
+@pytest.mark.parametrize("level", [LABELS, RANKS])
+def test_an_id_is_not_found_by_leaving_it_out(level: DisclosureLevel, tmp_path: Path) -> None:
+    service = service_at(level, tmp_path)
+    request = pb.ExplainRequest(
+        model="toy", encoded_image=b"png", filter=pb.Filter(exclude_example_ids=["toy/1"], deny_class_ids=[2])
+    )
+    call = CallContext(caller=replace(ANYBODY, level=level))
+    if level is RANKS:
+        assert asyncio.run(service.calls.methods["Explain"].run(request, call)).disclosure_level == level
+    else:
+        with pytest.raises(PermissionDeniedError) as caught:
+            asyncio.run(service.calls.methods["Explain"].run(request, call))
+        assert (caught.value.field, caught.value.reason) == ("filter.exclude_example_ids", "DISCLOSURE_LEVEL")
+        assert not service.worker.asked
+    service.close()
+
+
 @pytest.mark.parametrize("level", [RANKS, ROUNDED])
 def test_both_transports_and_the_stream_leave_out_the_same(level: DisclosureLevel, tmp_path: Path) -> None:
     async def ask(transports: Listening) -> None:

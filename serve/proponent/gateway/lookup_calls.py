@@ -158,6 +158,12 @@ class LookupCalls:
         require_scope(context.caller.scopes, Scope.EXAMPLES)
         self.disclosure.require_view(view)
 
+    def allow_exclusion(self, chosen: pb.Filter, context: CallContext) -> None:
+        """Refuses ids where none are told: what changes without an example tells whether, and where, it stood."""
+        if chosen.exclude_example_ids:
+            field = "filter.exclude_example_ids"
+            require_level(context.caller.level, DisclosureLevel.RANKS, f"field {field!r}", field)
+
     def _allow_filter(self, request: pb.ListExamplesRequest, context: CallContext) -> None:
         """Refuses bounds of self-influence where it is not told: a search would find it."""
         for field in ("min_self_influence", "max_self_influence"):

@@ -111,6 +111,7 @@ class ExplanationCalls(LookupCalls):
         deployment = self._deployment(request.model, context)
         check_explanation(request, deployment.manifest, self.settings)
         self.allow_view(request.view, context)
+        self.allow_exclusion(request.filter, context)
         with deployment.in_use():
             reply = await self._explanation(request, deployment, context)
         self.disclosure.clear_sources(request.view, (i for r in reply.results for i in (*r.proponents, *r.opponents)))

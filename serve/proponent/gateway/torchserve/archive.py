@@ -78,8 +78,8 @@ def write_archive(
 
 
 def archive_path(model_store: Path, name: str, version: str) -> Path:
-    """Where the directory of a version is."""
-    return model_store / f"{name}-{version}"
+    """Where the directory of a version is; TorchServe refuses two dots in a row wherever they stand in a path."""
+    return model_store / f"{name.replace('..', '.%2E')}-{version}"
 
 
 def remove_archive(path: Path) -> None:
