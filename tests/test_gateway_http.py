@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gateway_fakes import Service, echo
-from proponent.errors import MismatchError, UnavailableError
+from proponent.errors import DeadlineError, MismatchError, UnavailableError
 from proponent.gateway.http.app import create_app
 from proponent.gateway.http.docs import docs_page
 from proponent.gateway.http.reply import to_json
@@ -92,6 +92,42 @@ def test_reads_every_option(app: AppClient, names: str) -> None:
         view=pb.VIEW_METADATA,
         request_id="r",
     )
+
+
+def test_a_header_is_the_deadline_of_every_call_that_a_worker_answers(app: AppClient) -> None:
+    bodies = {
+        "predict": {"instances": [{"image": IMAGE}]},
+        "explain": {"instances": [{"image": IMAGE}]},
+        "scoreExamples": {"query": {"image": IMAGE}, "example_ids": ["toy/1"]},
+        "estimateRemoval": {"query": {"image": IMAGE}, "example_ids": ["toy/1"]},
+        "findFlipSet": {"query": {"image": IMAGE}},
+    }
+    for number, (verb, body) in enumerate(bodies.items(), start=1):
+        reply = app("POST", f"/v1/models/toy:{verb}", json=body, headers={"x-request-timeout": "2.5"})
+        assert reply.status_code == 200 and len(app.service.worker.asked) == number
+        assert 1.5 < app.service.worker.asked[-1][1] <= 2.5
+    app("POST", EXPLAIN, json=bodies["explain"], headers={"x-request-timeout": "1e6"})
+    assert 29 < app.service.worker.asked[-1][1] <= 30  # the server's own bound
+
+
+def test_a_late_explanation_over_http_leaves_the_prediction(app: AppClient) -> None:
+    def late(request: WorkerRequest) -> WorkerReply:
+        if request.WhichOneof("call") == "explain":
+            raise DeadlineError("the deadline passed before the answer was ready")
+        return echo(request)
+
+    app.service.worker.handle = late
+    asked = {"instances": [{"image": IMAGE}], "deadline_policy": "DEADLINE_POLICY_PREDICTION_ONLY_WHEN_LATE"}
+    reply = app("POST", EXPLAIN, json=asked, headers={"x-request-timeout": "5"}).json()
+    assert [each["code"] for each in reply["explanations"][0]["notices"]] == ["CODE_EXPLANATION_LATE"]
+    spans = [timeout_s for _, timeout_s in app.service.worker.asked]
+    assert 4 < spans[0] <= 4.75 and 4 < spans[1] <= 5
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf", ""])
+def test_a_time_that_is_none_is_refused(app: AppClient, text: str) -> None:
+    reply = app("POST", EXPLAIN, json={"instances": [{"image": IMAGE}]}, headers={"x-request-timeout": text})
+    assert (reply.status_code, reply.json()["field"]) == (400, "x-request-timeout")
 
 
 def test_reads_flat_options_of_a_form(app: AppClient) -> None:

@@ -187,7 +187,9 @@ class ExplanationCalls(LookupCalls):
         return self._admission.stream()
 
     def timed(self, context: CallContext) -> CallContext:
-        """The context of a call without a deadline of its own: it begins now and may last as long as any."""
+        """The context of a call; one without a deadline of its own begins now and may last as long as any."""
+        if context.timeout_s is not None:
+            return context
         return replace(context, timeout_s=self.settings.request_timeout, started=time.monotonic())
 
     def ready(self, name: str, lane: Lane, field: str = "model") -> Deployment:

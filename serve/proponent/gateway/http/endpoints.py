@@ -21,6 +21,7 @@ from proponent.gateway.call import CallContext, Method
 from proponent.gateway.concurrency import Admitted, map_in_order
 from proponent.gateway.error_mapping import as_proponent_error, problem
 from proponent.gateway.http.body import BodyReader
+from proponent.gateway.http.deadline import timeout_of
 from proponent.gateway.http.docs import docs_response
 from proponent.gateway.http.instances import Instance
 from proponent.gateway.http.problem import problem_response
@@ -240,8 +241,14 @@ def _told(error: ProponentError) -> dict[str, str]:
 
 
 def permitted(calls: ExplanationCalls, request: Request, scope: Scope | None) -> CallContext:
-    """The context of a call that the request's token allows; raises PermissionDeniedError."""
-    context = CallContext(request.state.request_id, span=request.state.span)
+    """The context of a call that the request's token allows, which ends in the time that its caller gives.
+
+    Raises:
+        PermissionDeniedError: The token does not allow it.
+        InvalidInputError: The time is no number of seconds.
+    """
+    timeout_s = timeout_of(request.headers)
+    context = CallContext(request.state.request_id, timeout_s=timeout_s, span=request.state.span)
     return calls.permit(context, request.headers.get("authorization", ""), scope)
 
 

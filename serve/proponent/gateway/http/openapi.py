@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proponent.gateway.error_mapping import PROBLEM_TYPE
+from proponent.gateway.http.deadline import TIMEOUT
 from proponent.gateway.http.schemas import answer, with_names
 from proponent.options import DEFAULT_TOP_K
 
@@ -65,6 +66,30 @@ _OPTIONS: dict[str, Any] = {
         "description": "metadata adds sources (needs --allow-examples), thumbnail a PNG (needs --allow-thumbnails)",
     },
 }
+_WHEN: dict[str, Any] = {
+    "deadline_policy": {
+        "enum": ["DEADLINE_POLICY_FAIL_WHEN_LATE", "DEADLINE_POLICY_PREDICTION_ONLY_WHEN_LATE"],
+        "description": "What is answered when the explanation would be late.",
+    },
+    "explain_if": {
+        "type": "object",
+        "description": "Explains an input only if one of these holds; left out: every input.",
+        "properties": {
+            "confidence_below": {"type": "number", "minimum": 0, "maximum": 1},
+            "sampled_share": {"type": "number", "minimum": 0, "maximum": 1},
+        },
+    },
+}
+
+
+DEADLINE: dict[str, Any] = {
+    "name": TIMEOUT,
+    "in": "header",
+    "required": False,
+    "description": "Seconds that the caller waits: the call's deadline, for its work too.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+"""What each call that a worker answers may be given."""
 
 
 def _body(properties: dict[str, Any]) -> dict[str, Any]:
@@ -91,12 +116,13 @@ def _body(properties: dict[str, Any]) -> dict[str, Any]:
         "image/png": image,
         "image/jpeg": image,
     }
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": True, "content": content}, "parameters": [DEADLINE]}
 
 
 PREDICT_BODY = _body(_INPUT)
-EXPLAIN_BODY = _body({**_INPUT, **_OPTIONS})
+EXPLAIN_BODY = _body({**_INPUT, **_OPTIONS, **_WHEN})
 QUERY_BODY: dict[str, Any] = {
+    "parameters": [DEADLINE],
     "requestBody": {
         "required": True,
         "content": {
@@ -115,7 +141,7 @@ QUERY_BODY: dict[str, Any] = {
                 }
             }
         },
-    }
+    },
 }
 _READY = {"type": "boolean"}
 _NAME = {"type": "string"}

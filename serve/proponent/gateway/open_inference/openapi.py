@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from proponent.gateway.http.openapi import DEADLINE
 from proponent.gateway.http.schemas import answer, reply, with_names
 from proponent.v1 import open_inference_pb2 as oip
 
@@ -33,6 +34,7 @@ def _some(required: list[str], **properties: Any) -> dict[str, Any]:
 _INPUT = _some(["name", "datatype", "shape"], **{**_TENSOR, "name": {"enum": ["tensor", "image"]}})
 _OUTPUT = _some(["name"], name=_TEXT, parameters=_PARAMETERS)
 INFER_BODY: dict[str, Any] = {
+    "parameters": [DEADLINE],
     "requestBody": {
         "required": True,
         "content": {
@@ -47,7 +49,7 @@ INFER_BODY: dict[str, Any] = {
             },
             "application/octet-stream": _BINARY,
         },
-    }
+    },
 }
 LIVE = answer("The process lives.", with_names(live=_BOOLEAN))
 READY = answer("Every model can answer.", with_names(live=_BOOLEAN, ready=_BOOLEAN))
