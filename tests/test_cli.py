@@ -216,6 +216,15 @@ def test_a_contrast_is_explained(made: Digits) -> None:
     assert json.loads(done.out)["target_class_id"] == 3
 
 
+def test_one_list_by_magnitude(made: Digits) -> None:
+    line = ("explain", made.image, "--store", made.store, "--merged", "--measure", "influence", "--top-k", "4")
+    [result] = json.loads(run(*line, "--json").out)["results"]
+    ranked = sorted((*result.get("proponents", []), *result.get("opponents", [])), key=lambda each: each["rank"])
+    sizes = [abs(each["score"]) for each in ranked]
+    assert [each["rank"] for each in ranked] == [1, 2, 3, 4] and sizes == sorted(sizes, reverse=True)
+    assert "│ 4 │" in run(*line).out and "opponent" not in run(*line).out
+
+
 def test_a_rebuild_for_programs_that_is_not_published(made: Digits, tmp_path: Path) -> None:
     done = run("rebuild", made.runs, "--store", tmp_path, "--quiet", "--no-publish", "--json", "--memory", "1GiB")
     told = json.loads(done.out)

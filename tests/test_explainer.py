@@ -26,7 +26,7 @@ from proponent.explainer import Explainer
 from proponent.explainer.triage import is_worth_explaining
 from proponent.index.bundle import FILES
 from proponent.index.store import Store
-from proponent.options import ExplainIf, ExplainOptions, Filter, Measure, Target, View
+from proponent.options import Diversity, ExplainIf, ExplainOptions, Filter, Measure, Ranking, Target, View
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.results import Explanation, Influence, Notice, NoticeCode, Prediction
 from proponent.spec import load_spec
@@ -179,6 +179,27 @@ def test_lists_are_sorted_ranked_and_signed(explainer: Explainer) -> None:
             scores = [sign * influence.score for influence in end]
             assert scores == sorted(scores, reverse=True) and min(scores) > 0
             assert [influence.rank for influence in end] == list(range(1, len(end) + 1))
+
+
+@pytest.mark.parametrize("measure", Measure)
+@pytest.mark.parametrize("top_k", [1, 7, 2 * COUNT])
+def test_ranked_by_magnitude_both_ends_are_one_list(explainer: Explainer, measure: Measure, top_k: int) -> None:
+    [value] = tiny.inputs(1)
+    found = one(explainer, value, measures=(measure,), top_k=top_k, ranking=Ranking.BY_MAGNITUDE)
+    everything = one(explainer, value, measures=(measure,), top_k=COUNT)
+    [result], [ends] = found.results, everything.results
+    expected = sorted((*ends.proponents, *ends.opponents), key=lambda each: -abs(each.score))[:top_k]
+    assert [each.example_id for each in result.merged] == [each.example_id for each in expected]
+    assert [each.score for each in result.merged] == [each.score for each in expected]
+    assert [each.rank for each in result.merged] == list(range(1, len(expected) + 1))
+    assert all(each.score > 0 for each in result.proponents) and all(each.score < 0 for each in result.opponents)
+
+
+def test_a_diverse_selection_ranked_by_magnitude_is_that_querys_error_alone(explainer: Explainer) -> None:
+    both = ExplainOptions(diversity=Diversity(), ranking=Ranking.BY_MAGNITUDE)
+    error, answer = explainer.explain(list(tiny.inputs(2)), [both, ExplainOptions()])
+    assert isinstance(error, InvalidInputError) and error.field == "ranking" and "ask for one of them" in str(error)
+    assert isinstance(answer, Explanation)
 
 
 def test_training_images_argue_for_their_own_label(explainer: Explainer) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from proponent import errors
 from proponent.errors import InvalidInputError, ProponentError
-from proponent.options import Diversity, ExplainIf, ExplainOptions, Filter, Measure, Redundancy, Target, View
+from proponent.options import Diversity, ExplainIf, ExplainOptions, Filter, Measure, Ranking, Redundancy, Target, View
 from proponent.request_options import MEASURES, options_from
 from proponent.results import Explanation, Influence, MeasureResult, Notice, NoticeCode, Prediction, Quality
 from proponent.v1 import explanation_pb2 as pb
@@ -33,6 +33,7 @@ NUMBERS = {
     Measure.THETA_RELATIF: pb.MEASURE_THETA_RELATIF,
     Measure.L_RELATIF: pb.MEASURE_L_RELATIF,
 }
+RANKINGS = {Ranking.BY_END: pb.RANKING_UNSPECIFIED, Ranking.BY_MAGNITUDE: pb.RANKING_BY_MAGNITUDE}
 SHARE = st.none() | st.floats(0, 1)
 OPTIONS = st.builds(
     ExplainOptions,
@@ -53,6 +54,7 @@ OPTIONS = st.builds(
     | st.builds(Diversity, max_influence_loss=st.floats(0, 1)),
     view=st.sampled_from(View),
     explain_if=st.none() | st.builds(ExplainIf, SHARE, SHARE),
+    ranking=st.sampled_from(Ranking),
 )
 
 
@@ -67,6 +69,7 @@ def request_of(options: ExplainOptions) -> pb.ExplainRequest:
             exclude_example_ids=options.filter.exclude,
         ),
         view=int(options.view),  # type: ignore[arg-type]
+        ranking=RANKINGS[options.ranking],
     )
     target, diversity = options.target, options.diversity
     if target.against is not None:

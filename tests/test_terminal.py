@@ -62,3 +62,13 @@ def test_ids_neither_act_nor_are_taken_for_markup() -> None:
     print_explanation(Console(file=shown, width=120, color_system=None), reply)
     for text in ("prediction: [/] (100.0%)", "[/x]\\x1b]0;title\\x07", "[bold]", "of [link=x]layer[/nothing]"):
         assert text in shown.getvalue()
+
+
+def test_one_list_is_marked_by_sign() -> None:
+    strong, weak = pb.Influence(example_id="a", rank=2, score=1.0), pb.Influence(example_id="b", rank=1, score=-3.0)
+    result = pb.MeasureResult(measure=pb.MEASURE_INFLUENCE, proponents=[strong], opponents=[weak])
+    reply = pb.ExplainResponse(prediction=pb.Prediction(label="x", probabilities=[1.0]), results=[result])
+    shown = io.StringIO()
+    print_explanation(Console(file=shown, width=120, color_system=None), reply, merged=True)
+    rows = [[cell.strip() for cell in line.split("│")[1:4]] for line in shown.getvalue().splitlines() if "│" in line]
+    assert rows == [["1", "against", "b"], ["2", "for", "a"]]

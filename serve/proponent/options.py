@@ -160,6 +160,20 @@ class Diversity:
     unscaled: bool = False
 
 
+class Ranking(enum.Enum):
+    """By what the examples of an answer are ranked.
+
+    BY_END: Each end for itself, ``top_k`` of each.
+    BY_MAGNITUDE: By |score|, as the paper maximises it: ``top_k`` of both ends together.
+
+    >>> Ranking("by-magnitude").name
+    'BY_MAGNITUDE'
+    """
+
+    BY_END = "by-end"
+    BY_MAGNITUDE = "by-magnitude"
+
+
 class DeadlinePolicy(enum.Enum):
     """What the service answers when an explanation cannot be ready within its deadline.
 
@@ -203,3 +217,4 @@ class ExplainOptions:
     view: View = View.ID_ONLY
     explain_if: ExplainIf | None = None
     deadline_policy: DeadlinePolicy = DeadlinePolicy.FAIL_WHEN_LATE
+    ranking: Ranking = Ranking.BY_END

@@ -14,6 +14,7 @@ from proponent.options import (
     ExplainOptions,
     Filter,
     Measure,
+    Ranking,
     Redundancy,
     Target,
     View,
@@ -27,6 +28,10 @@ _REDUNDANCIES: Mapping[int, Redundancy] = {
     pb.REDUNDANCY_UNSPECIFIED: _DEFAULTS.redundancy,
     **{pb.Redundancy.Value(f"REDUNDANCY_{term.name}"): term for term in Redundancy},
 }
+_RANKINGS: Mapping[int, Ranking] = {
+    pb.RANKING_UNSPECIFIED: Ranking.BY_END,
+    **{pb.Ranking.Value(f"RANKING_{ranking.name}"): ranking for ranking in Ranking},
+}
 _ESTIMATORS: Mapping[int, Estimator] = {
     pb.ESTIMATOR_UNSPECIFIED: Estimator.FIRST_ORDER,
     **{pb.Estimator.Value(f"ESTIMATOR_{estimator.name}"): estimator for estimator in Estimator},
@@ -37,7 +42,8 @@ def options_from(request: pb.ExplainRequest) -> ExplainOptions:
     """Options of a request.
 
     Raises:
-        InvalidInputError: An unknown measure, redundancy or view, or top_k not above 0.
+        InvalidInputError: An unknown measure, redundancy, view or ranking, top_k not above 0, or a diverse selection
+            ranked by magnitude.
     """
     top_k = request.top_k if request.HasField("top_k") else DEFAULT_TOP_K
     if top_k < 1:
@@ -54,7 +60,16 @@ def options_from(request: pb.ExplainRequest) -> ExplainOptions:
         diversity=diversity_from(request.diversity) if request.HasField("diversity") else None,
         view=_view(request.view),
         explain_if=_explain_if(request.explain_if) if request.HasField("explain_if") else None,
+        ranking=_ranking(request),
     )
+
+
+def _ranking(request: pb.ExplainRequest) -> Ranking:
+    if request.ranking not in _RANKINGS:
+        raise InvalidInputError(
+            f"ranking {request.ranking} is unknown, expected {', '.join(pb.Ranking.keys())}", field="ranking"
+        )
+    return _RANKINGS[request.ranking]
 
 
 def _explain_if(asked: pb.ExplainIf) -> ExplainIf:

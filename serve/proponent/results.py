@@ -118,7 +118,8 @@ class DiversityOutcome:
 class MeasureResult:
     """Both ends of one measure: proponents from the highest score, opponents from the lowest.
 
-    The outcomes are those of a diverse selection; None where none was asked for, or the end is empty.
+    Ranked by magnitude, ranks count across both. The outcomes are those of a diverse selection; None where none was
+    asked for, or the end is empty.
     """
 
     measure: Measure
@@ -126,6 +127,11 @@ class MeasureResult:
     opponents: Sequence[Influence]
     proponents_diversity: DiversityOutcome | None = None
     opponents_diversity: DiversityOutcome | None = None
+
+    @property
+    def merged(self) -> Sequence[Influence]:
+        """Both lists in one, by rank; of an answer ranked by magnitude the strongest first, marked by their sign."""
+        return sorted((*self.proponents, *self.opponents), key=lambda influence: influence.rank)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from proponent.cli.options import (
     member,
 )
 from proponent.errors import InvalidInputError
-from proponent.options import Diversity, Estimator, ExplainOptions, Measure, Redundancy, Target, View
+from proponent.options import Diversity, Estimator, ExplainOptions, Measure, Ranking, Redundancy, Target, View
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
@@ -42,6 +42,9 @@ InfluenceLossOption = Annotated[
     float | None, typer.Option(min=0, max=1, help="Largest share of the influence to give up, instead of --gamma.")
 ]
 UnscaledOption = Annotated[bool, typer.Option(help="Let --gamma weigh the term as the paper writes it.")]
+MergedOption = Annotated[
+    bool, typer.Option(help="One list of the largest |score|, marked by sign, instead of one for each end.")
+]
 SolverOption = Annotated[
     str | None, typer.Option(help="Solve over the training set instead of reading the index: cg, lissa or arnoldi.")
 ]
@@ -69,6 +72,7 @@ def explain(
     gamma: GammaOption = None,
     max_influence_loss: InfluenceLossOption = None,
     unscaled: UnscaledOption = False,
+    merged: MergedOption = False,
     solver: SolverOption = None,
     solver_damping: DampingOption = None,
     as_json: JsonOption = False,
@@ -86,20 +90,22 @@ def explain(
         target=Target(class_id, against),
         diversity=_diversity(diverse, gamma, max_influence_loss, unscaled) if diverse else None,
         view=View.THUMBNAIL,
+        ranking=Ranking.BY_MAGNITUDE if merged else Ranking.BY_END,
     )
     query = _query(image, options)
     if solver is None:
-        _print_explanation(_answer(store, model, WorkerRequest(explain=query)).explain, {}, as_json)
+        reply = _answer(store, model, WorkerRequest(explain=query)).explain
+        _print_explanation(reply, {}, merged=merged, as_json=as_json)
         return
     from proponent.inspection.solving import Solver, explain_by_solver
     from proponent.worker.messages import explain_response
 
     bundle, chosen = current_bundle(store, model), member(Solver, solver)
     found, solve = explain_by_solver(bundle, query.encoded_image, options, chosen, solver_damping)
-    _print_explanation(explain_response(found, ""), asdict(solve), as_json)
+    _print_explanation(explain_response(found, ""), asdict(solve), merged=merged, as_json=as_json)
 
 
-def _print_explanation(reply: pb.ExplainResponse, solve: dict[str, Any], as_json: bool) -> None:
+def _print_explanation(reply: pb.ExplainResponse, solve: dict[str, Any], *, merged: bool, as_json: bool) -> None:
     from rich.console import Console
 
     from proponent.cli.terminal import print_explanation
@@ -108,7 +114,7 @@ def _print_explanation(reply: pb.ExplainResponse, solve: dict[str, Any], as_json
         values = MessageToDict(reply, preserving_proto_field_name=True)
         typer.echo(json.dumps({**values, "solve": solve} if solve else values, indent=2))
         return
-    print_explanation(Console(), reply)
+    print_explanation(Console(), reply, merged=merged)
     if solve:
         told = "{solver}: {curvature} with damping {damping:g}, relative residual {residual:.1e}, {seconds:.2f} s"
         typer.echo(told.format(**solve))

@@ -52,13 +52,14 @@ def _characters(pixels: np.ndarray) -> Text:
     return Text("\n".join("".join(_SHADES[level] for level in row) for row in levels), no_wrap=True)
 
 
-def print_explanation(console: Console, reply: pb.ExplainResponse) -> None:
-    """The prediction, and for each measure a table of proponents and opponents."""
+def print_explanation(console: Console, reply: pb.ExplainResponse, *, merged: bool = False) -> None:
+    """The prediction, and for each measure a table of proponents and opponents, or of both by rank."""
     best = reply.prediction.probabilities[reply.prediction.class_id]
     label = Text(one_line(reply.prediction.label), style="bold")
     console.print(Text.assemble("prediction: ", label, f" ({best:.1%})"))
     for result in reply.results:
-        console.print(_table(result, colour=console.color_system is not None))
+        table = _merged_table if merged else _table
+        console.print(table(result, colour=console.color_system is not None))
     for notice in reply.notices:
         console.print(f"note: {notice.message}", markup=False)
 
@@ -70,6 +71,17 @@ def _table(result: pb.MeasureResult, *, colour: bool) -> Table:
     for rank in range(max(len(result.proponents), len(result.opponents))):
         pro, con = _cells(result.proponents, rank, colour), _cells(result.opponents, rank, colour)
         table.add_row(str(rank + 1), *pro, *con, end_section=True)
+    return table
+
+
+def _merged_table(result: pb.MeasureResult, *, colour: bool) -> Table:
+    table = Table(title=MEASURE_NAMES[result.measure], title_justify="left")
+    for name in ("", "", "example", "label", "score"):
+        table.add_column(name, justify="left" if name in ("example", "label") else "right")
+    sides = [("for", result.proponents), ("against", result.opponents)]
+    ranked = sorted((each.rank, name, each) for name, side in sides for each in side)
+    for rank, name, influence in ranked:
+        table.add_row(str(rank), name, *_cells([influence], 0, colour), end_section=True)
     return table
 
 

@@ -21,6 +21,7 @@ def explain_request(model: str, value: Input, options: ExplainOptions) -> pb.Exp
         view=f"VIEW_{options.view.name}",
         deadline_policy=f"DEADLINE_POLICY_{options.deadline_policy.name}",
         explain_if=_explain_if(options.explain_if),
+        ranking=f"RANKING_{options.ranking.name}",
         **input_fields(value),
     )
     _set_target(request.target, options.target)

@@ -8,7 +8,7 @@ from proponent.explainer.query import EmbeddedQuery
 from proponent.index.bundle import Manifest
 from proponent.index.catalog import Catalog, CatalogEntry
 from proponent.index.search import Hits
-from proponent.options import ExplainOptions, Measure, View
+from proponent.options import ExplainOptions, Measure, Ranking, View
 from proponent.results import DiversityOutcome, Influence, MeasureResult, Notice, NoticeCode
 
 Outcomes = Mapping[Measure, tuple[DiversityOutcome | None, DiversityOutcome | None]]
@@ -51,6 +51,9 @@ class Answers:
     ) -> list[MeasureResult]:
         """Both ends of each measure asked for, in the order of ``Measure``."""
         hits = {measure: found.get(measure, NOTHING) for measure in Measure if measure in option.measures}
+        if option.ranking is Ranking.BY_MAGNITUDE:
+            merged = {measure: strongest(ends, option.top_k) for measure, ends in hits.items()}
+            return self._by_magnitude(merged, option.view)
         rows = [row for ends in hits.values() for end in ends for row in end.rows]
         entries = self._catalog.by_rows(rows, thumbnails=option.view >= View.THUMBNAIL)
         return [
@@ -62,6 +65,17 @@ class Answers:
             )
             for measure, (proponents, opponents) in hits.items()
         ]
+
+    def _by_magnitude(self, merged: Mapping[Measure, Hits], view: View) -> list[MeasureResult]:
+        """Both ends of each list, ranked as one."""
+        rows = [row for hits in merged.values() for row in hits.rows]
+        entries = self._catalog.by_rows(rows, thumbnails=view >= View.THUMBNAIL)
+        results = []
+        for measure, hits in merged.items():
+            ranked = self.influences(hits.rows, hits.scores, entries, view)
+            proponents = [each for each in ranked if each.score > 0]
+            results.append(MeasureResult(measure, proponents, [each for each in ranked if each.score < 0]))
+        return results
 
     def influences(
         self, rows: Sequence[int], scores: Sequence[float], entries: Mapping[int, CatalogEntry], view: View
@@ -90,6 +104,13 @@ class Answers:
         flat = [ALL_ZERO] if self._all_zero else [] if query.has_direction else [_no_influence(query)]
         omitted = [_rows_omitted(self._omitted)] if self._omitted and set(measures) - {Measure.INFLUENCE} else []
         return [*flat, *omitted, *self._of_model]
+
+
+def strongest(ends: tuple[Hits, Hits], k: int) -> Hits:
+    """The k of largest |score| in both ends together, strongest first, ties by row number."""
+    pairs = [pair for hits in ends for pair in zip(hits.rows, hits.scores, strict=True)]
+    chosen = sorted(pairs, key=lambda pair: (-abs(pair[1]), pair[0]))[:k]
+    return Hits([row for row, _ in chosen], [score for _, score in chosen])
 
 
 def _no_influence(query: EmbeddedQuery) -> Notice:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from proponent.bounds.cancellation import Token, scope
 from proponent.bounds.cost import pool_size
-from proponent.errors import DeadlineError, NotFoundError, ProponentError
+from proponent.errors import DeadlineError, InvalidInputError, NotFoundError, ProponentError
 from proponent.explainer.answers import Outcomes
 from proponent.explainer.diversity import DiverseHits, candidates_notice, diversify
 from proponent.explainer.query import EmbeddedQuery
@@ -18,7 +18,7 @@ from proponent.index.catalog import Catalog
 from proponent.index.rows import InfluenceIndex
 from proponent.index.search import Hits, Query, search
 from proponent.index.tombstones import Tombstones
-from proponent.options import Diversity, ExplainOptions, Filter, Measure
+from proponent.options import Diversity, ExplainOptions, Filter, Measure, Ranking
 from proponent.results import Notice, NoticeCode
 
 Ends = Mapping[Measure, tuple[Hits, Hits]]
@@ -103,7 +103,13 @@ class Retrieval:
     def _pool(self, option: ExplainOptions) -> int:
         return min(pool_size(option.diversity, option.top_k), len(self.index))
 
-    def _found(self, ends: Ends, option: ExplainOptions, mask: Tensor | None) -> Found:
+    def _found(self, ends: Ends, option: ExplainOptions, mask: Tensor | None) -> Found | ProponentError:
+        if option.diversity is not None and option.ranking is Ranking.BY_MAGNITUDE:
+            return InvalidInputError(
+                "a diverse selection is made of each end and is not ranked by magnitude: ask for one of them",
+                field="ranking",
+                reason="DIVERSE_BY_MAGNITUDE",
+            )
         available = len(self.index) if mask is None else int(mask.sum())
         notices = _capped(option.top_k, available)
         if option.diversity is None or not ends:

@@ -35,6 +35,12 @@ class View(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VIEW_METADATA: _ClassVar[View]
     VIEW_THUMBNAIL: _ClassVar[View]
 
+class Ranking(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RANKING_UNSPECIFIED: _ClassVar[Ranking]
+    RANKING_BY_END: _ClassVar[Ranking]
+    RANKING_BY_MAGNITUDE: _ClassVar[Ranking]
+
 class Side(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SIDE_UNSPECIFIED: _ClassVar[Side]
@@ -81,6 +87,9 @@ VIEW_UNSPECIFIED: View
 VIEW_ID_ONLY: View
 VIEW_METADATA: View
 VIEW_THUMBNAIL: View
+RANKING_UNSPECIFIED: Ranking
+RANKING_BY_END: Ranking
+RANKING_BY_MAGNITUDE: Ranking
 SIDE_UNSPECIFIED: Side
 SIDE_PROPONENTS: Side
 SIDE_OPPONENTS: Side
@@ -206,7 +215,7 @@ class ExplainIf(_message.Message):
     def __init__(self, confidence_below: _Optional[float] = ..., sampled_share: _Optional[float] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("model", "encoded_image", "tensor", "measures", "top_k", "target", "filter", "diversity", "view", "request_id", "deadline_policy", "explain_if")
+    __slots__ = ("model", "encoded_image", "tensor", "measures", "top_k", "target", "filter", "diversity", "view", "request_id", "deadline_policy", "explain_if", "ranking")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENCODED_IMAGE_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +228,7 @@ class ExplainRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_POLICY_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_IF_FIELD_NUMBER: _ClassVar[int]
+    RANKING_FIELD_NUMBER: _ClassVar[int]
     model: str
     encoded_image: bytes
     tensor: Tensor
@@ -231,7 +241,8 @@ class ExplainRequest(_message.Message):
     request_id: str
     deadline_policy: DeadlinePolicy
     explain_if: ExplainIf
-    def __init__(self, model: _Optional[str] = ..., encoded_image: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., measures: _Optional[_Iterable[_Union[Measure, str]]] = ..., top_k: _Optional[int] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., view: _Optional[_Union[View, str]] = ..., request_id: _Optional[str] = ..., deadline_policy: _Optional[_Union[DeadlinePolicy, str]] = ..., explain_if: _Optional[_Union[ExplainIf, _Mapping]] = ...) -> None: ...
+    ranking: Ranking
+    def __init__(self, model: _Optional[str] = ..., encoded_image: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., measures: _Optional[_Iterable[_Union[Measure, str]]] = ..., top_k: _Optional[int] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., view: _Optional[_Union[View, str]] = ..., request_id: _Optional[str] = ..., deadline_policy: _Optional[_Union[DeadlinePolicy, str]] = ..., explain_if: _Optional[_Union[ExplainIf, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, str]] = ...) -> None: ...
 
 class Influence(_message.Message):
     __slots__ = ("example_id", "score", "rank", "class_id", "label", "predicted_class_id", "self_influence", "source", "thumbnail")
