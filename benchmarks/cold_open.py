@@ -4,7 +4,7 @@ The page cache is dropped for the bundle's files before each opening. Workers ar
 bundle and answer one query; the proportional set size of the mapped rows (PSS, from /proc/PID/smaps) is compared
 with one copy.
 
-Run: ``python benchmarks/cold_open.py BUNDLE [--workers 2]``. Prints a table, then one JSON object. Linux only.
+Run: ``python benchmarks/cold_open.py BUNDLE [--workers 2]``. Prints JSON. Linux only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from proponent.index.bundle import ROWS
 
 CODE = """
 import sys, time
@@ -56,25 +59,32 @@ def row_pss(pid: int) -> float:
     return sum(int(part) for part in parts) / 1000
 
 
+def measured(bundle: Path, workers: int) -> dict[str, Any]:
+    """Seconds of the first opening and its first answer, and megabytes of the bundle and of the rows by worker."""
+    forget_pages(bundle)
+    opened = [open_worker(bundle)]
+    loaded, answered = opened[0][1]
+    opened += [open_worker(bundle) for _ in range(workers - 1)]
+    pss = [round(row_pss(process.pid), 1) for process, _ in opened]
+    for process, _ in opened:
+        process.communicate("\n")
+    size, rows = (sum(path.stat().st_size for path in bundle.glob(name)) / 1e6 for name in ("*", ROWS))
+    return {
+        "bundle_mb": round(size),
+        "rows_mb": round(rows),
+        "opened_s": round(loaded, 2),
+        "first_answer_s": round(answered, 2),
+        "pss_mb": pss,
+        "copies": round(sum(pss) / rows, 2),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    size = sum(path.stat().st_size for path in options.bundle.iterdir()) / 1e6
-    rows = (options.bundle / "rows.faiss").stat().st_size / 1e6
-    forget_pages(options.bundle)
-    workers = [open_worker(options.bundle)]
-    loaded, answered = workers[0][1]
-    workers += [open_worker(options.bundle) for _ in range(options.workers - 1)]
-    pss = [round(row_pss(process.pid), 1) for process, _ in workers]
-    for process, _ in workers:
-        process.communicate("\n")
-    print(f"bundle {size:.0f} MB, rows {rows:.0f} MB")
-    print(f"cold: opened after {loaded:.2f} s, first answer after {answered:.2f} s (target 4 s)")
-    print(f"PSS of the rows in {len(pss)} workers: {pss} MB, together {sum(pss) / rows:.2f} copies")
-    found = {"bundle_mb": round(size), "rows_mb": round(rows), "opened_s": round(loaded, 2)}
-    print(json.dumps({**found, "first_answer_s": round(answered, 2), "pss_mb": pss}))
+    print(json.dumps(measured(options.bundle, options.workers), indent=1))
 
 
 if __name__ == "__main__":

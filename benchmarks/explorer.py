@@ -4,22 +4,26 @@ Time is from the navigation to the first explanation on the screen, in a browser
 cache. The list is that of all training examples with pictures, scrolled by the wheel from its start to its end, pages
 fetched on the way; a frame is late where more than 1.5 display periods (25 ms) lie between two.
 
-Run: ``python benchmarks/explorer.py URL [--chromium PATH] [--repeat 5]``, URL of a gateway that serves digits with
---allow-examples, --allow-thumbnails and --allow-samples. Prints one JSON object.
+Run: ``python benchmarks/explorer.py --work DIRECTORY [--chromium PATH] [--repeat 5]``; it starts a gateway that
+serves digits. Writes JSON.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
+import sys
+from pathlib import Path
 from typing import Any
 
+from commands import RESULTS, proponent, trained, write
+from load_service import running
 from playwright.sync_api import Browser, Page, sync_playwright
 
 LATE_MS = 25
+ALLOWED = ("--allow-examples", "--allow-thumbnails", "--allow-samples")
 WATCH = """() => {
     window.longTasks = []; window.frames = []; window.ended = false;
     new PerformanceObserver(list => longTasks.push(...list.getEntries().map(entry => entry.duration)))
@@ -88,18 +92,21 @@ def _at_end(page: Page) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url", help="of the gateway")
+    parser.add_argument("--work", type=Path, required=True, help="directory that is kept between runs")
     parser.add_argument("--chromium", default=os.environ.get("PROPONENT_CHROMIUM") or shutil.which("chromium"))
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS / "explorer.json")
     options = parser.parse_args()
-    with sync_playwright() as playwright:
+    directory = trained("digits", options.work)
+    proponent("rebuild", directory, "--store", directory / "store", "--quiet", "--json")
+    with running(sys.executable, directory / "store", ALLOWED) as service, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium)
-        views = [first_view(browser, options.url) for _ in range(options.repeat)]
-        scrolls = [scroll(browser, options.url) for _ in range(options.repeat)]
+        views = [first_view(browser, f"http://{service.http}") for _ in range(options.repeat)]
+        scrolls = [scroll(browser, f"http://{service.http}") for _ in range(options.repeat)]
         version = browser.version
         browser.close()
-    load = [round(os.getloadavg()[0], 1), os.cpu_count()]
-    print(json.dumps({"chromium": version, "load_and_cores": load, "first_view": views, "scroll": scrolls}))
+    write(options.out, {"chromium": version, "first_view": views, "scroll": scrolls})
+    print(options.out.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Of each: how long its start takes, alone; throughput and latency by gRPC; processor time of a call by process; memory
 that processes share with nobody.
 
-Run: ``python benchmarks/hosts.py STORE MODEL [--clients 1 8 32] [--seconds 5] [--rounds 3]``. Prints Markdown.
+Run: ``python benchmarks/hosts.py STORE MODEL [--clients 1 8 32]``. Writes JSON.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from commands import RESULTS, write
 from load import Bench
 from load_clients import Call, Sample
 from load_service import Service, picture, running
@@ -48,9 +49,8 @@ def calls(service: Service, model: str, image: bytes) -> dict[str, dict[str, Cal
     }
 
 
-def compare(benches: dict[str, Bench], clients: list[int], rounds: int) -> None:
+def compare(benches: dict[str, Bench], clients: list[int], rounds: int) -> Iterator[dict[str, Any]]:
     """Each call by each number of clients, on both hosts in turn."""
-    print("| call | clients | host | a second | p50 ms | p99 ms | errors | CPU-ms a call |\n" + "|---" * 8 + "|")
     for call in ("Predict", "Explain"):
         for count in clients:
             seen: dict[str, list[tuple[Sample, dict[str, float]]]] = {host: [] for host in benches}
@@ -58,17 +58,9 @@ def compare(benches: dict[str, Bench], clients: list[int], rounds: int) -> None:
                 for host, bench in benches.items():
                     [sample], cpu = bench.measure((bench.calls[call]["gateway"], count))
                     seen[host].append((sample, cpu))
-            for host, bench in benches.items():
-                print(_line(call, count, host, bench.row(seen[host])), flush=True)
-
-
-def _line(call: str, clients: int, host: str, found: dict[str, Any]) -> str:
-    parts = {name: used for name, used in found["cpu_ms_per_call"].items() if used}
-    cpu = " + ".join(f"{used:.2f} {name}" for name, used in parts.items()) + f" = {sum(parts.values()):.2f}"
-    latency = f"{found['p50_ms']:.1f} | {found['p99_ms']:.1f}"
-    return (
-        f"| {call} | {clients} | {host} | {found['per_second']:,.0f} | {latency} | {found['errors'] or 0} | {cpu} |"
-    )
+            rows = {host: bench.row(seen[host]) for host, bench in benches.items()}
+            ratio = rows["processes"]["per_second"] / rows["torchserve"]["per_second"]
+            yield {"call": call, "clients": count, "ratio": round(ratio, 2), **rows}
 
 
 def main() -> None:
@@ -76,21 +68,23 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("model")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULTS / "hosts.json")
     options = parser.parse_args()
     image = picture(read_manifest(Store(options.store).current(options.model)))
     with ExitStack() as stack:
         benches: dict[str, Bench] = {}
+        ready = {}
         for host in HOSTS:
-            service, seconds = stack.enter_context(started(options.store, host))
-            print(f"{host}: ready after {seconds:.1f} s", flush=True)
+            service, ready[host] = stack.enter_context(started(options.store, host))
             benches[host] = Bench(service, calls(service, options.model, image), options.seconds)
             stack.callback(benches[host].close)
-        compare(benches, options.clients, options.rounds)
-        for host, bench in benches.items():
-            memory = {name: mib for name, mib in bench.service.memory_mib().items() if mib}
-            print(f"{host}: {memory} MiB, {sum(memory.values()):,.0f} in all")
+        rows = list(compare(benches, options.clients, options.rounds))
+        memory = {host: bench.service.memory_mib() for host, bench in benches.items()}
+    setting = {"seconds": options.seconds, "rounds": options.rounds, "ready_s": ready, "memory_mib": memory}
+    write(options.out, {**setting, "results": rows})
+    print(options.out.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ def page(name: str, found: Mapping[str, Any]) -> str:
         "amount": sizing_page.amount,
         "zip": lambda left, right: list(zip(left, right, strict=True)),
         "best": _best,
+        "percent": lambda share: f"{100 * share:.0f} %",
+        "interval": _interval,
     }
     sizing = sizing_page.figures(found["sizing"])
     return environment.get_template(f"{name}.j2").render(results=found, load_tables=load_page.section, sizing=sizing)
@@ -58,6 +60,12 @@ def _best(scores: Mapping[str, float]) -> str:
     """The highest score and what it belongs to."""
     name = max(scores, key=scores.__getitem__)
     return f"{scores[name]:.3f} ({name})"
+
+
+def _interval(check: Mapping[str, Any], digits: int) -> str:
+    """A mean with its 95 % interval."""
+    low, high = (fixed(end, digits) for end in check["interval_95"])
+    return f"{fixed(check['mean'], digits)} (95 % {low}..{high})"
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ plain forward + backward of the summed loss with parameter gradients; the query 
 phi); and the rebuild's embedding pass with full norms (y, ||C^-1 g||, g^T C^-1 g). Factors are fitted on
 ``--fit`` examples first, untimed.
 
-Run: ``python benchmarks/resnet50.py [--stem cifar] [--batch 8] [--fit 64]``. Prints a table, then one JSON object.
+Run: ``python benchmarks/resnet50.py [--stem cifar] [--batch 8] [--fit 64]``. Prints a table and writes JSON.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import statistics
 import tempfile
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from commands import RESULTS, write
 
 from proponent.attribution.embedding.subspace import SubspaceEmbedding
 from proponent.attribution.gradients.capture import CaptureSession
@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--fit", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS / "resnet50.json")
     options = parser.parse_args()
     of = classifier(options.stem, options.fit)
     layers = find_layers(of.model)
@@ -128,9 +129,9 @@ def main() -> None:
     for name, rate in found.items():
         print(f"{name:28} {rate:>9} {rate / base:>6.2f} {targets.get(name, ''):>6}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    setting = {"stem": options.stem, "batch": options.batch, "parameters": num_parameters(layers)}
+    setting = {"stem": options.stem, "batch": options.batch, "fit": options.fit, "parameters": num_parameters(layers)}
     sizes = {"D": embedding.joint.shape[0], "K": embedding.size, "peak_gib": round(peak, 2)}
-    print(json.dumps({**setting, **sizes, "threads": torch.get_num_threads(), "images_per_second": found}))
+    write(options.out, {**setting, **sizes, "images_per_second": found}, torch.get_num_threads())
 
 
 if __name__ == "__main__":
