@@ -33,7 +33,6 @@ from proponent.attribution.gradients.layers import Layers, find_layers, num_para
 from proponent.attribution.gradients.scaling import (
     ScaledGradient,
     contrast_output_gradient,
-    join,
     scaled_output_gradient,
 )
 from proponent.attribution.losses import get_loss
@@ -278,14 +277,12 @@ def test_one_output_is_scaled_too(shape: tuple[int, ...]) -> None:
     assert found.scale.tolist() == pytest.approx(expected, rel=1e-12)
 
 
-def test_gradients_join_into_one_batch() -> None:
-    parts = [
-        scaled_output_gradient(CROSS_ENTROPY, torch.tensor([row]), torch.tensor([1]))
-        for row in ([1.0, 2.0], [3.0, 0.0])
-    ]
-    whole = scaled_output_gradient(CROSS_ENTROPY, torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([1, 1]))
-    joined = join(parts)
-    assert torch.equal(joined.unit, whole.unit) and torch.equal(joined.scale, whole.scale)
+def test_some_of_a_batch_can_be_replaced() -> None:
+    outputs = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.5, 0.5]])
+    other = scaled_output_gradient(CROSS_ENTROPY, outputs, torch.tensor([0, 0, 0]))
+    found = scaled_output_gradient(CROSS_ENTROPY, outputs, torch.tensor([1, 1, 0]))
+    found.put([1, 0], scaled_output_gradient(CROSS_ENTROPY, outputs[[1, 0]], torch.tensor([0, 0])))
+    assert torch.equal(found.unit, other.unit) and torch.equal(found.scale, other.scale)
 
 
 def test_a_contrast_is_the_difference_of_two_losses_and_its_proponents_argue_for_the_first() -> None:

@@ -21,10 +21,10 @@ from proponent.attribution.uniforms import example_signs
 LOSS = get_loss("cross_entropy")
 
 
-def fitted(case: cases.Case) -> tuple[Whitening, dict]:
+def fitted(case: cases.Case, damping: float = 0.1) -> tuple[Whitening, dict]:
     layers = find_layers(case.model)
     factors = fit_ekfac(case.model, LOSS, case.batches(11), layers, seed=1)
-    whitening = make_whitening(factors, 0.1, relative=True, device=torch.device("cpu"))
+    whitening = make_whitening(factors, damping, relative=True, device=torch.device("cpu"))
     _, gradients = capture(case.model, case.inputs, lambda out: LOSS.output_gradient(out, case.labels), layers)
     return whitening, gradients
 
@@ -128,6 +128,23 @@ def test_projections_do_not_depend_on_how_eigenvectors_are_left_out(
         for gathered, zeroed in zip(*results, strict=True):
             torch.testing.assert_close(gathered, zeroed, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(results[0][0], online, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cnn", "grouped", "twice_used"])
+@pytest.mark.parametrize("damping", [0.1, 100.0])
+def test_queries_leave_out_what_the_damping_outweighs(name: str, damping: float) -> None:
+    """Within the bound of ``FLAT`` for every example, and with fewer eigenvectors where the damping is large."""
+    whitening, gradients = fitted(getattr(cases, name)(30, torch.float32), damping)
+    moments = MomentAccumulator(whitening, seed=0)
+    moments.update(whitening, gradients, torch.arange(30))
+    neglected = 0
+    for layer, value in whiten(whitening, gradients):
+        full = fit_subspaces(moments, whitening, 12)[layer]
+        query = subspace.QueryProjection.of(full)
+        error = (query.project(gradients[layer]) - full.project(gradients[layer])).norm(dim=1)
+        assert bool((error <= subspace.FLAT * value.energies()[0].sqrt() + 1e-5).all())
+        neglected += full.right.shape[2] - query.columns.shape[0]
+    assert neglected > 0 or damping < 1
 
 
 def test_a_layer_that_takes_no_part_is_fitted_like_any_other() -> None:

@@ -14,6 +14,8 @@ from proponent.results import DiversityOutcome, Influence, MeasureResult, Notice
 Outcomes = Mapping[Measure, tuple[DiversityOutcome | None, DiversityOutcome | None]]
 """What diverse proponents and opponents cost and give, by measure."""
 
+REMEMBERED = 1 << 16
+"""Most examples whose catalog entries are kept in memory, some 20 MB."""
 NOTHING = (Hits([], []), Hits([], []))
 ALL_ZERO = Notice(
     NoticeCode.ZERO_INFLUENCE, "the loss is flat at every training example: every influence is exactly zero"
@@ -45,6 +47,7 @@ class Answers:
         self._omitted = omitted
         self._all_zero = all_zero
         self._of_model = _model_notices(manifest)
+        self._known: dict[int, CatalogEntry] = {}
 
     def results(
         self, found: Mapping[Measure, tuple[Hits, Hits]], outcomes: Outcomes, option: ExplainOptions
@@ -55,7 +58,7 @@ class Answers:
             merged = {measure: strongest(ends, option.top_k) for measure, ends in hits.items()}
             return self._by_magnitude(merged, option.view)
         rows = [row for ends in hits.values() for end in ends for row in end.rows]
-        entries = self._catalog.by_rows(rows, thumbnails=option.view >= View.THUMBNAIL)
+        entries = self._entries(rows, thumbnails=option.view >= View.THUMBNAIL)
         return [
             MeasureResult(
                 measure,
@@ -69,13 +72,25 @@ class Answers:
     def _by_magnitude(self, merged: Mapping[Measure, Hits], view: View) -> list[MeasureResult]:
         """Both ends of each list, ranked as one."""
         rows = [row for hits in merged.values() for row in hits.rows]
-        entries = self._catalog.by_rows(rows, thumbnails=view >= View.THUMBNAIL)
+        entries = self._entries(rows, thumbnails=view >= View.THUMBNAIL)
         results = []
         for measure, hits in merged.items():
             ranked = self.influences(hits.rows, hits.scores, entries, view)
             proponents = [each for each in ranked if each.score > 0]
             results.append(MeasureResult(measure, proponents, [each for each in ranked if each.score < 0]))
         return results
+
+    def _entries(self, rows: Sequence[int], *, thumbnails: bool) -> Mapping[int, CatalogEntry]:
+        """The examples of rows; those without thumbnails are remembered, as a few examples lead most lists."""
+        if thumbnails:
+            return self._catalog.by_rows(rows, thumbnails=True)
+        new = [row for row in rows if row not in self._known]
+        if new:
+            if len(self._known) + len(new) > REMEMBERED:
+                self._known.clear()
+                new = list(rows)
+            self._known.update(self._catalog.by_rows(new))
+        return self._known
 
     def influences(
         self, rows: Sequence[int], scores: Sequence[float], entries: Mapping[int, CatalogEntry], view: View

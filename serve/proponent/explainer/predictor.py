@@ -54,13 +54,14 @@ class ForwardPass:
     def predictions(self, outputs: Tensor) -> list[Prediction | ProponentError]:
         """What the model's outputs [B, ...] say."""
         probabilities = self.classifier.loss.probabilities(outputs.double()).cpu()
-        classes = self.classifier.loss.predict(outputs).tolist()
-        return [self._prediction(c, p) for c, p in zip(classes, probabilities, strict=True)]
-
-    def _prediction(self, class_id: int, probabilities: Tensor) -> Prediction | ProponentError:
-        if not bool(torch.isfinite(probabilities).all()):
-            return InvalidInputError("the model's output is not finite for this input", field="input")
-        return Prediction(class_id, self.classifier.class_names[class_id], probabilities.tolist())
+        finite = torch.isfinite(probabilities).all(dim=1).tolist()
+        classes, names = self.classifier.loss.predict(outputs).tolist(), self.classifier.class_names
+        return [
+            Prediction(c, names[c], p)
+            if good
+            else InvalidInputError("the model's output is not finite for this input", field="input")
+            for good, c, p in zip(finite, classes, probabilities.tolist(), strict=True)
+        ]
 
 
 class Predictor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,6 @@ from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.gradients.scaling import (
     ScaledGradient,
     contrast_output_gradient,
-    join,
     scaled_output_gradient,
 )
 from proponent.attribution.precision import single_precision
@@ -175,18 +174,23 @@ class QueryEmbedder(ForwardPass):
         return wanted, target.against
 
     def _output_gradients(self, outputs: Tensor, choices: Sequence[Choice | ProponentError]) -> ScaledGradient:
-        return join([self._output_gradient(outputs[b : b + 1], choice) for b, choice in enumerate(choices)])
+        """At once for all that explain a class, and for all contrasts; zero where there is an error."""
+        found = ScaledGradient(torch.zeros_like(outputs), outputs.new_zeros(len(outputs), dtype=torch.float64))
+        classes = {b: choice for b, choice in enumerate(choices) if not isinstance(choice, ProponentError)}
+        for is_contrast in (False, True):
+            some = {b: choice for b, choice in classes.items() if (choice[1] is not None) == is_contrast}
+            if some:
+                found.put(list(some), self._of_classes(outputs, some))
+        return found
 
-    def _output_gradient(self, outputs: Tensor, choice: Choice | ProponentError) -> ScaledGradient:
-        if isinstance(choice, ProponentError):
-            return ScaledGradient(torch.zeros_like(outputs), outputs.new_zeros(1, dtype=torch.float64))
-        wanted, other = choice
-        label = torch.tensor([wanted], device=outputs.device)
-        if other is None:
-            return scaled_output_gradient(self.classifier.loss, outputs, label)
-        return contrast_output_gradient(
-            self.classifier.loss, outputs, label, torch.tensor([other], device=outputs.device)
-        )
+    def _of_classes(self, outputs: Tensor, choices: Mapping[int, Choice]) -> ScaledGradient:
+        """Of some rows of the outputs, either none or all of which are contrasts."""
+        some, loss = outputs[list(choices)], self.classifier.loss
+        wanted = torch.tensor([own for own, _ in choices.values()], device=outputs.device)
+        others = [other for _, other in choices.values() if other is not None]
+        if not others:
+            return scaled_output_gradient(loss, some, wanted)
+        return contrast_output_gradient(loss, some, wanted, torch.tensor(others, device=outputs.device))
 
 
 def _unless_late(

@@ -87,7 +87,9 @@ class Retrieval:
             for b, query in enumerate(queries)
             if isinstance(query, EmbeddedQuery) and query.has_direction
         }
-        searched = search(self.index, list(batch.values()), tuple(Measure)) if batch else []
+        asked = {measure for b in batch for measure in options[b].measures}
+        measures = tuple(measure for measure in Measure if measure in asked)
+        searched = search(self.index, list(batch.values()), measures) if measures else [{} for _ in batch]
         ends = dict(zip(batch, searched, strict=True))
         return [self._wanted(ends.get(b, {}), options[b], masks[b], tokens[b]) for b in range(len(queries))]
 

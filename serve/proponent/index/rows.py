@@ -254,7 +254,7 @@ class InfluenceIndex:
         wide = direction.to(self.device).double()
         # A sum row by row: a matrix product rounds a row differently with other rows beside it.
         parts = [
-            (self._rows.take(chosen)[:, : self.size].double() * wide).sum(dim=1).cpu()
+            self._rows.take(chosen)[:, : self.size].double().mul_(wide).sum(dim=1).cpu()
             for chosen in torch.split(rows, SCORED_AT_ONCE)
         ]
         return torch.cat(parts)

@@ -66,18 +66,18 @@ def search(
     ends_bounds = EndBounds(products, index.scanned_scales(measures), error, _allowed(index, queries))
     bounds, candidates = strongest_ends(ends_bounds, count)
     ends = [(measure, sign) for measure in measures for sign in SIGNS]
-    scores, rows = _ranked(index, queries, candidates.cpu(), ends)
-    beyond = bounds[..., -1].tolist() if count < len(index) else [[-inf] * len(ends)] * len(queries)
-    found: list[Mapping[Measure, tuple[Hits, Hits]]] = []
-    for b, query in enumerate(queries):
-        lists = {
-            end: _first(query, end, scores[b][e], rows[b][e], beyond[b][e])
-            or _widened(index, query, products[b], error, end, count)
-            for e, end in enumerate(ends)
-        }
-        _check(index, query, list(lists.values()))
-        found.append({measure: (lists[measure, SIGNS[0]], lists[measure, SIGNS[1]]) for measure in measures})
-    return found
+    ranked = _ranked(index, queries, candidates.cpu(), ends)
+    beyond = bounds[..., -1].cpu() if count < len(index) else torch.full(bounds.shape[:-1], -inf)
+    firsts = _firsts(ranked, queries, ends, beyond)
+    lists = [
+        [
+            hits or _widened(index, query, products[b], error, end, count)
+            for end, hits in zip(ends, firsts[b], strict=True)
+        ]
+        for b, query in enumerate(queries)
+    ]
+    _check(index, queries, lists)
+    return [dict(zip(measures, zip(of[::2], of[1::2], strict=True), strict=True)) for of in lists]
 
 
 def exact_scores(index: InfluenceIndex, query: Query, rows: Sequence[int], measure: Measure) -> list[float]:
@@ -87,16 +87,20 @@ def exact_scores(index: InfluenceIndex, query: Query, rows: Sequence[int], measu
     return (exact * index.exact_scales[measure][chosen] * query.norm).tolist()
 
 
-def _check(index: InfluenceIndex, query: Query, lists: Sequence[Hits]) -> None:
+def _check(index: InfluenceIndex, queries: Sequence[Query], lists: Sequence[Sequence[Hits]]) -> None:
     """Raises where the rows behind an answer cannot be those that were written: its leaders or, without any, some.
 
     No list at all is legitimate where every row that may appear is orthogonal to the query, or has no direction.
     """
-    leaders = [hits.rows[0] for hits in lists if hits.rows]
-    if not leaders:
-        able = index.scales.has_direction if query.eligible is None else index.scales.has_direction & query.eligible
-        leaders = able.nonzero().flatten()[:CHECKED].tolist()
-    index.check_rows(leaders)
+    leaders: set[int] = set()
+    for query, of in zip(queries, lists, strict=True):
+        own = {hits.rows[0] for hits in of if hits.rows}
+        if not own:
+            able = index.scales.has_direction
+            able = able if query.eligible is None else able & query.eligible
+            own = set(able.nonzero().flatten()[:CHECKED].tolist())
+        leaders |= own
+    index.check_rows(sorted(leaders))
 
 
 def _allowed(index: InfluenceIndex, queries: Sequence[Query]) -> Tensor | None:
@@ -108,18 +112,24 @@ def _allowed(index: InfluenceIndex, queries: Sequence[Query]) -> Tensor | None:
     return torch.stack(masks).to(index.device, torch.float32)
 
 
-def _ranked(
-    index: InfluenceIndex, queries: Sequence[Query], candidates: Tensor, ends: Sequence[End]
-) -> tuple[list[list[list[float]]], list[list[list[int]]]]:
-    """Exact scores of candidates [B, E, c] times the sign of their end, strongest first, and their rows.
+@dataclass(frozen=True)
+class _Ranked:
+    """Candidates of B queries at E ends, strongest first.
 
-    Rows that may not appear score 0.
+    Attributes:
+        scores: Exact ones times the sign of the end, [B, E, c] float64; 0 for rows that may not appear.
+        rows: [B, E, c] int64.
     """
+
+    scores: Tensor
+    rows: Tensor
+
+
+def _ranked(index: InfluenceIndex, queries: Sequence[Query], candidates: Tensor, ends: Sequence[End]) -> _Ranked:
+    """Ranks candidates [B, E, c] by their exact scores."""
     rows = candidates.sort(dim=2).values
     scales = torch.stack([index.exact_scales[measure][rows[:, e]] for e, (measure, _) in enumerate(ends)], dim=1)
-    scores = torch.stack(
-        [index.exact_products(query.direction, rows[b].flatten()) for b, query in enumerate(queries)]
-    ).view(rows.shape)
+    scores = _exact_products(index, queries, rows)
     if not bool(torch.isfinite(scores).all()):
         raise CorruptBundleError("rows hold numbers that are not finite: they were overwritten", field=ROWS)
     scores = scores * scales * torch.tensor([query.norm for query in queries], dtype=torch.float64)[:, None, None]
@@ -128,18 +138,38 @@ def _ranked(
         if query.eligible is not None:
             scores[b] *= query.eligible[rows[b]]
     order = scores.argsort(dim=2, descending=True, stable=True)
-    return scores.gather(2, order).tolist(), rows.gather(2, order).tolist()
+    return _Ranked(scores.gather(2, order), rows.gather(2, order))
 
 
-def _first(query: Query, end: End, scores: list[float], rows: list[int], beyond: float) -> Hits | None:
-    """The first k of a ranking, or None where a row outside it, of bound ``beyond``, may belong to them."""
-    kept = [score for score in scores[: query.k] if score > 0]
-    is_full = query.k > 0 and len(kept) == query.k
-    weakest = kept[-1] if is_full else 0.0
-    scores_anything = beyond > 0 and query.norm > 0
-    if scores_anything and weakest / query.norm <= beyond:
-        return None
-    return Hits(rows[: len(kept)], [end[1] * score for score in kept])
+def _exact_products(index: InfluenceIndex, queries: Sequence[Query], rows: Tensor) -> Tensor:
+    """Of each query with its own rows [B, E, c]; a row that is a candidate of several ends is multiplied once."""
+    owner = torch.arange(len(queries))[:, None, None]
+    pairs, places = torch.unique(rows + owner * len(index), return_inverse=True)
+    counts = torch.bincount(pairs // len(index), minlength=len(queries)).tolist()
+    parts = zip(queries, (pairs % len(index)).split(counts), strict=True)
+    return torch.cat([index.exact_products(query.direction, own) for query, own in parts])[places]
+
+
+def _firsts(
+    ranked: _Ranked, queries: Sequence[Query], ends: Sequence[End], beyond: Tensor
+) -> list[list[Hits | None]]:
+    """The first k of each ranking; None where a row outside it, of bound ``beyond`` [B, E], may belong to them."""
+    wanted = torch.tensor([query.k for query in queries])[:, None]
+    norms = torch.tensor([query.norm for query in queries], dtype=torch.float64)[:, None]
+    kept = (ranked.scores > 0).sum(dim=2).clamp(max=wanted)
+    is_full = (kept == wanted) & (wanted > 0)
+    last = ranked.scores.gather(2, (kept - 1).clamp(min=0)[..., None])[..., 0]
+    weakest = torch.where(is_full, last, 0.0) / torch.where(norms > 0, norms, 1.0)
+    doubtful = (beyond > 0) & (norms > 0) & (weakest <= beyond)
+    signed = ranked.scores * torch.tensor([sign for _, sign in ends], dtype=torch.float64)[:, None]
+    rows, scores, lengths = ranked.rows.tolist(), signed.tolist(), kept.tolist()
+    return [
+        [
+            None if doubt else Hits(rows[b][e][:n], scores[b][e][:n])
+            for e, (n, doubt) in enumerate(zip(*of, strict=True))
+        ]
+        for b, of in enumerate(zip(lengths, doubtful.tolist(), strict=True))
+    ]
 
 
 def _widened(index: InfluenceIndex, query: Query, products: Tensor, error: float, end: End, count: int) -> Hits:
@@ -151,8 +181,8 @@ def _widened(index: InfluenceIndex, query: Query, products: Tensor, error: float
     while True:
         count = min(4 * count, len(index))
         values, candidates = bounds.topk(count)
-        scores, rows = _ranked(index, [query], candidates.cpu()[None, None], [end])
-        beyond = float(values[-1]) if count < len(index) else -inf
-        hits = _first(query, end, scores[0][0], rows[0][0], beyond)
+        ranked = _ranked(index, [query], candidates.cpu()[None, None], [end])
+        beyond = values[None, -1:].cpu() if count < len(index) else torch.full((1, 1), -inf)
+        [[hits]] = _firsts(ranked, [query], [end], beyond)
         if hits is not None:
             return hits

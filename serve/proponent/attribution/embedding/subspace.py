@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ from proponent.attribution.gradients.layers import Layers
 
 NARROW = 16
 """Where a projection keeps fewer than one of so many numbers, zeros in R and C cost less than to gather kept ones."""
+
+FLAT = 1e-2
+"""Relative deviation of (Lambda + lambda)^(-1/2) from one number along an input eigenvector that a query neglects."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,59 @@ class LayerSubspace:
         return LayerSubspace(**{name: value.to(device) for name, value in vars(self).items()})
 
 
+@dataclass(frozen=True)
+class QueryProjection:
+    """A layer's projection with fewer eigenvectors, for queries: it is off by ``FLAT`` of ``||w||`` at most.
+
+    Where the damping outweighs every eigenvalue of an input eigenvector j, (Lambda + lambda)^(-1/2) is the same
+    number v_j for all outputs. So ``w C = L^T G (R v C) + (E o L^T G R_s) C_s``, where s are the other eigenvectors
+    and E is what they have beyond theirs: C + s columns in place of all that C needs, a few hundred in a wide layer.
+
+    Attributes:
+        left: [G, o, so] eigenvectors of the output side.
+        kernels: [G, i, c + s], R v C and R_s.
+        excess: E, [G, so, s].
+        rows: R, [G * so, r].
+        columns: C_s, [s, c].
+    """
+
+    left: Tensor
+    kernels: Tensor
+    excess: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    def project(self, gradient: LayerGradient) -> Tensor:
+        """Z of a layer's gradients, [B, r * c]."""
+        found = gradient.project(self.left, self.kernels)
+        width = self.columns.shape[1]
+        inside = found[..., :width].flatten(1, 2) + (found[..., width:] * self.excess).flatten(1, 2) @ self.columns
+        projected: Tensor = self.rows.mT @ inside
+        return projected.flatten(1)
+
+    @classmethod
+    def of(cls, subspace: LayerSubspace) -> QueryProjection:
+        """Of a layer's subspace."""
+        root = subspace.whitening.double()
+        most, least = root.amax(dim=(0, 1)), root.amin(dim=(0, 1))
+        level, columns = (most + least) / 2, subspace.columns.double()
+        others = (most - level > FLAT * level).nonzero().flatten()
+        right = subspace.right.double()
+        kernels = torch.cat([right * level @ columns, right[..., others]], dim=2)
+        excess = root[..., others] - level[others]
+        return cls(
+            subspace.left, kernels.float(), excess.float(), subspace.rows, columns[others].float().contiguous()
+        )
+
+
+def _for_queries(subspace: LayerSubspace) -> LayerSubspace | QueryProjection:
+    """The cheaper of the two; a tensor without values (device ``meta``) does not tell."""
+    if subspace.whitening.is_meta:
+        return subspace
+    reduced = QueryProjection.of(subspace)
+    return reduced if reduced.kernels.shape[2] < subspace.right.shape[2] else subspace
+
+
 def _two_sided(rows: Tensor, matrices: Tensor, columns: Tensor) -> Tensor:
     """``R^T w C`` in the cheaper order, [B, r * c]."""
     flat = matrices.flatten(1, 2)
@@ -130,7 +187,11 @@ class SubspaceEmbedding(InfluenceEmbedding):
 
     def project(self, gradients: LayerGradients) -> Tensor:
         """Z of all layers side by side, [B, D]."""
-        return torch.cat([subspace.project(gradients[name]) for name, subspace in self.subspaces.items()], dim=1)
+        return torch.cat([layer.project(gradients[name]) for name, layer in self._projections.items()], dim=1)
+
+    @cached_property
+    def _projections(self) -> Mapping[str, LayerSubspace | QueryProjection]:
+        return {name: _for_queries(subspace) for name, subspace in self.subspaces.items()}
 
     @override
     def tensors(self) -> dict[str, Tensor]:

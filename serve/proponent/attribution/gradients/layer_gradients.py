@@ -7,13 +7,17 @@ gradient (norms, sums, projections) is cheaper from the factors than from the ma
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from proponent.attribution.gradients.layers import LayerShape
-from proponent.attribution.gradients.patches import input_rows, output_rows
+from proponent.attribution.gradients.patches import input_rows, output_rows, patch_products, weight_gradients
+
+COPIED = 2
+"""Cost of a multiplication on patches that were copied out, or in a convolution of one example, beside a product."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,29 @@ class LayerGradient:
 
     def dense(self) -> Tensor:
         """Gradient ``d^T a`` of each example, ``[B, G, o, i]``; see `unflatten` for its order."""
-        return self.deltas.mT @ self.inputs
+        if not (self._overlaps and self.anchor.device.type == "cpu"):
+            return self.deltas.mT @ self.inputs
+        # One example at a time is faster on a processor, and slow where every call is a kernel to be launched.
+        weights = torch.stack([weight_gradients(use.module, use.inputs, use.deltas) for use in self.uses])
+        total = weights.sum(dim=0) if len(weights) > 1 else weights[0]
+        if not self.shape.has_bias:
+            return total
+        return torch.cat([total, self.deltas.sum(dim=2)[..., None]], dim=3)
+
+    def inputs_times(self, right: Tensor) -> Tensor:
+        """``a right``, ``[B, G, T, s]``, for ``right`` [G, i, s]."""
+        if not self._overlaps:
+            return times(self.inputs, right)
+        has_bias = self.shape.has_bias
+        kernels, offsets = (right[:, :-1], right[:, -1]) if has_bias else (right, None)
+        products = [patch_products(use.module, use.inputs, kernels, offsets) for use in self.uses]
+        return self._join(products, right.shape[2])
+
+    def deltas_times(self, left: Tensor) -> Tensor:
+        """``left^T d^T``, ``[B, G, r, T]``, for ``left`` [G, o, r]."""
+        if self._overlaps:
+            return left.mT @ self.deltas.mT
+        return times(self.deltas, left).mT
 
     def examples(self, some: slice) -> LayerGradient:
         """The gradients of some of the examples."""
@@ -82,7 +108,7 @@ class LayerGradient:
         return dense.sum(dim=0), squared_norms(dense)
 
     def project(self, left: Tensor, right: Tensor) -> Tensor:
-        """``left^T (d^T a) right`` by the cheapest order that does not form the dense gradient.
+        """``left^T (d^T a) right`` in the cheapest order.
 
         Args:
             left: ``[G, o, r]``.
@@ -91,17 +117,26 @@ class LayerGradient:
         Returns:
             ``[B, G, r, s]``.
         """
-        inputs, deltas = self.inputs, self.deltas
-        r, s, positions = left.shape[-1], right.shape[-1], inputs.shape[2]
-        _, out, width = left.shape[0], left.shape[1], right.shape[1]
-        both = positions * (out * r + width * s + r * s)
-        left_first = positions * r * (out + width) + r * width * s
-        right_first = positions * s * (out + width) + r * out * s
-        if both <= min(left_first, right_first):
-            return times(deltas, left).mT @ times(inputs, right)
-        if left_first <= right_first:
-            return times(deltas, left).mT @ inputs @ right
-        return left.mT @ (deltas.mT @ times(inputs, right))
+        (_, out, r), (_, width, s), positions = left.shape, right.shape, self.positions
+        copied = COPIED if self._overlaps else 1
+        orders: dict[int, Callable[[], Tensor]] = {
+            positions * (out * r + width * s + r * s): lambda: self.deltas_times(left) @ self.inputs_times(right),
+            positions * s * (out + width) + r * out * s: lambda: (
+                left.mT @ (self.deltas.mT @ self.inputs_times(right))
+            ),
+            positions * r * (out + copied * width) + r * width * s: lambda: (
+                self.deltas_times(left) @ self.inputs @ right
+            ),
+            copied * positions * out * width + out * s * (width + r): lambda: left.mT @ times(self.dense(), right),
+        }
+        return orders[min(orders)]()
+
+    @property
+    def _overlaps(self) -> bool:
+        """Whether rows of inputs are patches that share their numbers: to be copied out, or left where they are."""
+        return self.shape.has_weight and any(
+            isinstance(use.module, nn.Conv2d) and tuple(use.module.kernel_size) != (1, 1) for use in self.uses
+        )
 
     def _join(self, rows: list[Tensor], width: int) -> Tensor:
         if not rows:

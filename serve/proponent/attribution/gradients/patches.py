@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 
 def input_rows(module: nn.Linear | nn.Conv2d, inputs: Tensor) -> Tensor:
@@ -36,6 +38,41 @@ def output_rows(module: nn.Linear | nn.Conv2d, deltas: Tensor) -> Tensor:
     return _by_group(deltas.flatten(2), module.groups)
 
 
+def patch_products(module: nn.Linear | nn.Conv2d, inputs: Tensor, kernels: Tensor, offsets: Tensor | None) -> Tensor:
+    """Products of every patch with the columns of a matrix: a convolution, which copies no patches out.
+
+    Args:
+        module: A Conv2d.
+        inputs: ``[B, in, H, W]``.
+        kernels: ``[G, i, s]``, i without the bias column.
+        offsets: ``[G, s]``, added at every position.
+
+    Returns:
+        ``[B, G, T, s]``.
+    """
+    assert isinstance(module, nn.Conv2d)
+    groups, width, count = kernels.shape
+    height, breadth = module.kernel_size
+    weight = kernels.mT.reshape(groups * count, width // (height * breadth), height, breadth)
+    bias = None if offsets is None else offsets.flatten()
+    inputs, padding = _padding(module, inputs)
+    found = F.conv2d(inputs, weight, bias, module.stride, padding, module.dilation, groups)
+    return _by_group(found.flatten(2), groups)
+
+
+def weight_gradients(module: nn.Linear | nn.Conv2d, inputs: Tensor, deltas: Tensor) -> Tensor:
+    """Gradient of a Conv2d's weight for each example, ``[B, G, o, i]``: of each the backward of a convolution."""
+    assert isinstance(module, nn.Conv2d)
+    inputs, padding = _padding(module, inputs)
+    shape = [int(size) for size in module.weight.shape]
+    how = (module.stride, padding, module.dilation, module.groups)
+    each: list[Tensor] = [
+        conv2d_weight(value, shape, delta, *how)  # type: ignore[no-untyped-call]
+        for value, delta in zip(torch.split(inputs, 1), torch.split(deltas, 1), strict=True)
+    ]
+    return torch.stack(each).reshape(len(each), module.groups, shape[0] // module.groups, -1)
+
+
 def _by_group(columns: Tensor, groups: int) -> Tensor:
     """``[B, G * c, T]`` to ``[B, G, T, c]``."""
     batch, channels, positions = columns.shape
@@ -47,6 +84,14 @@ def _unfold(module: nn.Conv2d, padded: Tensor) -> Tensor:
     if tuple(module.kernel_size) == (1, 1):
         return padded[:, :, :: module.stride[0], :: module.stride[1]].flatten(2)
     return F.unfold(padded, module.kernel_size, dilation=module.dilation, stride=module.stride)
+
+
+def _padding(module: nn.Conv2d, inputs: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Inputs and the padding that a convolution of them still needs: zeros alike on both sides cost no copy."""
+    (top, bottom), (left, right) = _margins(module, 0), _margins(module, 1)
+    if module.padding_mode == "zeros" and top == bottom and left == right:
+        return inputs, (top, left)
+    return _pad(module, inputs), (0, 0)
 
 
 def _pad(module: nn.Conv2d, inputs: Tensor) -> Tensor:

@@ -34,6 +34,10 @@ class ScaledGradient:
         """Which examples have a direction, [B] bool."""
         return self.scale > DIRECTION_FLOOR
 
+    def put(self, places: Sequence[int], some: ScaledGradient) -> None:
+        """Replaces some of the examples."""
+        self.unit[places], self.scale[places] = some.unit, some.scale
+
 
 def scaled_output_gradient(loss: Loss, outputs: Tensor, labels: Tensor) -> ScaledGradient:
     """Gradient of the loss at the model's outputs, [B, ...], for labels [B] int64."""
@@ -44,11 +48,6 @@ def contrast_output_gradient(loss: Loss, outputs: Tensor, wanted: Tensor, other:
     """Gradient of loss(x, wanted) - loss(x, other): its proponents argue for ``wanted``."""
     wide = outputs.double()
     return _scaled(loss.output_gradient(wide, wanted) - loss.output_gradient(wide, other), outputs.dtype)
-
-
-def join(parts: Sequence[ScaledGradient]) -> ScaledGradient:
-    """One batch of several."""
-    return ScaledGradient(torch.cat([p.unit for p in parts]), torch.cat([p.scale for p in parts]))
 
 
 def _scaled(gradient: Tensor, dtype: torch.dtype) -> ScaledGradient:
