@@ -4,13 +4,12 @@ For one query the floor is the time to read the fp16 rows once, measured in the 
 a buffer of the same size. For 32 queries the peer is one fp32 matrix product of the same size (rows already
 widened to fp32, which takes twice the memory). Repeats are interleaved; ratios are of medians.
 
-Run: ``python benchmarks/scan.py [--threads 2] [--rows 60000]``. Prints a table, then one JSON object.
+Run: ``python benchmarks/scan.py [--threads 2 1] [--rows 60000]``. Writes JSON.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -19,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from commands import RESULTS, write
 
 from proponent.index.rows import InfluenceIndex, RowScales, write_rows, write_scales
 from proponent.index.search import Query, search
@@ -107,23 +107,24 @@ def _row(times: Mapping[str, float], peer: str) -> dict[str, object]:
     return {"search_ms": round(times["search"], 2), "peer_ms": round(times[peer], 2), "ratio": ratio, **extra}
 
 
+def run(threads: int, rows: int, growing: Sequence[int]) -> dict[str, object]:
+    """All that is measured with so many threads."""
+    torch.set_num_threads(threads)
+    found = [row for size in (512, 2048) for row in measure(rows, size)]
+    return {"threads": threads, "rows": rows, "results": found, "slope": slope(growing, 768) if growing else []}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
     parser.add_argument("--rows", type=int, default=60_000)
-    parser.add_argument("--slope", action="store_true", help="also one query over up to 960,000 rows")
+    parser.add_argument("--slope", type=int, nargs="*", default=[60_000, 240_000, 960_000], help="rows of one query")
+    parser.add_argument("--out", type=Path, default=RESULTS / "scan.json")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    found = [row for size in (512, 2048) for row in measure(options.rows, size)]
-    print(f"{'queries':>8} {'K':>6} {'search ms':>10} {'peer ms':>9} {'ratio':>6}  peer")
-    for row in found:
-        numbers = f"{row['queries']:>8} {row['K']:>6} {row['search_ms']:>10} {row['peer_ms']:>9} {row['ratio']:>6}"
-        print(f"{numbers}  {row['peer']}")
-    about = {"rows": options.rows, "threads": options.threads, "torch": torch.__version__}
-    growing = slope((60_000, 240_000, 960_000), 768) if options.slope else []
-    for row in growing:
-        print(f"one query over {row['rows']:,} rows of {row['K']} numbers: {row['search_ms']} ms")
-    print(json.dumps(about | {"results": found, "slope": growing}))
+    growing = {options.threads[0]: options.slope}
+    runs = [run(threads, options.rows, growing.get(threads, [])) for threads in options.threads]
+    write(options.out, {"runs": runs}, max(options.threads))
+    print(options.out.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,3 +74,13 @@ def test_what_was_measured_under_load_stands_beside_what_was_wanted(render: Any)
     assert "0.61 (0.5), 0.90, 1.50 | 2 TorchServe: UNAVAILABLE |" in text
     assert "throughput 0.55 (>= 0.5), p99 1.80 (<= 2)" in text
     assert "A soak of" not in text
+
+
+def test_the_command_for_everything_names_benchmarks_that_are_there() -> None:
+    line = [sys.executable, ROOT / "benchmarks" / "sitting.py"]
+    listed = subprocess.run([*line, "--list"], check=True, capture_output=True, text=True).stdout
+    scripts = {word for word in listed.split() if word.endswith(".py")}
+    assert len(scripts) > 12 and all((ROOT / "benchmarks" / name).is_file() for name in scripts)
+    for wrong, told in ((["--only", "speed"], "no benchmark 'speed', expected one of lds, "), ([], "--work DIRECTORY")):
+        done = subprocess.run([*line, *wrong], capture_output=True, text=True)
+        assert done.returncode == 1 and told in done.stderr
