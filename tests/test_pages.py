@@ -81,6 +81,7 @@ def test_the_command_for_everything_names_benchmarks_that_are_there() -> None:
     listed = subprocess.run([*line, "--list"], check=True, capture_output=True, text=True).stdout
     scripts = {word for word in listed.split() if word.endswith(".py")}
     assert len(scripts) > 12 and all((ROOT / "benchmarks" / name).is_file() for name in scripts)
-    for wrong, told in ((["--only", "speed"], "no benchmark 'speed', expected one of lds, "), ([], "--work DIRECTORY")):
+    unknown = (["--only", "speed"], "no benchmark 'speed', expected one of lds, ")
+    for wrong, told in (unknown, ([], "--work DIRECTORY")):
         done = subprocess.run([*line, *wrong], capture_output=True, text=True)
         assert done.returncode == 1 and told in done.stderr
