@@ -225,6 +225,19 @@ def test_compose_mounts_what_it_names_and_confines_the_service() -> None:
     assert any(mount.endswith(":/etc/grafana/dashboards:ro") for mount in mounts)
 
 
+def test_who_scrapes_shows_a_token() -> None:
+    """The service asks for tokens in both deployments, and tells numbers to none but those of the scope admin."""
+    [scrape] = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
+    name = scrape["authorization"]["credentials_file"].removeprefix("/run/secrets/")
+    assert name in compose()["services"]["prometheus"]["secrets"]
+    written = f"--scopes admin --file tokens > {Path(compose()['secrets'][name]['file']).name}"
+    readme = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    [monitor] = documents(KUBERNETES / "components" / "prometheus-operator" / "podmonitor.yaml")
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    credentials = endpoint["authorization"]["credentials"]
+    assert written in readme and f"`{credentials['name']}` (key `{credentials['key']}`" in readme
+
+
 def instructions(name: str) -> list[str]:
     joined = DOCKERFILE.replace("\\\n", " ")
     return [line.split(" ", 1)[1].strip() for line in joined.splitlines() if line.startswith(f"{name} ")]

@@ -263,6 +263,17 @@ def test_changed_certificates_count_for_new_connections_and_drop_none(
     run(tmp_path, here, here.security(client_ca=False, tokens=False), ask)
 
 
+def test_a_file_that_goes_while_it_is_read_ends_no_watching(tmp_path: Path) -> None:
+    path = tmp_path / "server.pem"
+
+    def load() -> None:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    watched = WatchedFiles("TLS", [path], load)
+    path.write_text("changed")
+    watched.look()
+
+
 def test_a_changed_authority_of_clients_shuts_out_those_of_the_one_before(
     replaced: tuple[Certificates, Certificates], tmp_path: Path
 ) -> None:
@@ -308,3 +319,31 @@ def session_of(made: Certificates, host: str, port: int) -> ssl.SSLSession:
             pass
         assert connection.session is not None
         return connection.session
+
+
+@pytest.mark.parametrize(
+    ("kind", "taken"),
+    [(("ec", "-pkeyopt", "ec_paramgen_curve:P-384"), True), (("ed25519",), False)],
+    ids=["P-384", "Ed25519"],
+)
+def test_a_key_works_for_both_transports_or_is_refused(
+    replaced: tuple[Certificates, Certificates], tmp_path: Path, kind: tuple[str, ...], taken: bool
+) -> None:
+    here, _ = replaced
+    _openssl(
+        here, "req", "-subj", "/CN=server", "-keyout", "server.key", "-out", "server.csr", "-nodes", "-newkey", *kind
+    )
+    signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
+    _openssl(here, "x509", "-req", "-in", "server.csr", "-out", "server.pem", *signed)
+
+    async def ask(transports: Transports) -> None:
+        assert (await transports.http()).status_code == 200
+        assert (await transports.rpc()).prediction.class_id == 1
+
+    security = here.security(client_ca=False, tokens=False)
+    if taken:
+        run(tmp_path, here, security, ask)
+    else:
+        with pytest.raises(SpecError, match="a key that gRPC cannot use") as caught:
+            run(tmp_path, here, security, ask)
+        assert caught.value.field == "tls_certificate"

@@ -46,8 +46,8 @@ class WatchedFiles:
         self._seen = contents
         try:
             self.load()
-        except ProponentError as error:
-            _log.error("files changed and cannot be used; the ones before stay", what=self.what, detail=error.message)
+        except (ProponentError, OSError) as error:  # OSError: it was there a moment ago
+            _log.error("files changed and cannot be used; the ones before stay", what=self.what, detail=str(error))
         else:
             _log.info("files changed and are used from now on", what=self.what)
 

@@ -10,9 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from proponent.errors import SpecError
 from proponent.gateway.settings import Settings
+
+_WIDEST = 384
+"""Bits of the largest elliptic curve that gRPC takes."""
 
 
 class Tls:
@@ -77,6 +82,7 @@ def _server_context(certificate: Path, key: Path, client_ca: Path | None) -> ssl
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, "tls_certificate", "a PEM certificate chain")
     _load_key(context, certificate, key)
+    _check_kind(certificate)
     if client_ca is not None:
         _authorities(context, client_ca, "tls_client_ca", "PEM certificates of authorities")
         context.verify_mode = ssl.CERT_REQUIRED
@@ -107,6 +113,19 @@ def _load_key(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
         raise _bad(key, "tls_key", "expected a PEM private key", error) from None
     except (OSError, ValueError) as error:
         raise _bad(key, "tls_key", "expected a PEM private key", error) from None
+
+
+def _check_kind(certificate: Path) -> None:
+    """Refuses keys with which HTTP would answer and gRPC would not: its library signs no handshake with them."""
+    try:
+        key = x509.load_pem_x509_certificates(certificate.read_bytes())[0].public_key()
+    except (OSError, ValueError) as error:
+        raise _bad(certificate, "tls_certificate", "expected a PEM certificate chain", error) from None
+    if not (
+        isinstance(key, rsa.RSAPublicKey) or (isinstance(key, ec.EllipticCurvePublicKey) and key.key_size <= _WIDEST)
+    ):
+        message = f"TLS file {certificate} has a key that gRPC cannot use, expected RSA, P-256 or P-384"
+        raise SpecError(message, field="tls_certificate")
 
 
 def _bad(path: Path, field: str, expected: str, error: Exception) -> SpecError:
