@@ -53,6 +53,13 @@ def test_an_event_is_one_line_without_control_characters(write: str) -> None:
     assert line.isprintable() and "\\x1b[2J" in line and "forged" in line
 
 
+def test_no_value_fills_a_disk() -> None:
+    (line,) = logged("structlog.get_logger().info('rpc', field='parameters.' + 2_000_000 * 'p', code='OK')")
+    assert len(line) < 3000 and "2000011 characters" in line and "code=OK" in line
+    (line,) = logged("structlog.get_logger().error('not ready', worker=5000 * 'w')")
+    assert 5000 * "w" in line
+
+
 def test_a_traceback_is_kept_and_escaped() -> None:
     code = "try: raise ValueError('\\x1b[2J')\nexcept ValueError as error: {}.error('defect', exc_info=error)"
     (line,) = logged(code.format("structlog.get_logger()"))

@@ -23,6 +23,8 @@ from proponent.errors import printable
 # Records of calls are what a log is for; the same warning or defect over and over is not.
 CALLS_PER_SECOND = 1000
 WARNINGS_PER_SECOND = 20
+_LONGEST = 2000
+"""Characters of a value that a caller may have written: a path, or the name of a field."""
 # Written by this side, over several lines.
 _TEXTS = ("exception", "worker", "torchserve", "java")
 _FIRST_KEYS = ("timestamp", "level", "event")
@@ -85,6 +87,14 @@ class _SafeFormatter(logging.Formatter):
         return printable(super().formatException(ei))
 
 
+def bounded(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """A structlog processor that cuts values short: one call must not fill a disk."""
+    for key, value in event.items():
+        if isinstance(value, str) and len(value) > _LONGEST and key not in _TEXTS:
+            event[key] = f"{value[:_LONGEST]}... ({len(value)} characters)"
+    return event
+
+
 def escaped(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """A structlog processor that escapes what cannot be seen."""
     return {
@@ -140,6 +150,7 @@ def configure_logs() -> None:
     structlog.configure(
         processors=[
             _Limited(),
+            bounded,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
