@@ -24,12 +24,12 @@ from torch import Tensor
 import stores
 import tiny
 from proponent.attribution.agreement import linear_datamodeling, pearson, roc_auc, spearman, top_overlap
-from proponent.audit import retraining
+from proponent.audit import datamodel, retraining
 from proponent.audit.checks import MOST_POINTS, AuditOptions, FewSubsetsWarning, full_audit, recovery
 from proponent.audit.datamodel import AUDIT, TUNING, GroundTruth, Purpose, ground_truth
 from proponent.audit.intervals import student_quantile, two_way_interval
 from proponent.audit.reliability import reliability
-from proponent.audit.retraining import half_subsets
+from proponent.audit.retraining import half_subsets, retrained_losses
 from proponent.audit.scoring import influence_matrix, open_bundle
 from proponent.audit.tuning import DAMPINGS, SECOND_DAMPINGS, SIZES, TOLERANCE, Trial, choose, with_ties
 from proponent.errors import CorruptBundleError, SpecError
@@ -202,7 +202,7 @@ def test_finished_retrainings_are_not_repeated(
     convex: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = audit(convex, queries=30, lds_subsets=SUBSETS)["lds"]
-    monkeypatch.setattr(retraining, "_in_parallel", lambda job, work, jobs: [no_retraining() for _ in work])
+    monkeypatch.setattr(retraining, "in_processes", lambda task, work, jobs: [no_retraining() for _ in work])
     assert audit(convex, queries=30, lds_subsets=SUBSETS)["lds"] == first
     copy = Store(shutil.copytree(convex.root, tmp_path / "store"))
     next((copy.directory(stores.MODEL) / AUDITS / "retrained").rglob("model-00003.safetensors")).unlink()
@@ -295,7 +295,7 @@ def truth_of(store: Store, purpose: Purpose, queries: int) -> GroundTruth:
 
 def test_a_trial_scores_what_the_rows_of_its_bundle_score(tuned: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep computes scores without building a bundle; the audit computes them from the stored rows."""
-    monkeypatch.setattr(retraining, "_in_parallel", lambda job, work, jobs: [no_retraining() for _ in work])
+    monkeypatch.setattr(retraining, "in_processes", lambda task, work, jobs: [no_retraining() for _ in work])
     manifest = read_manifest(tuned.current(stores.MODEL))
     tuning = manifest.audit["tuning"]
     assert (tuning["subsets"], tuning["queries"], tuning["seeds"]) == (SUBSETS, 45, 1)
@@ -316,12 +316,11 @@ def test_an_audit_after_tuning_uses_nothing_that_the_tuning_used(
 ) -> None:
     jobs = []
 
-    def notice(job: retraining.Retraining, work: Any, processes: int) -> list[None]:
+    def notice(job: retraining.Retraining, *arguments: Any) -> Tensor:
         jobs.append(job)
-        return parallel(job, work, processes)
+        return retrained_losses(job, *arguments)
 
-    parallel = retraining._in_parallel
-    monkeypatch.setattr(retraining, "_in_parallel", notice)
+    monkeypatch.setattr(datamodel, "retrained_losses", notice)
     before = truth_of(tuned, TUNING, 45)
     figures = audit(tuned, queries=100, lds_subsets=SUBSETS, seeds=2)["lds"]
     tuning, *audits = jobs

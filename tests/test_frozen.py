@@ -32,7 +32,6 @@ from proponent.attribution.losses import get_loss
 from proponent.audit.checks import AuditOptions, full_audit
 from proponent.audit.datamodel import recipe_digest
 from proponent.audit.quick import quick_audit
-from proponent.audit.retraining import trained_model
 from proponent.audit.scoring import influence_matrix, open_bundle
 from proponent.classifier import untrained_model
 from proponent.datasets import digits
@@ -47,6 +46,7 @@ from proponent.options import ExplainOptions
 from proponent.rebuild.coverage import FrozenWarning, UncoveredWarning
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.retraining import trained_model
 from proponent.results import Explanation, NoticeCode
 from proponent.spec import load_spec
 from proponent.training.loop import fit

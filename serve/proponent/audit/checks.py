@@ -19,7 +19,7 @@ from proponent.audit.datamodel import AUDIT, GroundTruth, ground_truth, recipe_d
 from proponent.audit.intervals import Statistic, auc_interval, two_way_interval
 from proponent.audit.label_noise import flipped_positions, with_label_noise
 from proponent.audit.reliability import reliability
-from proponent.audit.retraining import Retraining, retrained_losses, trained_model
+from proponent.audit.retraining import Retraining, retrained_losses
 from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.index.bundle import CATALOG
 from proponent.index.catalog import Catalog
@@ -29,6 +29,7 @@ from proponent.inspection.solving import Objective, products_with_gradients
 from proponent.options import Measure
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.retraining import trained_model
 from proponent.rebuild.rows_stage import scaled_gradients
 
 TOP = 10

@@ -10,14 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from proponent.attribution.gradients.layers import frozen_state
 from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
-from proponent.classifier import untrained_model, weights_digest
 from proponent.errors import SpecError
 from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.retraining import training_digest
 from proponent.rebuild.training_set import TrainingSet
 from proponent.spec import ModelSpec
-from proponent.user_code.source import code_sha256
 
 SEEDS_APART = 100_000
 """Between the first training seeds of two trainings of the same half."""
@@ -116,10 +114,6 @@ def ground_truth(
 
 
 def recipe_digest(spec: ModelSpec, data: TrainingSet, held_out: TrainingSet, positions: list[int]) -> str:
-    """What retrained models' losses depend on, and nothing else: of the weights served only the frozen ones."""
-    recipe = spec.model_dump(mode="json", exclude={"curvature", "weights", "expected_accuracy", "device", "name"})
-    parts: list[object] = [recipe, code_sha256(spec), data.fingerprint(), held_out.fingerprint(), positions]
-    model = untrained_model(spec)
-    if frozen := frozen_state(model):
-        parts.append(weights_digest({name: model.state_dict()[name] for name in frozen}))
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    """What retrained models' losses depend on: their trainings, and the queries."""
+    parts = [training_digest(spec, data), held_out.fingerprint(), positions]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
