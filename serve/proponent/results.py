@@ -31,6 +31,7 @@ class NoticeCode(enum.Enum):
     PARAMETERS_FROZEN = "CODE_PARAMETERS_FROZEN"
     EXPLANATION_LATE = "CODE_EXPLANATION_LATE"
     EXPLANATION_SKIPPED = "CODE_EXPLANATION_SKIPPED"
+    SCORES_DISTILLED = "CODE_SCORES_DISTILLED"
 
 
 class DisclosureLevel(enum.IntEnum):
@@ -349,6 +350,7 @@ class ModelInfo:
     disclosure_level: DisclosureLevel
     unavailable_reason: str
     unavailable_detail: str
+    teachers: int
 
 
 def table(rows: Iterable[Mapping[str, object]]) -> pandas.DataFrame:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from proponent.errors import NotFoundError, SpecError
 from proponent.index.store import MODEL_NAME
 
 FACTORY_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 SPEC_FILE = "explain.yaml"
+MOST_TEACHERS = 1000
 LOSSES = ("cross_entropy", "nll", "bce", "hinge")
 
 
@@ -49,6 +50,19 @@ class Curvature(_Section):
     fit_examples: Annotated[int, Field(gt=0)] = 10_000
     max_parameters: Annotated[int, Field(gt=0)] = 12_000
     seed: int = 0
+    teachers: Annotated[int, Field(ge=0, le=MOST_TEACHERS)] = 0
+    pseudo_queries: Annotated[int, Field(gt=0)] = 10_000
+    ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.003
+
+    @field_validator("teachers")
+    @classmethod
+    def _teachers_of_networks(cls, value: int, info: ValidationInfo) -> int:
+        if value and info.data.get("kind") == "exact":
+            raise ValueError(
+                "expected 0 with kind 'exact': a convex model's trainings all end in the same minimum, so that its "
+                "own influence is the recipe's already"
+            )
+        return value
 
     @property
     def relative(self) -> bool:
@@ -65,6 +79,7 @@ class ModelSpec(_Section):
     """Everything needed to rebuild and to serve one classifier.
 
     Attributes:
+        unlabelled: Inputs without labels, which distillation asks about; see `proponent.rebuild.distillation`.
         samples: Held-out inputs that a bundle keeps, with their explanations; 0 keeps none.
         outputs_are_scores: Whether the loss is to take the model's outputs for scores though all look like
             probabilities.
@@ -80,6 +95,7 @@ class ModelSpec(_Section):
     weights: str
     dataset: Factory
     held_out: Factory | None = None
+    unlabelled: Factory | None = None
     samples: Annotated[int, Field(ge=0, le=10_000)] = 200
     transform: Factory | None = None
     loss: str = "cross_entropy"
@@ -161,6 +177,15 @@ def with_samples(spec: ModelSpec, samples: int | None) -> ModelSpec:
     if samples is None:
         return spec
     return parse_spec({**spec.model_dump(mode="json"), "samples": samples}, origin="--samples")
+
+
+def with_teachers(spec: ModelSpec, teachers: int | None) -> ModelSpec:
+    """The spec with a number of teachers of the command line's; None leaves it as it is."""
+    if teachers is None:
+        return spec
+    content = spec.model_dump(mode="json")
+    content["curvature"]["teachers"] = teachers
+    return parse_spec(content, origin="--teachers")
 
 
 def _number(text: str) -> float | str:

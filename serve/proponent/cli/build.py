@@ -63,7 +63,11 @@ def rebuild(
     ] = None,
     damping: Annotated[str | None, typer.Option(help="A number, or auto: sweep and choose by retraining.")] = None,
     subsets: Annotated[int, typer.Option(min=2, help="Half-subsets to retrain on for --damping auto.")] = 16,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that retrain.")] = 1,
+    teachers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Models of the same recipe to distil the scores from; default: the spec's."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that train teachers, and that retrain.")] = 1,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -74,10 +78,10 @@ def rebuild(
     from proponent.publishing import publish as run_publish
     from proponent.rebuild.pipeline import RebuildOptions
     from proponent.rebuilding import audited_rebuild
-    from proponent.spec import load_spec, with_damping, with_samples
+    from proponent.spec import load_spec, with_damping, with_samples, with_teachers
 
-    options = RebuildOptions(byte_size(memory, "--memory"), batch_size, publish=False, quiet=quiet)
-    wanted = with_samples(with_damping(load_spec(spec), damping), samples)
+    options = RebuildOptions(byte_size(memory, "--memory"), batch_size, publish=False, quiet=quiet, jobs=jobs)
+    wanted = with_teachers(with_samples(with_damping(load_spec(spec), damping), samples), teachers)
     path = audited_rebuild(wanted, Store(store), options, subsets=subsets, jobs=jobs)
     manifest = read_manifest(path)
     if publish:
@@ -88,5 +92,6 @@ def rebuild(
         typer.echo(f"bundle: {path}")
         typer.echo(
             f"{manifest.train_size} examples, K = {manifest.embedding_size}, curvature {manifest.curvature}, "
-            f"training accuracy {manifest.train_accuracy:.4f}"
+            + (f"distilled from {manifest.teachers} teachers, " if manifest.teachers else "")
+            + f"training accuracy {manifest.train_accuracy:.4f}"
         )

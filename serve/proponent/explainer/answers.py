@@ -137,14 +137,23 @@ def _no_influence(query: EmbeddedQuery) -> Notice:
     )
 
 
+def _distilled(teachers: int) -> Notice:
+    message = (
+        f"scores are distilled from {teachers} other trainings of this recipe and speak of the recipe; RelatIF "
+        "divides them by all these models' mean norms; self-influence is this model's own; a removal's second order "
+        "equals its first"
+    )
+    return Notice(NoticeCode.SCORES_DISTILLED, message, teachers)
+
+
 def _rows_omitted(omitted: int) -> Notice:
     message = f"{omitted} training examples without a gradient direction take no part in RelatIF"
     return Notice(NoticeCode.ROWS_OMITTED, message, omitted)
 
 
 def _model_notices(manifest: Manifest) -> list[Notice]:
-    """Which parameters no answer of a bundle speaks of."""
-    notices = []
+    """Whose scores the answers of a bundle hold, and which parameters they do not speak of."""
+    notices = [_distilled(manifest.teachers)] if manifest.teachers else []
     if manifest.uncovered:
         message = f"{manifest.uncovered_share:.2%} of the model's trained parameters are not covered"
         notices.append(Notice(NoticeCode.LAYERS_UNCOVERED, message, len(manifest.uncovered)))

@@ -92,6 +92,7 @@ def describe_model(bundle: BundleHandle) -> pb.GetModelResponse:
         frozen=sorted(manifest.frozen),
         samples=manifest.samples,
         train_accuracy=manifest.train_accuracy,
+        teachers=manifest.teachers,
     )
 
 

@@ -39,7 +39,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "dict": dict,
 }
 # Keys that bundles of this schema version may lack: each has a default that says nothing.
-_ADDED: frozenset[str] = frozenset({"frozen", "frozen_share", "probes", "samples"})
+_ADDED: frozenset[str] = frozenset({"frozen", "frozen_share", "probes", "samples", "teachers", "distillation"})
 FILES = (ROWS, SCALES, FACTORS, CATALOG, SPEC, WEIGHTS)
 """In every bundle; ``SAMPLES`` is in those that keep some."""
 
@@ -58,6 +58,9 @@ class Manifest:
         forgotten_rows: Rows that a compaction has removed since.
         samples: Held-out inputs that ``samples.sqlite`` keeps; 0: there is no such file.
         probes: What model, transform and loss make of made-up inputs, see ``code_probe``; empty in older bundles.
+        teachers: Models of the same recipe that scores were distilled from; 0: they are the model's own.
+        distillation: Of the fit: ``recipe`` (digest of what teachers depend on), ``seeds`` (first and last),
+            ``pseudo_queries``, ``unlabelled`` (those that were given), ``slope``; empty without teachers.
         digest: SHA-256 of the manifest file; empty before it is written.
     """
 
@@ -90,6 +93,8 @@ class Manifest:
     audit: dict[str, Any] = field(default_factory=dict)
     probes: dict[str, Any] = field(default_factory=dict)
     samples: int = 0
+    teachers: int = 0
+    distillation: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
     digest: str = ""

@@ -6,7 +6,7 @@ import datetime
 import importlib.metadata
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class RebuildResult:
     Attributes:
         compression: None for exact curvature.
         damping: As recorded in the manifest.
+        distillation: What the manifest says of teachers; empty where there are none.
     """
 
     context: RebuildContext
@@ -66,6 +67,7 @@ class RebuildResult:
     scales: RowScales
     kept_energy: Tensor
     damping: float
+    distillation: Mapping[str, object] = field(default_factory=dict)
 
 
 def manifest_of(
@@ -106,6 +108,8 @@ def manifest_of(
         frozen_share=sum(frozen.values()) / whole,
         audit=dict(audit),
         probes=_probes(result.context),
+        teachers=spec.curvature.teachers,
+        distillation=dict(result.distillation),
     )
 
 

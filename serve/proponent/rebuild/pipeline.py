@@ -20,6 +20,8 @@ from proponent.rebuild.batching import batching_for
 from proponent.rebuild.bundle_writer import RebuildResult, manifest_of, rebuild_key, write_files
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.coverage import covered
+from proponent.rebuild.distillation.student import distil, operator_context
+from proponent.rebuild.distillation.teachers import TEACHERS, Teaching
 from proponent.rebuild.ekfac import damping_of, rebuild_ekfac
 from proponent.rebuild.exact import rebuild_exact
 from proponent.rebuild.memory import DEFAULT_MEMORY
@@ -49,6 +51,7 @@ class RebuildOptions:
         batch_size: Examples read at a time, rounded up to whole blocks; None reads one block. The rows do not
             depend on it (see `proponent.rebuild.batching`).
         publish: Make the bundle current when it is done.
+        jobs: Processes that train teachers.
 
     >>> RebuildOptions(memory=2 << 30, publish=False).quiet
     False
@@ -58,6 +61,7 @@ class RebuildOptions:
     batch_size: int | None = None
     publish: bool = True
     quiet: bool = False
+    jobs: int = 1
 
 
 Audit = Callable[[RebuildResult], Mapping[str, object]]
@@ -97,8 +101,9 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
         data = TrainingSet.open(classifier, spec.dataset, forgotten=forgotten)
         data.check_factory(spec.dataset, forgotten=forgotten)
         classifier, layers = covered(classifier, data)
+        teaching = Teaching(store.directory(spec.name) / TEACHERS, forgotten, options.jobs)
         with StageProgress(quiet=options.quiet) as progress:
-            workspace, path = _run(classifier, layers, data, store, options, audit, progress)
+            workspace, path = _run(classifier, layers, data, store, options, audit, progress, teaching)
         if options.publish:
             store.set_current(spec.name, path.name)
         workspace.remove()
@@ -113,6 +118,7 @@ def _run(
     options: RebuildOptions,
     audit: Audit,
     progress: StageProgress,
+    teaching: Teaching,
 ) -> tuple[Workspace, Path]:
     spec = classifier.spec
     with progress.step("read data"):
@@ -122,7 +128,7 @@ def _run(
     batching = batching_for(classifier, layers, data, options.memory, options.batch_size)
     context = RebuildContext(classifier, layers, data, batching, workspace, progress)
     found = _survey(context)
-    result = _build(context)
+    result = _build(context, teaching)
     _warn_of_omitted(result, found)
     with progress.step("audit"):
         metrics = audit(result)
@@ -134,14 +140,20 @@ def _run(
     return workspace, seal(directory, replace(manifest, samples=kept), store.bundles(spec.name))
 
 
-def _build(context: RebuildContext) -> RebuildResult:
+def _build(context: RebuildContext, teaching: Teaching) -> RebuildResult:
     if context.settings.kind == "exact":
         embedding, shards = rebuild_exact(context)
         scales, kept = read_scales(context.workspace, shards)
         return RebuildResult(context, embedding, None, shards, scales, kept, float(context.settings.damping or 0.0))
-    deep, compression, shards = rebuild_ekfac(context)
+    deep, compression, shards = rebuild_ekfac(operator_context(context))
+    facts: dict[str, object] = {}
+    if context.settings.teachers:
+        found = distil(context, deep, shards, teaching)
+        deep, shards, facts = found.embedding, found.shards, found.facts
     scales, kept = read_scales(context.workspace, shards)
-    return RebuildResult(context, deep, compression, shards, scales, kept, damping_of(context.classifier))
+    return RebuildResult(
+        context, deep, compression, shards, scales, kept, damping_of(context.classifier), distillation=facts
+    )
 
 
 def _warn_of_omitted(result: RebuildResult, found: Survey) -> None:

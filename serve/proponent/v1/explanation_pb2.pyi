@@ -307,6 +307,7 @@ class Notice(_message.Message):
         CODE_PARAMETERS_FROZEN: _ClassVar[Notice.Code]
         CODE_EXPLANATION_LATE: _ClassVar[Notice.Code]
         CODE_EXPLANATION_SKIPPED: _ClassVar[Notice.Code]
+        CODE_SCORES_DISTILLED: _ClassVar[Notice.Code]
     CODE_UNSPECIFIED: Notice.Code
     CODE_K_CAPPED: Notice.Code
     CODE_ZERO_INFLUENCE: Notice.Code
@@ -318,6 +319,7 @@ class Notice(_message.Message):
     CODE_PARAMETERS_FROZEN: Notice.Code
     CODE_EXPLANATION_LATE: Notice.Code
     CODE_EXPLANATION_SKIPPED: Notice.Code
+    CODE_SCORES_DISTILLED: Notice.Code
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -443,7 +445,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "bundle_digest", "weights_sha256", "curvature", "damping", "damping_relative", "embedding_size", "train_size", "class_names", "input_shape", "kept_energy", "audit", "loss", "created", "uncovered_share", "uncovered", "image_size", "image_mode", "frozen_share", "frozen", "allow_examples", "allow_thumbnails", "allow_samples", "samples", "train_accuracy", "disclosure_level", "unavailable_reason", "unavailable_detail")
+    __slots__ = ("model", "bundle_digest", "weights_sha256", "curvature", "damping", "damping_relative", "embedding_size", "train_size", "class_names", "input_shape", "kept_energy", "audit", "loss", "created", "uncovered_share", "uncovered", "image_size", "image_mode", "frozen_share", "frozen", "allow_examples", "allow_thumbnails", "allow_samples", "samples", "train_accuracy", "disclosure_level", "unavailable_reason", "unavailable_detail", "teachers")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -472,6 +474,7 @@ class GetModelResponse(_message.Message):
     DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     UNAVAILABLE_REASON_FIELD_NUMBER: _ClassVar[int]
     UNAVAILABLE_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    TEACHERS_FIELD_NUMBER: _ClassVar[int]
     model: str
     bundle_digest: str
     weights_sha256: str
@@ -500,7 +503,8 @@ class GetModelResponse(_message.Message):
     disclosure_level: DisclosureLevel
     unavailable_reason: str
     unavailable_detail: str
-    def __init__(self, model: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., curvature: _Optional[str] = ..., damping: _Optional[float] = ..., damping_relative: _Optional[bool] = ..., embedding_size: _Optional[int] = ..., train_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., kept_energy: _Optional[float] = ..., audit: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., loss: _Optional[str] = ..., created: _Optional[str] = ..., uncovered_share: _Optional[float] = ..., uncovered: _Optional[_Iterable[str]] = ..., image_size: _Optional[_Iterable[int]] = ..., image_mode: _Optional[str] = ..., frozen_share: _Optional[float] = ..., frozen: _Optional[_Iterable[str]] = ..., allow_examples: _Optional[bool] = ..., allow_thumbnails: _Optional[bool] = ..., allow_samples: _Optional[bool] = ..., samples: _Optional[int] = ..., train_accuracy: _Optional[float] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ..., unavailable_reason: _Optional[str] = ..., unavailable_detail: _Optional[str] = ...) -> None: ...
+    teachers: int
+    def __init__(self, model: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., curvature: _Optional[str] = ..., damping: _Optional[float] = ..., damping_relative: _Optional[bool] = ..., embedding_size: _Optional[int] = ..., train_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., kept_energy: _Optional[float] = ..., audit: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., loss: _Optional[str] = ..., created: _Optional[str] = ..., uncovered_share: _Optional[float] = ..., uncovered: _Optional[_Iterable[str]] = ..., image_size: _Optional[_Iterable[int]] = ..., image_mode: _Optional[str] = ..., frozen_share: _Optional[float] = ..., frozen: _Optional[_Iterable[str]] = ..., allow_examples: _Optional[bool] = ..., allow_thumbnails: _Optional[bool] = ..., allow_samples: _Optional[bool] = ..., samples: _Optional[int] = ..., train_accuracy: _Optional[float] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ..., unavailable_reason: _Optional[str] = ..., unavailable_detail: _Optional[str] = ..., teachers: _Optional[int] = ...) -> None: ...
 
 class ScoreExamplesRequest(_message.Message):
     __slots__ = ("query", "example_ids")

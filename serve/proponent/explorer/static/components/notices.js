@@ -20,6 +20,8 @@ function noticeSentence({ code, message, count: number }, trainSize) {
       return "Part of what was trained in this model takes no part in the explanation.";
     case "CODE_PARAMETERS_FROZEN":
       return `${counted(number, "tensor")} of parameters were not trained (frozen) and take no part.`;
+    case "CODE_SCORES_DISTILLED":
+      return `The scores speak of this model's recipe: they are distilled from ${counted(number, "other training")} of it.`;
     case "CODE_K_CAPPED":
       return "There are fewer training examples to choose from than were asked for.";
     default:

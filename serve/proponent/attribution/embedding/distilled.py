@@ -1,0 +1,139 @@
+r"""A distilled embedding: one model's gradients, mapped to what several trainings of its recipe say on average.
+
+One model's influence is a noisy estimate of what its recipe does: another training with another seed gives other
+scores. For inputs j that no training example is (pseudo-queries), M other models give the **teacher**
+
+    T[j, i] = sum_m K_m[j, i] / spread_i K_m[j, :],      K_m[j, i] = phi_m(j) . phi_m(i),
+
+each model's row divided by its own spread over the training examples, so that none of them rules the sum. The
+**student** is a ridge regression from the unit features f(j) = phi(j) / ||phi(j)|| of the model that is served,
+
+    C = (F^T F + lambda I)^{-1} F^T T,      lambda = ridge * tr(F^T F) / Kf,
+
+of which the K leading singular directions *of the fitted values* are kept: F C = (F W) R^T with (F W)^T F W = I. A
+query is W^T phi(x), linear in its gradient, and R holds the training rows: it costs what it costs without.
+
+T is never formed: F^T T = sum_m (F^T D_m Q_m) R_m^T, with Q_m the pseudo-queries and R_m the training rows of model
+m, and D_m one over the spreads, which the rows' covariance gives.
+
+Kin: ensembles of models in TRAK (Park et al. 2023), and embeddings that are trained to predict influence (AirRep,
+Sun et al. 2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.division import positive_or_one
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One model's embedding of the pseudo-queries and of the training set.
+
+    Attributes:
+        queries: Q_m, [n, K_m] float32, of output gradients of unit scale.
+        rows: R_m, [N, K_m] float32, of the training examples' whole gradients.
+        scales: Factors of the pseudo-queries' output gradients, [n] float64.
+    """
+
+    queries: Tensor
+    rows: Tensor
+    scales: Tensor
+
+
+@dataclass(frozen=True)
+class Student:
+    """The factors of what was fitted.
+
+    Attributes:
+        queries: W, [Kf, K] float64: a query is ``W^T phi``.
+        rows: R, [N, K] float64.
+    """
+
+    queries: Tensor
+    rows: Tensor
+
+
+class TeacherMoment:
+    """``F^T T`` and ``F^T F`` of unit features F [n, Kf], summed over teachers.
+
+    Args:
+        features: Of the pseudo-queries, [n, Kf]; rows of length 1 (or 0: no direction).
+        origins: The training example that a pseudo-query was made from, [n] int64, -1 for none. T is zero there: an
+            example's influence on itself would rule the fit.
+    """
+
+    def __init__(self, features: Tensor, origins: Tensor) -> None:
+        self._features = features.double()
+        self._origins = origins
+        self.gram = self._features.mT @ self._features
+        self.crossed: Tensor | None = None
+
+    def add(self, teacher: Teacher) -> None:
+        """Adds a model; crossed is [Kf, N] float64."""
+        rows = teacher.rows.double()
+        weighted = teacher.queries.double() / positive_or_one(_spreads(teacher.queries, rows))[:, None]
+        found = (self._features.mT @ weighted) @ rows.mT
+        made = (self._origins >= 0).nonzero().flatten()
+        own = (weighted[made] * rows[self._origins[made]]).sum(dim=1)
+        found.index_add_(1, self._origins[made], (self._features[made] * own[:, None]).mT, alpha=-1.0)
+        self.crossed = found if self.crossed is None else self.crossed + found
+
+
+def _spreads(queries: Tensor, rows: Tensor) -> Tensor:
+    """Standard deviation over the training rows of each query's products, [n] float64."""
+    centred = rows - rows.mean(dim=0)
+    covariance = centred.mT @ centred / len(rows)
+    wide = queries.double()
+    return ((wide @ covariance) * wide).sum(dim=1).clamp(min=0).sqrt()
+
+
+def fit_student(moment: TeacherMoment, ridge: float, size: int) -> Student:
+    """The ridge regression's best factors of rank ``size`` (less where the features have fewer directions).
+
+    Args:
+        moment: Of at least one teacher.
+        ridge: In units of the mean eigenvalue of F^T F.
+        size: K.
+    """
+    assert moment.crossed is not None
+    values, vectors = torch.linalg.eigh(moment.gram)
+    mean = values.mean()
+    kept = values > 1e-12 * values.amax()
+    values, vectors = values[kept], vectors[:, kept]
+    root = values.sqrt()
+    # F C in an orthonormal basis of F's columns, where its singular directions are those of this [k, N] matrix.
+    fitted = (vectors.mT @ moment.crossed) * (root / (values + ridge * mean))[:, None]
+    directions = torch.linalg.eigh(fitted @ fitted.mT)[1].flip(1)[:, :size]
+    return Student((vectors / root) @ directions, fitted.mT @ directions)
+
+
+def slope(student: Student, phi: Tensor, scales: Tensor, teachers: Iterable[Teacher]) -> float:
+    """What a student's scores are to be multiplied by: the median over pseudo-queries of the slope of I on them.
+
+    I is the mean over the teachers of the influence of each training example, and the slope that of the regression
+    through the origin, query by query: afterwards a score of 1 stands for an expected influence of 1.
+
+    Args:
+        student: As fitted.
+        phi: Features before they were divided by their length, [n, Kf].
+        scales: Factors of the output gradients of the model that is served, [n] float64.
+        teachers: All of them.
+
+    Returns:
+        The slope; 1 where no pseudo-query has any influence.
+    """
+    asked = (phi.double() @ student.queries) * scales[:, None]
+    squares = ((asked @ (student.rows.mT @ student.rows)) * asked).sum(dim=1)
+    products, count = torch.zeros_like(squares), 0
+    for teacher in teachers:
+        shared = teacher.rows.double().mT @ student.rows
+        products += ((teacher.queries.double() @ shared) * asked).sum(dim=1) * teacher.scales
+        count += 1
+    some = squares > 0
+    return float((products[some] / squares[some]).median() / count) if bool(some.any()) else 1.0

@@ -1,0 +1,149 @@
+"""The inputs that teachers are asked about: inputs without labels, and mixtures of moved examples.
+
+Training examples themselves make poor pseudo-queries, as every model has fitted them. A mixture of two of them, each
+moved a little, is an input that none has seen. Where the spec names unlabelled inputs these come first, as they are,
+and the mixtures draw on them too. Inputs of whole numbers (token ids) are neither mixed nor moved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proponent.classifier import Classifier, call_factory
+from proponent.errors import SpecError
+from proponent.rebuild.training_set import TrainingSet, example_id_of, source_of
+
+KEY = "unlabelled"
+LEAST_WEIGHT = 0.5
+"""Of a mixture's first input."""
+MOST_MOVED = 1 / 8
+"""Of an image's size."""
+_PROBED = 16
+
+
+class InputsOnly:
+    """A data set without its labels, if it has any."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, position: int) -> tuple[Any, int]:
+        item = self._dataset[position]
+        return (item[0] if isinstance(item, tuple | list) else item), 0
+
+    def example_id(self, position: int) -> str:
+        """The data set's own, or the position."""
+        return example_id_of(self._dataset, position)
+
+    def source(self, position: int) -> str:
+        """The data set's own, or nothing."""
+        return source_of(self._dataset, position)
+
+
+def open_unlabelled(classifier: Classifier, data: TrainingSet) -> TrainingSet | None:
+    """The inputs that the spec names, or None.
+
+    Raises:
+        SpecError: They cannot be read, or are not of the training inputs' shape.
+    """
+    factory = classifier.spec.unlabelled
+    if factory is None:
+        return None
+    found = TrainingSet(InputsOnly(call_factory(classifier.spec, factory, KEY)), classifier, KEY)
+    if found.signature.shape != data.signature.shape:
+        raise SpecError(
+            f"key '{KEY}': its inputs have shape {list(found.signature.shape)}, expected "
+            f"{list(data.signature.shape)} as the training examples have",
+            field=KEY,
+        )
+    return found
+
+
+class PseudoQueries:
+    """``count`` inputs, the same for every model that is asked.
+
+    Args:
+        data: The training set.
+        unlabelled: Other inputs, or None.
+        count: How many.
+        seed: Of all draws.
+
+    Attributes:
+        origins: The training example that is the greater part of each, [count] int64; -1 for none.
+    """
+
+    def __init__(self, data: TrainingSet, unlabelled: TrainingSet | None, count: int, seed: int) -> None:
+        self._data, self._unlabelled = data, unlabelled
+        generator = torch.Generator().manual_seed(seed)
+        given = unlabelled.sample(count, seed) if unlabelled else []
+        self.given = len(given)
+        pool = len(data) + (len(unlabelled) if unlabelled else 0)
+        mixed = count - len(given)
+        self._first = torch.cat(
+            [torch.tensor(given, dtype=torch.int64) + len(data), torch.randint(pool, (mixed,), generator=generator)]
+        )
+        self._second = torch.randint(pool, (count,), generator=generator)
+        weights = LEAST_WEIGHT + (1 - LEAST_WEIGHT) * torch.rand(count, generator=generator)
+        self._moves = 2 * torch.rand(count, 2, 2, generator=generator) - 1
+        if self._are_whole_numbers():
+            weights.fill_(1.0)
+            self._moves.zero_()
+        weights[: len(given)] = 1.0
+        self._moves[: len(given)] = 0.0
+        self._weights = weights
+        self.origins = torch.where(self._first < len(data), self._first, -1)
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def blocks(self, size: int) -> Iterator[tuple[slice, Tensor]]:
+        """The inputs in order, at most ``size`` at a time, and where they lie."""
+        for start in range(0, len(self), size):
+            place = slice(start, min(start + size, len(self)))
+            yield place, self._inputs(place)
+
+    def digest(self) -> str:
+        """Of the unlabelled inputs taken; the training set is part of what all stages depend on."""
+        found = hashlib.sha256()
+        for position in self._first[: self.given].tolist():
+            found.update(self._read(position).cpu().numpy().tobytes())
+        return found.hexdigest()[:8]
+
+    def _inputs(self, place: slice) -> Tensor:
+        return torch.stack([self._input(number) for number in range(place.start, place.stop)])
+
+    def _input(self, number: int) -> Tensor:
+        weight, moves = float(self._weights[number]), self._moves[number]
+        first = moved(self._read(int(self._first[number])), moves[0])
+        if weight == 1.0:
+            return first
+        return weight * first + (1 - weight) * moved(self._read(int(self._second[number])), moves[1])
+
+    def _read(self, position: int) -> Tensor:
+        if position < len(self._data):
+            return self._data.item(position)[1]
+        assert self._unlabelled is not None
+        return self._unlabelled.item(position - len(self._data))[1]
+
+    def _are_whole_numbers(self) -> bool:
+        examples = torch.stack([self._data.item(position)[1] for position in self._data.sample(_PROBED, seed=3)])
+        return bool((examples == examples.round()).all())
+
+
+def moved(value: Tensor, shares: Tensor) -> Tensor:
+    """An image [C, H, W] moved by shares [2] of the most that is allowed, its edges repeated; others as they are."""
+    if value.ndim != 3:
+        return value
+    for dimension, share in zip((1, 2), shares.tolist(), strict=True):
+        size = value.shape[dimension]
+        steps = round(share * MOST_MOVED * size)
+        value = value.index_select(dimension, (torch.arange(size) - steps).clamp(0, size - 1))
+    return value

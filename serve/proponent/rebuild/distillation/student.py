@@ -1,0 +1,176 @@
+"""From teachers to the rows of a bundle: what is fitted, and which numbers are whose.
+
+The order of scores, and their size, are the distilled kernel's: they speak of the recipe. RelatIF divides them by the
+models' mean norms. The served model is one of the recipe's models too, and counts as much as each teacher; it costs
+nothing. A training example's self-influence and the energy kept are the served model's own. A removal's
+second order has no curvature to use and equals the first, as no model's curvature is that of the recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.division import positive_or_one, ratio
+from proponent.attribution.embedding.distilled import Teacher, TeacherMoment, fit_student, slope
+from proponent.attribution.embedding.subspace import SubspaceEmbedding
+from proponent.rebuild.compression import DEFAULT_SIZE
+from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.distillation.pseudo_queries import PseudoQueries, open_unlabelled
+from proponent.rebuild.distillation.teacher_rows import (
+    NORMS,
+    ROW_COLUMNS,
+    Asked,
+    as_teacher,
+    ask,
+    norms_of,
+    remove_workspace,
+    teacher_rows,
+)
+from proponent.rebuild.distillation.teachers import FIRST_SEED, Teaching, trained_teachers
+from proponent.rebuild.rows_stage import concatenated, shard_ranges
+
+PSEUDO_SEED = 4
+"""Added to the curvature's seed."""
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A distilled embedding, the names of its row shards, and what the manifest says of them."""
+
+    embedding: SubspaceEmbedding
+    shards: list[str]
+    facts: dict[str, object]
+
+
+def operator_context(context: RebuildContext) -> RebuildContext:
+    """The same for the operators of the models themselves, which are kept at the default size at least.
+
+    The size that the spec asks for is that of the student: its features are more than it keeps.
+    """
+    settings, classifier = context.settings, context.classifier
+    if not settings.teachers:
+        return context
+    size = max(settings.embedding_size or DEFAULT_SIZE, DEFAULT_SIZE)
+    spec = classifier.spec.model_copy(update={"curvature": settings.model_copy(update={"embedding_size": size})})
+    return replace(context, classifier=replace(classifier, spec=spec))
+
+
+def distil(
+    context: RebuildContext, own: SubspaceEmbedding, own_shards: Sequence[str], teaching: Teaching
+) -> Distilled:
+    """Trains and asks the teachers and fits the student; each finished part is kept.
+
+    Args:
+        context: Of the rebuild, as the spec asks for it.
+        own: The served model's own embedding.
+        own_shards: Its rows.
+        teaching: Where teachers are kept.
+    """
+    settings, data = context.settings, context.data
+    files = trained_teachers(context.classifier.spec, data, settings.teachers, teaching, context.progress)
+    unlabelled = open_unlabelled(context.classifier, data)
+    queries = PseudoQueries(data, unlabelled, settings.pseudo_queries, settings.seed + PSEUDO_SEED)
+    key = queries.digest()
+    asked = context.workspace.cached(f"pseudo-{key}", lambda: ask(context, own, queries))
+    names = [f"teacher-{key}-{number:05d}" for number in range(len(files))]
+    for name in context.unfinished("ask teachers", names):
+        number = names.index(name)
+        kept = teacher_rows(operator_context(context), number, files[number], queries, asked["labels"])
+        context.workspace.save(name, kept)
+        remove_workspace(context, number)
+    models = _Models(context, asked, own_shards, names)
+    fitted = context.workspace.cached("student", lambda: _fit(models, queries.origins))
+    joint = (own.joint.double() @ fitted["queries"].to(own.joint.device)).float()
+    facts = {
+        "recipe": files[0].parent.name,
+        "seeds": [FIRST_SEED, FIRST_SEED + len(files) - 1],
+        "pseudo_queries": len(queries),
+        "unlabelled": queries.given,
+        "slope": float(fitted["slope"]),
+    }
+    return Distilled(replace(own, joint=joint), _shards(models, fitted["rows"]), facts)
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The served model and its teachers, as far as a rebuild has kept them.
+
+    Attributes:
+        asked: The pseudo-queries as the served model embeds them.
+        own_shards: Its rows.
+        names: Stages of the teachers.
+    """
+
+    context: RebuildContext
+    asked: Asked
+    own_shards: Sequence[str]
+    names: Sequence[str]
+
+    def answers(self) -> Iterator[Teacher]:
+        """What each says, one after the other: never all of them in memory."""
+        load = self.context.workspace.load
+        own = concatenated([load(name) for name in self.own_shards])
+        yield as_teacher({"queries": self.asked["phi"], "scales": self.asked["scales"], **norms_of(own)})
+        yield from (as_teacher(load(name)) for name in self.names)
+
+    def mean_norms(self) -> dict[str, Tensor]:
+        """Means of ||C^-1 g_i|| and sqrt(g_i^T C^-1 g_i) over all, [N], and whether any has a direction."""
+        load = self.context.workspace.load_some
+        own = concatenated([load(name, ROW_COLUMNS) for name in self.own_shards])
+        columns = [norms_of(own), *(load(name, NORMS) for name in self.names)]
+        theta, root, directed = (torch.stack([each[name] for each in columns]) for name in NORMS)
+        return {"theta": theta.mean(dim=0), "l": root.mean(dim=0), "directed": directed.any(dim=0)}
+
+
+def _fit(models: _Models, origins: Tensor) -> dict[str, Tensor]:
+    """``queries`` W, [Kf, K], ``rows`` R, [N, K], in the unit of influence, and the ``slope`` that made it so."""
+    with models.context.progress.step("fit student"):
+        phi, settings = models.asked["phi"], models.context.settings
+        features = phi.double()
+        moment = TeacherMoment(features / positive_or_one(features.norm(dim=1))[:, None], origins)
+        for answer in models.answers():
+            moment.add(answer)
+        student = fit_student(moment, settings.ridge, settings.embedding_size or DEFAULT_SIZE)
+        factor = slope(student, phi, models.asked["scales"], models.answers())
+        numbers = torch.tensor(factor, dtype=torch.float64)
+        return {"queries": student.queries, "rows": student.rows * factor, "slope": numbers}
+
+
+def _shards(models: _Models, rows: Tensor) -> list[str]:
+    """Finished rows: the student's vectors and all models' mean norms in place of the served model's own."""
+    context = models.context
+    sources = dict(zip(shard_ranges(len(context.data)).items(), models.own_shards, strict=True))
+    shards = {f"distilled-{name}": (place, source) for (name, place), source in sources.items()}
+    norms = models.mean_norms() if any(not context.workspace.has(name) for name in shards) else {}
+    for name in context.unfinished("distilled rows", shards):
+        place, source = shards[name]
+        here = slice(place.start, place.stop)
+        own = context.workspace.load_some(source, ["self_influence", "kept_energy"])
+        parts = {key: column[here] for key, column in norms.items()}
+        context.workspace.save(name, distilled_rows(rows[here], own, parts))
+    return list(shards)
+
+
+def distilled_rows(rows: Tensor, own: Mapping[str, Tensor], models: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is stored of some rows, see the module; by the names of ``finished_rows``.
+
+    Args:
+        rows: Of the student, [n, K] float64.
+        own: ``self_influence`` and ``kept_energy`` of the served model, [n].
+        models: Of all models: mean ``theta`` and ``l``, and ``directed``, [n].
+    """
+    norms = rows.norm(dim=1)
+    return {
+        "unit": (rows / positive_or_one(norms)[:, None]).half(),
+        "norms": norms,
+        "self_influence": own["self_influence"],
+        "relative_theta": ratio(norms, models["theta"]),
+        "relative_l": ratio(norms, models["l"]),
+        "curvature": torch.zeros_like(norms),
+        "directed": models["directed"] & (norms > 0) & (models["theta"] > 0),
+        "kept_energy": own["kept_energy"],
+    }

@@ -1,0 +1,106 @@
+"""What one teacher says: its rows of the training set, by the stages of any rebuild, and of the pseudo-queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.division import ratio
+from proponent.attribution.embedding.base import InfluenceEmbedding
+from proponent.attribution.embedding.distilled import Teacher
+from proponent.classifier import Classifier
+from proponent.errors import TrainingMismatchError
+from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.distillation.pseudo_queries import PseudoQueries
+from proponent.rebuild.distillation.teachers import FIRST_SEED, teacher_classifier
+from proponent.rebuild.ekfac import rebuild_ekfac
+from proponent.rebuild.rows_stage import concatenated, scaled_gradients
+from proponent.rebuild.survey import cached_survey
+from proponent.rebuild.training_set import Batch
+from proponent.rebuild.workspace import KEY, Workspace
+
+NORMS = ("theta", "l", "directed")
+"""||C^-1 g_i||, sqrt(g_i^T C^-1 g_i), and whether there is a direction, [N]."""
+ROW_COLUMNS = ("norms", "relative_theta", "self_influence", "directed")
+"""Columns of finished rows that they are made of."""
+
+Asked = Mapping[str, Tensor]
+"""Pseudo-queries as a model embeds them: ``phi`` [n, K] float32 and ``scales`` [n] float64, and their ``labels``."""
+
+
+def ask(
+    context: RebuildContext, embedding: InfluenceEmbedding, queries: PseudoQueries, labels: Tensor | None = None
+) -> Asked:
+    """Pseudo-queries at the labels given [n], or at those that the model predicts."""
+    parts = []
+    for place, inputs in context.progress.track(
+        "pseudo-queries", queries.blocks(context.batching.block), context.batching.count(len(queries))
+    ):
+        moved = inputs.to(context.device)
+        wanted = _predicted(context.classifier, moved) if labels is None else labels[place].to(context.device)
+        batch = Batch(moved, wanted, torch.zeros_like(wanted))
+        scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
+        parts.append({"phi": embedding.embed(gradients), "scales": scaled.scale, "labels": wanted})
+    return {name: value.cpu() for name, value in concatenated(parts).items()}
+
+
+def _predicted(classifier: Classifier, inputs: Tensor) -> Tensor:
+    with torch.no_grad():
+        return classifier.loss.predict(classifier.model(inputs))
+
+
+def teacher_rows(
+    context: RebuildContext, number: int, weights: Path, queries: PseudoQueries, labels: Tensor
+) -> Mapping[str, Tensor]:
+    """Of a teacher: ``queries`` and ``scales`` of the pseudo-queries, and of each training example its row and norms.
+
+    Its own stages are kept in a workspace inside of the rebuild's until the whole is done.
+
+    Raises:
+        TrainingMismatchError: It does not classify the training set as ``expected_accuracy`` asks.
+    """
+    workspace = Workspace(_directory(context, number), (context.workspace.directory / KEY).read_text("utf-8"))
+    here = replace(context, classifier=teacher_classifier(context.classifier, weights), workspace=workspace)
+    try:
+        cached_survey(here)
+    except TrainingMismatchError as error:
+        raise TrainingMismatchError(
+            f"teacher {number} (seed {FIRST_SEED + number}): {error.message}, or 'training': it does not give models "
+            "like the one that is served",
+            field="training",
+        ) from error
+    embedding, _, shards = rebuild_ekfac(here)
+    asked = ask(here, embedding, queries, labels)
+    rows = concatenated([workspace.load(name) for name in shards])
+    return {"queries": asked["phi"], "scales": asked["scales"], **norms_of(rows)}
+
+
+def norms_of(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is wanted of a model's finished rows: themselves where given, and ``NORMS``."""
+    found = {
+        "norms": rows["norms"],
+        "theta": ratio(rows["norms"], rows["relative_theta"]),
+        "l": rows["self_influence"].sqrt(),
+        "directed": rows["directed"],
+    }
+    return {**found, "unit": rows["unit"]} if "unit" in rows else found
+
+
+def remove_workspace(context: RebuildContext, number: int) -> None:
+    """Deletes a teacher's own stages, once what is wanted of them is kept."""
+    directory = _directory(context, number)
+    if directory.exists():
+        Workspace(directory, (context.workspace.directory / KEY).read_text("utf-8")).remove()
+
+
+def _directory(context: RebuildContext, number: int) -> Path:
+    return context.workspace.directory / f"teacher-{number:05d}"
+
+
+def as_teacher(kept: Mapping[str, Tensor]) -> Teacher:
+    """What was kept of a teacher, as the fit takes it."""
+    return Teacher(kept["queries"], kept["unit"].float() * kept["norms"].float()[:, None], kept["scales"])

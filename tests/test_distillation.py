@@ -1,0 +1,386 @@
+"""A rebuild with teachers: what is trained, kept, asked, fitted and written, and what replies say of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import stores
+import tiny
+from proponent.attribution.agreement import pearson
+from proponent.audit.scoring import influence_matrix, open_bundle
+from proponent.classifier import load_classifier
+from proponent.errors import SpecError, TrainingMismatchError
+from proponent.explainer import Explainer
+from proponent.gateway.deployment import BundleHandle
+from proponent.gateway.lookups import describe_model
+from proponent.index import bundle as files
+from proponent.index.bundle import Manifest, read_manifest
+from proponent.index.forgetting import forget
+from proponent.index.rows import InfluenceIndex
+from proponent.index.store import Store
+from proponent.inspection.verify import verify
+from proponent.options import Estimator, ExplainOptions, Measure, Target
+from proponent.rebuild.distillation import teachers as teachers_module
+from proponent.rebuild.distillation.pseudo_queries import PseudoQueries, moved, open_unlabelled
+from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.rebuild.retraining import in_processes, trained_model
+from proponent.rebuild.training_set import TrainingSet
+from proponent.rebuild.workspace import Workspace
+from proponent.results import Explanation, NoticeCode
+from proponent.spec import load_spec
+
+TEACHERS = 2
+TRAINING = {"factory": "proponent.training:fit", "kwargs": {"epochs": 40, "lr": 0.1, "batch_size": 16}}
+CURVATURE = {"kind": "ekfac", "embedding_size": 24, "teachers": TEACHERS, "pseudo_queries": 200}
+QUIET = RebuildOptions(quiet=True)
+DETERMINED = (files.ROWS, files.SCALES, files.FACTORS)
+
+pytestmark = pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning")
+
+
+def project(root: Path, **keys: Any) -> Path:
+    """A small network whose weights are one training of its own recipe, with a held-out set."""
+    settings = {"model": "grouped", "count": 60, "training": TRAINING, "expected_accuracy": 0.5, **keys}
+    path = tiny.hold_out(tiny.project(root, curvature=settings.pop("curvature", CURVATURE), **settings), 20)
+    save_file(trained_model(load_spec(path), None, 0).state_dict(), root / "weights.safetensors")
+    return path
+
+
+@dataclass(frozen=True)
+class Built:
+    """The same model with teachers and without."""
+
+    spec: Path
+    store: Store
+    distilled: Path
+    own: Path
+
+    @property
+    def teachers(self) -> list[Path]:
+        return sorted((self.store.directory("toy") / teachers_module.TEACHERS).rglob("model-*.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    root = tmp_path_factory.mktemp("distillation")
+    path = project(root)
+    store = Store(root / "store")
+    distilled = rebuild(load_spec(path), store, QUIET)
+    own = rebuild(load_spec(_copy(path, curvature={"kind": "ekfac"})), Store(root / "own"), QUIET)
+    return Built(path, store, distilled, own)
+
+
+def _copy(path: Path, **keys: Any) -> Path:
+    """The spec of a project with other keys, in the same folder."""
+    content = {**tiny.yaml.safe_load(path.read_text()), **keys}
+    other = path.with_name("other.yaml")
+    other.write_text(tiny.yaml.safe_dump(content))
+    return other
+
+
+def opened(bundle: Path) -> tuple[Manifest, InfluenceIndex]:
+    explainer = Explainer.load(bundle)
+    return explainer.manifest, explainer.index
+
+
+# What is written ----------------------------------------------------------------------------------------------
+
+
+def test_manifest_and_replies_say_whose_scores_they_are(built: Built) -> None:
+    manifest = read_manifest(built.distilled)
+    assert (manifest.teachers, manifest.embedding_size, read_manifest(built.own).teachers) == (TEACHERS, 24, 0)
+    assert manifest.distillation["seeds"] == [3_000_000, 3_000_001]
+    assert (manifest.distillation["pseudo_queries"], manifest.distillation["unlabelled"]) == (200, 0)
+    assert manifest.distillation["recipe"] == built.teachers[0].parent.name
+    explainer = Explainer.load(built.distilled)
+    [value], member = tiny.inputs(1), ["toy/3"]
+    [answer] = explainer.explain([value], [ExplainOptions()])
+    assert isinstance(answer, Explanation)
+    replies = [
+        answer,
+        explainer.score_examples(value, member, ExplainOptions()),
+        explainer.estimate_removal(value, Target(), member),
+        explainer.find_flip_set(value),
+    ]
+    for reply in replies:
+        [notice] = [each for each in reply.notices if each.code is NoticeCode.SCORES_DISTILLED]
+        assert notice.count == TEACHERS and "of the recipe" in notice.message
+    [plain] = Explainer.load(built.own).explain([value], [ExplainOptions()])
+    assert isinstance(plain, Explanation)
+    assert NoticeCode.SCORES_DISTILLED not in [each.code for each in plain.notices]
+
+
+def test_get_model_says_how_many_teachers(built: Built) -> None:
+    handle = BundleHandle.open(built.distilled)
+    assert describe_model(handle).teachers == TEACHERS
+    handle.catalog.close()
+
+
+def test_scores_follow_the_teachers_on_queries_that_the_fit_never_saw(built: Built, tmp_path: Path) -> None:
+    """Each teacher has a bundle of its own; a distilled score is nearer to their mean than the model's own."""
+    queries = list(range(20))
+    distilled, own = (influence_matrix(open_bundle(bundle), queries) for bundle in (built.distilled, built.own))
+    wanted, mean = torch.zeros_like(own), own / (TEACHERS + 1)
+    for number, weights in enumerate(built.teachers):
+        spec = load_spec(_copy(built.spec, weights=str(weights), curvature={"kind": "ekfac"}))
+        scores = influence_matrix(open_bundle(rebuild(spec, Store(tmp_path / str(number)), QUIET)), queries)
+        wanted += scores / scores.std(dim=1, keepdim=True)
+        mean += scores / (TEACHERS + 1)
+    followed, before = (float(pearson(scores, wanted).mean()) for scores in (distilled, own))
+    assert followed > 0.9 and 1 - followed < 0.75 * (1 - before)
+    slopes = (mean * distilled).sum(dim=1) / distilled.square().sum(dim=1)
+    assert 0.5 < float(slopes.median()) < 2.0  # in the unit of I: the fit made it 1 on other queries
+
+
+def test_which_numbers_are_whose(built: Built, tmp_path: Path) -> None:
+    (_, distilled), (_, own) = opened(built.distilled), opened(built.own)
+    assert torch.equal(distilled.scales.self_influence, own.scales.self_influence)
+    theta = [own.scales.norms / own.scales.relative_theta]
+    root = [own.scales.self_influence.sqrt()]
+    for number, weights in enumerate(built.teachers):
+        spec = load_spec(_copy(built.spec, weights=str(weights), curvature={"kind": "ekfac"}))
+        scales = opened(rebuild(spec, Store(tmp_path / str(number)), QUIET))[1].scales
+        theta.append(scales.norms / scales.relative_theta)
+        root.append(scales.self_influence.sqrt())
+    norms = distilled.scales.norms
+    torch.testing.assert_close(distilled.scales.of(Measure.THETA_RELATIF), norms / torch.stack(theta).mean(dim=0))
+    torch.testing.assert_close(distilled.scales.of(Measure.L_RELATIF), norms / torch.stack(root).mean(dim=0))
+    assert not bool(distilled.scales.curvature.any())
+
+
+def test_a_removal_s_second_order_is_its_first_and_both_are_sums_of_scores(built: Built) -> None:
+    explainer = Explainer.load(built.distilled)
+    [value], group = tiny.inputs(1), ["toy/1", "toy/8", "toy/33"]
+
+    def change(estimator: Estimator) -> float:
+        return explainer.estimate_removal(value, Target(), group, estimator=estimator).loss_change
+
+    [scores] = explainer.score_examples(value, group, ExplainOptions(measures=(Measure.INFLUENCE,))).results
+    total = sum(one.score for one in scores.scores) / 60
+    assert change(Estimator.INFLUENCE_SUM) == pytest.approx(total, rel=1e-3)
+    shift = explainer.estimate_removal(value, Target(), group).probabilities_after
+    again = explainer.estimate_removal(value, Target(), group, estimator=Estimator.SECOND_ORDER).probabilities_after
+    assert shift == pytest.approx(again, rel=1e-3)
+
+
+def test_verify_checks_files_and_says_why_no_row_is_computed_again(built: Built) -> None:
+    found = verify(built.distilled)
+    assert found.whole and found.rescored == 0
+    assert f"distilled from {TEACHERS} teachers" in found.skipped
+
+
+# Teachers are kept --------------------------------------------------------------------------------------------
+
+
+def test_teachers_are_other_trainings_of_the_recipe_and_are_not_trained_again(
+    built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(built.teachers) == TEACHERS
+    served = load_file(built.spec.parent / "weights.safetensors")
+    states = [load_file(path) for path in built.teachers]
+    assert all(not torch.equal(state[name], served[name]) for state in states for name in ("0.weight", "4.weight"))
+    expected = trained_model(load_spec(built.spec), None, 3_000_001).state_dict()
+    torch.testing.assert_close(states[1], expected)
+
+    def refuse(*arguments: object) -> Iterator[None]:
+        raise AssertionError("a kept teacher was trained again")
+
+    monkeypatch.setattr(teachers_module, "in_processes", refuse)
+    other = {**CURVATURE, "ridge": 0.1}
+    bundle = rebuild(
+        load_spec(_copy(built.spec, curvature=other)), built.store, RebuildOptions(publish=False, quiet=True)
+    )
+    assert read_manifest(bundle).teachers == TEACHERS
+
+
+def test_more_teachers_are_added_to_those_kept_and_jobs_train_them(
+    built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def notice(task: Any, arguments: Any, jobs: int) -> Iterator[None]:
+        asked.append(([each[1] for each in arguments], jobs))
+        return in_processes(task, arguments, jobs)
+
+    monkeypatch.setattr(teachers_module, "in_processes", notice)
+    arguments = ["rebuild", built.spec, "--teachers", "3", "--jobs", "2", "--quiet", "--no-publish"]
+    manifest = stores.output(*arguments, store=built.store)
+    assert (asked, manifest["teachers"]) == ([([3_000_002], 2)], 3)
+
+
+def test_a_forgotten_example_takes_no_part_in_a_training(tmp_path: Path) -> None:
+    """Other data, other teachers: they are what a training without the example gives."""
+    path = project(tmp_path)
+    store = Store(tmp_path / "store")
+    rebuild(load_spec(path), store, QUIET)
+    forget(store, "toy", ["toy/5"])
+    bundle = rebuild(load_spec(path), store, QUIET)
+    directories = [each for each in (store.directory("toy") / teachers_module.TEACHERS).iterdir()]
+    assert len(directories) == 2
+    kept = store.directory("toy") / teachers_module.TEACHERS / read_manifest(bundle).distillation["recipe"]
+    expected = trained_model(load_spec(path), None, 3_000_000, forgotten=["toy/5"]).state_dict()
+    torch.testing.assert_close(load_file(kept / "model-00000.safetensors"), expected)
+
+
+@pytest.mark.parametrize("stage", ["teacher-e3b0c442-00001", "student"])
+def test_a_rebuild_killed_between_teachers_resumes_to_the_same_files(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Killed as kill -9 does; what was finished is not computed again, and no teacher's stages stay behind."""
+    store, kept = Store(tmp_path / "store"), teachers_module.TEACHERS
+    shutil.copytree(built.store.directory("toy") / kept, store.directory("toy") / kept)
+    command = [sys.executable, "-m", "proponent.cli", "rebuild", str(built.spec), "--store", str(store.root)]
+    environment = {**os.environ, "PROPONENT_FAULT": f"stage.written:{stage}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, "--quiet"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 137, done.stderr
+    saved, save = [], Workspace.save
+
+    def notice(self: Workspace, name: str, tensors: Any) -> None:
+        saved.append(name)
+        save(self, name, tensors)
+
+    monkeypatch.setattr(Workspace, "save", notice)
+    bundle = rebuild(load_spec(built.spec), store, QUIET)
+    assert stage in saved and not {"survey", "rows-00000", "teacher-e3b0c442-00000"} & set(saved)
+    expected, found = read_manifest(built.distilled).files, read_manifest(bundle).files
+    assert {name: found[name] for name in DETERMINED} == {name: expected[name] for name in DETERMINED}
+    assert not (store.directory("toy") / "work").exists()
+
+
+# What is refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "error", "match"),
+    [
+        (
+            {"curvature": {"kind": "exact", "teachers": 2}},
+            SpecError,
+            "'curvature.teachers'.*value 2: expected 0 with",
+        ),
+        ({"training": None}, SpecError, "key 'training' is missing: teachers are trained by it"),
+        (
+            {"training": {**TRAINING, "kwargs": {"lr": 1e30, "epochs": 2}}},
+            SpecError,
+            "'training': the training of seed 300000[01] diverged",
+        ),
+        (
+            {"training": {**TRAINING, "kwargs": {"lr": 1e-9, "epochs": 1}}},
+            TrainingMismatchError,
+            r"teacher 0 \(seed 3000000\): training accuracy is .*'training': it does not give models like the one",
+        ),
+    ],
+)
+def test_what_cannot_be_distilled_is_told(
+    built: Built, tmp_path: Path, keys: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    keys = {"expected_accuracy": 0.6, **keys}
+    with pytest.raises(error, match=match):
+        rebuild(load_spec(_copy(built.spec, **keys)), Store(tmp_path / "store"), QUIET)
+
+
+def test_teachers_of_exact_curvature_are_refused_on_the_command_line(tmp_path: Path) -> None:
+    done = stores.run("rebuild", tiny.project(tmp_path), "--teachers", "2", store=Store(tmp_path / "store"))
+    assert done.returncode != 0 and "expected 0 with kind 'exact'" in done.stderr
+
+
+# Pseudo-queries -----------------------------------------------------------------------------------------------
+
+
+def training_set(path: Path) -> TrainingSet:
+    classifier = load_classifier(load_spec(path))
+    return TrainingSet.open(classifier, classifier.spec.dataset)
+
+
+def inputs_of(queries: PseudoQueries, size: int) -> Tensor:
+    return torch.cat([block for _, block in queries.blocks(size)])
+
+
+class Vectors:
+    """Points without neighbours, so that a mixture tells what it was made of."""
+
+    def __init__(self) -> None:
+        self.points = torch.randn(30, 36, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        return self.points[position], position % 3
+
+
+def test_pseudo_queries_are_mixtures_of_two_examples_whatever_the_batch(built: Built) -> None:
+    data = TrainingSet(Vectors(), load_classifier(load_spec(built.spec)))
+    queries = PseudoQueries(data, None, 50, seed=1)
+    found = inputs_of(queries, 7)
+    assert torch.equal(found, inputs_of(PseudoQueries(data, None, 50, seed=1), 50))
+    assert not torch.equal(found, inputs_of(PseudoQueries(data, None, 50, seed=2), 50))
+    examples = Vectors().points.double()
+    for value, origin in zip(found.double(), queries.origins.tolist(), strict=True):
+        towards = examples - examples[origin]
+        share = (towards @ (value - examples[origin])) / towards.square().sum(dim=1).clamp(min=1e-9)
+        distance = (value - examples[origin] - share[:, None] * towards).norm(dim=1)
+        assert float(distance.min()) < 1e-5 and -1e-6 < float(share[distance.argmin()]) < 0.5 + 1e-6
+
+
+def test_given_inputs_come_first_and_as_they_are(built: Built) -> None:
+    module = load_spec(built.spec).model.factory.partition(":")[0]
+    path = _copy(built.spec, unlabelled={"factory": f"{module}:Unlabelled", "kwargs": {"limit": 12}})
+    data = training_set(path)
+    unlabelled = open_unlabelled(load_classifier(load_spec(path)), data)
+    assert unlabelled is not None
+    queries = PseudoQueries(data, unlabelled, 40, seed=1)
+    assert (queries.given, queries.origins[:12].tolist()) == (12, [-1] * 12)
+    assert torch.equal(inputs_of(queries, 40)[:12], unlabelled.batch(range(12)).inputs)
+    assert PseudoQueries(data, unlabelled, 5, seed=1).given == 5
+    other = {"factory": f"{module}:HeldOut"}
+    changed = open_unlabelled(load_classifier(load_spec(_copy(path, unlabelled=other))), data)
+    assert PseudoQueries(data, changed, 40, seed=1).digest() != queries.digest()
+
+
+def test_unlabelled_inputs_of_another_shape_are_refused(built: Built) -> None:
+    path = _copy(built.spec, unlabelled={"factory": "proponent.datasets.digits:train"})
+    with pytest.raises(SpecError, match=r"key 'unlabelled'.*shape \[1, 8, 8\], expected \[1, 6, 6\]"):
+        open_unlabelled(load_classifier(load_spec(path)), training_set(path))
+
+
+def test_a_bundle_counts_the_inputs_that_were_given(built: Built) -> None:
+    held_out = load_spec(built.spec).held_out
+    assert held_out is not None
+    path = _copy(built.spec, unlabelled=held_out.model_dump(), curvature={**CURVATURE, "pseudo_queries": 30})
+    bundle = rebuild(load_spec(path), built.store, RebuildOptions(publish=False, quiet=True))
+    assert read_manifest(bundle).distillation["unlabelled"] == 20
+
+
+def test_whole_numbers_are_neither_mixed_nor_moved(built: Built) -> None:
+    class Tokens:
+        def __len__(self) -> int:
+            return 30
+
+        def __getitem__(self, position: int) -> tuple[Tensor, int]:
+            return torch.arange(position, position + 36).reshape(1, 6, 6).float(), position % 3
+
+    data = TrainingSet(Tokens(), load_classifier(load_spec(built.spec)))
+    queries = PseudoQueries(data, None, 20, seed=1)
+    assert torch.equal(inputs_of(queries, 20), data.batch(queries.origins.tolist()).inputs)
+
+
+def test_an_image_moves_by_an_eighth_and_repeats_its_edges() -> None:
+    image = torch.arange(16.0).reshape(1, 1, 16).expand(1, 16, 16)
+    there, back = (moved(image, torch.tensor([0.0, share]))[0, 0].tolist() for share in (1.0, -1.0))
+    assert there == [0, 0, *range(14)] and back == [*range(2, 16), 15, 15]
+    assert torch.equal(moved(image.mT, torch.tensor([1.0, 0.0])), moved(image, torch.tensor([0.0, 1.0])).mT)
+    vector = torch.arange(5.0)
+    assert moved(vector, torch.tensor([1.0, 1.0])) is vector
