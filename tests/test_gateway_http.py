@@ -21,6 +21,7 @@ from proponent.errors import DeadlineError, MismatchError, UnavailableError
 from proponent.gateway.http.app import create_app
 from proponent.gateway.http.docs import docs_page
 from proponent.gateway.http.reply import to_json
+from proponent.gateway.lane import Lane
 from proponent.gateway.served_model import Readiness
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
@@ -122,6 +123,22 @@ def test_a_late_explanation_over_http_leaves_the_prediction(app: AppClient) -> N
     assert [each["code"] for each in reply["explanations"][0]["notices"]] == ["CODE_EXPLANATION_LATE"]
     spans = [timeout_s for _, timeout_s in app.service.worker.asked]
     assert 4 < spans[0] <= 4.75 and 4 < spans[1] <= 5
+
+
+def test_a_worker_that_is_away_takes_no_prediction_with_it(app: AppClient) -> None:
+    app.service.model.set_error(UnavailableError("starting", reason="WORKER_STARTING"), Lane.EXPLANATIONS)
+    policy = {"deadline_policy": "DEADLINE_POLICY_PREDICTION_ONLY_WHEN_LATE"}
+    reply = app("POST", EXPLAIN, json={"instances": [{"image": IMAGE}], **policy})
+    assert [each["code"] for each in reply.json()["explanations"][0]["notices"]] == ["CODE_EXPLANATION_LATE"]
+    tensor = {"name": "tensor", "datatype": "FP32", "shape": [1, 1, 2, 2], "data": [1, 2, 3, 4]}
+    asked = {"inputs": [tensor], "outputs": [{"name": "label"}, {"name": "proponents.influence.counts"}]}
+    found = app("POST", "/v2/models/toy/infer", json={**asked, "parameters": policy}).json()["outputs"]
+    assert [output["data"] for output in found] == [["b"], [0]]
+    for path, body in (
+        (EXPLAIN, {"instances": [{"image": IMAGE}, {"image": IMAGE, **policy}]}),
+        ("/v2/models/toy/infer", asked),
+    ):
+        assert app("POST", path, json=body).status_code == 503
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf", ""])

@@ -11,8 +11,16 @@ from typing import Any
 import pytest
 
 from gateway_fakes import Service, echo
-from proponent.errors import DeadlineError, InvalidInputError, OverloadedError, ProponentError, UnavailableError
+from proponent.errors import (
+    CorruptBundleError,
+    DeadlineError,
+    InvalidInputError,
+    OverloadedError,
+    ProponentError,
+    UnavailableError,
+)
 from proponent.gateway.auth.authenticator import ANYBODY
+from proponent.gateway.lane import Lane
 from proponent.gateway.service import CallContext
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
@@ -93,7 +101,34 @@ def test_no_room_for_an_explanation_is_room_for_a_prediction(service: Service) -
     assert codes(ask(service, timeout_s=10.0)) == [pb.Notice.CODE_EXPLANATION_LATE]
 
 
-@pytest.mark.parametrize("error", [InvalidInputError("unreadable", field="encoded_image"), UnavailableError("gone")])
+@pytest.mark.parametrize("policy", [LATE, pb.DEADLINE_POLICY_FAIL_WHEN_LATE])
+def test_a_worker_that_is_away_takes_no_prediction_with_it(service: Service, policy: Any) -> None:
+    asked = explaining(service, takes_s=0.0)
+    starting = UnavailableError("the worker of model 'toy' is starting", reason="WORKER_STARTING")
+    service.model.set_error(starting, Lane.EXPLANATIONS)
+    if policy == LATE:
+        reply = ask(service, timeout_s=10.0)
+        assert (codes(reply), reply.prediction.label, asked) == ([pb.Notice.CODE_EXPLANATION_LATE], "b", ["predict"])
+        service.model.set_error(starting)
+    with pytest.raises(UnavailableError):
+        ask(service, timeout_s=10.0, deadline_policy=policy)
+
+
+@pytest.mark.parametrize("reason", ["WORKER_RESTARTING", "WORKER_UNRESPONSIVE"])
+def test_a_worker_that_goes_before_it_takes_the_request_is_away(service: Service, reason: str) -> None:
+    asked = explaining(service, takes_s=0.0, error=UnavailableError("gone", reason=reason))
+    assert codes(ask(service, timeout_s=10.0)) == [pb.Notice.CODE_EXPLANATION_LATE]
+    assert asked == ["explain", "predict"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidInputError("unreadable", field="encoded_image"),
+        UnavailableError("died with the request, and perhaps of it", reason="WORKER_DIED"),
+        CorruptBundleError("rows.faiss is damaged"),
+    ],
+)
 def test_another_failure_is_told(service: Service, error: ProponentError) -> None:
     explaining(service, takes_s=0.0, error=error)
     with pytest.raises(type(error)):

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
-from proponent.errors import DeadlineError, OverloadedError, ProponentError
+from proponent.errors import DeadlineError, OverloadedError, ProponentError, UnavailableError
+from proponent.gateway.lane import Lane
 from proponent.index.bundle import Manifest
 from proponent.v1 import explanation_pb2 as pb
 
+LATE = pb.DEADLINE_POLICY_PREDICTION_ONLY_WHEN_LATE
+# No worker is there to explain. One that died with the request is another matter: it may have died of it.
+_AWAY = ("WORKER_STARTING", "WORKER_RESTARTING", "WORKER_UNRESPONSIVE")
 _PATIENCE = 0.5
 """Share of the time that the explanation has to itself, before the prediction is asked for as well."""
 _TRAVEL = 0.1
 _LONGEST_TRAVEL_S = 0.25
+
+
+def lane_needed(lane: Lane, requests: Iterable[Message]) -> Lane:
+    """Whose workers must be there for requests of a lane: those of predictions, where one alone would do for each."""
+    suffices = all(isinstance(each, pb.ExplainRequest) and each.deadline_policy == LATE for each in requests)
+    return Lane.PREDICTIONS if suffices else lane
 
 
 def explanation_time(timeout_s: float) -> float:
@@ -37,7 +48,7 @@ async def explain_or_predict(
     predict: Callable[[], Coroutine[Any, Any, pb.PredictResponse]],
     timeout_s: float,
 ) -> pb.ExplainResponse | tuple[pb.PredictResponse, ProponentError]:
-    """The explanation, or where it fails for lack of time or room, the prediction and why.
+    """The explanation, or where it fails for lack of time, room or a worker, the prediction and why.
 
     Args:
         explaining: Ends by itself, with DeadlineError, after ``explanation_time``.
@@ -81,8 +92,12 @@ def prediction_alone(
 
 async def _unless_late(
     explaining: Coroutine[Any, Any, pb.ExplainResponse],
-) -> pb.ExplainResponse | DeadlineError | OverloadedError:
+) -> pb.ExplainResponse | ProponentError:
     try:
         return await explaining
     except (DeadlineError, OverloadedError) as error:
+        return error
+    except UnavailableError as error:
+        if error.reason not in _AWAY:
+            raise
         return error

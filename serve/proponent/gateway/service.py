@@ -24,8 +24,10 @@ from proponent.gateway.limits.call_cost import check_call_cost
 from proponent.gateway.lookup_calls import LookupCalls
 from proponent.gateway.metrics import Metrics, exemplar
 from proponent.gateway.prediction_when_late import (
+    LATE,
     explain_or_predict,
     explanation_time,
+    lane_needed,
     prediction_alone,
     prediction_of,
 )
@@ -108,7 +110,7 @@ class ExplanationCalls(LookupCalls):
     async def explain(self, request: pb.ExplainRequest, context: CallContext) -> pb.ExplainResponse:
         """Predicts and explains one input."""
         check_rules(request)
-        deployment = self._deployment(request.model, context)
+        deployment = self._deployment(request.model, context, lane_needed(Lane.EXPLANATIONS, [request]))
         check_explanation(request, deployment.manifest, self.settings)
         self.allow_view(request.view, context)
         self.allow_exclusion(request.filter, context)
@@ -274,15 +276,20 @@ class ExplanationCalls(LookupCalls):
         async def explain(context: CallContext) -> pb.ExplainResponse:
             return (await self._send("Explain", deployment, WorkerRequest(explain=request), context)).explain
 
+        async def explain_if_able(context: CallContext) -> pb.ExplainResponse:
+            if (model := self.models.get(request.model)) is not None:  # else it went after it was called
+                model.require_ready(Lane.EXPLANATIONS)
+            return await explain(context)
+
         async def predict() -> pb.PredictResponse:
             asked = WorkerRequest(predict=prediction_of(request))
             return (await self._send("Predict", deployment, asked, replace(context, admitted=None))).predict
 
-        if request.deadline_policy != pb.DEADLINE_POLICY_PREDICTION_ONLY_WHEN_LATE:
+        if request.deadline_policy != LATE:
             return await explain(context)
         timeout_s = context.remaining_s(self.settings.request_timeout)
         in_time = replace(context, timeout_s=explanation_time(timeout_s), started=time.monotonic())
-        found = await explain_or_predict(explain(in_time), predict, timeout_s)
+        found = await explain_or_predict(explain_if_able(in_time), predict, timeout_s)
         return (
             found if isinstance(found, pb.ExplainResponse) else prediction_alone(request, *found, deployment.manifest)
         )

@@ -28,6 +28,7 @@ from proponent.gateway.http.problem import problem_response
 from proponent.gateway.http.protojson import parse_parameters
 from proponent.gateway.http.reply import json_response, to_json
 from proponent.gateway.metrics import Metrics
+from proponent.gateway.prediction_when_late import lane_needed
 from proponent.gateway.served_model import Readiness
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
@@ -86,8 +87,8 @@ class InferenceEndpoints:
         context = permitted(self.calls, request, method.scope)
         with self.calls.bodies.reservation() as reservation:
             instances = await self.bodies.instances(request, reservation, method.request, model)
-            deployment = self.calls.ready(model, method.lane)
             messages = [each.message for each in instances if isinstance(each.message, pb.ExplainRequest)]
+            deployment = self.calls.ready(model, lane_needed(method.lane, messages) if messages else method.lane)
             if len(instances) > 1:
                 check_replies(messages, deployment.manifest, self.settings)
             context = replace(self.calls.timed(context), deployment=deployment)

@@ -17,6 +17,7 @@ from proponent.gateway.error_mapping import as_proponent_error
 from proponent.gateway.open_inference.metadata import model_metadata, server_metadata
 from proponent.gateway.open_inference.queries import Query, requests_of, row_error
 from proponent.gateway.open_inference.tensors import OutputTensor
+from proponent.gateway.prediction_when_late import lane_needed
 from proponent.gateway.privacy.levels import require_level
 from proponent.gateway.served_model import Readiness, ServedModel
 from proponent.gateway.service import ExplanationCalls
@@ -113,8 +114,8 @@ class OpenInferenceCalls:
             require_level(context.caller.level, output.level, f"output {output.name!r}", "outputs")
         served = self.calls.model_named(request.model_name, "model_name")
         deployment = self.deployment(served, request.model_version)
-        served.require_ready(method.lane)
         messages = requests_of(request, query, deployment.manifest, self.calls.settings)
+        served.require_ready(lane_needed(method.lane, messages))
         if len(messages) > 1 and query.explains:
             check_replies(messages, deployment.manifest, self.calls.settings)
         context = replace(_within(context, query.timeout_s), deployment=deployment)
