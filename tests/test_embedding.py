@@ -281,7 +281,7 @@ def test_some_of_a_batch_can_be_replaced() -> None:
     outputs = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.5, 0.5]])
     other = scaled_output_gradient(CROSS_ENTROPY, outputs, torch.tensor([0, 0, 0]))
     found = scaled_output_gradient(CROSS_ENTROPY, outputs, torch.tensor([1, 1, 0]))
-    found.put([1, 0], scaled_output_gradient(CROSS_ENTROPY, outputs[[1, 0]], torch.tensor([0, 0])))
+    found = found.replaced(torch.tensor([True, True, False]), other)
     assert torch.equal(found.unit, other.unit) and torch.equal(found.scale, other.scale)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,17 @@ import torch
 from torch import nn
 
 import tiny
-from proponent.attribution.gradients.capture import CaptureSession
-from proponent.attribution.gradients.scaling import contrast_output_gradient, scaled_output_gradient
 from proponent.explainer import Explainer
-from proponent.index.selection import EndBounds, strongest_ends
+from proponent.explainer.query import FIGURES, QueryEmbedder
+from proponent.index.row_store import ResidentRows
+from proponent.index.rows import InfluenceIndex, padded
+from proponent.index.search import scan
 from proponent.index.store import Store
-from proponent.options import ExplainOptions
+from proponent.options import ExplainOptions, Measure, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
+from proponent.stages import Stopwatch
+from test_rows import random_scales
 
 META = torch.device("meta")
 
@@ -70,26 +74,22 @@ def test_nothing_runs_in_tf32(bundle: Path) -> None:
     assert not any(seen)
 
 
-def test_from_an_input_to_its_vector_nothing_waits_for_the_device(bundle: Path) -> None:
-    explainer = Explainer.load(bundle)
-    embedder, loss = explainer._embedder, explainer.classifier.loss
-    embedding = embedder.embedding.to(META)
-    with CaptureSession(explainer.classifier.model.to(META), embedder.layers) as session:
-        outputs = session.forward(torch.empty(4, *explainer.signature.shape, device=META))
-        labels = loss.predict(outputs)
-        assert loss.probabilities(outputs.double()).shape == (4, 3)
-        for scaled in (
-            scaled_output_gradient(loss, outputs, labels),
-            contrast_output_gradient(loss, outputs, labels, labels),
-        ):
-            phi = embedding.embed(session.backward(scaled.unit))
-            assert (phi.shape, phi.device, scaled.has_direction.device) == ((4, embedding.size), META, META)
-
-
-@pytest.mark.parametrize("rows", [100, 100_000])
 @pytest.mark.parametrize("filtered", [False, True])
-def test_candidates_are_found_without_waiting_for_the_device(rows: int, filtered: bool) -> None:
-    allowed = torch.empty(5, rows, device=META) if filtered else None
-    products, weights = torch.empty(5, rows, device=META), torch.empty(3, rows, device=META)
-    bounds, places = strongest_ends(EndBounds(products, weights, 1e-4, allowed), 16)
-    assert (bounds.shape, bounds.device, places.shape, places.device) == ((5, 6, 16), META, (5, 6, 16), META)
+@pytest.mark.parametrize("rows", [100, 50_000])
+def test_from_inputs_to_scored_candidates_nothing_waits_for_the_device(
+    bundle: Path, rows: int, filtered: bool
+) -> None:
+    explainer = Explainer.load(bundle)
+    embedder, count = explainer._embedder, 4
+    classifier = replace(explainer.classifier, model=explainer.classifier.model.to(META), device=META)
+    there = QueryEmbedder(classifier, embedder.embedding.to(META), embedder.layers)
+    targets = [Target(), Target(class_id=1), Target(class_id=1, against=2), Target(class_id=77)]
+    batch = there.begin(tiny.inputs(count), targets, Stopwatch()).batch
+    assert (batch.figures.shape, batch.figures.device) == ((count, 3 + FIGURES), META)
+    size = embedder.embedding.size
+    codes = torch.empty(rows, padded(size), dtype=torch.float16, device=META)
+    index = InfluenceIndex(None, ResidentRows(codes), random_scales(rows), size)
+    masks = [torch.ones(rows, dtype=torch.bool) if filtered else None, *[None] * (count - 1)]
+    found = scan(index, batch.directions, [3] * count, masks, tuple(Measure))
+    assert found.exact.shape == found.rows.shape == (count, 6, 9)
+    assert {found.exact.device, found.rows.device, found.products.device} == {META}

@@ -185,9 +185,11 @@ class Explainer(Predictor):
         if not inputs:
             return []
         clock = Stopwatch()
-        queries = self.embed(inputs, [option.target for option in options], clock, tokens)
+        pending = self._embedder.begin(inputs, [option.target for option in options], clock, tokens)
         with clock.stage("search"):
-            searched = self._retrieval.search(queries, options, tokens)
+            begun = self._retrieval.begin(pending.batch.directions, options)
+            queries = self._embedder.finish(pending)
+            searched = self._retrieval.finish(begun, queries, options, tokens)
         answers: list[Explanation | ProponentError] = []
         for query, option, found in zip(queries, options, searched, strict=True):
             if isinstance(query, ProponentError):

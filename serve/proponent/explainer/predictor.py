@@ -53,9 +53,12 @@ class ForwardPass:
 
     def predictions(self, outputs: Tensor) -> list[Prediction | ProponentError]:
         """What the model's outputs [B, ...] say."""
-        probabilities = self.classifier.loss.probabilities(outputs.double()).cpu()
-        finite = torch.isfinite(probabilities).all(dim=1).tolist()
-        classes, names = self.classifier.loss.predict(outputs).tolist(), self.classifier.class_names
+        loss = self.classifier.loss
+        return self.told(loss.probabilities(outputs.double()).cpu(), loss.predict(outputs).tolist())
+
+    def told(self, probabilities: Tensor, classes: Sequence[int]) -> list[Prediction | ProponentError]:
+        """The same by what was read from the device: probabilities [B, C] and the predicted classes."""
+        finite, names = torch.isfinite(probabilities).all(dim=1).tolist(), self.classifier.class_names
         return [
             Prediction(c, names[c], p)
             if good

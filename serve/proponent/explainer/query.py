@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +30,8 @@ from proponent.stages import Stopwatch
 
 FOLLOWED_OUTPUTS = 32
 """Outputs whose gradients are computed where the classes are many: one backward each."""
+FIGURES = 5
+"""Columns of `EmbeddedBatch.figures` behind the probabilities."""
 
 Choice = tuple[int, int | None]
 """The class explained and, in a contrast, the class argued against."""
@@ -98,6 +100,39 @@ def margin(outputs: Tensor, predicted: int) -> float:
     return float(flat[predicted] - others.max())
 
 
+@dataclass(frozen=True)
+class EmbeddedBatch:
+    """A batch of inputs on the model's device, where it may still be computed; reading it waits for that.
+
+    Attributes:
+        directions: phi / ||phi||, [B, K] float32.
+        figures: Probabilities of the classes, then predicted class, class explained, norm, scale and whether there is
+            a direction, [B, C + 5] float64.
+    """
+
+    directions: Tensor
+    figures: Tensor
+
+    @classmethod
+    def of(
+        cls, phi: Tensor, scaled: ScaledGradient, probabilities: Tensor, classes: Sequence[Tensor]
+    ) -> EmbeddedBatch:
+        """From phi [B, K] float64 for unit-scaled gradients, [B, C] probabilities and [B] classes."""
+        norms = phi.norm(dim=1)
+        columns = [*classes, norms * scaled.scale, scaled.scale, scaled.has_direction & (norms > 0)]
+        figures = torch.cat([probabilities, torch.stack([column.double() for column in columns], dim=1)], dim=1)
+        return cls((phi / positive_or_one(norms)[:, None]).float(), figures)
+
+
+@dataclass(frozen=True)
+class PendingQueries:
+    """A batch that was begun, what was asked of it, and who did not wait long enough."""
+
+    batch: EmbeddedBatch
+    targets: Sequence[Target]
+    late: Sequence[DeadlineError | None]
+
+
 class Embedding(Protocol):
     """Maps gradients of the covered layers to R^K."""
 
@@ -125,19 +160,51 @@ class QueryEmbedder(ForwardPass):
         An input whose token does not hold any more after the forward gets that error and no gradient; the backward
         is not begun when none does.
         """
+        pending = self.begin(inputs, targets, clock, tokens)
+        return self.finish(pending)
+
+    def begin(
+        self,
+        inputs: Sequence[Tensor],
+        targets: Sequence[Target],
+        clock: Stopwatch,
+        tokens: Sequence[Token] | None = None,
+    ) -> PendingQueries:
+        """Does what ``embed`` does and reads nothing, so that a GPU is not waited for."""
+        asked = _classes(targets, len(self.classifier.class_names)).to(self.classifier.device)
         with single_precision(), CaptureSession(self.classifier.model, self.layers) as session:
             with clock.stage("forward"):
                 outputs = session.forward(self.stack(inputs))
-                predictions = self.predictions(outputs)
             checkpoint()
-            waited_for = _unless_late(predictions, tokens or [always] * len(predictions))
-            choices = [self.choice(p, t) for p, t in zip(waited_for, targets, strict=True)]
+            late = [_lateness(token) for token in tokens or [always] * len(inputs)]
             with clock.stage("backward"):
-                scaled = self._output_gradients(outputs, choices)
+                predicted = self.classifier.loss.predict(outputs)
+                wanted = torch.where(asked[0] < 0, predicted, asked[0])
+                has_contrast = any(target.against is not None for target in targets)
+                scaled = self._output_gradients(outputs, wanted, asked[1] if has_contrast else None)
+                if any(late):
+                    nobody_waits = torch.tensor([error is not None for error in late])
+                    scaled = scaled.without(nobody_waits.to(outputs.device, non_blocking=True))
                 gradients = session.backward(scaled.unit)
             with clock.stage("embed"):
                 phi = self.embedding.embed(gradients).double()
-        return _embedded(phi, scaled, waited_for, choices)
+                probabilities = self.classifier.loss.probabilities(outputs.double())
+                batch = EmbeddedBatch.of(phi, scaled, probabilities, (predicted, wanted))
+        return PendingQueries(batch, targets, late)
+
+    def finish(self, pending: PendingQueries) -> list[EmbeddedQuery | ProponentError]:
+        """Reads a batch."""
+        figures = pending.batch.figures.cpu()
+        probabilities, rest = figures[:, :-FIGURES], figures[:, -FIGURES:].tolist()
+        predictions = self.told(probabilities, [int(row[0]) for row in rest])
+        waited_for = [late or prediction for late, prediction in zip(pending.late, predictions, strict=True)]
+        choices = [self.choice(p, t) for p, t in zip(waited_for, pending.targets, strict=True)]
+        return [
+            _embedded(prediction, choice, direction, row)
+            for prediction, choice, direction, row in zip(
+                waited_for, choices, pending.batch.directions, rest, strict=True
+            )
+        ]
 
     def follow(self, value: Tensor, classes: Sequence[int]) -> FollowedOutputs:
         """The outputs of one input and the gradients of the largest of them and of ``classes``."""
@@ -173,60 +240,46 @@ class QueryEmbedder(ForwardPass):
             )
         return wanted, target.against
 
-    def _output_gradients(self, outputs: Tensor, choices: Sequence[Choice | ProponentError]) -> ScaledGradient:
-        """At once for all that explain a class, and for all contrasts; zero where there is an error."""
-        found = ScaledGradient(torch.zeros_like(outputs), outputs.new_zeros(len(outputs), dtype=torch.float64))
-        classes = {b: choice for b, choice in enumerate(choices) if not isinstance(choice, ProponentError)}
-        for is_contrast in (False, True):
-            some = {b: choice for b, choice in classes.items() if (choice[1] is not None) == is_contrast}
-            if some:
-                found.put(list(some), self._of_classes(outputs, some))
-        return found
-
-    def _of_classes(self, outputs: Tensor, choices: Mapping[int, Choice]) -> ScaledGradient:
-        """Of some rows of the outputs, either none or all of which are contrasts."""
-        some, loss = outputs[list(choices)], self.classifier.loss
-        wanted = torch.tensor([own for own, _ in choices.values()], device=outputs.device)
-        others = [other for _, other in choices.values() if other is not None]
-        if not others:
-            return scaled_output_gradient(loss, some, wanted)
-        return contrast_output_gradient(loss, some, wanted, torch.tensor(others, device=outputs.device))
+    def _output_gradients(self, outputs: Tensor, wanted: Tensor, against: Tensor | None) -> ScaledGradient:
+        """At once for all; contrasts where ``against`` [B] is not negative, zero where the outputs are not finite."""
+        loss = self.classifier.loss
+        found = scaled_output_gradient(loss, outputs, wanted)
+        if against is not None:
+            contrasts = contrast_output_gradient(loss, outputs, wanted, torch.where(against < 0, wanted, against))
+            found = found.replaced(against >= 0, contrasts)
+        return found.without(~torch.isfinite(found.scale))
 
 
-def _unless_late(
-    predictions: Sequence[Prediction | ProponentError], tokens: Sequence[Token]
-) -> list[Prediction | ProponentError]:
-    """Each prediction as long as its token holds, else why it does not."""
-    found: list[Prediction | ProponentError] = []
-    for prediction, token in zip(predictions, tokens, strict=True):
-        try:
-            token()
-            found.append(prediction)
-        except DeadlineError as error:
-            found.append(error)
-    return found
+def _classes(targets: Sequence[Target], count: int) -> Tensor:
+    """The classes explained and argued against, [2, B] int64; -1 for the predicted one, none, or an unknown one."""
+
+    def known(class_id: int | None) -> int:
+        return class_id if class_id is not None and 0 <= class_id < count else -1
+
+    return torch.tensor([[known(t.class_id) for t in targets], [known(t.against) for t in targets]])
+
+
+def _lateness(token: Token) -> DeadlineError | None:
+    """Why a token does not hold."""
+    try:
+        token()
+    except DeadlineError as error:
+        return error
+    return None
 
 
 def _embedded(
-    phi: Tensor,
-    scaled: ScaledGradient,
-    predictions: Sequence[Prediction | ProponentError],
-    choices: Sequence[Choice | ProponentError],
-) -> list[EmbeddedQuery | ProponentError]:
-    norms = phi.norm(dim=1)
-    directions = (phi / positive_or_one(norms)[:, None]).float()
-    sizes, scales = (norms * scaled.scale).tolist(), scaled.scale.tolist()
-    has_direction = (scaled.has_direction & (norms > 0)).tolist()
-    found: list[EmbeddedQuery | ProponentError] = []
-    for b, (choice, prediction) in enumerate(zip(choices, predictions, strict=True)):
-        if isinstance(prediction, ProponentError):
-            found.append(prediction)
-        elif isinstance(choice, ProponentError):
-            found.append(choice)
-        elif not math.isfinite(sizes[b]):
-            found.append(
-                InvalidInputError("the gradient of the model's loss is not finite for this input", field="input")
-            )
-        else:
-            found.append(EmbeddedQuery(prediction, directions[b], sizes[b], scales[b], has_direction[b], choice[0]))
-    return found
+    prediction: Prediction | ProponentError,
+    choice: Choice | ProponentError,
+    direction: Tensor,
+    figures: Sequence[float],
+) -> EmbeddedQuery | ProponentError:
+    """One input by the figures that were read."""
+    if isinstance(prediction, ProponentError):
+        return prediction
+    if isinstance(choice, ProponentError):
+        return choice
+    norm, scale, has_direction = figures[2:]
+    if not math.isfinite(norm):
+        return InvalidInputError("the gradient of the model's loss is not finite for this input", field="input")
+    return EmbeddedQuery(prediction, direction, norm, scale, bool(has_direction), choice[0])

@@ -16,7 +16,7 @@ from proponent.explainer.diversity import DiverseHits, candidates_notice, divers
 from proponent.explainer.query import EmbeddedQuery
 from proponent.index.catalog import Catalog
 from proponent.index.rows import InfluenceIndex
-from proponent.index.search import Hits, Query, search
+from proponent.index.search import Hits, Query, Scan, lists, scan
 from proponent.index.tombstones import Tombstones
 from proponent.options import Diversity, ExplainOptions, Filter, Measure, Ranking
 from proponent.results import Notice, NoticeCode
@@ -32,6 +32,14 @@ class Found:
     ends: Ends = field(default_factory=dict)
     notices: Sequence[Notice] = ()
     outcomes: Outcomes = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PendingSearch:
+    """A pass over the rows that was begun, if any measure is asked for, and which rows may appear for each query."""
+
+    scan: Scan | None
+    masks: Sequence[Tensor | None]
 
 
 class Retrieval:
@@ -71,25 +79,32 @@ class Retrieval:
             )
         return [found[name] for name in example_ids]
 
-    def search(
+    def begin(self, directions: Tensor, options: Sequence[ExplainOptions]) -> PendingSearch:
+        """One pass over the rows for unit queries [B, K]; reads nothing, so that a GPU is not waited for."""
+        asked = {measure for option in options for measure in option.measures}
+        measures = tuple(measure for measure in Measure if measure in asked)
+        masks = [self._eligible(option.filter) for option in options]
+        lengths = [self._pool(option) for option in options]
+        return PendingSearch(scan(self.index, directions, lengths, masks, measures) if measures else None, masks)
+
+    def finish(
         self,
+        pending: PendingSearch,
         queries: Sequence[EmbeddedQuery | ProponentError],
         options: Sequence[ExplainOptions],
         tokens: Sequence[Token],
     ) -> list[Found | ProponentError]:
-        """Hits of every query in one pass over the rows; none where there is an error or no direction.
+        """Hits of every query; none where there is an error or no direction.
 
         A query's diverse selection is made under its own token: a DeadlineError takes its place.
         """
-        masks = [self._eligible(option.filter) for option in options]
+        masks = pending.masks
         batch = {
             b: Query(query.direction, query.norm, self._pool(options[b]), masks[b])
             for b, query in enumerate(queries)
             if isinstance(query, EmbeddedQuery) and query.has_direction
         }
-        asked = {measure for b in batch for measure in options[b].measures}
-        measures = tuple(measure for measure in Measure if measure in asked)
-        searched = search(self.index, list(batch.values()), measures) if measures else [{} for _ in batch]
+        searched = lists(self.index, pending.scan, batch) if pending.scan and batch else [{} for _ in batch]
         ends = dict(zip(batch, searched, strict=True))
         return [self._wanted(ends.get(b, {}), options[b], masks[b], tokens[b]) for b in range(len(queries))]
 

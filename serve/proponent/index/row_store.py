@@ -89,7 +89,7 @@ class ResidentRows(RowStore):
 
     @override
     def take(self, rows: Tensor) -> Tensor:
-        return self.codes[rows.to(self.device)]
+        return self.codes.index_select(0, rows.to(self.device))
 
     @override
     def between(self, place: slice) -> Tensor:

@@ -250,11 +250,11 @@ class InfluenceIndex:
         return HALF_ERROR if self._rows.is_coarse(count) else SINGLE_ERROR
 
     def exact_products(self, direction: Tensor, rows: Tensor) -> Tensor:
-        """Products of one query [K] with stored rows [n], [n] float64: the same whatever rows are beside them."""
+        """Products of a query [K] with stored rows [n], [n] float64 there; the same whatever is beside them."""
         wide = direction.to(self.device).double()
         # A sum row by row: a matrix product rounds a row differently with other rows beside it.
         parts = [
-            self._rows.take(chosen)[:, : self.size].double().mul_(wide).sum(dim=1).cpu()
+            self._rows.take(chosen)[:, : self.size].double().mul_(wide).sum(dim=1)
             for chosen in torch.split(rows, SCORED_AT_ONCE)
         ]
         return torch.cat(parts)

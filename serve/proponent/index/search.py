@@ -55,35 +55,79 @@ class Query:
     eligible: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Scan:
+    """Candidates of a batch at E ends on the device, where they may still be computed; reading them waits for that.
+
+    Attributes:
+        products: [B, N] float32, with an error of at most ``error``.
+        rows: Candidates, ascending, [B, E, c] int64.
+        exact: Their products, [B, E, c] float64.
+        beyond: Bound on the scores of all other rows for a query of norm 1, [B, E]; None where there are none.
+        measures: Two ends of each.
+    """
+
+    products: Tensor
+    error: float
+    rows: Tensor
+    exact: Tensor
+    beyond: Tensor | None
+    measures: Sequence[Measure]
+
+
 def search(
     index: InfluenceIndex, queries: Sequence[Query], measures: Sequence[Measure]
 ) -> list[Mapping[Measure, tuple[Hits, Hits]]]:
     """For each query and measure the proponents (scores > 0) and the opponents (scores < 0)."""
-    products = index.products(torch.stack([query.direction for query in queries]))
-    error = index.product_error(len(queries))
+    directions = torch.stack([query.direction for query in queries])
+    found = scan(index, directions, [query.k for query in queries], [query.eligible for query in queries], measures)
+    return lists(index, found, dict(enumerate(queries)))
+
+
+def scan(
+    index: InfluenceIndex,
+    directions: Tensor,
+    lengths: Sequence[int],
+    eligible: Sequence[Tensor | None],
+    measures: Sequence[Measure],
+) -> Scan:
+    """Candidates for the lists of some queries, of which neither norms nor directions [B, K] have been read."""
+    allowed = _allowed(index, eligible)
+    products = index.products(directions)
+    error = index.product_error(len(directions))
     spare = COARSE_SPARE if error >= HALF_ERROR else SPARE
-    count = min(max(query.k for query in queries) + spare, len(index))
-    ends_bounds = EndBounds(products, index.scanned_scales(measures), error, _allowed(index, queries))
-    bounds, candidates = strongest_ends(ends_bounds, count)
-    ends = [(measure, sign) for measure in measures for sign in SIGNS]
-    ranked = _ranked(index, queries, candidates.cpu(), ends)
-    beyond = bounds[..., -1].cpu() if count < len(index) else torch.full(bounds.shape[:-1], -inf)
-    firsts = _firsts(ranked, queries, ends, beyond)
-    lists = [
+    count = min(max(lengths) + spare, len(index))
+    bounds, candidates = strongest_ends(EndBounds(products, index.scanned_scales(measures), error, allowed), count)
+    rows = candidates.sort(dim=2).values
+    beyond = bounds[..., -1] if count < len(index) else None
+    return Scan(products, error, rows, _exact_products(index, directions, rows), beyond, measures)
+
+
+def lists(
+    index: InfluenceIndex, found: Scan, queries: Mapping[int, Query]
+) -> list[Mapping[Measure, tuple[Hits, Hits]]]:
+    """Reads a scan: the lists of some of its queries, given by their places in the batch."""
+    ends = [(measure, sign) for measure in found.measures for sign in SIGNS]
+    places, asked = list(queries), list(queries.values())
+    rows, exact = found.rows.cpu()[places], found.exact.cpu()[places]
+    ranked = _ranked(index, asked, rows, exact, ends)
+    beyond = torch.full(rows.shape[:2], -inf) if found.beyond is None else found.beyond.cpu()[places]
+    firsts = _firsts(ranked, asked, ends, beyond)
+    hits = [
         [
-            hits or _widened(index, query, products[b], error, end, count)
-            for end, hits in zip(ends, firsts[b], strict=True)
+            first or _widened(index, query, found.products[b], found.error, end, rows.shape[2])
+            for end, first in zip(ends, of, strict=True)
         ]
-        for b, query in enumerate(queries)
+        for (b, query), of in zip(queries.items(), firsts, strict=True)
     ]
-    _check(index, queries, lists)
-    return [dict(zip(measures, zip(of[::2], of[1::2], strict=True), strict=True)) for of in lists]
+    _check(index, asked, hits)
+    return [dict(zip(found.measures, zip(of[::2], of[1::2], strict=True), strict=True)) for of in hits]
 
 
 def exact_scores(index: InfluenceIndex, query: Query, rows: Sequence[int], measure: Measure) -> list[float]:
     """Scores of named rows, as a search would give them."""
     chosen = torch.as_tensor(rows, dtype=torch.long)
-    exact = index.exact_products(query.direction, chosen)
+    exact = index.exact_products(query.direction, chosen).cpu()
     return (exact * index.exact_scales[measure][chosen] * query.norm).tolist()
 
 
@@ -103,13 +147,13 @@ def _check(index: InfluenceIndex, queries: Sequence[Query], lists: Sequence[Sequ
     index.check_rows(sorted(leaders))
 
 
-def _allowed(index: InfluenceIndex, queries: Sequence[Query]) -> Tensor | None:
+def _allowed(index: InfluenceIndex, eligible: Sequence[Tensor | None]) -> Tensor | None:
     """1 where a row may appear, [B, N] float32; None where nothing is filtered."""
-    if all(query.eligible is None for query in queries):
+    if all(mask is None for mask in eligible):
         return None
     everything = torch.ones(len(index), dtype=torch.bool)
-    masks = [everything if query.eligible is None else query.eligible for query in queries]
-    return torch.stack(masks).to(index.device, torch.float32)
+    masks = torch.stack([everything if mask is None else mask for mask in eligible])
+    return masks.to(index.device, non_blocking=True).float()
 
 
 @dataclass(frozen=True)
@@ -125,14 +169,14 @@ class _Ranked:
     rows: Tensor
 
 
-def _ranked(index: InfluenceIndex, queries: Sequence[Query], candidates: Tensor, ends: Sequence[End]) -> _Ranked:
-    """Ranks candidates [B, E, c] by their exact scores."""
-    rows = candidates.sort(dim=2).values
+def _ranked(
+    index: InfluenceIndex, queries: Sequence[Query], rows: Tensor, exact: Tensor, ends: Sequence[End]
+) -> _Ranked:
+    """Ranks candidates [B, E, c] by their exact scores, from their exact products of the same shape."""
     scales = torch.stack([index.exact_scales[measure][rows[:, e]] for e, (measure, _) in enumerate(ends)], dim=1)
-    scores = _exact_products(index, queries, rows)
-    if not bool(torch.isfinite(scores).all()):
+    if not bool(torch.isfinite(exact).all()):
         raise CorruptBundleError("rows hold numbers that are not finite: they were overwritten", field=ROWS)
-    scores = scores * scales * torch.tensor([query.norm for query in queries], dtype=torch.float64)[:, None, None]
+    scores = exact * scales * torch.tensor([query.norm for query in queries], dtype=torch.float64)[:, None, None]
     scores *= torch.tensor([sign for _, sign in ends], dtype=torch.float64)[:, None]
     for b, query in enumerate(queries):
         if query.eligible is not None:
@@ -141,13 +185,17 @@ def _ranked(index: InfluenceIndex, queries: Sequence[Query], candidates: Tensor,
     return _Ranked(scores.gather(2, order), rows.gather(2, order))
 
 
-def _exact_products(index: InfluenceIndex, queries: Sequence[Query], rows: Tensor) -> Tensor:
-    """Of each query with its own rows [B, E, c]; a row that is a candidate of several ends is multiplied once."""
-    owner = torch.arange(len(queries))[:, None, None]
+def _exact_products(index: InfluenceIndex, directions: Tensor, rows: Tensor) -> Tensor:
+    """Of each query with its own rows [B, E, c] on the device; on a processor once for rows of several ends."""
+    if index.device.type != "cpu":
+        # To find what the ends share would wait for the device, for which a few more products are nothing.
+        pairs = zip(directions, rows, strict=True)
+        return torch.stack([index.exact_products(one, own.flatten()).view_as(own) for one, own in pairs])
+    owner = torch.arange(len(directions))[:, None, None]
     pairs, places = torch.unique(rows + owner * len(index), return_inverse=True)
-    counts = torch.bincount(pairs // len(index), minlength=len(queries)).tolist()
-    parts = zip(queries, (pairs % len(index)).split(counts), strict=True)
-    return torch.cat([index.exact_products(query.direction, own) for query, own in parts])[places]
+    counts = torch.bincount(pairs // len(index), minlength=len(directions)).tolist()
+    parts = zip(directions, (pairs % len(index)).split(counts), strict=True)
+    return torch.cat([index.exact_products(direction, own) for direction, own in parts])[places]
 
 
 def _firsts(
@@ -181,7 +229,9 @@ def _widened(index: InfluenceIndex, query: Query, products: Tensor, error: float
     while True:
         count = min(4 * count, len(index))
         values, candidates = bounds.topk(count)
-        ranked = _ranked(index, [query], candidates.cpu()[None, None], [end])
+        rows = candidates.sort().values[None, None]
+        exact = _exact_products(index, query.direction[None].to(index.device), rows)
+        ranked = _ranked(index, [query], rows.cpu(), exact.cpu(), [end])
         beyond = values[None, -1:].cpu() if count < len(index) else torch.full((1, 1), -inf)
         [[hits]] = _firsts(ranked, [query], [end], beyond)
         if hits is not None:

@@ -8,7 +8,6 @@ float64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,9 +33,15 @@ class ScaledGradient:
         """Which examples have a direction, [B] bool."""
         return self.scale > DIRECTION_FLOOR
 
-    def put(self, places: Sequence[int], some: ScaledGradient) -> None:
-        """Replaces some of the examples."""
-        self.unit[places], self.scale[places] = some.unit, some.scale
+    def replaced(self, where: Tensor, others: ScaledGradient) -> ScaledGradient:
+        """The same with others in the place of some examples, [B] bool."""
+        shape = (-1, *([1] * (self.unit.ndim - 1)))
+        unit = torch.where(where.reshape(shape), others.unit, self.unit)
+        return ScaledGradient(unit, torch.where(where, others.scale, self.scale))
+
+    def without(self, where: Tensor) -> ScaledGradient:
+        """The same with zeros in the place of some examples, [B] bool."""
+        return self.replaced(where, ScaledGradient(torch.zeros_like(self.unit), torch.zeros_like(self.scale)))
 
 
 def scaled_output_gradient(loss: Loss, outputs: Tensor, labels: Tensor) -> ScaledGradient:
