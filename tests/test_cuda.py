@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
+import tiny
 from proponent.explainer import Explainer
 from proponent.index import row_store
 from proponent.index.row_store import ROW_OVERHEAD, SINGLE_ERROR, ResidentRows, StreamedRows
 from proponent.index.rows import InfluenceIndex
 from proponent.index.search import search
-from proponent.index.selection import EndBounds, strongest_ends
 from proponent.index.store import Store
-from proponent.options import ExplainOptions, Measure
+from proponent.options import ExplainOptions, Measure, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.training_set import TrainingSet
 from proponent.spec import ModelSpec, load_spec
+from proponent.stages import Stopwatch
 from proponent.training.train_preset import train_preset
 from test_rows import build, queries_of, random_rows, random_scales, unit
 
@@ -91,12 +92,18 @@ def test_products_on_the_device_keep_their_bound(size: int, batch: int) -> None:
     assert float(error.abs().max()) <= SINGLE_ERROR
 
 
-def test_from_queries_to_candidates_the_host_waits_for_nothing() -> None:
-    rows = ResidentRows(random_rows(COUNT, 48).to(CUDA))
-    queries, weights = unit(random_rows(4, 48, seed=2).float()).to(CUDA), torch.rand(3, COUNT, device=CUDA)
+def test_from_inputs_to_scored_candidates_the_host_waits_for_nothing(tmp_path: Path) -> None:
+    path = tiny.project(tmp_path / "project", model="grouped", curvature={"kind": "ekfac", "embedding_size": 8})
+    bundle = rebuild(on(load_spec(path), "cuda"), Store(tmp_path / "store"), RebuildOptions(quiet=True))
+    explainer = Explainer.load(bundle, device=CUDA)
+    targets, options = [Target(), Target(class_id=1), Target(class_id=1, against=2)], [ExplainOptions()] * 3
+
+    def ask() -> None:
+        pending = explainer._embedder.begin(tiny.inputs(3), targets, Stopwatch())
+        explainer._retrieval.begin(pending.batch.directions, options)
+
     for _ in range(2):  # the first time, libraries wait while they set themselves up
-        torch.cuda.synchronize()
-        bounds, places = strongest_ends(EndBounds(rows.products(queries), weights, SINGLE_ERROR, None), 16)
+        ask()
+    torch.cuda.synchronize()
     with waiting_is_an_error():
-        bounds, places = strongest_ends(EndBounds(rows.products(queries), weights, SINGLE_ERROR, None), 16)
-    assert bounds.shape == places.shape == (4, 6, 16)
+        ask()

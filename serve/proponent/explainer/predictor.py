@@ -49,7 +49,7 @@ class ForwardPass:
 
     def stack(self, inputs: Sequence[Tensor]) -> Tensor:
         """Inputs as one batch on the model's device."""
-        return torch.stack(list(inputs)).to(self.classifier.device)
+        return torch.stack(list(inputs)).to(self.classifier.device, non_blocking=True)
 
     def predictions(self, outputs: Tensor) -> list[Prediction | ProponentError]:
         """What the model's outputs [B, ...] say."""

@@ -171,7 +171,8 @@ class QueryEmbedder(ForwardPass):
         tokens: Sequence[Token] | None = None,
     ) -> PendingQueries:
         """Does what ``embed`` does and reads nothing, so that a GPU is not waited for."""
-        asked = _classes(targets, len(self.classifier.class_names)).to(self.classifier.device)
+        asked = _classes(targets, len(self.classifier.class_names))
+        asked = asked.to(self.classifier.device, non_blocking=True)
         with single_precision(), CaptureSession(self.classifier.model, self.layers) as session:
             with clock.stage("forward"):
                 outputs = session.forward(self.stack(inputs))
