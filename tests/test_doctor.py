@@ -23,11 +23,13 @@ from cryptography.x509.oid import NameOID
 import tiny
 from proponent.doctor import Finding, Status
 from proponent.doctor.addresses import check_addresses, check_collector
+from proponent.doctor.audit import check_audit_log
 from proponent.doctor.machine import check_clock, check_java, check_scratch, check_torch
 from proponent.doctor.secrets import check_callers, check_tls
 from proponent.doctor.store import _written, check_bundles, check_store
 from proponent.doctor.workers import _memory, available_bytes, check_workers
 from proponent.gateway.auth.token_file import token_line
+from proponent.gateway.privacy.audit_log import AuditLog
 from proponent.gateway.settings import Settings
 from proponent.index.bundle import read_manifest, seal
 from proponent.index.store import Store
@@ -174,6 +176,21 @@ def test_a_file_of_tokens_that_cannot_be_used_or_that_all_may_read(tmp_path: Pat
     assert "a-plain-token" not in failed.found
     the(Status.OK, check_callers(Settings()), "this machine")
     the(Status.OK, check_callers(Settings(insecure=True)), "anybody")
+    mutual = certified(tmp_path, -1, 60)
+    the(Status.OK, check_callers(mutual.model_copy(update={"tls_client_ca": mutual.tls_certificate})), "certificate")
+
+
+def test_an_audit_log_that_could_not_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    assert not statuses(check_audit_log(Settings()))
+    the(Status.OK, check_audit_log(Settings(audit_log=path)), "can be written")
+    assert not list(tmp_path.iterdir())
+    nowhere = tmp_path / "none" / "audit.jsonl"
+    the(Status.FAILURE, check_audit_log(Settings(audit_log=nowhere)), str(nowhere), "--audit-log")
+    log = AuditLog(path, 1000, 1)
+    the(Status.FAILURE, check_audit_log(Settings(audit_log=path)), "another process writes it", "one of its own")
+    log.close()
+    the(Status.OK, check_audit_log(Settings(audit_log=path)), "can be written")
 
 
 def certified(directory: Path, begins_days: float, ends_days: float, name: str = "server") -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from proponent.doctor.addresses import check_addresses, check_collector
+from proponent.doctor.audit import check_audit_log
 from proponent.doctor.finding import Finding
 from proponent.doctor.machine import check_clock, check_java, check_open_files, check_scratch, check_torch
 from proponent.doctor.secrets import check_callers, check_tls
@@ -16,6 +17,7 @@ _CHECKS = (
     check_addresses,
     check_tls,
     check_callers,
+    check_audit_log,
     check_store,
     check_bundles,
     check_java,

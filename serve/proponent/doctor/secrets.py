@@ -21,7 +21,7 @@ _SOON = timedelta(days=14)
 def check_callers(settings: Settings) -> Iterator[Finding]:
     """Whether the files that say who may call can be used."""
     if settings.tokens_file is None and settings.jwt_keys is None:
-        yield ok("callers", "no tokens: " + ("anybody may call" if settings.insecure else "for this machine alone"))
+        yield ok("callers", f"no tokens: {_callers_without(settings)}")
         return
     try:
         authenticator_of(settings)
@@ -31,6 +31,12 @@ def check_callers(settings: Settings) -> Iterator[Finding]:
         yield ok("callers", "known by their tokens")
     if settings.tokens_file is not None:
         yield from _private(settings.tokens_file, "tokens file")
+
+
+def _callers_without(settings: Settings) -> str:
+    if settings.tls_client_ca is not None:
+        return "who shows a certificate of the client authority may call"
+    return "anybody may call" if settings.insecure else "for this machine alone"
 
 
 def check_tls(settings: Settings) -> Iterator[Finding]:
