@@ -9,12 +9,13 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway_fakes import Service
+from gateway_fakes import Service, echo
 from proponent.errors import QuotaError, SpecError, UnavailableError
 from proponent.gateway.auth import Allowance, Caller, Scope
 from proponent.gateway.call import CallContext
@@ -78,6 +79,14 @@ def test_what_discloses_is_logged_and_what_does_not_is_not(service: Service) -> 
         ("GetExample", ["toy/4"], "f" * 64),
         ("ListSuspects", ["toy/19", "toy/18"], "f" * 64),
     ]
+
+
+def test_a_group_whose_effect_is_told_is_logged(service: Service) -> None:
+    request = pb.EstimateRemovalRequest(query=QUERY, example_ids=["toy/3", "toy/1", "toy/3"])
+    caller = replace(ALICE, level=DisclosureLevel.ROUNDED)
+    service.worker.handle = echo
+    asyncio.run(service.calls.methods["EstimateRemoval"].run(request, CallContext(caller=caller)))
+    assert [line["examples"] for line in lines(service)] == [["toy/3", "toy/1"]]
 
 
 def test_a_full_disk_stops_disclosures_and_no_predictions(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

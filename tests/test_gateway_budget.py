@@ -119,6 +119,7 @@ NAMING: dict[str, Any] = {
     "GetExample": [pb.GetExampleRequest(model="toy", example_id=f"toy/{n}") for n in (4, 5)],
     "ListExamples": [pb.ListExamplesRequest(model="toy", page_size=n) for n in (1, 2)],
     "ListSuspects": [pb.ListSuspectsRequest(model="toy", limit=n) for n in (1, 2)],
+    "EstimateRemoval": [pb.EstimateRemovalRequest(query=QUERY, example_ids=[f"toy/{n}"]) for n in (4, 5)],
 }
 
 

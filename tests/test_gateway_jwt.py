@@ -83,6 +83,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "expired within the leeway": {"exp": FromNow(-LEEWAY_S / 2)},
     "issued by a clock that is ahead": {"iat": FromNow(LEEWAY_S / 2), "nbf": FromNow(LEEWAY_S / 2)},
     "scopes as a list": {"scope": ["explain"]},
+    "never expires": {"exp": 10**400},
 }
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another key": ({"key": rsa.generate_private_key(65537, 2048)}, "Signature"),

@@ -27,6 +27,7 @@ _LONGEST_TOKEN = 16 << 10
 _LONGEST_NAME = 256
 # Tokens that are verified once and looked up until they expire; the oldest makes room.
 _MOST_KNOWN = 10_000
+_NEVER = 1 << 53
 _REQUIRED = ["exp", "iss", "aud", "sub"]
 
 
@@ -86,7 +87,7 @@ class TokenVerifier:
         caller = replace(self._caller(claims), credential=digest)
         if len(self._verified) >= _MOST_KNOWN:
             del self._verified[next(iter(self._verified))]
-        self._verified[digest] = caller, float(claims["exp"]) + self._leeway_s
+        self._verified[digest] = caller, min(int(claims["exp"]), _NEVER) + self._leeway_s
         return caller
 
     def _claims(self, token: str) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -71,22 +71,23 @@ class DisclosureGate:
         if "disclosure_level" not in reply.DESCRIPTOR.fields_by_name:
             return reply  # type: ignore[no-any-return]
         reply.disclosure_level = context.caller.level
-        named = await self._reduced(reply, context)
+        # A group's effect tells of each that is in it, though the reply names none.
+        named = await self._reduced(reply, getattr(request, "example_ids", ()), context)
         query: Any = getattr(request, "query", request)
         self.budget.disclose(context.caller, query.model, named)
         if self.audit_log is not None and name not in _NOTHING_DISCLOSED:
             await self.audit_log.write(_record(name, query, reply, named, context))
         return reply  # type: ignore[no-any-return]
 
-    async def _reduced(self, reply: Message, context: CallContext) -> list[str]:
-        """Takes out of a reply what its caller is not told; returns the examples it names, if anybody counts them."""
+    async def _reduced(self, reply: Message, asked: Sequence[str], context: CallContext) -> list[str]:
+        """Takes out of a reply what its caller is not told; returns the examples it tells of, if those count."""
         caller = context.caller
         counted = self.audit_log is not None or bool(caller.allowance.examples)
         if caller.level is DisclosureLevel.FULL and not counted:
             return []
         if reply.ByteSize() <= _INLINE_BYTES:
-            return _reduce(reply, caller.level, counted)
-        return await asyncio.to_thread(_reduce, reply, caller.level, counted)
+            return _reduce(reply, asked, caller.level, counted)
+        return await asyncio.to_thread(_reduce, reply, asked, caller.level, counted)
 
 
 def gate_of(settings: Settings) -> DisclosureGate:
@@ -111,9 +112,9 @@ def _restore(budget: DisclosureBudget, record: Mapping[str, Any]) -> None:
         budget.restore(record["caller"], at, record["model"], record["examples"], explanation=explanation)
 
 
-def _reduce(reply: Message, level: DisclosureLevel, counted: bool) -> list[str]:
+def _reduce(reply: Message, asked: Sequence[str], level: DisclosureLevel, counted: bool) -> list[str]:
     withhold(reply, level)
-    return list(dict.fromkeys(disclosed_examples(reply))) if counted else []
+    return list(dict.fromkeys((*disclosed_examples(reply), *asked))) if counted else []
 
 
 def _record(name: str, query: Any, reply: Any, named: list[str], context: CallContext) -> dict[str, Any]:
