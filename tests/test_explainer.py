@@ -167,7 +167,7 @@ def test_another_label_can_be_explained(explainer: Explainer, truth: Truth, labe
 def test_a_contrast_explains_the_difference_of_two_losses(explainer: Explainer, truth: Truth) -> None:
     [value] = tiny.inputs(1)
     answer = one(explainer, value, top_k=COUNT, target=Target(2, 0))
-    assert answer.target_class_id == 2
+    assert (answer.target_class_id, answer.against_class_id) == (2, 0)
     gradient = truth.gradient(value, 2) - truth.gradient(value, 0)
     for measure in Measure:
         check(shown(answer, measure), *truth.scores(gradient, measure))

@@ -170,6 +170,7 @@ EXPLANATION = st.builds(
         max_size=3,
     ),
     target_class_id=CLASS,
+    against_class_id=st.none() | CLASS,
     bundle_digest=TEXT,
     quality=st.builds(
         Quality, TEXT, st.floats(0, 1), st.dictionaries(TEXT, NUMBER | TEXT | st.booleans(), max_size=3)
@@ -194,6 +195,8 @@ def test_an_explanation_arrives_whole(explanation: Explanation, request_id: str)
         assert result.measure == NUMBERS[expected.measure]
         for end, wanted in ((result.proponents, expected.proponents), (result.opponents, expected.opponents)):
             assert [read(influence) for influence in end] == list(wanted)
+    against = found.against_class_id if found.HasField("against_class_id") else None
+    assert against == explanation.against_class_id
     assert (found.target_class_id, found.bundle_digest, found.train_size, found.request_id) == (
         explanation.target_class_id,
         explanation.bundle_digest,

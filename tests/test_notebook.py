@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 
@@ -96,6 +97,13 @@ def test_empty_lists_and_other_targets_are_said() -> None:
     assert "No training example argued for cat." in html
     assert "▲ For class 7" in explanation((), target=7)._repr_html_()
     assert Page(explanation(target=1)._repr_html_()).texts("caption")[0] == "▲ For cat"  # the examples' label of 1
+
+
+def test_a_contrast_names_both_classes() -> None:
+    asked = replace(explanation(), target_class_id=1, against_class_id=0)
+    expected = f"{asked.results[0].proponents[1].label} rather than {asked.prediction.label}"
+    assert f"argued for {expected}." in asked._repr_html_()
+    assert asked.plot().get_suptitle().endswith(f"argued for {expected}.")
 
 
 def test_what_a_service_leaves_out_is_a_dash() -> None:

@@ -156,7 +156,8 @@ class Quality:
 class Explanation:
     """The answer to one explanation request; ``timings`` maps a stage to seconds.
 
-    ``results`` is empty where a notice says that the input was not explained.
+    ``results`` is empty where a notice says that the input was not explained. ``against_class_id`` is the class
+    argued against in a contrast.
 
     >>> result = MeasureResult(Measure.INFLUENCE, proponents=[], opponents=[])
     >>> quality = Quality("exact", kept_energy=1.0)
@@ -174,6 +175,7 @@ class Explanation:
     notices: Sequence[Notice] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     disclosure_level: DisclosureLevel = DisclosureLevel.FULL
+    against_class_id: int | None = None
 
     def _repr_html_(self) -> str:
         """What notebooks show: the prediction and the lists side by side, complete in itself."""

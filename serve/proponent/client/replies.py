@@ -52,6 +52,7 @@ def explanation(message: pb.ExplainResponse) -> Explanation:
             for result in message.results
         ),
         target_class_id=message.target_class_id,
+        against_class_id=message.against_class_id if message.HasField("against_class_id") else None,
         bundle_digest=message.bundle_digest,
         quality=Quality(message.quality.curvature, message.quality.kept_energy, MessageToDict(message.quality.audit)),
         train_size=message.train_size,

@@ -82,13 +82,21 @@ def largest(examples: Iterable[Example]) -> float:
     return max((abs(example.score) for example in examples if isfinite(example.score)), default=0.0)
 
 
-def target_label(explanation: Explanation) -> str:
-    """Name of the class explained, as far as the explanation knows it."""
-    if explanation.target_class_id == explanation.prediction.class_id:
+def claim(explanation: Explanation) -> str:
+    """What the examples argue for: the class explained, in a contrast rather than the other one."""
+    label = _label(explanation, explanation.target_class_id)
+    if explanation.against_class_id is None:
+        return label
+    return f"{label} rather than {_label(explanation, explanation.against_class_id)}"
+
+
+def _label(explanation: Explanation, class_id: int) -> str:
+    """Name of a class, as far as the explanation knows it."""
+    if class_id == explanation.prediction.class_id:
         return explanation.prediction.label
     examples = (example for result in explanation.results for example in _examples(result))
-    labels = (example.label for example in examples if example.class_id == explanation.target_class_id)
-    return next(labels, f"class {explanation.target_class_id}")
+    labels = (example.label for example in examples if example.class_id == class_id)
+    return next(labels, f"class {class_id}")
 
 
 def _examples(result: Lists) -> list[Example]:

@@ -9,7 +9,7 @@ from math import isfinite
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from proponent.display.columns import Column, Row, columns, target_label
+from proponent.display.columns import Column, Row, claim, columns
 from proponent.display.figures import percent
 from proponent.display.sentences import lead
 from proponent.display.shown import Explanation
@@ -47,7 +47,7 @@ def lists_figure(explanation: Explanation) -> Figure:
     rows = max((len(column.proponents) + len(column.opponents) for column in found), default=0)
     width = sum(_BARS + _CHARACTER * _longest(column) for column in found)
     figure = ShownFigure(figsize=(max(_BARS, width), _TITLE + _ROW * max(1, rows)), layout="constrained")
-    prediction, label = explanation.prediction, target_label(explanation)
+    prediction, label = explanation.prediction, claim(explanation)
     sure = percent(prediction.probabilities[prediction.class_id])
     proponents = max((len(column.proponents) for column in found), default=0)
     title = figure.suptitle(f"Prediction: {prediction.label} ({sure}). {lead(label, proponents)}", x=0.01, ha="left")

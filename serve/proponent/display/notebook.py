@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proponent.display.columns import columns, target_label
+from proponent.display.columns import claim, columns
 from proponent.display.page import plain_picture, render
 from proponent.display.sentences import SIGN, lead, trust
 from proponent.display.shown import Explanation
@@ -10,7 +10,7 @@ from proponent.display.shown import Explanation
 
 def fragment(explanation: Explanation) -> str:
     """The prediction and the lists side by side."""
-    label, quality = target_label(explanation), explanation.quality
+    label, quality = claim(explanation), explanation.quality
     proponents = max((len(result.proponents) for result in explanation.results), default=0)
     return render(
         "notebook.html",

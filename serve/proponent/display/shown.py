@@ -134,6 +134,10 @@ class Explanation(Protocol):
         """The class explained."""
 
     @property
+    def against_class_id(self) -> int | None:
+        """The class argued against in a contrast."""
+
+    @property
     def bundle_digest(self) -> str:
         """Of the bundle that answered."""
 

@@ -46,6 +46,7 @@ class EmbeddedQuery:
         norm: ||phi||.
         scale: Largest entry of the output gradient, 0 where the loss is flat.
         target: Class whose loss is explained.
+        against: Class argued against in a contrast.
     """
 
     prediction: Prediction
@@ -54,6 +55,7 @@ class EmbeddedQuery:
     scale: float
     has_direction: bool
     target: int
+    against: int | None = None
 
 
 @dataclass(frozen=True)
@@ -283,4 +285,4 @@ def _embedded(
     norm, scale, has_direction = figures[2:]
     if not math.isfinite(norm):
         return InvalidInputError("the gradient of the model's loss is not finite for this input", field="input")
-    return EmbeddedQuery(prediction, direction, norm, scale, bool(has_direction), choice[0])
+    return EmbeddedQuery(prediction, direction, norm, scale, bool(has_direction), *choice)

@@ -79,6 +79,7 @@ def prediction_alone(
     return pb.ExplainResponse(
         prediction=reply.prediction,
         target_class_id=target.get(request.target.WhichOneof("kind") or "", reply.prediction.class_id),
+        against_class_id=request.target.contrast.against_class_id if request.target.HasField("contrast") else None,
         bundle_digest=reply.bundle_digest,
         quality=pb.Quality(curvature=manifest.curvature, kept_energy=manifest.kept_energy, audit=audit),
         train_size=manifest.train_size,

@@ -219,6 +219,7 @@ def _explanation(
         prediction=query.prediction,
         results=answers.results({Measure.INFLUENCE: ends}, {}, options),
         target_class_id=query.target,
+        against_class_id=query.against,
         bundle_digest=manifest.digest,
         quality=Quality(manifest.curvature, 1.0),
         train_size=manifest.train_size,

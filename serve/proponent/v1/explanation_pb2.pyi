@@ -347,7 +347,7 @@ class Timing(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("prediction", "results", "target_class_id", "bundle_digest", "quality", "train_size", "notices", "timings", "explanation_id", "request_id", "disclosure_level")
+    __slots__ = ("prediction", "results", "target_class_id", "bundle_digest", "quality", "train_size", "notices", "timings", "explanation_id", "request_id", "disclosure_level", "against_class_id")
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     TARGET_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
@@ -359,6 +359,7 @@ class ExplainResponse(_message.Message):
     EXPLANATION_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    AGAINST_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     prediction: Prediction
     results: _containers.RepeatedCompositeFieldContainer[MeasureResult]
     target_class_id: int
@@ -370,7 +371,8 @@ class ExplainResponse(_message.Message):
     explanation_id: str
     request_id: str
     disclosure_level: DisclosureLevel
-    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., results: _Optional[_Iterable[_Union[MeasureResult, _Mapping]]] = ..., target_class_id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., quality: _Optional[_Union[Quality, _Mapping]] = ..., train_size: _Optional[int] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., timings: _Optional[_Iterable[_Union[Timing, _Mapping]]] = ..., explanation_id: _Optional[str] = ..., request_id: _Optional[str] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
+    against_class_id: int
+    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., results: _Optional[_Iterable[_Union[MeasureResult, _Mapping]]] = ..., target_class_id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., quality: _Optional[_Union[Quality, _Mapping]] = ..., train_size: _Optional[int] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., timings: _Optional[_Iterable[_Union[Timing, _Mapping]]] = ..., explanation_id: _Optional[str] = ..., request_id: _Optional[str] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ..., against_class_id: _Optional[int] = ...) -> None: ...
 
 class StreamExplainRequest(_message.Message):
     __slots__ = ("request",)

@@ -54,6 +54,7 @@ def explain_response(explanation: Explanation, request_id: str) -> pb.ExplainRes
             for result in explanation.results
         ],
         target_class_id=explanation.target_class_id,
+        against_class_id=explanation.against_class_id,
         bundle_digest=explanation.bundle_digest,
         quality=pb.Quality(
             curvature=explanation.quality.curvature,
