@@ -26,6 +26,7 @@ from proponent.attribution.gradients.layers import (
     unflatten,
     unflatten_parameters,
 )
+from proponent.attribution.gradients.patch_moment import has_fast_moment, patch_moment
 from proponent.attribution.losses import get_loss
 from proponent.errors import ProponentError
 
@@ -321,3 +322,40 @@ def test_runs_on_meta(name: str) -> None:
 def test_dtype_follows_the_model(dtype: torch.dtype) -> None:
     case = cases.cnn(dtype=dtype)
     assert all(g.dense().dtype == dtype for g in captured(case.model, case.inputs, case.labels).values())
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kernel=st.tuples(st.integers(2, 5), st.integers(2, 4)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    size=st.tuples(st.integers(5, 9), st.integers(5, 9)),
+    bias=st.booleans(),
+)
+def test_moments_of_patches_need_no_patches(
+    kernel: tuple[int, int], padding: tuple[int, int], size: tuple[int, int], bias: bool
+) -> None:
+    """Wide or narrow windows, with and without zeros around them: the sum of outer products of unfolded patches."""
+    module = nn.Conv2d(8, 3, kernel, padding=padding, bias=bias).double()
+    assert has_fast_moment(module)
+    inputs = torch.randn(2, 8, *size, generator=torch.Generator().manual_seed(sum(size)), dtype=torch.float64)
+    patches = torch.nn.functional.unfold(inputs, kernel, padding=padding)
+    if bias:
+        patches = torch.cat([patches, torch.ones_like(patches[:, :1])], dim=1)
+    expected = torch.einsum("bit,bjt->ij", patches, patches)
+    torch.testing.assert_close(patch_moment(module, inputs, has_bias=bias), expected)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv2d(8, 8, 3, stride=2),
+        nn.Conv2d(8, 8, 3, groups=2),
+        nn.Conv2d(8, 8, 3, dilation=2),
+        nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(8, 8, 3, padding="same"),
+        nn.Conv2d(2, 8, 3),
+        nn.Linear(8, 8),
+    ],
+)
+def test_moments_of_other_patches_are_taken_of_patches(module: nn.Module) -> None:
+    assert not has_fast_moment(module)

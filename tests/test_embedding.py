@@ -25,7 +25,7 @@ from proponent.attribution.embedding.base import (
 )
 from proponent.attribution.embedding.joint import SecondStage, damped_gram, joint_basis, second_stage
 from proponent.attribution.embedding.subspace import LayerSubspace, SubspaceEmbedding
-from proponent.attribution.embedding.tucker import MomentAccumulator, fit_subspaces
+from proponent.attribution.embedding.tucker import ENOUGH, MomentAccumulator, fit_subspaces
 from proponent.attribution.embedding.whitening import DenseWhitened, make_whitening, whiten
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layer_gradients import LayerGradients
@@ -480,6 +480,26 @@ def test_below_full_size_scores_and_norms_are_those_of_the_implied_operator(
     )
     kept = (dense.whitened @ dense.v).square().sum(1) / dense.whitened.square().sum(1)
     torch.testing.assert_close(fitted.rows.kept_energy, kept, rtol=1e-3, atol=1e-4)
+
+
+def test_numbers_end_where_they_keep_enough() -> None:
+    """Two layers of ten directions whose energies fall by half: the first ones keep 95 % of it."""
+    identity = torch.eye(10, dtype=torch.float64)[None]
+    factors = {name: LayerFactors(identity, identity, torch.ones(1, 10, 10, dtype=torch.float64)) for name in "ab"}
+    whitening = make_whitening(factors, 0.0, relative=False, device=torch.device("cpu"))
+    moments = MomentAccumulator(whitening, seed=0)
+    energies = torch.diag(0.5 ** torch.arange(10, dtype=torch.float64))
+    moments.load({f"{side}/{name}": energies for side in ("rows", "columns") for name in "ab"})
+
+    def numbers_and_energy(least: int | None) -> tuple[int, float]:
+        found = fit_subspaces(moments, whitening, 200, least)
+        kept = [1 - 0.5 ** float(side.shape[1]) for s in found.values() for side in (s.rows, s.columns)]
+        return sum(s.size for s in found.values()), (kept[0] * kept[1] + kept[2] * kept[3]) / 2
+
+    whole, some, more = numbers_and_energy(None), numbers_and_energy(20), numbers_and_energy(150)
+    assert whole[0] == 200
+    assert 20 <= some[0] < 100 and some[1] >= ENOUGH - 1e-3
+    assert 150 <= more[0] < 200
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 4), (4, 1), (2, 2)])

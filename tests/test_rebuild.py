@@ -28,7 +28,7 @@ from proponent.index.store import Store
 from proponent.options import ExplainOptions, Target
 from proponent.rebuild import memory as budget
 from proponent.rebuild.batching import Batching
-from proponent.rebuild.compression import default_subspace
+from proponent.rebuild.compression import most_subspace
 from proponent.rebuild.coverage import UncoveredWarning
 from proponent.rebuild.ekfac import SmallDampingWarning
 from proponent.rebuild.memory import block_size
@@ -339,7 +339,7 @@ def test_a_batch_holds_whole_blocks_in_the_order_asked_for(tmp_path: Path) -> No
 
 
 def test_batches_fit_the_memory() -> None:
-    assert [default_subspace(count) for count in (650, 106_122, 200_000, 23_000_000)] == [16384, 16384, 25000, 32768]
+    assert [most_subspace(count) for count in (650, 106_122, 200_000, 23_000_000)] == [16384, 16384, 25000, 32768]
     cpu, gpu = torch.device("cpu"), torch.device("meta")
     assert block_size(8 << 30, 200_000, 60_000, cpu) == 64
     assert block_size(8 << 30, 200_000, 60_000, gpu) == 512

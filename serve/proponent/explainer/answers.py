@@ -103,15 +103,15 @@ class Answers:
 
     def _influence(self, entry: CatalogEntry, score: float, rank: int, view: View) -> Influence:
         return Influence(
-            example_id=entry.example_id,
-            score=score,
-            rank=rank,
-            class_id=entry.class_id,
-            label=self._class_names[entry.class_id],
-            predicted_class_id=entry.predicted_class_id,
-            self_influence=entry.self_influence,
-            source=entry.source if view >= View.METADATA else "",
-            thumbnail=entry.thumbnail,
+            entry.example_id,
+            score,
+            rank,
+            entry.class_id,
+            self._class_names[entry.class_id],
+            entry.predicted_class_id,
+            entry.self_influence,
+            entry.source if view >= View.METADATA else "",
+            entry.thumbnail,
         )
 
     def notices(self, query: EmbeddedQuery, measures: Sequence[Measure]) -> list[Notice]:

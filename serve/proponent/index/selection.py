@@ -81,8 +81,7 @@ def _columns(values: Tensor, places: Tensor) -> Tensor:
 def strongest_ends(bounds: EndBounds, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` (at most N) largest bounds of each end, descending, and their positions, each [B, E, count]."""
     if bounds.length // BLOCK <= 2 * count:
-        top = bounds.between(slice(None)).topk(count)
-        return top.values, top.indices
+        return largest(bounds.between(slice(None)), count, BLOCK // FINER)
     places = candidates(bounds.maxima(), bounds.length, count)
     found, order = largest(bounds.at(places), count, BLOCK // FINER)
     return found, places.gather(-1, order)

@@ -23,7 +23,7 @@ from proponent.rebuild.rows_stage import concatenated, finished_rows, scaled_gra
 from proponent.rebuild.training_set import Batch
 
 DEFAULT_SIZE = 768
-LEAST_SUBSPACE, MOST_SUBSPACE = 1 << 14, 1 << 15
+LEAST_SUBSPACE, MOST_SUBSPACE = 1 << 13, 1 << 15
 MOMENT_EXAMPLES = 2048
 BASIS = "basis"
 
@@ -98,13 +98,17 @@ def _fit_subspaces(context: RebuildContext, whitening: Whitening) -> dict[str, L
 
     context.fold("directions", moments, positions, update)
     with context.progress.step("subspaces"):
-        size = settings.subspace_size or default_subspace(num_parameters(context.layers))
-        return fit_subspaces(moments, whitening, size)
+        if settings.subspace_size:
+            return fit_subspaces(moments, whitening, settings.subspace_size)
+        return fit_subspaces(moments, whitening, most_subspace(num_parameters(context.layers)), LEAST_SUBSPACE)
 
 
-def default_subspace(parameters: int) -> int:
-    """D for P covered parameters: an eighth of them within bounds; networks with more need more for RelatIF."""
-    return min(max(parameters // 8, LEAST_SUBSPACE), MOST_SUBSPACE)
+def most_subspace(parameters: int) -> int:
+    """Most numbers D for P covered parameters, unless the spec says: an eighth of them within bounds.
+
+    Networks with more of them need more for RelatIF.
+    """
+    return min(max(parameters // 8, 2 * LEAST_SUBSPACE), MOST_SUBSPACE)
 
 
 def _sampled(

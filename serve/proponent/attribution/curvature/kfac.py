@@ -46,8 +46,7 @@ class CovarianceAccumulator:
         for index, gradients in enumerate(passes):
             for name, gradient in gradients.items():
                 if index == 0:
-                    inputs = gradient.inputs
-                    _add(self._inputs[name], sum_of_products(inputs, inputs))
+                    _add(self._inputs[name], gradient.input_moment())
                 _add(self._outputs[name], _output_moment(gradient))
         self._count += count
 

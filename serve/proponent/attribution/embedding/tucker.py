@@ -21,6 +21,8 @@ from proponent.attribution.uniforms import example_signs
 
 LEVERAGE = 0.995
 """Share of a basis's leverage that the kept eigenvectors carry; the others are not needed online."""
+ENOUGH = 0.95
+"""Share of the unit rows' energy beyond which more numbers are not worth their cost to every query."""
 MIXTURES = 4
 """Random mixtures of an example's rows that stand for all of them in a second moment."""
 
@@ -86,11 +88,20 @@ class _Side:
     kept: list[float]
 
 
-def fit_subspaces(moments: MomentAccumulator, whitening: Whitening, size: int) -> dict[str, LayerSubspace]:
-    """Shares ``size`` numbers out over layers and sides, always where the next ones keep the most energy."""
+def fit_subspaces(
+    moments: MomentAccumulator, whitening: Whitening, size: int, least: int | None = None
+) -> dict[str, LayerSubspace]:
+    """Shares ``size`` numbers out over layers and sides, always where the next ones keep the most energy.
+
+    Args:
+        moments: Of unit rows.
+        whitening: What they were made by.
+        size: Most numbers of all layers together.
+        least: So many suffice where they keep ``ENOUGH``; None for no fewer than ``size``.
+    """
     rows = {name: _side(moment) for name, moment in moments.rows.items()}
     columns = {name: _side(moment) for name, moment in moments.columns.items()}
-    ranks = _share_out(rows, columns, size)
+    ranks = _share_out(rows, columns, size, size if least is None else least)
     return {
         name: _subspace(rows[name].vectors[:, :r], columns[name].vectors[:, :c], whitening[name])
         for name, (r, c) in ranks.items()
@@ -117,19 +128,26 @@ class _Step:
         return prod(self.after) - prod(self.before)
 
 
-def _share_out(rows: Mapping[str, _Side], columns: Mapping[str, _Side], size: int) -> dict[str, tuple[int, int]]:
+def _share_out(
+    rows: Mapping[str, _Side], columns: Mapping[str, _Side], size: int, least: int
+) -> dict[str, tuple[int, int]]:
     """Greedy ranks (r, c); a layer's kept energy is taken as the product of both sides' shares."""
     ranks = {name: (1, 1) for name in rows}
     used = len(ranks)
+    wanted = ENOUGH * sum(
+        _energy(rows[n], columns[n], len(rows[n].kept) - 1, len(columns[n].kept) - 1) for n in ranks
+    )
+    kept = sum(_energy(rows[n], columns[n], 1, 1) for n in ranks)
     queue = [step for name in ranks for step in _steps(name, rows[name], columns[name], ranks[name])]
     heapq.heapify(queue)
-    while queue:
+    while queue and (used < least or kept < wanted):
         step = heapq.heappop(queue)
         has_grown_since = ranks[step.layer] != step.before  # by the step on its other side
         if has_grown_since or used + step.cost > size:
             continue
         ranks[step.layer] = step.after
         used += step.cost
+        kept -= step.loss * step.cost
         for following in _steps(step.layer, rows[step.layer], columns[step.layer], step.after):
             heapq.heappush(queue, following)
     return ranks

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from proponent.attribution.gradients.layers import LayerShape
+from proponent.attribution.gradients.patch_moment import has_fast_moment, patch_moment
 from proponent.attribution.gradients.patches import input_rows, output_rows, patch_products, weight_gradients
 
 COPIED = 2
@@ -92,6 +93,15 @@ class LayerGradient:
         if self._overlaps:
             return left.mT @ self.deltas.mT
         return times(self.deltas, left).mT
+
+    def input_moment(self) -> Tensor:
+        """Sum over examples and positions of ``a a^T``, ``[G, i, i]``."""
+        has_weight, on_cpu = self.shape.has_weight, self.anchor.device.type == "cpu"
+        if not (has_weight and on_cpu and self.uses and all(has_fast_moment(use.module) for use in self.uses)):
+            inputs = self.inputs
+            return sum_of_products(inputs, inputs)
+        has_bias = self.shape.has_bias
+        return torch.stack([patch_moment(u.module, u.inputs, has_bias=has_bias) for u in self.uses]).sum(0)[None]
 
     def examples(self, some: slice) -> LayerGradient:
         """The gradients of some of the examples."""
