@@ -54,7 +54,7 @@ def compare(preset: str, seed: int, work: Path, jobs: int) -> dict[str, Any]:
     job = Retraining(spec, seeds, tuple(queries), directory / "retrained-own-seeds")
     losses = retrained_losses(job, masks, StageProgress(quiet=True), jobs)
     scratch = directory / "scratch"
-    theirs = _scored(_peer(of, data, held_out, queries, scratch), masks, losses)
+    theirs = _scored(peer_scores(of, data, held_out, queries, scratch), masks, losses)
     ours = _scored(_own(of, data, held_out, queries, scratch), masks, losses)
     shutil.rmtree(scratch)
     row: dict[str, Any] = {"preset": preset, "seed": seed, "proponent": _best(ours), "kronfluence": _best(theirs)}
@@ -83,7 +83,7 @@ def interval(ours: list[Tensor], theirs: list[Tensor], draws: int = 10_000) -> l
     return ratios.quantile(torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
 
 
-def _peer(
+def peer_scores(
     of: Classifier, data: TrainingSet, held_out: TrainingSet, queries: list[int], work: Path
 ) -> Iterator[tuple[Setting, Tensor]]:
     """Relative dampings (proponent's grid and its own heuristic), its default, and absolute ones of the same span."""
