@@ -37,6 +37,7 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("lds", "kronfluence_peer.py lds --work {work}/peer", 150),
+    Benchmark("distilled", "distilled.py --work {work}/peer", 240),
     Benchmark("fit", "kronfluence_peer.py fit --work {work}/peer", 12),
     Benchmark("query", "kronfluence_peer.py query --work {work}/peer", 15),
     Benchmark("coverage", "coverage.py --work {work}", 10),
