@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from proponent.gateway.auth import Authenticator
 from proponent.gateway.auth.authenticator import authenticator_of
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.lane import Lane
+from proponent.gateway.limits.admission import Held
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.privacy.gate import gate_of
 from proponent.gateway.served_model import ServedModel
@@ -75,9 +76,9 @@ class FakeWorker:
         self.hold: asyncio.Event | None = None
 
     async def send(
-        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: ExitStack | None = None
+        self, deployment: Deployment, request: WorkerRequest, timeout_s: float, held: Held | None = None
     ) -> WorkerReply:
-        with held or ExitStack():
+        with closing(held or Held()):
             self.asked.append((request, timeout_s))
             self.deployments.append(deployment)
             if self.hold is not None:

@@ -229,3 +229,31 @@ def test_a_limit_that_is_not_used_up_does_not_grow() -> None:
     for now in range(100):
         limit.observe(now, now, now + 0.01, used_up=False)
     assert limit.value == 4 and limit.seconds == pytest.approx(0.01)
+
+
+def test_a_place_that_comes_free_as_a_caller_leaves_goes_to_the_next_and_is_not_lost() -> None:
+    """Who is cancelled runs a moment later; until then the line still holds it."""
+
+    async def test() -> None:
+        callers = Callers(line(max_explanations=1))
+        await callers.come("a", "b", "c")
+        callers.tasks[1].cancel()
+        callers.slots.pop(0).release()
+        await asyncio.sleep(0.01)
+        assert callers.order == ["a", "c"] and callers.admission.taken == 1
+        await callers.serve_all()
+        assert callers.admission.taken == 0
+
+    run(test)
+
+
+def test_a_caller_who_has_just_left_is_refused_in_nobodys_place() -> None:
+    async def test() -> None:
+        callers = Callers(line(max_explanations=1, max_waiting=2))
+        await callers.come("a", "a", "a")
+        callers.tasks.append(asyncio.create_task(callers._call("b", False, 10)))
+        callers.tasks[2].cancel()
+        await asyncio.sleep(0.01)
+        assert await callers.serve_all() == ["a", "a", "b"] and callers.tasks[-1].exception() is None
+
+    run(test)

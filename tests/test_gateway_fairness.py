@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 
 import grpc
 import pytest
 
 from listening import Listening, run, until
+from proponent.gateway.limits.admission import Held
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply
 
@@ -23,9 +24,9 @@ def slow(transports: Listening) -> None:
     """A worker that takes a moment and is overrun, as TorchServe's queue, by more than the limits allow."""
     worker, at_once, most = transports.service.worker, 0, []
 
-    async def ask(deployment: object, request: object, timeout_s: float, held: ExitStack) -> WorkerReply:
+    async def ask(deployment: object, request: object, timeout_s: float, held: Held) -> WorkerReply:
         nonlocal at_once
-        with held:
+        with closing(held):
             at_once += 1
             most.append(at_once)
             await asyncio.sleep(0.002)

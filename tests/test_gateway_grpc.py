@@ -156,7 +156,8 @@ def test_a_reply_that_is_not_taken_ends_the_call(tmp_path: Path) -> None:
         body = PREDICT.SerializeToString()
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4) + frame(1, HEADERS, flags=4))
         writer.write(frame(0, b"\0" + len(body).to_bytes(4, "big") + body, flags=1))
-        await until(counted(transports, "Predict", "DEADLINE_EXCEEDED"))
+        not_taken = b'proponent_errors_total{error_type="TRANSFER_TOO_SLOW",transport="grpc"} 1.0'
+        await until(lambda: not_taken in transports.service.metrics.exposition()[0])
         writer.close()
         await reader.read()
 

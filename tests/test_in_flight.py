@@ -10,18 +10,18 @@ import pytest
 
 from proponent.bounds.liveness import TicketIssuer, TicketTable
 from proponent.gateway.hosting import in_flight
+from proponent.gateway.hosting.exchange import Exchange
 from proponent.gateway.hosting.in_flight import InFlight
 
 
 async def outcome(known: InFlight, name: str, ticket: int, timeout_s: float = 2.0) -> str:
-    bound = asyncio.timeout(timeout_s)
-    try:
-        with known.exchange((name, "1.0"), ticket, bound) as exchange:
-            async with bound:
-                await asyncio.Event().wait()
-    except TimeoutError:
-        return "lost" if exchange.is_lost else "late"
-    raise AssertionError("it waits for ever")
+    reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    exchange = Exchange((name, "1.0"), ticket, reply, timeout_s, 0.0)
+    known.add(exchange)
+    await asyncio.wait((reply,))
+    known.discard(exchange)
+    assert exchange.is_lost or isinstance(exchange.outcome.exception(), TimeoutError)
+    return "lost" if exchange.is_lost else "late"
 
 
 def test_what_no_worker_has_begun_with_is_lost_once_a_later_question_is_answered(

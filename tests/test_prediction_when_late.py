@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def explaining(service: Service, takes_s: float, error: ProponentError | None = 
 
     async def send(_: Any, request: WorkerRequest, timeout_s: float, held: Any) -> WorkerReply:
         asked.append(request.WhichOneof("call") or "")
-        with held:
+        with closing(held):
             if asked[-1] == "explain":
                 await asyncio.sleep(min(takes_s, timeout_s))
                 if error is not None:

@@ -20,7 +20,7 @@ from proponent.gateway.hosting.host import WorkerDefectError
 from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.lane import Lane
 from proponent.gateway.limits.admission import Held
-from proponent.gateway.torchserve.host import TorchServeHost
+from proponent.gateway.torchserve.host import TorchServeHost, answer_of
 from proponent.gateway.torchserve.inference import InferenceClient
 from proponent.index.tombstones import FORGOTTEN, Tombstones
 from proponent.v1 import explanation_pb2 as pb
@@ -90,7 +90,7 @@ class Rig:
 
 @asynccontextmanager
 async def rig(directory: Path) -> AsyncIterator[Rig]:
-    upstream, client, inference = Upstream(), WorkerClient(5.0), InferenceClient(1 << 20)
+    upstream, client, inference = Upstream(), WorkerClient(5.0), InferenceClient(1 << 20, answer_of)
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
     office = TicketIssuer.create(directory / "liveness", 4)
     inference.connect(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "key")

@@ -91,17 +91,25 @@ class Deployment:
         """The name under which TorchServe answers the requests of a lane."""
         return (lane if lane in self.lanes else Lane.EXPLANATIONS).served_as(self.model)
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Keeps the deployment from being removed for the length of a block."""
+    def hold(self) -> None:
+        """Keeps the deployment from being removed until ``release`` is called as often."""
         self._in_use += 1
         self._idle.clear()
+
+    def release(self) -> None:
+        """One holds it no more."""
+        self._in_use -= 1
+        if not self._in_use:
+            self._idle.set()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Holds the deployment for the length of a block."""
+        self.hold()
         try:
             yield
         finally:
-            self._in_use -= 1
-            if not self._in_use:
-                self._idle.set()
+            self.release()
 
     async def idle(self) -> None:
         """Waits until nothing uses it; only for a deployment that takes no new requests."""

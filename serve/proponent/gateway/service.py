@@ -222,11 +222,13 @@ class ExplanationCalls(LookupCalls):
         timeout_s = context.remaining_s(self.settings.request_timeout)
         if timeout_s <= 0:
             raise DeadlineError("the deadline had passed before the request was read")
-        started = time.monotonic()
-        with deployment.in_use():  # from now on: its model may be switched, or removed, while the call waits in line
+        ends = time.monotonic() + timeout_s
+        deployment.hold()  # from now on: its model may be switched, or removed, while the call waits in line
+        try:
             held = await self._admitted(method, deployment, Lane.of(request), context, timeout_s)
-            left_s = started + timeout_s - time.monotonic()
-            return await self._ask_worker(method, deployment, request, context, left_s, held)
+            return await self._ask_worker(method, deployment, request, context, ends - time.monotonic(), held)
+        finally:
+            deployment.release()
 
     async def _ask_worker(
         self,
@@ -265,9 +267,9 @@ class ExplanationCalls(LookupCalls):
             context.admitted()
         held, in_flight = Held(slot.observe), self._metrics.in_flight[(method,)]
         in_flight.inc()
-        for end in (slot.release, in_flight.dec):
+        deployment.hold()
+        for end in (slot.release, in_flight.dec, deployment.release):
             held.callback(end)
-        held.enter_context(deployment.in_use())
         return held
 
     async def _explanation(

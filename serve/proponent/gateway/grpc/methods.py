@@ -1,7 +1,7 @@
 """The calls as gRPC methods: reads messages, metadata and deadlines, writes replies and errors; decides nothing.
 
-Every method is served as a stream of bytes, which looks the same on the wire: so a message that is not protobuf gets
-an answer of its own, a caller without a token is refused before the message is read, and one who sends or takes a
+Every method takes a stream of bytes, which looks the same on the wire: so a message that is not protobuf gets an
+answer of its own, a caller without a token is refused before the message is read, and one who sends or takes a
 message too slowly is left.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any, NoReturn, Self
 
 import grpc
 import structlog
@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from proponent.errors import DeadlineError, InvalidInputError, ProponentError
+from proponent.gateway.bound import Bound
 from proponent.gateway.call import CallContext, Method
 from proponent.gateway.concurrency import Admitted, map_concurrently
 from proponent.gateway.error_mapping import ABANDONED, as_proponent_error, grpc_code, note_hidden, to_item_error
@@ -49,30 +50,86 @@ _FAILURES = frozenset(
     }
 )
 
+_TOO_SLOW = "TRANSFER_TOO_SLOW"
+
 _log = structlog.get_logger("proponent.grpc")
 
 
 class CallRecord:
-    """What is logged and measured of one call."""
+    """What is logged and measured of one call: a block that ends with one line and one observation, however it ends.
 
-    def __init__(self, method: str, context: CallContext) -> None:
-        self.method = method
-        self.context = context
-        self.code = grpc.StatusCode.OK
-        self.reason = ""
-        self.field = ""
+    Args:
+        name: Service and method.
+        rpc: The call.
+        metrics: Where it is counted.
+        tracing: Where its span begins.
 
-    def fail(self, error: ProponentError) -> None:
-        """Notes the error that the call ends with."""
-        self.code, self.reason, self.field = grpc_code(error), error.reason, error.field
+    Attributes:
+        metadata: The texts among what the caller sent along.
+        context: The call as the service sees it.
+    """
 
-    def leave(self) -> None:
-        """Notes that nobody waits any more: the deadline passed, or the caller left before it."""
+    def __init__(self, name: str, rpc: Any, metrics: Metrics, tracing: Tracing) -> None:
+        self._name, self._metrics = name, metrics
+        self._code, self._reason, self._field = grpc.StatusCode.OK, "", ""
+        self.metadata = {key: value for key, value in rpc.invocation_metadata() or () if isinstance(value, str)}
+        request_id = accept_request_id(self.metadata.get(REQUEST_ID))
+        self.context = CallContext(
+            request_id, timeout_s=rpc.time_remaining(), span=tracing.start(name, self.metadata)
+        )
+        rpc.set_trailing_metadata(((REQUEST_ID, request_id),))
+
+    @property
+    def authorization(self) -> str:
+        """Value of the header of that name."""
+        return self.metadata.get("authorization", "")
+
+    def __enter__(self) -> Self:
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        known = None
+        if isinstance(error, asyncio.CancelledError):
+            self._leave()
+        elif isinstance(error, Exception):
+            known = as_proponent_error(error, self.context.request_id)
+            self._code, self._reason, self._field = grpc_code(known), known.reason, known.field
+            note_hidden(known, self.context.request_id)
+        self._note(time.perf_counter() - self._started)
+        if known is not None:
+            raise known from error
+
+    def _leave(self) -> None:
+        """Nobody waits any more: the deadline passed, or the caller left before it."""
         timeout_s = self.context.timeout_s
         if timeout_s is not None and self.context.remaining_s(timeout_s) <= _DEADLINE_TOLERANCE * max(1.0, timeout_s):
-            self.code, self.reason = grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineError.default_reason
+            self._code, self._reason = grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineError.default_reason
         else:
-            self.code, self.reason = grpc.StatusCode.CANCELLED, ABANDONED
+            self._code, self._reason = grpc.StatusCode.CANCELLED, ABANDONED
+
+    def _note(self, seconds: float) -> None:
+        context, code = self.context, self._code.name
+        found_by = exemplar(context.request_id, context.span.trace_id)
+        self._metrics.rpc_ended(self._name, code, self._reason, seconds, found_by)
+        if context.span.trace_id:
+            attributes = {
+                "rpc.system.name": "grpc",
+                "rpc.method": self._name,
+                "rpc.response.status_code": code,
+                "proponent.request_id": context.request_id,
+            }
+            context.span.end(self._name, attributes, self._reason, failed=self._code in _FAILURES)
+        _log.info(
+            "rpc",
+            method=self._name.rpartition("/")[2],
+            code=code,
+            ms=round(seconds * 1000, 2),
+            request_id=context.request_id,
+            **_told(reason=self._reason, field=self._field, trace_id=context.span.trace_id),
+        )
 
 
 class ExplanationMethods:
@@ -93,26 +150,43 @@ class ExplanationMethods:
         self, service: str, methods: Mapping[str, Method], **streams: Callable[[Any], Awaitable[None]]
     ) -> grpc.GenericRpcHandler:
         """The handlers of a service, one for each of its calls."""
-        behaviours = {name: partial(self._unary, f"{service}/{name}", method) for name, method in methods.items()}
         handlers = {
-            name: grpc.stream_stream_rpc_method_handler(_entry(run)) for name, run in (behaviours | streams).items()
+            name: grpc.stream_unary_rpc_method_handler(_entry(partial(self._unary, f"{service}/{name}", method)))
+            for name, method in methods.items()
         }
+        handlers |= {name: grpc.stream_stream_rpc_method_handler(_entry(run)) for name, run in streams.items()}
         return grpc.method_handlers_generic_handler(service, handlers)
 
-    async def _unary(self, name: str, method: Method, rpc: Any) -> None:
+    async def _unary(self, name: str, method: Method, rpc: Any) -> bytes:
         with self._recorded(name, rpc) as record, self._calls.bodies.reservation() as reservation:
             context = record.context
             if not method.public:
-                context = self._calls.permit(context, _authorization(rpc), method.scope)
+                context = self._calls.permit(context, record.authorization, method.scope)
             data = await self._read(rpc)
             reservation.add(len(data))
             reply = await method.run(parse(method.request, data), context)
-            await self._write(rpc, reply)
+        self._leave_in_time(rpc, context.request_id)
+        return bytes(reply.SerializeToString())
+
+    def _recorded(self, name: str, rpc: Any) -> CallRecord:
+        return CallRecord(name, rpc, self._metrics, self._tracing)
+
+    def _leave_in_time(self, rpc: Any, request_id: str) -> None:
+        """Leaves a call whose reply, which is on its way once the handler has returned, is not taken."""
+        task = asyncio.current_task()
+
+        def leave() -> None:
+            if task is not None and task.cancel():
+                self._metrics.error("grpc", _TOO_SLOW)
+                _log.warning("reply not taken", within_s=self._settings.transfer_timeout, request_id=request_id)
+
+        timer = asyncio.get_running_loop().call_later(self._settings.transfer_timeout, leave)
+        rpc.add_done_callback(lambda _: timer.cancel())
 
     async def _stream(self, rpc: Any) -> None:
         with self._recorded(f"{SERVICE}/StreamExplain", rpc) as record:
             scope = self._calls.methods["Explain"].scope
-            context = self._calls.permit(record.context, _authorization(rpc), scope)
+            context = self._calls.permit(record.context, record.authorization, scope)
             with self._calls.stream_slot():
                 in_flight = self._settings.max_parts
                 async for response in explain_stream(self._calls, self._messages(rpc), context, in_flight):
@@ -125,10 +199,10 @@ class ExplanationMethods:
         longest = max(self._settings.transfer_timeout, self._settings.request_timeout)
         while True:
             try:
-                async with asyncio.timeout(longest):
+                with Bound(longest):
                     data = await rpc.read()
             except TimeoutError:
-                raise DeadlineError(f"no item arrived within {longest:g} s", reason="TRANSFER_TOO_SLOW") from None
+                raise DeadlineError(f"no item arrived within {longest:g} s", reason=_TOO_SLOW) from None
             if data is grpc.aio.EOF:
                 return
             yield data
@@ -136,50 +210,22 @@ class ExplanationMethods:
     async def _read(self, rpc: Any) -> bytes:
         """The one message of a call; few are read at the same time, since nobody knows how large they will be."""
         try:
-            async with self._reading.slot():
-                data = await rpc.read()
+            data = await self._reading.read(rpc.read)
         except TimeoutError:
             longest, fair = self._settings.transfer_timeout, self._settings.fair_transfer_timeout
             message = f"the request did not arrive within {longest:g} s, or {fair:g} s while others waited"
-            raise DeadlineError(message, reason="TRANSFER_TOO_SLOW") from None
+            raise DeadlineError(message, reason=_TOO_SLOW) from None
         if data is grpc.aio.EOF:
             raise InvalidInputError("the call holds no request message", reason="MESSAGE_MISSING")
         return bytes(data)
 
     async def _write(self, rpc: Any, reply: Message) -> None:
         try:
-            async with asyncio.timeout(self._settings.transfer_timeout):
+            with Bound(self._settings.transfer_timeout):
                 await rpc.write(reply.SerializeToString())
         except TimeoutError:
             message = f"the reply was not taken within {self._settings.transfer_timeout:g} s"
-            raise DeadlineError(message, reason="TRANSFER_TOO_SLOW") from None
-
-    @contextmanager
-    def _recorded(self, name: str, rpc: Any) -> Iterator[CallRecord]:
-        """Measures a call and logs it on one line, however it ends."""
-        metadata = _metadata(rpc)
-        request_id, span = accept_request_id(metadata.get(REQUEST_ID)), self._tracing.start(name, metadata)
-        record = CallRecord(
-            name.rpartition("/")[2], CallContext(request_id, timeout_s=rpc.time_remaining(), span=span)
-        )
-        started = time.perf_counter()
-        rpc.set_trailing_metadata(((REQUEST_ID, request_id),))
-        try:
-            yield record
-        except asyncio.CancelledError:
-            record.leave()
-            raise
-        except Exception as error:
-            known = as_proponent_error(error, request_id)
-            record.fail(known)
-            note_hidden(known, request_id)
-            raise known from error
-        finally:
-            seconds = time.perf_counter() - started
-            found_by = exemplar(request_id, span.trace_id)
-            self._metrics.rpc_ended(name, record.code.name, record.reason, seconds, found_by)
-            span.end(name, _attributes(name, record), record.reason, failed=record.code in _FAILURES)
-            _write_line(record, seconds)
+            raise DeadlineError(message, reason=_TOO_SLOW) from None
 
 
 def explain_stream(
@@ -209,24 +255,16 @@ def explain_stream(
     return map_concurrently(messages, handle, in_flight)
 
 
-def _entry(run: Callable[[Any], Awaitable[None]]) -> Callable[[Any, Any], Awaitable[None]]:
+def _entry(run: Callable[[Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
     """A handler as the server calls it; an error ends the call with its status."""
 
-    async def entry(_: Any, rpc: Any) -> None:
+    async def entry(_: Any, rpc: Any) -> Any:
         try:
-            await run(rpc)
+            return await run(rpc)
         except ProponentError as error:
             await _abort(rpc, error)
 
     return entry
-
-
-def _authorization(rpc: Any) -> str:
-    return _metadata(rpc).get("authorization", "")
-
-
-def _metadata(rpc: Any) -> dict[str, str]:
-    return {key: value for key, value in rpc.invocation_metadata() or () if isinstance(value, str)}
 
 
 async def _abort(rpc: Any, error: ProponentError) -> NoReturn:
@@ -235,22 +273,6 @@ async def _abort(rpc: Any, error: ProponentError) -> NoReturn:
     raise error
 
 
-def _attributes(name: str, record: CallRecord) -> dict[str, str]:
-    return {
-        "rpc.system.name": "grpc",
-        "rpc.method": name,
-        "rpc.response.status_code": record.code.name,
-        "proponent.request_id": record.context.request_id,
-    }
-
-
-def _write_line(record: CallRecord, seconds: float) -> None:
-    fields = {"reason": record.reason, "field": record.field, "trace_id": record.context.span.trace_id}
-    _log.info(
-        "rpc",
-        method=record.method,
-        code=record.code.name,
-        ms=round(seconds * 1000, 2),
-        request_id=record.context.request_id,
-        **{name: value for name, value in fields.items() if value},
-    )
+def _told(**fields: str) -> dict[str, str]:
+    """Those that say something."""
+    return {name: value for name, value in fields.items() if value}

@@ -7,7 +7,7 @@ itself is started again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +91,8 @@ class WorkerHost(Protocol):
     async def workers(self, group: WorkerGroup) -> list[WorkerStatus]:
         """The workers of a group, those that are not ready too; raises like ``register``."""
 
-    async def ask(self, name: str, version: str, request: bytes) -> bytes:
-        """What a worker of a group replies to a serialized WorkerRequest.
+    def ask(self, name: str, version: str, request: bytes) -> Awaitable[bytes]:
+        """What a worker of a group replies to a serialized WorkerRequest; cancelled where nobody waits any longer.
 
         Raises:
             WorkerGoneError: It died, or there is none.

@@ -9,71 +9,32 @@ then is lost.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
 import structlog
 
 from proponent.bounds.liveness import TicketIssuer
+from proponent.gateway.hosting.exchange import Exchange, Group
 
 _MARGIN_S = 1.0
 """Longest time in which two requests may overtake each other on their ways in, or one that was taken up is under
 way to its worker."""
 
-Group = tuple[str, str]
-"""Name and version of the workers that are asked."""
-
 _log = structlog.get_logger("proponent.gateway")
 
 
-@dataclass(eq=False)
-class Exchange:
-    """A request that a host has.
-
-    Attributes:
-        group: Whom it is for.
-        ticket: Its place in the table of tickets.
-        sent_at: When it was sent, in seconds of the monotonic clock.
-        bound: How long its reply is waited for.
-        is_lost: Whether it is known that no reply will come.
-    """
-
-    group: Group
-    ticket: int
-    sent_at: float
-    bound: asyncio.Timeout
-    is_lost: bool = False
-
-
-class InFlight:
+class InFlight(set[Exchange]):
     """What hosts were sent and have not answered."""
-
-    def __init__(self) -> None:
-        self._exchanges: set[Exchange] = set()
-
-    @contextmanager
-    def exchange(self, group: Group, ticket: int, bound: asyncio.Timeout) -> Iterator[Exchange]:
-        """A block in which a reply is waited for; it ends early, by its bound, where the request is lost."""
-        exchange = Exchange(group, ticket, time.monotonic(), bound)
-        self._exchanges.add(exchange)
-        try:
-            yield exchange
-        finally:
-            self._exchanges.discard(exchange)
 
     def answered(self, group: Group, asked_at: float, tickets: TicketIssuer) -> None:
         """A question to the workers of a group, asked at that time, has been answered just now."""
         before = asked_at - _MARGIN_S
-        if any(exchange.group == group and exchange.sent_at < before for exchange in self._exchanges):
+        if any(exchange.group == group and exchange.sent_at < before for exchange in self):
             asyncio.get_running_loop().call_later(_MARGIN_S, self._give_up, group, before, tickets)
 
     def _give_up(self, group: Group, before: float, tickets: TicketIssuer) -> None:
-        older = [each for each in self._exchanges if each.group == group and each.sent_at < before]
-        lost = [each for each in older if not (tickets.has_begun(each.ticket) or each.bound.expired())]
+        older = [each for each in self if each.group == group and each.sent_at < before]
+        lost = [each for each in older if not (tickets.has_begun(each.ticket) or each.reply.done())]
         for exchange in lost:
-            exchange.is_lost = True
-            exchange.bound.reschedule(0.0)
+            exchange.lose()
         if lost:
             _log.warning("requests were lost with a worker", workers=group[0], requests=len(lost))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from google.rpc import code_pb2
 
@@ -11,6 +12,7 @@ from proponent.bounds.liveness import TicketIssuer
 from proponent.errors import DeadlineError, InternalError, ProponentError, UnavailableError
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.error_mapping import from_item_error
+from proponent.gateway.hosting.exchange import Exchange, Group
 from proponent.gateway.hosting.host import WorkerDefectError, WorkerGoneError, WorkerHost
 from proponent.gateway.hosting.in_flight import InFlight
 from proponent.gateway.lane import Lane
@@ -36,7 +38,6 @@ class WorkerClient:
         self._starting = True
         self._tickets: TicketIssuer | None = None
         self._in_flight = InFlight()
-        self._followed: set[asyncio.Task[WorkerReply]] = set()
 
     def connect(self, host: WorkerHost, tickets: TicketIssuer) -> None:
         """Asks a host from now on, whose workers see these tickets."""
@@ -93,68 +94,71 @@ class WorkerClient:
         return from_item_error(reply.error) if reply.HasField("error") else None
 
     async def _reply(
-        self,
-        deployment: Deployment,
-        served_as: str,
-        request: WorkerRequest,
-        timeout_s: float,
-        held: Held,
+        self, deployment: Deployment, served_as: str, request: WorkerRequest, timeout_s: float, held: Held
     ) -> WorkerReply:
         """The reply within the caller's time; the request is followed beyond it."""
         request.deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
-        tickets = self._tickets
+        tickets, ticket = self._tickets, 0
         if tickets is not None:
-            request.ticket = tickets.issue()
-            held.callback(tickets.retire, request.ticket)
-        task = asyncio.create_task(self._exchange(deployment, served_as, request, timeout_s + self._overdue_s, held))
-        self._followed.add(task)
-        task.add_done_callback(self._forget)
+            request.ticket = ticket = tickets.issue()
+            held.callback(partial(tickets.retire, ticket))
         try:
-            done, _ = await asyncio.wait((task,), timeout=timeout_s)
-            if not done:
-                raise DeadlineError(f"model {deployment.model!r} gave no answer within {timeout_s:.3g} s")
-            return task.result()
+            return await self._ask(deployment, (served_as, deployment.version), request, timeout_s, held).outcome
+        except TimeoutError:
+            raise _late(deployment.model, timeout_s) from None
         finally:
             if tickets is not None:
-                tickets.withdraw(request.ticket)
+                tickets.withdraw(ticket)
 
-    def _forget(self, task: asyncio.Task[WorkerReply]) -> None:
-        self._followed.discard(task)
-        if not task.cancelled():
-            task.exception()  # the caller who would have seen it may have left
+    def _ask(
+        self, deployment: Deployment, group: Group, request: WorkerRequest, timeout_s: float, held: Held
+    ) -> Exchange:
+        """Sends a request, which is followed until the worker is done with it."""
+        try:
+            reply = self._sent(group, request)
+        except BaseException:
+            held.close()
+            raise
+        exchange = Exchange(group, request.ticket, reply, timeout_s, self._overdue_s)
+        self._in_flight.add(exchange)
+        reply.add_done_callback(partial(self._end, exchange, deployment.model, held))
+        return exchange
 
-    async def _exchange(
-        self,
-        deployment: Deployment,
-        served_as: str,
-        request: WorkerRequest,
-        timeout_s: float,
-        held: Held,
-    ) -> WorkerReply:
-        with held:
-            if self._host is None:
-                raise self._no_host()
-            bound = asyncio.timeout(timeout_s)
-            try:
-                with self._in_flight.exchange((served_as, deployment.version), request.ticket, bound) as exchange:
-                    async with bound:
-                        body = await self._host.ask(served_as, deployment.version, request.SerializeToString())
-            except TimeoutError as error:
-                if exchange.is_lost:
-                    raise _died(deployment.model) from error
-                raise DeadlineError(f"model {deployment.model!r} gave no answer within {timeout_s:.3g} s") from error
-            except WorkerGoneError as error:
-                raise _died(deployment.model) from error
-            except OSError as error:
-                raise self._no_host() from error
-            reply = WorkerReply.FromString(body)
-            held.observe(_begun_ns(reply))
-            return reply
+    def _sent(self, group: Group, request: WorkerRequest) -> asyncio.Future[bytes]:
+        if self._host is None:
+            raise self._no_host()
+        return asyncio.ensure_future(self._host.ask(*group, request.SerializeToString()))
+
+    def _end(self, exchange: Exchange, model: str, held: Held, reply: asyncio.Future[bytes]) -> None:
+        """Reads a reply, lets go what was held for it, and tells the caller, if that one is still there."""
+        self._in_flight.discard(exchange)
+        outcome: WorkerReply | Exception
+        try:
+            outcome = self._read(exchange, model, reply)
+            held.observe(_begun_ns(outcome))
+        except Exception as error:
+            outcome = error
+        held.close()
+        exchange.end(outcome)
+
+    def _read(self, exchange: Exchange, model: str, reply: asyncio.Future[bytes]) -> WorkerReply:
+        if reply.cancelled():
+            raise _died(model) if exchange.is_lost else _late(model, time.monotonic() - exchange.sent_at)
+        try:
+            return WorkerReply.FromString(reply.result())
+        except WorkerGoneError as error:
+            raise _died(model) from error
+        except OSError as error:
+            raise self._no_host() from error
 
     def _no_host(self) -> UnavailableError:
         if self._starting:
             return UnavailableError("the model server is starting", reason="WORKER_STARTING")
         return UnavailableError("the model server is being restarted", reason="WORKER_RESTARTING")
+
+
+def _late(model: str, seconds: float) -> DeadlineError:
+    return DeadlineError(f"model {model!r} gave no answer within {seconds:.3g} s")
 
 
 def _died(model: str) -> UnavailableError:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from proponent.errors import DeadlineError, OverloadedError
+from proponent.gateway.bound import Bound
 from proponent.gateway.lane import Lane
 from proponent.gateway.limits.adaptive_limit import AdaptiveLimit
 from proponent.gateway.limits.fair_queue import FairQueue, Ticket
@@ -37,16 +38,28 @@ class Slot:
         self._admission.release(part=self._part)
 
 
-class Held(ExitStack):
-    """What is held for a request until the workers are done with it; closed then.
+class Held:
+    """What is held for a request until the workers are done with it; let go then, the last first.
 
     Args:
         observe: Told of the reply when a worker began with the request, see ``Slot.observe``.
     """
 
     def __init__(self, observe: Callable[[int], None] = lambda _: None) -> None:
-        super().__init__()
         self.observe = observe
+        self._ends: list[Callable[[], None]] = []
+
+    def callback(self, end: Callable[[], None]) -> None:
+        """Lets something go by a call when this is closed."""
+        self._ends.append(end)
+
+    def close(self) -> None:
+        """Lets all go, once, whatever one of them raises."""
+        if self._ends:
+            try:
+                self._ends.pop()()
+            finally:
+                self.close()
 
 
 class LaneAdmission:
@@ -114,8 +127,9 @@ class LaneAdmission:
             ticket = self._queue.take(parts=self._has_room(part=True))
             if ticket is None:
                 return
-            self._take(part=ticket.part)
-            ticket.admitted.set_result(None)
+            if not ticket.admitted.cancelled():  # by a caller who left just now, and has not run since
+                self._take(part=ticket.part)
+                ticket.admitted.set_result(None)
 
     async def _wait(self, ticket: Ticket, wait_s: float) -> None:
         if not ticket.part and not self._has_room(part=False):
@@ -123,7 +137,7 @@ class LaneAdmission:
         self._queue.add(ticket)
         self._admit()
         try:
-            async with asyncio.timeout(wait_s):
+            with Bound(wait_s):
                 await ticket.admitted
         except TimeoutError:
             self._leave(ticket)
@@ -149,7 +163,8 @@ class LaneAdmission:
         if other is None:
             raise error
         self._queue.remove(other)
-        other.admitted.set_exception(error)
+        if not other.admitted.cancelled():
+            other.admitted.set_exception(error)
 
     def _room(self) -> int:
         """Calls that may wait: so many as the workers answer in the longest time, one at least."""
@@ -178,11 +193,17 @@ class Admission:
 
     def of(self, model: str, lane: Lane) -> LaneAdmission:
         """The line before a lane of a model."""
+        return self._lanes.get((model, lane)) or self._made(model, lane)
+
+    def _made(self, model: str, lane: Lane) -> LaneAdmission:
+        """A new line; that of explanations where a lane has no workers of its own."""
         settings = self._settings.of(model)
-        key = (model, lane if lane in settings.lanes else Lane.EXPLANATIONS)
-        if key not in self._lanes:
-            self._lanes[key] = LaneAdmission(*key, settings, self._metrics)
-        return self._lanes[key]
+        if lane not in settings.lanes:
+            found = self.of(model, Lane.EXPLANATIONS)
+        else:
+            found = LaneAdmission(model, lane, settings, self._metrics)
+        self._lanes[model, lane] = found
+        return found
 
     def forget(self, model: str) -> None:
         """Drops the lines of a model that nobody uses any more."""

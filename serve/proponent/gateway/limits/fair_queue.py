@@ -64,10 +64,11 @@ class FairQueue:
         self.calls += not ticket.part
 
     def remove(self, ticket: Ticket) -> None:
-        """Takes out one who does not wait any longer."""
-        line = self._lines[ticket.caller]
-        line.of(ticket).remove(ticket)
-        self._left(ticket, line)
+        """Takes out one who does not wait any longer, if it is there still."""
+        line = self._lines.get(ticket.caller)
+        if line is not None and ticket in line.of(ticket):
+            line.of(ticket).remove(ticket)
+            self._left(ticket, line)
 
     def take(self, *, parts: bool) -> Ticket | None:
         """The next ticket in turn; None where nobody waits who may be taken.

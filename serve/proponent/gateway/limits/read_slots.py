@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from proponent.gateway.bound import Bound
+
+T = TypeVar("T")
 
 
 class ReadSlots:
@@ -24,26 +28,29 @@ class ReadSlots:
         self._longest_s = longest_s
         self._fair_s = fair_s
         self._waiting = 0
-        self._held: dict[asyncio.Timeout, float] = {}
+        self._held: dict[Bound, float] = {}
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Waits for a slot and holds it; raises TimeoutError where either takes too long."""
+    async def read(self, read: Callable[[], Awaitable[T]]) -> T:
+        """What is read in a slot, which is waited for; raises TimeoutError where either takes too long."""
         if self._slots.locked():
-            async with asyncio.timeout(self._longest_s):
+            with Bound(self._longest_s):
                 await self._wait()
         else:
             await self._slots.acquire()
         try:
-            async with asyncio.timeout(self._longest_s) as patience:
-                self._held[patience] = asyncio.get_running_loop().time()
-                self._shorten_longest()
-                try:
-                    yield
-                finally:
-                    del self._held[patience]
+            with Bound(self._longest_s) as patience:
+                return await self._read(read, patience)
         finally:
             self._slots.release()
+
+    async def _read(self, read: Callable[[], Awaitable[T]], patience: Bound) -> T:
+        self._held[patience] = asyncio.get_running_loop().time()
+        try:
+            if self._waiting:
+                self._shorten_longest()
+            return await read()
+        finally:
+            del self._held[patience]
 
     async def _wait(self) -> None:
         self._waiting += 1
@@ -55,7 +62,6 @@ class ReadSlots:
 
     def _shorten_longest(self) -> None:
         """Gives those who sit longest, one for each who waits, no more than the fair time."""
+        now = asyncio.get_running_loop().time()
         for patience, since in list(self._held.items())[: self._waiting]:
-            end = patience.when()
-            if end is not None and not patience.expired():
-                patience.reschedule(min(end, since + self._fair_s))
+            patience.shorten(since + self._fair_s - now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from proponent.gateway.hosting.host import REFUSED, WorkerDefectError, WorkerGon
 from proponent.gateway.hosting.private import LIVENESS
 from proponent.gateway.settings import REPLY_BYTES, Settings
 from proponent.gateway.torchserve.archive import archive_path, remove_archive, write_archive
-from proponent.gateway.torchserve.inference import InferenceClient, ReplyError
+from proponent.gateway.torchserve.inference import InferenceClient
 from proponent.gateway.torchserve.launch import Layout
 from proponent.gateway.torchserve.management import Management
 from proponent.gateway.torchserve.process import TorchServe
@@ -35,7 +36,7 @@ async def torchserve_host(root: Path, settings: Settings) -> AsyncIterator[Torch
     """
     layout = Layout(root)
     torchserve = await TorchServe.start(layout, settings)
-    inference, grace_s = InferenceClient(REPLY_BYTES), _STOP_GRACE_S
+    inference, grace_s = InferenceClient(REPLY_BYTES, answer_of), _STOP_GRACE_S
     try:
         await torchserve.listening(settings.start_timeout)
         inference.connect(torchserve.inference_address, torchserve.keys.inference)
@@ -99,15 +100,21 @@ class TorchServeHost:
         """The workers of a version."""
         return await self._management.workers(group.name, group.version)
 
-    async def ask(self, name: str, version: str, request: bytes) -> bytes:
-        """What a worker of a version replies."""
-        try:
-            status, body = await self._inference.post(f"/predictions/{name}/{version}", request)
-        except ReplyError as error:
-            raise WorkerDefectError(str(error)) from error
-        if status == _OK:
-            return body
-        details = body[:_LONGEST_DETAILS].decode(errors="replace")
-        if status in _NO_WORKER or _WORKER_DIED in body:
-            raise WorkerGoneError(details)
-        raise WorkerDefectError(f"model server failed: {status} {details}")
+    def ask(self, name: str, version: str, request: bytes) -> asyncio.Future[bytes]:
+        """What a worker of a version will reply."""
+        return self._inference.post(f"/predictions/{name}/{version}", request)
+
+
+def answer_of(status: int, body: bytes) -> bytes:
+    """A worker's reply in TorchServe's.
+
+    Raises:
+        WorkerGoneError: It died, or there is none.
+        WorkerDefectError: TorchServe or the handler failed.
+    """
+    if status == _OK:
+        return body
+    details = body[:_LONGEST_DETAILS].decode(errors="replace")
+    if status in _NO_WORKER or _WORKER_DIED in body:
+        raise WorkerGoneError(details)
+    raise WorkerDefectError(f"model server failed: {status} {details}")

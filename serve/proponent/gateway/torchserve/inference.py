@@ -11,11 +11,10 @@ from typing import cast
 
 import httptools
 
-Reply = tuple[int, bytes]
+from proponent.gateway.hosting.host import WorkerDefectError
 
-
-class ReplyError(Exception):
-    """What came is no reply, or too large."""
+Answer = Callable[[int, bytes], bytes]
+"""What the status and the body of a reply come to; raises where that is an error."""
 
 
 class InferenceClient:
@@ -23,10 +22,12 @@ class InferenceClient:
 
     Args:
         most: Largest reply, in bytes.
+        answer: Reads replies.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, answer: Answer) -> None:
         self._most = most
+        self._answer = answer
         self._host, self._port, self._headers = "", 0, ""
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
@@ -44,35 +45,32 @@ class InferenceClient:
         for connection in list(self._open):
             connection.abort()
 
-    async def post(self, path: str, body: bytes) -> Reply:
-        """The status and the body of the reply.
+    def post(self, path: str, body: bytes) -> asyncio.Future[bytes]:
+        """The answer that will come; cancelling it ends its connection.
 
-        Raises:
-            ConnectionError: There is no TorchServe, or it went away.
-            ReplyError: The reply cannot be used.
+        It may become a ConnectionError (there is no TorchServe, or it went away), a WorkerDefectError (the reply
+        cannot be used), or what ``answer`` raises.
         """
         head = f"POST {path} HTTP/1.1\r\n{self._headers}content-length: {len(body)}\r\n\r\n"
-        connection = self._idle.pop() if self._idle else await self._connected()
-        try:
-            reply = await connection.exchange(head.encode() + body)
-        except BaseException:
-            connection.abort()
-            raise
-        if connection in self._open:
-            self._idle.append(connection)
-        return reply
+        request = head.encode() + body
+        return self._idle.pop().exchange(request) if self._idle else asyncio.create_task(self._first(request))
 
-    async def _connected(self) -> _Connection:
+    async def _first(self, request: bytes) -> bytes:
+        """The answer on a new connection."""
         if not self._port:
             raise ConnectionRefusedError("no TorchServe is connected")
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
-            lambda: _Connection(self._most, self._lost), self._host, self._port
+            lambda: _Connection(self._most, self._answer, self._freed, self._lost), self._host, self._port
         )
         if connection.is_lost():
             raise ConnectionResetError("TorchServe ended the connection as soon as it had begun")
         self._open.add(connection)
-        return connection
+        return await connection.exchange(request)
+
+    def _freed(self, connection: _Connection) -> None:
+        if connection in self._open:
+            self._idle.append(connection)
 
     def _lost(self, connection: _Connection) -> None:
         self._open.discard(connection)
@@ -83,28 +81,38 @@ class InferenceClient:
 class _Connection(asyncio.Protocol):
     """One kept connection; httptools calls the methods that begin with ``on_``."""
 
-    def __init__(self, most: int, lost: Callable[[_Connection], None]) -> None:
+    def __init__(
+        self,
+        most: int,
+        answer: Answer,
+        freed: Callable[[_Connection], None],
+        lost: Callable[[_Connection], None],
+    ) -> None:
         self._most = most
+        self._answer = answer
+        self._freed = freed
         self._lost = lost
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._size = 0
-        self._reply: asyncio.Future[Reply] | None = None
+        self._reply: asyncio.Future[bytes] | None = None
         self._transport: asyncio.Transport
 
-    async def exchange(self, request: bytes) -> Reply:
-        """Sends a whole request and returns its reply."""
+    def exchange(self, request: bytes) -> asyncio.Future[bytes]:
+        """Sends a whole request; the answer will come."""
         self._parts, self._size = [], 0
-        self._reply = asyncio.get_running_loop().create_future()
+        self._reply = reply = asyncio.get_running_loop().create_future()
+        reply.add_done_callback(self._end_if_cancelled)
         self._transport.write(request)
-        return await self._reply
+        return reply
 
     def is_lost(self) -> bool:
         """Whether it has ended, or is about to."""
         return self._transport.is_closing()
 
     def abort(self) -> None:
-        """Ends the connection at once."""
+        """Ends the connection at once; no request is given to it any more."""
+        self._lost(self)
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -114,22 +122,35 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._end(ReplyError(f"TorchServe's reply cannot be read: {error}"))
+            self._fail(WorkerDefectError(f"TorchServe's reply cannot be read: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost(self)
-        self._end(ConnectionResetError(f"TorchServe ended the connection: {error or 'it was closed'}"))
+        self._fail(ConnectionResetError(f"TorchServe ended the connection: {error or 'it was closed'}"))
 
     def on_body(self, part: bytes) -> None:
         self._size += len(part)
         self._parts.append(part)
         if self._size > self._most:
-            self._end(ReplyError(f"TorchServe's reply has more than {self._most} bytes"))
+            self._fail(WorkerDefectError(f"TorchServe's reply has more than {self._most} bytes"))
 
     def on_message_complete(self) -> None:
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_result((self._parser.get_status_code(), b"".join(self._parts)))
+        reply = self._reply
+        if reply is None or reply.done():
+            return
+        self._reply = None
+        self._freed(self)
+        try:
+            reply.set_result(self._answer(self._parser.get_status_code(), b"".join(self._parts)))
+        except Exception as error:
+            reply.set_exception(error)
 
-    def _end(self, error: Exception) -> None:
+    def _end_if_cancelled(self, reply: asyncio.Future[bytes]) -> None:
+        """What comes after a reply that nobody waits for would be taken for that of the next request."""
+        if reply.cancelled():
+            self.abort()
+
+    def _fail(self, error: Exception) -> None:
+        self.abort()
         if self._reply is not None and not self._reply.done():
             self._reply.set_exception(error)
