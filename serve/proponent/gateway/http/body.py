@@ -13,6 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from proponent.errors import BodyTimeoutError, BodyTooLargeError, InvalidInputError, UnsupportedMediaTypeError
+from proponent.gateway.bound import Bound
 from proponent.gateway.http.instances import (
     Instance,
     instance_of_image,
@@ -99,9 +100,9 @@ class BodyReader:
         idle_s, whole_s = self._settings.idle_timeout, self._settings.transfer_timeout
         parts = request.stream()
         try:
-            async with asyncio.timeout(whole_s):
+            with Bound(whole_s):
                 while True:
-                    async with asyncio.timeout(idle_s):
+                    with Bound(idle_s):
                         part = await anext(parts, None)
                     if part is None:
                         return

@@ -112,18 +112,27 @@ def _present(message: Message) -> Iterator[tuple[str, Any]]:
 def _converter(descriptor: Descriptor) -> Callable[[Message], dict[str, Any]]:
     """A function made for messages of one kind: to go through a list of fields costs each message twice as much."""
     fields = _fields(descriptor)
-    converts = {f"c{number}": field[3] for number, field in enumerate(fields)}
-    values = [
-        (name, f"m.{name}" if convert is _same else f"c{number}(m.{name})", optional)
-        for number, (name, optional, _, convert) in enumerate(fields)
+    made: dict[str, Any] = {f"c{number}": field[3] for number, field in enumerate(fields)}
+    values = [(field[0], field[1], _expression(number, *field)) for number, field in enumerate(fields)]
+    first = next((number for number, (_, optional, _) in enumerate(values) if optional), len(values))
+    lines = [
+        "def convert(m):",
+        f"    found = {{{', '.join(f'{name!r}: {value}' for name, _, value in values[:first])}}}",
     ]
-    lines = ["def convert(m):", "    found = {}"]
-    for name, value, optional in values:
+    for name, optional, value in values[first:]:
         lines += [f"    if m.HasField({name!r}):"] if optional else []
         lines += [f"    {'    ' * optional}found[{name!r}] = {value}"]
-    made: dict[str, Any] = {}
-    exec("\n".join([*lines, "    return found"]), converts, made)  # of the names of the proto's fields alone
+    exec("\n".join([*lines, "    return found"]), made)  # of the names of the proto's fields alone
     return made["convert"]  # type: ignore[no-any-return]
+
+
+def _expression(number: int, name: str, _: bool, __: bool, convert: _Convert) -> str:
+    """The value of a field of the message ``m``; what most values need is written out, since calls cost more."""
+    if convert is _same:
+        return f"m.{name}"
+    if convert is _double:
+        return f"(v if (v := m.{name}) - v == 0 else c{number}(v))"
+    return f"c{number}(m.{name})"
 
 
 @cache
