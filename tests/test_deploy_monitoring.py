@@ -13,6 +13,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from promql import ALERTS, DASHBOARD, DEPLOY, TARGET_LABELS, Selected, alert_rules, expressions, selected
+from promql_instant import found
 from proponent.gateway.metrics import Metrics
 from test_architecture import PACKAGE, ROOT
 
@@ -135,3 +136,18 @@ def test_every_metric_and_label_that_is_asked_for_is_one_of_the_gateways() -> No
             if asked.metric != "up" and not asked.metric.startswith("process_"):
                 assert asked.metric in known, f"{where}: no metric {asked.metric}"
                 assert asked.labels - TARGET_LABELS <= known[asked.metric], f"{where}: {asked}"
+
+
+def test_a_lane_without_workers_is_told_apart_from_a_model_without_any() -> None:
+    """The same rule is asked of a real gateway end to end; this one sees at once what it takes for a fault."""
+    rule = alert_rules()["ProponentLaneNotReady"]["expr"]
+
+    def told(**ready: tuple[int, int]) -> list[tuple[str, str]]:
+        metrics = Metrics()
+        for model, states in ready.items():
+            for lane, state in zip(("predictions", "explanations"), states, strict=True):
+                metrics.lane_ready.labels(model, lane).set(state)
+        return [(each["model"], each["lane"]) for each in found(rule, metrics.exposition()[0].decode())]
+
+    assert told(a=(1, 1), b=(0, 0)) == []
+    assert told(a=(1, 0), b=(0, 1), c=(1, 1)) == [("a", "explanations"), ("b", "predictions")]

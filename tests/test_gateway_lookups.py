@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 import tiny
-from gateway_fakes import Service
+from gateway_fakes import Service, broken
 from listening import Listening, opened
 from proponent.errors import (
     CorruptBundleError,
@@ -504,6 +504,23 @@ def test_both_transports_give_the_same(template: Path, tmp_path: Path) -> None:
 
     asyncio.run(inside())
     served.close()
+
+
+def test_models_are_listed_alike_with_those_that_cannot_answer(tmp_path: Path) -> None:
+    async def inside() -> None:
+        async with opened(tmp_path) as at:
+            at.service.models["broken"] = broken(CorruptBundleError("rows of /srv/store/broken/rows.faiss"))
+            async with grpc.aio.insecure_channel(at.grpc_address) as channel, at.client() as client:
+                first, second = (await at.stub(channel).ListModels(pb.ListModelsRequest())).models
+                told = (await client.get("/v1/models")).json()
+            assert (first.name, first.ready, first.unavailable_reason) == ("broken", False, "BUNDLE_CORRUPT")
+            assert second == pb.ModelStatus(name="toy", ready=True)
+            assert "/srv" not in first.unavailable_detail and "rows.faiss" in first.unavailable_detail
+            why = {"reason": first.unavailable_reason, "detail": first.unavailable_detail}
+            assert told["unavailable"] == {"broken": why} and told["models"] == ["broken", "toy"]
+            assert told["ready"] == {"broken": False, "toy": True}
+
+    asyncio.run(inside())
 
 
 def test_openapi_describes_every_parameter_and_reply(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from inputs import GOOD, MODEL, tensor
 from running import RunningGateway
 from test_service import details
 
+from promql import alert_rules
+from promql_instant import found
 from proponent.gateway.rollout.control_client import SOCKET
 from proponent.index.bundle import CATALOG, ROWS, SPEC, read_manifest, seal
 from proponent.index.store import Store
@@ -145,10 +147,12 @@ def test_a_halted_worker_is_not_ready_and_comes_back(gateway: RunningGateway, ex
     """What it does not do is answered all the while."""
     calls: list[Any] = [(gateway.rpc.Explain, EXPLAIN), (gateway.rpc.Predict, PREDICT)]
     (call, request), other = calls if explains else reversed(calls)
-    worker = gateway.worker(explains=explains)
+    worker, lane = gateway.worker(explains=explains), "explanations" if explains else "predictions"
+    assert lanes_of_the_alert(gateway) == []
     worker.suspend()
     try:
         gateway.wait_for(lambda: status(gateway) == 503, 25)
+        gateway.wait_for(lambda: lanes_of_the_alert(gateway) == [(MODEL, lane)], 10)
         started = time.monotonic()
         with pytest.raises(grpc.RpcError) as caught:
             call(request, timeout=20)
@@ -160,6 +164,13 @@ def test_a_halted_worker_is_not_ready_and_comes_back(gateway: RunningGateway, ex
         worker.resume()
     gateway.wait_for(lambda: status(gateway) == 200, 15)
     assert outcome(call, request) is OK
+    gateway.wait_for(lambda: lanes_of_the_alert(gateway) == [], 10)
+
+
+def lanes_of_the_alert(gateway: RunningGateway) -> list[tuple[str, str]]:
+    """Model and lane of each series for which the rule ProponentLaneNotReady holds now."""
+    expression = alert_rules()["ProponentLaneNotReady"]["expr"]
+    return [(each["model"], each["lane"]) for each in found(expression, gateway.http.get("/metrics").text)]
 
 
 @pytest.mark.parametrize("name", [ROWS, CATALOG, FORGOTTEN])

@@ -42,6 +42,7 @@ class LookupCalls:
         ids = DisclosureLevel.RANKS
         self.lookups = {
             "GetModel": Method(pb.GetModelRequest, None, self.get_model),
+            "ListModels": Method(pb.ListModelsRequest, None, self.list_models),
             "GetExample": Method(pb.GetExampleRequest, Scope.EXAMPLES, self.get_example, ids),
             "ListSuspects": Method(pb.ListSuspectsRequest, Scope.EXPLAIN, self.list_suspects, ids),
             "ListExamples": Method(pb.ListExamplesRequest, Scope.EXAMPLES, self.list_examples, ids),
@@ -68,6 +69,10 @@ class LookupCalls:
             reply.allow_thumbnails = self.disclosure.thumbnails
             reply.allow_samples = self.disclosure.samples
         return reply
+
+    async def list_models(self, request: pb.ListModelsRequest, context: CallContext) -> pb.ListModelsResponse:
+        """Says of each model whether it can answer."""
+        return pb.ListModelsResponse(models=[_status(self.models[name]) for name in sorted(self.models)])
 
     async def get_example(self, request: pb.GetExampleRequest, context: CallContext) -> pb.GetExampleResponse:
         """Looks up one training example."""
@@ -177,3 +182,10 @@ class LookupCalls:
             most = min(most, self.settings.max_thumbnails)
         check_group_size(asked, most, field)
         return asked or min(DEFAULT_PAGE, most)
+
+
+def _status(model: ServedModel) -> pb.ModelStatus:
+    if model.error is None:
+        return pb.ModelStatus(name=model.name, ready=True)
+    detail = public_text(model.error.message)
+    return pb.ModelStatus(name=model.name, unavailable_reason=model.error.reason, unavailable_detail=detail)

@@ -446,6 +446,28 @@ class GetModelRequest(_message.Message):
     model: str
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelStatus]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ...) -> None: ...
+
+class ModelStatus(_message.Message):
+    __slots__ = ("name", "ready", "unavailable_reason", "unavailable_detail")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    UNAVAILABLE_REASON_FIELD_NUMBER: _ClassVar[int]
+    UNAVAILABLE_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    ready: bool
+    unavailable_reason: str
+    unavailable_detail: str
+    def __init__(self, name: _Optional[str] = ..., ready: _Optional[bool] = ..., unavailable_reason: _Optional[str] = ..., unavailable_detail: _Optional[str] = ...) -> None: ...
+
 class GetModelResponse(_message.Message):
     __slots__ = ("model", "bundle_digest", "weights_sha256", "curvature", "damping", "damping_relative", "embedding_size", "train_size", "class_names", "input_shape", "kept_energy", "audit", "loss", "created", "uncovered_share", "uncovered", "image_size", "image_mode", "frozen_share", "frozen", "allow_examples", "allow_thumbnails", "allow_samples", "samples", "train_accuracy", "disclosure_level", "unavailable_reason", "unavailable_detail", "teachers")
     MODEL_FIELD_NUMBER: _ClassVar[int]

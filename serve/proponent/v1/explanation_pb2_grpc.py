@@ -73,6 +73,11 @@ class ExplanationServiceStub:
                 request_serializer=proponent_dot_v1_dot_explanation__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=proponent_dot_v1_dot_explanation__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/proponent.v1.ExplanationService/ListModels',
+                request_serializer=proponent_dot_v1_dot_explanation__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=proponent_dot_v1_dot_explanation__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
         self.ScoreExamples = channel.unary_unary(
                 '/proponent.v1.ExplanationService/ScoreExamples',
                 request_serializer=proponent_dot_v1_dot_explanation__pb2.ScoreExamplesRequest.SerializeToString,
@@ -184,6 +189,14 @@ class ExplanationServiceServicer:
         """Describes the served model and its bundle. Models come and go while the server runs: one that starts, or cannot,
         answers UNAVAILABLE with the reason; one that was removed is NOT_FOUND (reason MODEL_UNKNOWN) at once, and what
         was called before is answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Lists the models that are served, in the order of their names, those that cannot answer now too. Needs any known
+        token, where tokens are asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -301,6 +314,11 @@ def add_ExplanationServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=proponent_dot_v1_dot_explanation__pb2.GetModelRequest.FromString,
                     response_serializer=proponent_dot_v1_dot_explanation__pb2.GetModelResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=proponent_dot_v1_dot_explanation__pb2.ListModelsRequest.FromString,
+                    response_serializer=proponent_dot_v1_dot_explanation__pb2.ListModelsResponse.SerializeToString,
             ),
             'ScoreExamples': grpc.unary_unary_rpc_method_handler(
                     servicer.ScoreExamples,
@@ -507,6 +525,33 @@ class ExplanationService:
             '/proponent.v1.ExplanationService/GetModel',
             proponent_dot_v1_dot_explanation__pb2.GetModelRequest.SerializeToString,
             proponent_dot_v1_dot_explanation__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/proponent.v1.ExplanationService/ListModels',
+            proponent_dot_v1_dot_explanation__pb2.ListModelsRequest.SerializeToString,
+            proponent_dot_v1_dot_explanation__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

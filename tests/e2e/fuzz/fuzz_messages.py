@@ -193,6 +193,7 @@ def sound_requests(words: Words) -> Mapping[str, Sequence[Message]]:
         "Explain": [query, _rich_query(example)],
         "GetExample": [pb.GetExampleRequest(model=MODEL, example_id=example)],
         "GetModel": [pb.GetModelRequest(model=MODEL)],
+        "ListModels": [pb.ListModelsRequest()],
         "ScoreExamples": [pb.ScoreExamplesRequest(query=query, example_ids=words.examples[:5])],
         "EstimateRemoval": [pb.EstimateRemovalRequest(query=query, example_ids=words.examples[:5])],
         "FindFlipSet": [pb.FindFlipSetRequest(query=query, max_size=3)],

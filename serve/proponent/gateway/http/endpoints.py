@@ -119,13 +119,16 @@ class ModelEndpoints:
 
     async def list_models(self, request: Request) -> Response:
         """List the names of the models, whether each is ready, and for those that are not, why."""
-        permitted(self.calls, request, None)
-        errors = {model.name: model.error for model in self.calls.models.values()}
+        models = (await self._reply(request, "ListModels", pb.ListModelsRequest())).models
         return JSONResponse(
             {
-                "models": list(errors),
-                "ready": {name: error is None for name, error in errors.items()},
-                "unavailable": {name: _told(error) for name, error in errors.items() if error is not None},
+                "models": [each.name for each in models],
+                "ready": {each.name: each.ready for each in models},
+                "unavailable": {
+                    each.name: {"reason": each.unavailable_reason, "detail": each.unavailable_detail}
+                    for each in models
+                    if not each.ready
+                },
             }
         )
 
@@ -234,11 +237,6 @@ class OperationEndpoints:
         accept = request.headers.get("accept", "")
         text, content_type = await asyncio.to_thread(self.recorded.exposition, accept)
         return Response(text, media_type=content_type, headers={"vary": "accept"})
-
-
-def _told(error: ProponentError) -> dict[str, str]:
-    told = problem(error)
-    return {"reason": told["reason"], "detail": told["detail"]}
 
 
 def permitted(calls: ExplanationCalls, request: Request, scope: Scope | None) -> CallContext:
