@@ -144,6 +144,7 @@ class _Lines:
             fields = dict(structlog.processors.format_exc_info(None, level, fields))
         if left_out:
             fields["left_out"] = left_out
+        fields = dict(bounded(None, level, fields))
         first = {"timestamp": self._timestamp(), "level": level, "event": event}
         write_or_drop(sys.__stderr__, f"{self._rendered({**first, **fields})}\n")
 
