@@ -18,17 +18,19 @@ one thread by default; GPU times are wall times. Repeats are interleaved, ratios
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 import torch
+from commands import RESULTS, write
 from scan import TOP, open_index, queries
 from torch import Tensor
 
@@ -36,7 +38,6 @@ from proponent.index.rows import InfluenceIndex
 from proponent.index.search import Hits, search
 from proponent.options import Measure
 
-RESULTS = Path(__file__).parent / "results" / "scan_kernels.json"
 BATCHES = (1, 32)
 Lists = list[list[set[int]]]
 """By query, the rows of the six lists."""
@@ -70,11 +71,12 @@ def on_processor(rows: np.ndarray) -> dict[str, Any]:
         name: faiss.IndexScalarQuantizer(size, codec, faiss.METRIC_INNER_PRODUCT) for name, codec in codecs.items()
     }
     found["4 bit fast scan"] = faiss.IndexPQFastScan(size, size // 2, 4, faiss.METRIC_INNER_PRODUCT)
+    found["4 bit fast scan"].pq.cp.niter = 5
     found["float32 brute force"] = faiss.IndexFlatIP(size)
     for name, index in found.items():
         # Codes as they are hold whole numbers from -128 to 127 only: one scale for all rows.
         given = np.rint(rows * (127 / np.abs(rows).max())) if name == "8 bit direct" else rows
-        index.train(given[: 256 * 40])
+        index.train(given[:1024])
         index.add(given)
     return found
 
@@ -115,46 +117,59 @@ def recall(found: Lists, expected: Lists) -> float:
     return statistics.mean(len(a & b) / len(b) for a, b in pairs)
 
 
-def measure(index: InfluenceIndex, codes: Tensor, batch: int, repeats: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Kernels:
+    """Indices of the same rows by kernel: of unit rows, and of rows scaled by each measure's weights."""
+
+    unit: Mapping[str, Any]
+    scaled: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, index: InfluenceIndex, codes: Tensor) -> Kernels:
+        """Of an index and its unit rows [N, K] on the host."""
+        weights = [(index.exact_scales[m] / index.exact_scales[m].max()).float()[:, None] for m in Measure]
+        return cls(make(codes, index.device), [make(codes.float() * weight, index.device) for weight in weights])
+
+    def six(self, name: str, asked: np.ndarray) -> Lists:
+        """All six lists by one kernel."""
+        return six_searches([of[name] for of in self.scaled], asked)
+
+
+def measure(index: InfluenceIndex, kernels: Kernels, size: int, batch: int, repeats: int) -> list[dict[str, Any]]:
     """A row for each kernel: six searches beside the scan, one search, and the recall of the six lists."""
-    device, asked = index.device, queries(codes.shape[1], batch)
+    device, asked = index.device, queries(size, batch)
     directions = torch.stack([query.direction for query in asked]).numpy()
-    unit = make(codes, device)
-    weights = [(index.exact_scales[m] / index.exact_scales[m].max()).float()[:, None] for m in Measure]
-    scaled = [make(codes.float() * weight, device) for weight in weights]
-    runs: dict[str, Callable[[], object]] = {"scan": lambda: search(index, asked, tuple(Measure))}
-    for name in unit:
-        runs[f"{name}/six"] = lambda name=name: six_searches([of[name] for of in scaled], directions)
-        runs[f"{name}/one"] = lambda name=name: unit[name].search(directions, TOP)
+    runs: dict[str, Callable[[], object]] = {"scan": partial(search, index, asked, tuple(Measure))}
+    for name, unit in kernels.unit.items():
+        runs[f"{name}/six"] = partial(kernels.six, name, directions)
+        runs[f"{name}/one"] = partial(unit.search, directions, TOP)
     if device.type == "cpu" and batch == 1:
-        runs["fp16/range"] = lambda: unit["fp16"].range_search(directions, -float(2**20))
+        runs["fp16/range"] = partial(kernels.unit["fp16"].range_search, directions, -float(2**20))
     times = interleaved(runs, repeats, device)
     expected = our_lists(search(index, asked, tuple(Measure)))
-    rows = []
-    for name in unit:
-        kept = recall(six_searches([of[name] for of in scaled], directions), expected)
-        every = {"range_ms": round(times["fp16/range"], 2)} if f"{name}/range" in times else {}
-        rows.append(
-            {
-                "queries": batch,
-                "kernel": name,
-                "scan_ms": round(times["scan"], 2),
-                "six_ms": round(times[f"{name}/six"], 2),
-                "one_ms": round(times[f"{name}/one"], 2),
-                "ratio": round(times[f"{name}/six"] / times["scan"], 2),
-                "recall": round(kept, 4),
-                **every,
-            }
-        )
-    return rows
+    return [_row(name, batch, times, recall(kernels.six(name, directions), expected)) for name in kernels.unit]
+
+
+def _row(name: str, batch: int, times: Mapping[str, float], kept: float) -> dict[str, Any]:
+    every = {"range_ms": round(times[f"{name}/range"], 2)} if f"{name}/range" in times else {}
+    return {
+        "queries": batch,
+        "kernel": name,
+        "scan_ms": round(times["scan"], 2),
+        "six_ms": round(times[f"{name}/six"], 2),
+        "one_ms": round(times[f"{name}/one"], 2),
+        "ratio": round(times[f"{name}/six"] / times["scan"], 2),
+        "recall": round(kept, 4),
+        **every,
+    }
 
 
 def run(device: torch.device, rows: int, size: int, repeats: int) -> list[dict[str, Any]]:
     """All batches on one device."""
     with tempfile.TemporaryDirectory() as work:
         index = open_index(Path(work), rows, size, device)
-        codes = index._rows.between(slice(None))[:, :size].cpu()
-        return [row for batch in BATCHES for row in measure(index, codes, batch, repeats)]
+        kernels = Kernels.of(index, index._rows.between(slice(None))[:, :size].cpu())
+        return [row for batch in BATCHES for row in measure(index, kernels, size, batch, repeats)]
 
 
 def main() -> None:
@@ -164,16 +179,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=768)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "scan_kernels.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     faiss.omp_set_num_threads(options.threads)
     found = run(options.device, options.rows, options.size, options.repeats)
     for row in found:
-        print(json.dumps(row))
-    about = {"device": str(options.device), "rows": options.rows, "size": options.size, "threads": options.threads}
-    versions = {"torch": torch.__version__, "faiss": faiss.__version__}
-    options.out.write_text(json.dumps(about | versions | {"results": found}, indent=1) + "\n")
+        print(row)
+    about = {"device": str(options.device), "rows": options.rows, "size": options.size}
+    write(options.out, about | {"results": found}, options.threads)
 
 
 if __name__ == "__main__":

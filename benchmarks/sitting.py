@@ -49,6 +49,7 @@ BENCHMARKS = (
     Benchmark("resnet50", "resnet50.py --stem cifar", 10),
     Benchmark("scan", "scan.py", 5),
     Benchmark("scan_kernels", "scan_kernels.py", 5),
+    Benchmark("row_codes", "row_codes.py --work {work}", 15),
     Benchmark("divine", "divine.py --work {work}", 5),
     Benchmark("privacy", "privacy.py {digits} --out {results}/privacy.json", 5),
     Benchmark("sizing", "sizing.py", 5),
