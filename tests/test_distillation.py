@@ -32,6 +32,7 @@ from proponent.index.rows import InfluenceIndex
 from proponent.index.store import Store
 from proponent.inspection.verify import verify
 from proponent.options import Estimator, ExplainOptions, Measure, Target
+from proponent.rebuild.distillation import student
 from proponent.rebuild.distillation import teachers as teachers_module
 from proponent.rebuild.distillation.pseudo_queries import PseudoQueries, moved, open_unlabelled
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
@@ -289,6 +290,16 @@ def test_what_cannot_be_distilled_is_told(
     keys = {"expected_accuracy": 0.6, **keys}
     with pytest.raises(error, match=match):
         rebuild(load_spec(_copy(built.spec, **keys)), Store(tmp_path / "store"), QUIET)
+
+
+def test_a_fit_that_the_memory_does_not_hold_is_refused_before_anything_is_trained(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(student, "_HELD", 1 << 20)
+    store = Store(tmp_path / "store")
+    with pytest.raises(SpecError, match=r"\(--memory\) is too small: a fit to teachers of 60 examples"):
+        rebuild(load_spec(built.spec), store, QUIET)
+    assert not (store.directory("toy") / teachers_module.TEACHERS).exists()
 
 
 def test_teachers_of_exact_curvature_are_refused_on_the_command_line(tmp_path: Path) -> None:

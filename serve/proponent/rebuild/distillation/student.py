@@ -31,10 +31,13 @@ from proponent.rebuild.distillation.teacher_rows import (
     teacher_rows,
 )
 from proponent.rebuild.distillation.teachers import FIRST_SEED, Teaching, trained_teachers
+from proponent.rebuild.memory import DOUBLE, too_small
 from proponent.rebuild.rows_stage import concatenated, shard_ranges
 
 PSEUDO_SEED = 4
 """Added to the curvature's seed."""
+_HELD = 4
+"""Matrices of N columns that the fit holds together."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,13 @@ def distil(
         own: The served model's own embedding.
         own_shards: Its rows.
         teaching: Where teachers are kept.
+
+    Raises:
+        SpecError: The memory does not hold the fit, or see `trained_teachers` and `open_unlabelled`.
+        TrainingMismatchError: A teacher is worse than ``expected_accuracy`` asks.
     """
     settings, data = context.settings, context.data
+    _check_memory(context, own.size)
     files = trained_teachers(context.classifier.spec, data, settings.teachers, teaching, context.progress)
     unlabelled = open_unlabelled(context.classifier, data)
     queries = PseudoQueries(data, unlabelled, settings.pseudo_queries, settings.seed + PSEUDO_SEED)
@@ -93,6 +101,13 @@ def distil(
         "slope": float(fitted["slope"]),
     }
     return Distilled(replace(own, joint=joint), _shards(models, fitted["rows"]), facts)
+
+
+def _check_memory(context: RebuildContext, features: int) -> None:
+    """Before anything is trained: F^T T, a model's rows and the fit's own matrix, each of N columns, at once."""
+    needed = _HELD * DOUBLE * features * len(context.data)
+    if needed > context.batching.memory:
+        raise too_small(context.batching.memory, needed, f"a fit to teachers of {len(context.data):,} examples")
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ function facts(model) {
     ["Weights (SHA-256)", model.weights_sha256, true],
     ["Built", date(model.created)],
     ["Curvature", model.curvature],
+    ["Scores", model.teachers ? `of the recipe, distilled from ${counted(model.teachers, "other training")}` : "of this model"],
     ["Damping", `${figure(model.damping)}${model.damping_relative ? " × each layer's mean eigenvalue" : ""}`],
     ["Numbers per example (K)", count(model.embedding_size)],
     ["Kept energy", figure(model.kept_energy, 6)],
