@@ -15,6 +15,7 @@ from listening import Listening, run, until
 from proponent.gateway.limits.admission import Held
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply
+from tokens import knowing
 
 SMALL = dict(max_explanations=8, max_predictions=8, max_parts=4, max_waiting=0)
 IMAGE = base64.b64encode(b"png").decode()
@@ -118,6 +119,31 @@ def test_a_stream_over_the_number_of_streams_is_refused(tmp_path: Path) -> None:
             assert await outcomes(transports, channel, 1) == ["response"]
 
     run(tmp_path, ask, max_streams=1)
+
+
+def test_no_caller_takes_the_streams_of_the_others(tmp_path: Path) -> None:
+    async def ask(transports: Listening) -> None:
+        noisy, quiet = ((("authorization", f"Bearer {name}"),) for name in ("noisy", "quiet"))
+        async with grpc.aio.insecure_channel(transports.grpc_address) as channel:
+            stub, held = transports.stub(channel), []
+            for _ in range(2):
+                held.append(stub.StreamExplain(metadata=noisy))
+                await held[-1].write(next(items(1)))
+                assert (await held[-1].read()).WhichOneof("outcome") == "response"
+            one_more = stub.StreamExplain(metadata=noisy)
+            assert await one_more.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "'caller-0'" in (await one_more.details() or "")
+            other = stub.StreamExplain(metadata=quiet)
+            await other.write(next(items(1)))
+            assert (await other.read()).WhichOneof("outcome") == "response"
+            await held[0].done_writing()
+            assert await held[0].read() is grpc.aio.EOF
+            again = stub.StreamExplain(metadata=noisy)
+            await again.write(next(items(1)))
+            assert (await again.read()).WhichOneof("outcome") == "response"
+
+    tokens = {"noisy": "explain", "quiet": "explain"}
+    run(tmp_path, ask, authenticator=knowing(tmp_path / "tokens", tokens), max_streams=4)
 
 
 def test_a_stream_that_sends_nothing_gives_its_place_to_others(tmp_path: Path) -> None:

@@ -184,9 +184,9 @@ class ExplanationCalls(LookupCalls):
         """Frees what is kept for a model that is served no more."""
         self._admission.forget(model)
 
-    def stream_slot(self) -> AbstractContextManager[None]:
+    def stream_slot(self, context: CallContext) -> AbstractContextManager[None]:
         """Holds a place among the open streams; raises OverloadedError."""
-        return self._admission.stream()
+        return self._admission.stream(context.caller)
 
     def timed(self, context: CallContext) -> CallContext:
         """The context of a call; one without a deadline of its own begins now and may last as long as any."""

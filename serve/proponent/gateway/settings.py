@@ -251,7 +251,9 @@ class Settings(BaseSettings):
         "Longest time that a call may be expected to wait for workers; one that would is refused.",
         by_model=True,
     )
-    max_streams: Slots = _setting(32, LIMITS, "Streams open at the same time.")
+    max_streams: Slots = _setting(
+        32, LIMITS, "Streams open at the same time; half of them of one caller who is known by a token."
+    )
     max_parts: Slots = _setting(
         16, LIMITS, "Items of one stream, or instances of one HTTP call, that are worked on at the same time."
     )

@@ -187,7 +187,7 @@ class ExplanationMethods:
         with self._recorded(f"{SERVICE}/StreamExplain", rpc) as record:
             scope = self._calls.methods["Explain"].scope
             context = self._calls.permit(record.context, record.authorization, scope)
-            with self._calls.stream_slot():
+            with self._calls.stream_slot(context):
                 in_flight = self._settings.max_parts
                 async for response in explain_stream(self._calls, self._messages(rpc), context, in_flight):
                     if response.HasField("error"):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from proponent.errors import DeadlineError, OverloadedError
+from proponent.gateway.auth import Caller
 from proponent.gateway.bound import Bound
 from proponent.gateway.lane import Lane
 from proponent.gateway.limits.adaptive_limit import AdaptiveLimit
@@ -189,7 +191,7 @@ class Admission:
         self._settings = settings
         self._metrics = metrics
         self._lanes: dict[tuple[str, Lane], LaneAdmission] = {}
-        self._streams = 0
+        self._streams = Counter[str]()
 
     def of(self, model: str, lane: Lane) -> LaneAdmission:
         """The line before a lane of a model."""
@@ -211,17 +213,21 @@ class Admission:
             self._lanes.pop((model, lane), None)
 
     @contextmanager
-    def stream(self) -> Iterator[None]:
-        """Holds a place among the open streams.
+    def stream(self, caller: Caller) -> Iterator[None]:
+        """Holds a place among the open streams, of which a caller that is known by a credential gets half.
 
         Raises:
-            OverloadedError: All are taken.
+            OverloadedError: All are taken, or the caller's.
         """
-        most = self._settings.max_streams
-        if self._streams >= most:
+        most, name = self._settings.max_streams, caller.name
+        own = (most + 1) // 2 if caller.credential else most
+        if self._streams.total() >= most:
             raise OverloadedError(f"{most} streams are open, the most this server takes; try again")
-        self._streams += 1
+        if self._streams[name] >= own:
+            raise OverloadedError(f"{own} streams of caller {name!r} are open, the most of one; try again")
+        self._streams[name] += 1
         try:
             yield
         finally:
-            self._streams -= 1
+            self._streams[name] -= 1
+            self._streams += Counter()  # keeps those above zero
