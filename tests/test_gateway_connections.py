@@ -22,6 +22,8 @@ import pytest
 
 from gateway_fakes import Service
 from listening import Listening, run, until
+from proponent.errors import OverloadedError
+from proponent.gateway.auth.authenticator import ANYBODY
 from proponent.gateway.limits.connections import Listener, connection_limit
 from proponent.v1 import explanation_pb2 as pb
 
@@ -246,6 +248,10 @@ def _crowd(server: subprocess.Popen[bytes], *ports: int) -> None:
 
 def test_the_budget_of_a_service_is_the_settings(tmp_path: Path) -> None:
     service = Service(tmp_path, max_buffered_bytes=10)
-    service.calls.bodies.reserve(10)
-    assert service.calls.bodies.held == 10
+    with service.calls.bodies.reservation(ANYBODY) as reservation:
+        reservation.add(10)
+        with pytest.raises(OverloadedError):
+            reservation.add(1)
+        assert service.calls.bodies.held == 10
+    assert service.calls.bodies.held == 0
     service.close()

@@ -6,13 +6,17 @@ import asyncio
 import base64
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
 
 from listening import Listening, run, until
+from proponent.errors import OverloadedError
+from proponent.gateway.auth.authenticator import ANYBODY
 from proponent.gateway.limits.admission import Held
+from proponent.gateway.limits.body_budget import BodyBudget
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply
 from tokens import knowing
@@ -144,6 +148,30 @@ def test_no_caller_takes_the_streams_of_the_others(tmp_path: Path) -> None:
 
     tokens = {"noisy": "explain", "quiet": "explain"}
     run(tmp_path, ask, authenticator=knowing(tmp_path / "tokens", tokens), max_streams=4)
+
+
+def test_no_caller_takes_the_memory_of_the_others() -> None:
+    async def ask() -> None:
+        budget = BodyBudget(100)
+        noisy, quiet = (replace(ANYBODY, name=name, credential=name.encode()) for name in ("noisy", "quiet"))
+        with budget.reservation(quiet) as other, budget.reservation(noisy) as more:
+            with budget.reservation(noisy) as first:
+                first.add(30)
+                first.add(30)  # a body alone may be larger than half
+                with pytest.raises(OverloadedError, match="60 of 100 bytes already, 60 of them this caller's"):
+                    more.add(1)
+                waiting = asyncio.create_task(more.add_when_free(1))
+                await asyncio.sleep(0)
+                other.add(40)
+                assert not waiting.done() and budget.held == 100
+            await asyncio.wait_for(waiting, 5)
+            assert (more.size, budget.held) == (1, 41)
+        with budget.reservation(ANYBODY) as one, budget.reservation(ANYBODY) as another:
+            one.add(60)
+            another.add(40)  # where nobody is known, all are one
+        assert budget.held == 0
+
+    asyncio.run(ask())
 
 
 def test_a_stream_that_sends_nothing_gives_its_place_to_others(tmp_path: Path) -> None:

@@ -218,7 +218,9 @@ class Settings(BaseSettings):
         "32MiB", LIMITS, "Largest HTTP body (base64 adds a third to an image; a body may hold several)."
     )
     max_buffered_bytes: Size = _setting(
-        "256MiB", LIMITS, "Request bodies held at the same time, of all callers, by gRPC and HTTP together."
+        "256MiB",
+        LIMITS,
+        "Request bodies held at the same time, by gRPC and HTTP together; half of one caller known by a token.",
     )
     max_instances: Count = _setting(256, LIMITS, "Most instances in one HTTP call.")
     max_influences: Count = _setting(100_000, LIMITS, "Most training examples in one reply, all lists together.")

@@ -158,13 +158,14 @@ class ExplanationMethods:
         return grpc.method_handlers_generic_handler(service, handlers)
 
     async def _unary(self, name: str, method: Method, rpc: Any) -> bytes:
-        with self._recorded(name, rpc) as record, self._calls.bodies.reservation() as reservation:
+        with self._recorded(name, rpc) as record:
             context = record.context
             if not method.public:
                 context = self._calls.permit(context, record.authorization, method.scope)
-            data = await self._read(rpc)
-            reservation.add(len(data))
-            reply = await method.run(parse(method.request, data), context)
+            with self._calls.bodies.reservation(context.caller) as reservation:
+                data = await self._read(rpc)
+                reservation.add(len(data))
+                reply = await method.run(parse(method.request, data), context)
         self._leave_in_time(rpc, context.request_id)
         return bytes(reply.SerializeToString())
 
@@ -237,20 +238,19 @@ def explain_stream(
     """
 
     async def handle(message: bytes, admitted: Admitted) -> pb.StreamExplainResponse:
-        await calls.bodies.reserve_when_free(len(message))
         item = pb.StreamExplainRequest()
-        try:
-            item = parse(pb.StreamExplainRequest, message)
-            if not item.HasField("request"):
-                raise InvalidInputError("field 'request' is missing: value is required", field="request")
-            part = replace(calls.confirm(context), admitted=admitted)
-            reply = await calls.methods["Explain"].run(item.request, part)
-            return pb.StreamExplainResponse(request_id=item.request.request_id, response=reply)
-        except Exception as error:
-            known = to_item_error(as_proponent_error(error, context.request_id))
-            return pb.StreamExplainResponse(request_id=item.request.request_id, error=known)
-        finally:
-            calls.bodies.release(len(message))
+        with calls.bodies.reservation(context.caller) as reservation:
+            await reservation.add_when_free(len(message))
+            try:
+                item = parse(pb.StreamExplainRequest, message)
+                if not item.HasField("request"):
+                    raise InvalidInputError("field 'request' is missing: value is required", field="request")
+                part = replace(calls.confirm(context), admitted=admitted)
+                reply = await calls.methods["Explain"].run(item.request, part)
+                return pb.StreamExplainResponse(request_id=item.request.request_id, response=reply)
+            except Exception as error:
+                known = to_item_error(as_proponent_error(error, context.request_id))
+                return pb.StreamExplainResponse(request_id=item.request.request_id, error=known)
 
     return map_concurrently(messages, handle, in_flight)
 

@@ -74,7 +74,7 @@ class InferenceEndpoints:
         """A call about one input and a group of examples: the input's fields stand below ``query``."""
         method = self.calls.methods[name]
         context = permitted(self.calls, request, method.scope)
-        with self.calls.bodies.reservation() as reservation:
+        with self.calls.bodies.reservation(context.caller) as reservation:
             message = await self.bodies.message(request, reservation, method.request, model)
             return json_response(await while_connected(request, method.run(message, self.calls.timed(context))))
 
@@ -85,7 +85,7 @@ class InferenceEndpoints:
         """
         method = self.calls.methods[name]
         context = permitted(self.calls, request, method.scope)
-        with self.calls.bodies.reservation() as reservation:
+        with self.calls.bodies.reservation(context.caller) as reservation:
             instances = await self.bodies.instances(request, reservation, method.request, model)
             messages = [each.message for each in instances if isinstance(each.message, pb.ExplainRequest)]
             deployment = self.calls.ready(model, lane_needed(method.lane, messages) if messages else method.lane)

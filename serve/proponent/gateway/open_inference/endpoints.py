@@ -72,7 +72,7 @@ class OpenInferenceEndpoints:
     async def _infer(self, request: Request, model: str, version: str) -> Response:
         calls = self.open_inference.calls
         context = permitted(calls, request, None)
-        with calls.bodies.reservation() as reservation:
+        with calls.bodies.reservation(context.caller) as reservation:
             head_bytes = header_length(request.headers)
             message = await self.bodies.converted(
                 request, reservation, CONTENT_TYPES, infer_request_of, head_bytes, model, version
