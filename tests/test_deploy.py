@@ -140,6 +140,7 @@ def test_the_settings_of_the_pod_are_settings_and_closed(tmp_path: Path) -> None
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(here))
     settings = load_settings({}, tmp_path / "serve.yaml").settings
     assert settings.is_closed and not settings.insecure and str(settings.store) in mounts
+    assert settings.watch  # nobody can send a command to a replica, whose store is read-only
     ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
     assert settings.grpc_address.endswith(f":{ports['grpc']}") and settings.http_address.endswith(
         f":{ports['https']}"

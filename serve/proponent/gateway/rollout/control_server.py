@@ -80,7 +80,10 @@ async def _is_settled(stack: AsyncExitStack, store: Path, commands: _Commands) -
     except BusyError:
         return False
     except (OSError, UnavailableError) as error:
-        _log.warning("no control socket: a newly published bundle is taken at the next start", why=str(error))
+        _log.warning(
+            "no control socket, so no commands: what is published is taken with --watch, or at the next start",
+            why=str(error),
+        )
     return True
 
 
