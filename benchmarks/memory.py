@@ -89,6 +89,7 @@ def written(directory: Path, width: int) -> Path:
         "dataset": {"factory": "memory:Noise", "kwargs": {"width": width}},
         "class_names": [str(number) for number in range(CLASSES)],
         "loss": "cross_entropy",
+        "expected_accuracy": 0.0,
         "weight_decay": 0.001,
         "curvature": {"kind": "ekfac", "embedding_size": 64},
     }
