@@ -186,6 +186,7 @@ class Explainer(Predictor):
             return []
         clock = Stopwatch()
         pending = self._embedder.begin(inputs, [option.target for option in options], clock, tokens)
+        checkpoint()
         with clock.stage("search"):
             begun = self._retrieval.begin(pending.batch.directions, options)
             queries = self._embedder.finish(pending)
