@@ -137,7 +137,7 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             sized = replace(classifier, spec=spec.model_copy(update={"curvature": curvature}))
             here = replace(context, classifier=sized, workspace=Workspace(Path(work) / str(number), "k"))
             whitening = make_whitening(factors, damping, relative=True, device=classifier.device)
-            subspaces = passes._subspaces(here, whitening)
+            subspaces = passes._cached_subspaces(here, whitening)
             whitened = {name: value.dense() for name, value in whiten(whitening, asked)}
             found = run(here, whitening, subspaces, whitened)
             query_z, truth_z = (

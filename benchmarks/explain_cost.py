@@ -22,11 +22,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from safetensors.torch import load_file
 from timing import taken
 from torch import Tensor
 
 from proponent.attribution.gradients.layers import num_parameters
 from proponent.explainer import Explainer
+from proponent.index.bundle import FACTORS
 from proponent.index.store import Store
 from proponent.options import ExplainOptions
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
@@ -46,12 +48,12 @@ def spec_of(preset: str, options: argparse.Namespace) -> ModelSpec:
     return load_spec(directory)
 
 
-def explainer_of(spec: ModelSpec, work: Path) -> Explainer:
-    """Of the current bundle, which is built where there is none."""
+def bundle_of(spec: ModelSpec, work: Path) -> Path:
+    """The current bundle, which is built where there is none."""
     store = Store(work / "store")
     if not (store.directory(spec.name) / "current").exists():
         rebuild(spec, store, RebuildOptions(quiet=True))
-    return Explainer.load(store.current(spec.name))
+    return store.current(spec.name)
 
 
 def both_ways(explainer: Explainer, inputs: Tensor, labels: Tensor) -> None:
@@ -109,7 +111,8 @@ def main() -> None:
     print("| model | batch | forward | forward + backward | Predict | Explain | to forward + backward | to Predict |")
     print("|---|---|---|---|---|---|---|---|")
     for preset in options.presets:
-        explainer = explainer_of(spec_of(preset, options), options.work)
+        bundle = bundle_of(spec_of(preset, options), options.work)
+        explainer = Explainer.load(bundle)
         batch = TrainingSet.open(explainer.classifier, explainer.classifier.spec.held_out, "held_out").batch(
             range(max(options.batches))
         )
@@ -117,6 +120,7 @@ def main() -> None:
             "model": preset,
             "parameters": num_parameters(explainer.classifier.find_layers()),
             "rows": len(explainer.index),
+            "subspace": int(load_file(bundle / FACTORS)["joint"].shape[0]),
         }
         for size in options.batches:
             row = measure(explainer, batch.inputs[:size], batch.labels[:size], options.rounds)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import cases
 import oracle
 from captured import capture
+from proponent.attribution.gradients import patches
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layer_gradients import LayerGradients, flat_gradients
 from proponent.attribution.gradients.layers import (
@@ -359,3 +360,29 @@ def test_moments_of_patches_need_no_patches(
 )
 def test_moments_of_other_patches_are_taken_of_patches(module: nn.Module) -> None:
     assert not has_fast_moment(module)
+
+
+@pytest.mark.parametrize("narrow", [0, 64])
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv2d(4, 6, 3, padding=1),
+        nn.Conv2d(4, 6, (3, 2), stride=2, padding=(1, 0), groups=2),
+        nn.Conv2d(4, 6, 2, padding="same", dilation=2, padding_mode="reflect"),
+    ],
+)
+def test_weight_gradients_are_those_of_each_example(
+    module: nn.Conv2d, narrow: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all examples at once and of one after the other."""
+    monkeypatch.setattr(patches, "NARROW", narrow)
+    module = copy.deepcopy(module).double()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(3, 4, 7, 8, generator=generator, dtype=torch.float64)
+    deltas = torch.randn(module(inputs).shape, generator=generator, dtype=torch.float64)
+    expected = torch.stack(
+        [torch.autograd.grad(module(inputs[b : b + 1]), module.weight, deltas[b : b + 1])[0] for b in range(3)]
+    )
+    found = patches.weight_gradients(module, inputs, deltas)
+    assert found.shape == (3, module.groups, 6 // module.groups, expected[0, 0].numel())
+    torch.testing.assert_close(found.reshape(expected.shape), expected)

@@ -83,7 +83,8 @@ class Retrieval:
         """One pass over the rows for unit queries [B, K]; reads nothing, so that a GPU is not waited for."""
         asked = {measure for option in options for measure in option.measures}
         measures = tuple(measure for measure in Measure if measure in asked)
-        masks = [self._eligible(option.filter) for option in options]
+        not_forgotten = self.not_forgotten()
+        masks = [self._eligible(option.filter, not_forgotten) for option in options]
         lengths = [self._pool(option) for option in options]
         return PendingSearch(scan(self.index, directions, lengths, masks, measures) if measures else None, masks)
 
@@ -142,9 +143,8 @@ class Retrieval:
         proponents, opponents = (diversify(hits, diversity, k, self.index, self.not_forgotten()) for hits in ends)
         return proponents, opponents
 
-    def _eligible(self, chosen: Filter) -> Tensor | None:
+    def _eligible(self, chosen: Filter, not_forgotten: Tensor | None) -> Tensor | None:
         """Rows that may appear, [N] bool, or None for all."""
-        not_forgotten = self.not_forgotten()
         if not chosen.active:
             return not_forgotten
         mask = torch.ones(len(self._labels), dtype=torch.bool) if not_forgotten is None else not_forgotten.clone()

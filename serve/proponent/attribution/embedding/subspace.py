@@ -30,7 +30,7 @@ from proponent.attribution.gradients.layers import Layers
 NARROW = 16
 """Where a projection keeps fewer than one of so many numbers, zeros in R and C cost less than to gather kept ones."""
 
-FLAT = 1e-2
+FLAT = 5e-3
 """Relative deviation of (Lambda + lambda)^(-1/2) from one number along an input eigenvector that a query neglects."""
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from proponent.attribution.gradients.layers import LayerShape
 from proponent.attribution.gradients.patch_moment import has_fast_moment, patch_moment
-from proponent.attribution.gradients.patches import input_rows, output_rows, patch_products, weight_gradients
+from proponent.attribution.gradients.patches import NARROW, input_rows, output_rows, patch_products, weight_gradients
 
 COPIED = 2
 """Cost of a multiplication on patches that were copied out, or in a convolution of one example, beside a product."""
@@ -129,6 +129,7 @@ class LayerGradient:
         """
         (_, out, r), (_, width, s), positions = left.shape, right.shape, self.positions
         copied = COPIED if self._overlaps else 1
+        alone = 1 if width <= NARROW * 9 else copied
         orders: dict[int, Callable[[], Tensor]] = {
             positions * (out * r + width * s + r * s): lambda: self.deltas_times(left) @ self.inputs_times(right),
             positions * s * (out + width) + r * out * s: lambda: (
@@ -137,7 +138,7 @@ class LayerGradient:
             positions * r * (out + copied * width) + r * width * s: lambda: (
                 self.deltas_times(left) @ self.inputs @ right
             ),
-            copied * positions * out * width + out * s * (width + r): lambda: left.mT @ times(self.dense(), right),
+            alone * positions * out * width + out * s * (width + r): lambda: left.mT @ times(self.dense(), right),
         }
         return orders[min(orders)]()
 

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+NARROW = 32
+"""Channels up to which gradients of all examples at once are faster than one after the other."""
+
 
 def input_rows(module: nn.Linear | nn.Conv2d, inputs: Tensor) -> Tensor:
     """Rows that the weight matrix is applied to.
@@ -54,23 +57,46 @@ def patch_products(module: nn.Linear | nn.Conv2d, inputs: Tensor, kernels: Tenso
     groups, width, count = kernels.shape
     height, breadth = module.kernel_size
     weight = kernels.mT.reshape(groups * count, width // (height * breadth), height, breadth)
+    # With a pixel's channels side by side the products come as rows, and small images take a fifth less time.
+    weight, inputs = (t.contiguous(memory_format=torch.channels_last) for t in (weight, inputs))
     bias = None if offsets is None else offsets.flatten()
     inputs, padding = _padding(module, inputs)
     found = F.conv2d(inputs, weight, bias, module.stride, padding, module.dilation, groups)
-    return _by_group(found.flatten(2), groups)
+    if groups > 1:
+        return _by_group(found.flatten(2), groups)
+    return found.permute(0, 2, 3, 1).flatten(1, 2)[:, None]
 
 
 def weight_gradients(module: nn.Linear | nn.Conv2d, inputs: Tensor, deltas: Tensor) -> Tensor:
-    """Gradient of a Conv2d's weight for each example, ``[B, G, o, i]``: of each the backward of a convolution."""
+    """Gradient of a Conv2d's weight for each example, ``[B, G, o, i]``, by the backward of a convolution.
+
+    Few channels: of all examples at once, each a group of its own. Many: of one example after the other.
+    """
     assert isinstance(module, nn.Conv2d)
     inputs, padding = _padding(module, inputs)
-    shape = [int(size) for size in module.weight.shape]
-    how = (module.stride, padding, module.dilation, module.groups)
-    each: list[Tensor] = [
-        conv2d_weight(value, shape, delta, *how)  # type: ignore[no-untyped-call]
-        for value, delta in zip(torch.split(inputs, 1), torch.split(deltas, 1), strict=True)
+    together = inputs.shape[1] // module.groups <= NARROW
+    each = [len(inputs)] if together else [1] * len(inputs)
+    found = [
+        _grouped_gradient(module, value, delta, padding)
+        for value, delta in zip(torch.split(inputs, each), torch.split(deltas, each), strict=True)
     ]
-    return torch.stack(each).reshape(len(each), module.groups, shape[0] // module.groups, -1)
+    return torch.cat(found).reshape(len(inputs), module.groups, module.out_channels // module.groups, -1)
+
+
+def _grouped_gradient(module: nn.Conv2d, inputs: Tensor, deltas: Tensor, padding: tuple[int, int]) -> Tensor:
+    """Gradient of the weight for each of n examples, ``[n * out, in / G, kh, kw]``."""
+    count = len(inputs)
+    shape = [count * module.out_channels, *(int(size) for size in module.weight.shape[1:])]
+    found: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
+        inputs.reshape(1, -1, *inputs.shape[2:]),
+        shape,
+        deltas.reshape(1, -1, *deltas.shape[2:]),
+        module.stride,
+        padding,
+        module.dilation,
+        count * module.groups,
+    )
+    return found
 
 
 def _by_group(columns: Tensor, groups: int) -> Tensor:
