@@ -127,7 +127,7 @@ def test_a_changed_file_counts_and_a_broken_one_does_not(tmp_path: Path) -> None
 
 
 def test_an_open_stream_ends_with_its_token(tmp_path: Path) -> None:
-    """Item by item: the place in a stream that was opened before is no way around."""
+    """Item by item, and with its scope: the place in a stream that was opened before is no way around."""
     file = tmp_path / "tokens"
     authenticator = knowing(file, {"key": "explain", "other": "explain"})
     [watched] = authenticator.files()
@@ -137,10 +137,11 @@ def test_an_open_stream_ends_with_its_token(tmp_path: Path) -> None:
             call = transports.stub(channel).StreamExplain(metadata=(("authorization", "Bearer key"),))
             await call.write(EXPLAIN)
             assert (await call.read()).WhichOneof("outcome") == "response"
-            write_tokens(file, {"other": "explain"})
-            watched.look()
-            await call.write(EXPLAIN)
-            assert (await call.read()).error.reason == "UNAUTHENTICATED"
+            for words, reason in (("predict", "PERMISSION_DENIED"), ("explain", ""), (None, "UNAUTHENTICATED")):
+                write_tokens(file, {"other": "explain"} if words is None else {"key": words, "other": "explain"})
+                watched.look()
+                await call.write(EXPLAIN)
+                assert (await call.read()).error.reason == reason
 
     run(tmp_path, ask, authenticator=authenticator)
 

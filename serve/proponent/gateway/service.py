@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from proponent.errors import DeadlineError
-from proponent.gateway.auth import Authenticator, Scope
+from proponent.gateway.auth import Authenticator, Scope, require_scope
 from proponent.gateway.call import CallContext, Method, Run
 from proponent.gateway.deployment import Deployment
 from proponent.gateway.disclosure import count_examples
@@ -166,15 +166,18 @@ class ExplanationCalls(LookupCalls):
         self._gate.rates.take(caller)
         return replace(context, caller=caller)
 
-    def confirm(self, context: CallContext) -> CallContext:
-        """The context of one more part of a call that lasts.
+    def confirm(self, context: CallContext, scope: Scope) -> CallContext:
+        """The context of one more part of a call that lasts, by what its token allows now.
 
         Raises:
             UnauthenticatedError: Its token is gone.
+            PermissionDeniedError: It lacks the scope by now.
             UnavailableError: The server is stopping.
         """
         self._require_going_on()
-        return replace(context, caller=self._auth.confirm(context.caller))
+        caller = self._auth.confirm(context.caller)
+        require_scope(caller.scopes, scope)
+        return replace(context, caller=caller)
 
     def _require_going_on(self) -> None:
         if self.stopping:

@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from proponent.errors import DeadlineError, InvalidInputError, ProponentError
+from proponent.gateway.auth import Scope
 from proponent.gateway.bound import Bound
 from proponent.gateway.call import CallContext, Method
 from proponent.gateway.concurrency import Admitted, map_concurrently
@@ -186,8 +187,7 @@ class ExplanationMethods:
 
     async def _stream(self, rpc: Any) -> None:
         with self._recorded(f"{SERVICE}/StreamExplain", rpc) as record:
-            scope = self._calls.methods["Explain"].scope
-            context = self._calls.permit(record.context, record.authorization, scope)
+            context = self._calls.permit(record.context, record.authorization, Scope.EXPLAIN)
             with self._calls.stream_slot(context):
                 in_flight = self._settings.max_parts
                 async for response in explain_stream(self._calls, self._messages(rpc), context, in_flight):
@@ -245,7 +245,7 @@ def explain_stream(
                 item = parse(pb.StreamExplainRequest, message)
                 if not item.HasField("request"):
                     raise InvalidInputError("field 'request' is missing: value is required", field="request")
-                part = replace(calls.confirm(context), admitted=admitted)
+                part = replace(calls.confirm(context, Scope.EXPLAIN), admitted=admitted)
                 reply = await calls.methods["Explain"].run(item.request, part)
                 return pb.StreamExplainResponse(request_id=item.request.request_id, response=reply)
             except Exception as error:
