@@ -103,7 +103,7 @@ def compare(preset: str, seed: int, options: argparse.Namespace) -> dict[str, An
     peer_best = max(peer, key=lambda each: float(_lds(each[1], some)[TUNE].mean()))
     row: dict[str, Any] = {"preset": preset, "seed": seed, "teachers": len(models) - 1, "pseudo_queries": sizes}
     row |= {name: {"setting": key, **scored[key]} for name, key in chosen.items()}
-    row["kronfluence"] = {"setting": peer_best[0], **_figures(peer_best[1], some)}
+    row["kronfluence"] = {"setting": peer_best[0], "dampings": len(peer), **_figures(peer_best[1], some)}
     row["ratios"] = {name: _ratio(trials[key], peer_best[1], some) for name, key in chosen.items()}
     return row | {"trials": scored}
 
