@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inputs import GOOD, MODEL
 from running import RunningGateway, survivors
+from test_membership import put
 
 from proponent.gateway.hosting.private import PREFIX
 from proponent.gateway.rollout.control_client import SOCKET, request
+from proponent.index.store import Store
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
 
@@ -121,3 +125,18 @@ def test_the_second_gateway_of_a_store_succeeds_the_first(start: Start, store: P
     second.wait_for(lambda: commander() == second.process.pid, 10)
     second.stop()
     assert commander() is None
+
+
+def test_its_end_while_a_model_is_added_is_as_clean_as_any_other(start: Start, store: Path) -> None:
+    """The command is told that the gateway is gone; no worker, half started, outlives it."""
+    put(Store(store), "other")
+    gateway = start("--model", MODEL, "--worker-host", "processes")
+    gateway.wait_ready()
+    command = [sys.executable, "-m", "proponent.cli", "load", "other", "--store", str(store)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as loading:
+        gateway.wait_for(lambda: len(gateway.workers()) == 4, 30)
+        assert gateway.http.get("/v1/models").json()["ready"] == {MODEL: True, "other": False}
+        gateway.stop()
+        _, told = loading.communicate(timeout=30)
+    assert loading.returncode != 0 and "the server is stopping" in told and "Traceback" not in told
+    assert "Traceback" not in gateway.log.read_text()

@@ -20,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 
 TICKETS = "tickets"
+HEARTBEAT = "heartbeat"
+"""Name of the thread that writes it."""
 BEAT_S = 1.0
 _CELL = 8
 
@@ -104,7 +106,7 @@ class TicketIssuer(TicketTable):
 def start_heartbeat(directory: Path) -> None:
     """Writes the time every ``BEAT_S`` seconds for as long as this process lives."""
     handle = os.open(directory / str(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    threading.Thread(target=_beat, args=(handle,), name="heartbeat", daemon=True).start()
+    threading.Thread(target=_beat, args=(handle,), name=HEARTBEAT, daemon=True).start()
 
 
 def _beat(handle: int) -> None:

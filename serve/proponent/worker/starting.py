@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from proponent.bounds.liveness import HEARTBEAT
 from proponent.worker.batch import Worker
 
 
@@ -25,5 +29,22 @@ def started_worker(section: Mapping[str, Any], device: torch.device | None) -> W
     weights, liveness = (Path(section[key]) if section.get(key) else None for key in ("weights", "liveness"))
     predicts_only = section.get("lane") == "predictions"
     worker = Worker.load(Path(section["bundle"]), weights, device, liveness, predicts_only=predicts_only)
-    os.nice(section.get("niceness", 0))
+    stand_back(section.get("niceness", 0))
     return worker
+
+
+def stand_back(niceness: int) -> None:
+    """Lowers the priority of all threads that compute, and of those that they start.
+
+    Linux keeps a niceness for each thread, and those that compute have been there since the warm-up. The heartbeat
+    stays as it is: a worker that stands back is not one that hangs.
+    """
+    if sys.platform != "linux":
+        os.nice(niceness)
+        return
+
+    kept = {thread.native_id for thread in threading.enumerate() if thread.name == HEARTBEAT}
+    for task in map(int, os.listdir("/proc/self/task")):
+        with suppress(ProcessLookupError):  # of a thread that has just ended
+            if task not in kept:
+                os.setpriority(os.PRIO_PROCESS, task, os.getpriority(os.PRIO_PROCESS, task) + niceness)

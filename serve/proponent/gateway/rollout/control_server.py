@@ -19,11 +19,12 @@ from typing import Any
 
 import structlog
 
-from proponent.errors import BusyError, InvalidInputError, UnavailableError
+from proponent.errors import BusyError, InvalidInputError, ProponentError, UnavailableError
 from proponent.gateway.error_mapping import as_proponent_error
 from proponent.gateway.rollout.control_client import LONGEST_LINE, SOCKET, short_path
 from proponent.gateway.rollout.membership import Membership
 from proponent.gateway.rollout.switch import Rollout
+from proponent.gateway.served_model import stopping_error
 from proponent.index.lock import exclusive
 
 LOCK = ".gateway.lock"
@@ -127,7 +128,7 @@ def _bind(store: Path) -> socket.socket:
 async def _serve(commands: _Commands, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """One command, one reply; a command that has begun goes on when its caller hangs up."""
     try:
-        reply = await _reply(commands, await reader.readline())
+        reply = await _reply(commands, reader)
         writer.write(json.dumps(reply).encode() + b"\n")
         await writer.drain()
     except (ConnectionError, ValueError) as error:
@@ -138,20 +139,18 @@ async def _serve(commands: _Commands, reader: asyncio.StreamReader, writer: asyn
             await writer.wait_closed()
 
 
-async def _reply(commands: _Commands, line: bytes) -> dict[str, Any]:
+async def _reply(commands: _Commands, reader: asyncio.StreamReader) -> dict[str, Any]:
     try:
-        return {"result": await commands.run(_command(line))}
+        return {"result": await commands.run(_command(await reader.readline()))}
+    except asyncio.CancelledError:  # by the end of the gateway and its loop alone
+        known: ProponentError = stopping_error()
+    except ConnectionError:
+        raise
     except Exception as error:
         known = as_proponent_error(error)
-        _log.warning("command failed", reason=known.reason, detail=known.message)
-        return {
-            "error": {
-                "kind": type(known).__name__,
-                "message": known.message,
-                "field": known.field,
-                "reason": known.reason,
-            }
-        }
+    _log.warning("command failed", reason=known.reason, detail=known.message)
+    told = {"message": known.message, "field": known.field, "reason": known.reason}
+    return {"error": {"kind": type(known).__name__, **told}}
 
 
 def _command(line: bytes) -> dict[str, Any]:
