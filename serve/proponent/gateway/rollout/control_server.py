@@ -128,24 +128,24 @@ def _bind(store: Path) -> socket.socket:
 async def _serve(commands: _Commands, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """One command, one reply; a command that has begun goes on when its caller hangs up."""
     try:
-        reply = await _reply(commands, reader)
+        reply = await _reply(commands, await reader.readline())
         writer.write(json.dumps(reply).encode() + b"\n")
         await writer.drain()
     except (ConnectionError, ValueError) as error:
         _log.warning("control connection lost", why=str(error))
+    except asyncio.CancelledError:
+        pass  # the gateway ends before anything was asked
     finally:
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
 
 
-async def _reply(commands: _Commands, reader: asyncio.StreamReader) -> dict[str, Any]:
+async def _reply(commands: _Commands, line: bytes) -> dict[str, Any]:
     try:
-        return {"result": await commands.run(_command(await reader.readline()))}
+        return {"result": await commands.run(_command(line))}
     except asyncio.CancelledError:  # by the end of the gateway and its loop alone
         known: ProponentError = stopping_error()
-    except ConnectionError:
-        raise
     except Exception as error:
         known = as_proponent_error(error)
     _log.warning("command failed", reason=known.reason, detail=known.message)
