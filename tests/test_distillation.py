@@ -104,6 +104,7 @@ def test_manifest_and_replies_say_whose_scores_they_are(built: Built) -> None:
     assert (manifest.teachers, manifest.embedding_size, read_manifest(built.own).teachers) == (TEACHERS, 24, 0)
     assert manifest.distillation["seeds"] == [3_000_000, 3_000_001]
     assert (manifest.distillation["pseudo_queries"], manifest.distillation["unlabelled"]) == (200, 0)
+    assert 0.5 < manifest.distillation["kept"] <= 1
     assert manifest.distillation["recipe"] == built.teachers[0].parent.name
     explainer = Explainer.load(built.distilled)
     [value], member = tiny.inputs(1), ["toy/3"]

@@ -84,6 +84,8 @@ def test_the_student_is_the_ridge_regression_of_the_rank_asked_for(
 
     student = fit_student(moment_of(phi, origins, teachers), ridge, size)
     asked = features @ student.queries
+    energy = values.square()
+    assert student.kept == pytest.approx(float(energy[:size].sum() / energy.sum()))
     assert student.queries.shape[1] == student.rows.shape[1] <= size
     torch.testing.assert_close(asked @ student.rows.mT, best, rtol=1e-6, atol=1e-6 * float(values[0] + 1))
     kept = student.rows.norm(dim=0) > 1e-6 * values[0]

@@ -60,7 +60,8 @@ class Manifest:
         probes: What model, transform and loss make of made-up inputs, see ``code_probe``; empty in older bundles.
         teachers: Models of the same recipe that scores were distilled from; 0: they are the model's own.
         distillation: Of the fit: ``recipe`` (digest of what teachers depend on), ``seeds`` (first and last),
-            ``pseudo_queries``, ``unlabelled`` (those that were given), ``slope``; empty without teachers.
+            ``pseudo_queries``, ``unlabelled`` (those that were given), ``slope``, ``kept`` (the share
+            of the fit that K numbers hold); empty without teachers.
         digest: SHA-256 of the manifest file; empty before it is written.
     """
 

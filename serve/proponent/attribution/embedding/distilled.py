@@ -53,10 +53,12 @@ class Student:
     Attributes:
         queries: W, [Kf, K] float64: a query is ``W^T phi``.
         rows: R, [N, K] float64.
+        kept: Share of the fitted values' squares that their K directions keep, 0..1.
     """
 
     queries: Tensor
     rows: Tensor
+    kept: float = 1.0
 
 
 class TeacherMoment:
@@ -109,8 +111,10 @@ def fit_student(moment: TeacherMoment, ridge: float, size: int) -> Student:
     root = values.sqrt()
     # F C in an orthonormal basis of F's columns, where its singular directions are those of this [k, N] matrix.
     fitted = (vectors.mT @ moment.crossed) * (root / (values + ridge * mean))[:, None]
-    directions = torch.linalg.eigh(fitted @ fitted.mT)[1].flip(1)[:, :size]
-    return Student((vectors / root) @ directions, fitted.mT @ directions)
+    energies, directions = (each.flip(-1) for each in torch.linalg.eigh(fitted @ fitted.mT))
+    directions = directions[:, :size]
+    kept = float(energies[:size].sum() / positive_or_one(energies.sum()))
+    return Student((vectors / root) @ directions, fitted.mT @ directions, kept)
 
 
 def slope(student: Student, phi: Tensor, scales: Tensor, teachers: Iterable[Teacher]) -> float:

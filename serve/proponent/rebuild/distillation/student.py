@@ -99,6 +99,7 @@ def distil(
         "pseudo_queries": len(queries),
         "unlabelled": queries.given,
         "slope": float(fitted["slope"]),
+        "kept": float(fitted["kept"]),
     }
     return Distilled(replace(own, joint=joint), _shards(models, fitted["rows"]), facts)
 
@@ -142,7 +143,7 @@ class _Models:
 
 
 def _fit(models: _Models, origins: Tensor) -> dict[str, Tensor]:
-    """``queries`` W, [Kf, K], ``rows`` R, [N, K], in the unit of influence, and the ``slope`` that made it so."""
+    """``queries`` W, [Kf, K], ``rows`` R, [N, K], in the unit of influence; ``slope`` and ``kept``."""
     with models.context.progress.step("fit student"):
         phi, settings = models.asked["phi"], models.context.settings
         features = phi.double()
@@ -151,8 +152,8 @@ def _fit(models: _Models, origins: Tensor) -> dict[str, Tensor]:
             moment.add(answer)
         student = fit_student(moment, settings.ridge, settings.embedding_size or DEFAULT_SIZE)
         factor = slope(student, phi, models.asked["scales"], models.answers())
-        numbers = torch.tensor(factor, dtype=torch.float64)
-        return {"queries": student.queries, "rows": student.rows * factor, "slope": numbers}
+        unit, kept = torch.tensor([factor, student.kept], dtype=torch.float64)
+        return {"queries": student.queries, "rows": student.rows * factor, "slope": unit, "kept": kept}
 
 
 def _shards(models: _Models, rows: Tensor) -> list[str]:
