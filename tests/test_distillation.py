@@ -293,6 +293,13 @@ def test_what_cannot_be_distilled_is_told(
         rebuild(load_spec(_copy(built.spec, **keys)), Store(tmp_path / "store"), QUIET)
 
 
+def test_rows_too_short_for_what_teachers_say_are_warned_of(built: Built) -> None:
+    path = _copy(built.spec, curvature={**CURVATURE, "embedding_size": 2})
+    with pytest.warns(student.FewNumbersWarning, match=r"the 2 numbers of a row hold \d+% of what was fitted"):
+        bundle = rebuild(load_spec(path), built.store, RebuildOptions(publish=False, quiet=True))
+    assert read_manifest(bundle).distillation["kept"] < student.LEAST_KEPT
+
+
 def test_a_fit_that_the_memory_does_not_hold_is_refused_before_anything_is_trained(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

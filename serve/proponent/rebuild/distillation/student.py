@@ -8,6 +8,7 @@ second order has no curvature to use and equals the first, as no model's curvatu
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -36,8 +37,14 @@ from proponent.rebuild.rows_stage import concatenated, shard_ranges
 
 PSEUDO_SEED = 4
 """Added to the curvature's seed."""
+LEAST_KEPT = 0.9
+"""Of the fit; the linear datamodeling score shrinks by about what is missing (docs/decisions.md)."""
 _HELD = 4
 """Matrices of N columns that the fit holds together."""
+
+
+class FewNumbersWarning(UserWarning):
+    """A row's numbers hold little of what teachers say."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ def distil(
         remove_workspace(context, number)
     models = _Models(context, asked, own_shards, names)
     fitted = context.workspace.cached("student", lambda: _fit(models, queries.origins))
+    _warn_of_few_numbers(float(fitted["kept"]), fitted["queries"].shape[1])
     joint = (own.joint.double() @ fitted["queries"].to(own.joint.device)).float()
     facts = {
         "recipe": files[0].parent.name,
@@ -109,6 +117,16 @@ def _check_memory(context: RebuildContext, features: int) -> None:
     needed = _HELD * DOUBLE * features * len(context.data)
     if needed > context.batching.memory:
         raise too_small(context.batching.memory, needed, f"a fit to teachers of {len(context.data):,} examples")
+
+
+def _warn_of_few_numbers(kept: float, size: int) -> None:
+    if kept < LEAST_KEPT:
+        warnings.warn(
+            f"the {size} numbers of a row hold {kept:.0%} of what was fitted to the teachers, and scores are worse "
+            "by about what is missing: raise curvature.embedding_size, or leave teachers out",
+            FewNumbersWarning,
+            stacklevel=2,
+        )
 
 
 @dataclass(frozen=True)
