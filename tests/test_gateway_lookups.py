@@ -303,7 +303,7 @@ def test_a_bad_request_is_refused_by_field(
 
 
 def test_every_call_names_an_unknown_model(shared: Served) -> None:
-    for name in shared.calls.lookups:
+    for name in shared.calls.lookups.keys() - {"ListModels"}:
         fields = {"GetExample": {"example_id": "x"}, "GetSample": {"sample_id": "x"}}.get(name, {})
         with pytest.raises(NotFoundError) as caught:
             shared.ask(name, model="other", **fields)
