@@ -17,7 +17,7 @@ from proponent.bounds.liveness import TicketIssuer
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.http.listener import HttpServer, listen
-from proponent.gateway.torchserve.host import TorchServeHost
+from proponent.gateway.torchserve.host import TorchServeHost, answer_of
 from proponent.gateway.torchserve.inference import InferenceClient
 from proponent.gateway.torchserve.launch import Layout, TorchServeKeys
 from proponent.gateway.torchserve.management import Management
@@ -43,7 +43,7 @@ def test_every_inference_shows_the_key_of_the_torchserve_that_runs_now(tmp_path:
 
     async def run() -> list[str | None]:
         asked: list[str | None] = []
-        client, inference = WorkerClient(5), InferenceClient(1 << 20)
+        client, inference = WorkerClient(5), InferenceClient(1 << 20, answer_of)
         deployment = Deployment("toy", "1.0", BundleHandle(Path(), manifest(), None, None))  # type: ignore[arg-type]
         reply = WorkerReply(predict=pb.PredictResponse()).SerializeToString()
         async with torchserve_api(asked, Response(reply, media_type="application/x-protobuf")) as url:

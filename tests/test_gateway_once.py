@@ -16,6 +16,7 @@ import pytest
 from gateway_fakes import Service
 from proponent.gateway import service as calls
 from proponent.gateway.auth import Authenticator
+from proponent.gateway.auth.authenticator import ANYBODY
 from proponent.gateway.grpc.methods import explain_stream
 from proponent.gateway.http.app import create_app
 from proponent.gateway.served_model import Readiness, ServedModel
@@ -81,7 +82,7 @@ def test_an_item_of_a_stream(service: Service, counted: Counter[str]) -> None:
             for request in (good, pb.ExplainRequest(model="toy", encoded_image=b"png", top_k=-1), None):
                 yield pb.StreamExplainRequest(request=request).SerializeToString()
 
-        return [answer async for answer in explain_stream(service.calls, messages(), CallContext(), 1)]
+        return [answer async for answer in explain_stream(service.calls, messages(), CallContext(caller=ANYBODY), 1)]
 
     good, bad, empty = asyncio.run(answers())
     assert good.WhichOneof("outcome") == "response"
