@@ -242,7 +242,7 @@ def test_memory_that_runs_out_is_told_and_costs_nobody_else_an_answer(deadly: Ru
 
 
 def test_a_request_that_killed_its_worker_is_not_tried_again(deadly: RunningGateway, deaths: Path) -> None:
-    """Its batch mates are told to retry; those behind it are answered by the new worker, or come while there is none."""
+    """Its batch mates are told to retry; those behind it are answered by the new worker, or came too early for it."""
     killer = pb.PredictRequest(model=MODEL, tensor=tensor(np.full((1, 8, 8), 200.0)))
     start = threading.Barrier(41)
 
