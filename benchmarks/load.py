@@ -153,15 +153,21 @@ def soak(bench: Bench, minutes: float) -> dict[str, Any]:
         for each in samples:
             errors.update(each.errors)
         seen.append(((time.monotonic() - begun) / 3600, bench.service.memory_mib()))
+    found = {"minutes": minutes, "answered": answered, "errors": dict(errors), "mib_an_hour": slopes(seen)}
+    return {**found, "memory_mib": [{"hour": round(hour, 4), **memory} for hour, memory in seen[::10]]}
+
+
+def slopes(seen: Sequence[tuple[float, dict[str, float]]]) -> dict[str, float]:
+    """Of each part's memory, without the first quarter: the median over pairs of points (Theil and Sen).
+
+    The system moves pages out and in again, which a line by least squares would follow.
+    """
     settled = seen[len(seen) // 4 :]
-    hours = [hour for hour, _ in settled]
-    slopes = {
-        name: round(statistics.linear_regression(hours, [memory[name] for _, memory in settled]).slope, 2)
+    pairs = [(a, b) for number, a in enumerate(settled) for b in settled[number + 1 :]]
+    return {
+        name: round(statistics.median((b[1][name] - a[1][name]) / (b[0] - a[0]) for a, b in pairs), 2)
         for name in settled[0][1]
     }
-    found = {"minutes": minutes, "answered": answered, "errors": dict(errors), "mib_an_hour": slopes}
-    print({**found, "first": settled[0][1], "last": settled[-1][1]})
-    return {**found, "memory_mib": [{"hour": round(hour, 4), **memory} for hour, memory in seen]}
 
 
 def arguments() -> argparse.Namespace:
@@ -205,7 +211,8 @@ def measured(options: argparse.Namespace, store: Path) -> dict[str, Any]:
         "seconds": options.seconds,
         "rounds": options.rounds,
     }
-    with running(options.python, store, [f"--{option}" for option in options.serve]) as service:
+    room = ["--max-streams", str(max(32, *options.clients, 0))]
+    with running(options.python, store, [*room, *(f"--{option}" for option in options.serve)]) as service:
         bench = Bench(service, service.calls(options.model, image), options.seconds)
         try:
             found["matrix"] = matrix(bench, options.calls, options.clients, options.rounds)

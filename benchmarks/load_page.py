@@ -78,5 +78,5 @@ def _soak(found: Mapping[str, Any]) -> str:
     return (
         f"A soak of {found['minutes']:g} minutes (4 clients predict by gRPC, 8 explain by HTTP): "
         f"{found['answered']:,} answers, errors: {found['errors'] or 'none'}; memory in MiB an hour, without the "
-        f"first quarter: {slopes}.\n"
+        f"first quarter (median of pairs): {slopes}.\n"
     )
