@@ -245,16 +245,22 @@ def split(queries: Tensor) -> Tensor:
     return torch.cat([high, ((queries - high.float()) * LOW).half()])
 
 
+def joined(products: Tensor) -> Tensor:
+    """Products of queries [B, n] from those of what ``split`` gives, [2 B, n]."""
+    high, low = products.chunk(2)
+    return torch.add(high, low, alpha=1 / LOW)
+
+
 def _split_product(codes: Tensor, queries: Tensor) -> Tensor:
     """[B, N] products, in fp16 with sums in float32: exact to single precision, and no row is widened.
 
     The second half of a query costs nothing where reading the rows is what takes the time.
     """
-    count, halves = len(queries), split(queries)
-    out = torch.empty(count, len(codes), device=codes.device)
+    halves = split(queries)
+    out = torch.empty(len(queries), len(codes), device=codes.device)
     for start in range(0, len(codes), AT_ONCE):
-        both = torch.mm(halves, codes[start : start + AT_ONCE].mT, out_dtype=torch.float32)
-        torch.add(both[:count], both[count:], alpha=1 / LOW, out=out[:, start : start + AT_ONCE])
+        products = torch.mm(halves, codes[start : start + AT_ONCE].mT, out_dtype=torch.float32)
+        out[:, start : start + AT_ONCE] = joined(products)
     return out
 
 

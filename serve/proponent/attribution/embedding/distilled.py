@@ -106,8 +106,8 @@ def fit_student(moment: TeacherMoment, ridge: float, size: int) -> Student:
     assert moment.crossed is not None
     values, vectors = torch.linalg.eigh(moment.gram)
     mean = values.mean()
-    kept = values > 1e-12 * values.amax()
-    values, vectors = values[kept], vectors[:, kept]
+    some = values > 1e-12 * values.amax()
+    values, vectors = values[some], vectors[:, some]
     root = values.sqrt()
     # F C in an orthonormal basis of F's columns, where its singular directions are those of this [k, N] matrix.
     fitted = (vectors.mT @ moment.crossed) * (root / (values + ridge * mean))[:, None]
