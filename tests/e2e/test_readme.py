@@ -111,7 +111,8 @@ def test_everything_that_can_be_run_is_collected() -> None:
 @pytest.mark.slow
 def test_the_demo_prints_what_the_readme_shows(elsewhere: Path) -> None:
     options = f"--once --runs {elsewhere}/demo-runs --store {elsewhere}/demo-store"
-    output = run(f"{ROOT}/{DEMO} {options}", ROOT)
+    # A shell's background jobs ignore SIGINT: the service must end all the same.
+    output = run(f"trap '' INT; {ROOT}/{DEMO} {options}", ROOT)
     shown = blocks("console")[0].splitlines()
     for line in shown:
         if line.startswith(("prediction", "  MEASURE", "│ 1 │", "│   │  ..######")):

@@ -10,7 +10,6 @@ import argparse
 import base64
 import io
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -78,13 +77,13 @@ def serving(store: Path, console: Console, *, fixed_ports: bool) -> Iterator[Add
     ports = ("127.0.0.1:8500", "127.0.0.1:8080") if fixed_ports else ("127.0.0.1:0", "127.0.0.1:0")
     command = [sys.executable, "-m", "proponent.cli", "serve", str(store), "--model", MODEL]
     disclosed = ["--allow-examples", "--allow-thumbnails", "--allow-samples"]
-    command += ["--grpc-address", ports[0], "--http-address", ports[1], *disclosed]
+    command += ["--grpc-address", ports[0], "--http-address", ports[1], "--drain-delay", "0", *disclosed]
     console.print(f"[bold]$ proponent serve {store} {' '.join(disclosed)}[/bold]", highlight=False)
     gateway = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         yield ready_addresses(gateway)
     finally:
-        gateway.send_signal(signal.SIGINT)
+        gateway.terminate()  # not SIGINT, which what was started in the background ignores
         gateway.wait(timeout=60)
 
 
