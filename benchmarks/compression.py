@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from commands import RESULTS, write
 from torch import Tensor
 
 from proponent.attribution.agreement import linear_datamodeling, top_overlap
@@ -42,7 +42,6 @@ from proponent.rebuild.training_set import Batch, TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.spec import load_spec
 
-RESULTS = Path(__file__).parent / "results"
 WIDTHS = (256, 512, 768, 1024)
 TOP = 10
 
@@ -178,7 +177,7 @@ def main() -> None:
             flush=True,
         )
         about = {"spec": options.spec.name, "queries": options.queries, "subsets": options.subsets}
-        options.out.write_text(json.dumps(about | {"results": found}, indent=1) + "\n")
+        write(options.out, about | {"results": found}, torch.get_num_threads())
 
 
 if __name__ == "__main__":

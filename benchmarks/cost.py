@@ -10,8 +10,6 @@ Run: ``python benchmarks/cost.py --work DIRECTORY [--sizes 1000,...] [--memory 8
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import multiprocessing
 import resource
 import statistics
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from commands import RESULTS, write
 from timing import rebuild_stages, taken
 
 from proponent.attribution.gradients.layers import find_layers, num_parameters
@@ -28,12 +27,12 @@ from proponent.classifier import load_classifier
 from proponent.explainer import Explainer
 from proponent.index.store import Store
 from proponent.options import ExplainOptions
-from proponent.rebuild.pipeline import GIB, RebuildOptions
+from proponent.rebuild.memory import GIB
+from proponent.rebuild.pipeline import RebuildOptions
 from proponent.rebuild.training_set import TrainingSet
 from proponent.spec import ModelSpec, load_spec
 from proponent.training.train_preset import train_preset
 
-RESULTS = Path(__file__).parent / "results" / "cost.json"
 GROWING = "cifar10-cnn-50k"
 NETWORKS = ("mnist-cnn", "cifar10-cnn", "cifar10-resnet20", "cifar10-efficientnet-b0")
 ROWS, QUERIES = 256, 32
@@ -92,7 +91,7 @@ def main() -> None:
     parser.add_argument("--networks", type=lambda text: text.split(",") if text else [], default=NETWORKS)
     parser.add_argument("--memory", type=int, default=8, help="of a rebuild, GiB")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "cost.json")
     options = parser.parse_args()
     print("| model | P | N | rebuild | last pass, per row | peak memory | bundle | query |")
     print("|---|---|---|---|---|---|---|---|")
@@ -105,8 +104,7 @@ def main() -> None:
             f"| {row['peak_gib']:.1f} GiB | {row['bundle_mb']:.0f} MB | {row['query_ms']:.1f} ms |",
             flush=True,
         )
-    about = {"threads": options.threads, "memory_gib": options.memory, "torch": importlib.metadata.version("torch")}
-    options.out.write_text(json.dumps(about | {"results": found}, indent=1) + "\n")
+    write(options.out, {"memory_gib": options.memory, "results": found}, options.threads)
 
 
 def _numbers(text: str) -> list[int]:

@@ -11,17 +11,16 @@ directory keeps trained models and bundles; a bundle that is there is measured a
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from commands import RESULTS, write
 from safetensors.torch import load_file
 from timing import taken
 from torch import Tensor
@@ -36,7 +35,6 @@ from proponent.rebuild.training_set import TrainingSet
 from proponent.spec import ModelSpec, load_spec
 from proponent.training.train_preset import train_preset
 
-RESULTS = Path(__file__).parent / "results" / "explain_cost.json"
 PRESETS = ("mnist-cnn", "cifar10-resnet20")
 
 
@@ -96,6 +94,22 @@ def measure(explainer: Explainer, inputs: Tensor, labels: Tensor, rounds: int) -
     return {"batch": len(inputs), **middle, **ratios, "stages": parts}
 
 
+def rows(preset: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One model by batch."""
+    bundle = bundle_of(spec_of(preset, options), options.work)
+    explainer = Explainer.load(bundle)
+    held_out = TrainingSet.open(explainer.classifier, explainer.classifier.spec.held_out, "held_out")
+    batch = held_out.batch(range(max(options.batches)))
+    about = {
+        "model": preset,
+        "parameters": num_parameters(explainer.classifier.find_layers()),
+        "rows": len(explainer.index),
+        "subspace": int(load_file(bundle / FACTORS)["joint"].shape[0]),
+    }
+    for size in options.batches:
+        yield about | measure(explainer, batch.inputs[:size], batch.labels[:size], options.rounds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="directory that keeps models and bundles")
@@ -104,32 +118,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--epochs", type=int, help="of the training, whose weights do not matter for the cost")
     parser.add_argument("--limit", type=int, default=4000)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "explain_cost.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    print("| model | batch | forward | forward + backward | Predict | Explain | to forward + backward | to Predict |")
-    print("|---|---|---|---|---|---|---|---|")
-    for preset in options.presets:
-        bundle = bundle_of(spec_of(preset, options), options.work)
-        explainer = Explainer.load(bundle)
-        batch = TrainingSet.open(explainer.classifier, explainer.classifier.spec.held_out, "held_out").batch(
-            range(max(options.batches))
-        )
-        about = {
-            "model": preset,
-            "parameters": num_parameters(explainer.classifier.find_layers()),
-            "rows": len(explainer.index),
-            "subspace": int(load_file(bundle / FACTORS)["joint"].shape[0]),
-        }
-        for size in options.batches:
-            row = measure(explainer, batch.inputs[:size], batch.labels[:size], options.rounds)
-            rows.append(about | row)
-            times = " | ".join(f"{row[name]:.2f}" for name in ("forward", "forward_backward", "predict", "explain"))
-            print(f"| {preset} | {size} | {times} | {row['to_forward_backward']:.1f} | {row['to_predict']:.1f} |")
-            print(f"<!-- {row['stages']} -->", flush=True)
-    versions = {"torch": importlib.metadata.version("torch"), "threads": 1}
-    options.out.write_text(json.dumps(versions | {"results": rows}, indent=1) + "\n")
+    write(options.out, {"results": [row for preset in options.presets for row in rows(preset, options)]})
+    print(options.out.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ The rebuild's time and peak memory are those of the command. Then the bundle's p
 is opened (``cold_open.py``). Removals: the second-order estimate for the 50 strongest proponents, and a search for a
 flip set, for each of some held-out inputs.
 
-Run: ``python benchmarks/exact.py --work DIRECTORY [--threads 2]``. About 15 minutes and 4 GiB. Linux only.
+Run: ``python benchmarks/exact_rebuild.py --work DIRECTORY [--threads 2]``. About 15 minutes and 4 GiB. Linux only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="directory that is kept between runs")
     parser.add_argument("--preset", default="mnist")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS / "exact.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "exact_rebuild.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     directory = trained(options.preset, options.work)

@@ -4,7 +4,7 @@ A small CNN on digits is retrained on many halves, a seed each. The score over a
 the truth; random draws of a few halves each give a score and its interval, which should hold the truth as often as it
 says. Beside it the interval of a bootstrap over the queries alone, as if the retrained models were no sample.
 
-Run: ``python benchmarks/coverage.py --work DIRECTORY [--bank 144]``. About 10 minutes; the bank is kept.
+Run: ``python benchmarks/interval_coverage.py --work DIRECTORY [--bank 144]``. About 10 minutes; the bank is kept.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="directory that is kept between runs")
     parser.add_argument("--bank", type=int, default=144, help="halves retrained")
     parser.add_argument("--jobs", type=int, default=1, help="processes that retrain")
-    parser.add_argument("--out", type=Path, default=RESULTS / "coverage.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "interval_coverage.json")
     options = parser.parse_args()
     predicted, real = bank(options.work, options.bank, options.jobs)
     rows = [coverage(predicted, real, size) for size in SIZES]

@@ -1,7 +1,7 @@
-"""Every benchmark in one sitting, one after the other, on the code as it is; then the pages that are made of them.
+"""Every benchmark in one run, one after the other, on the code as it is; then the pages that are made of them.
 
 Hours, on a quiet machine. Each is a process with a log of its own in the working directory; one that fails stops no
-other. A sitting that was interrupted goes on where it was, as long as the commit is the same. Needs the datasets
+other. A run that was interrupted goes on where it was, as long as the commit is the same. Needs the datasets
 (environment variable PROPONENT_DATA), Kronfluence and Chromium.
 
 Run: ``benchmarks/all --work DIRECTORY [--only NAME ...] [--list]``.
@@ -40,12 +40,12 @@ BENCHMARKS = (
     Benchmark("distilled", "distilled.py --work {work}/peer", 240),
     Benchmark("fit", "kronfluence_peer.py fit --work {work}/peer", 12),
     Benchmark("query", "kronfluence_peer.py query --work {work}/peer", 15),
-    Benchmark("coverage", "coverage.py --work {work}", 10),
+    Benchmark("interval_coverage", "interval_coverage.py --work {work}", 10),
     Benchmark("audits", "audits.py --work {work}", 40),
     Benchmark("compression", "compression.py {resnet20} --truth {work}/truth --dampings 10,100,1000", 150),
     Benchmark("explain_cost", "explain_cost.py --work {work}/explain --epochs 1", 15),
     Benchmark("cost", "cost.py --work {work}/cost --threads 1", 40),
-    Benchmark("exact", "exact.py --work {work}", 15),
+    Benchmark("exact_rebuild", "exact_rebuild.py --work {work}", 15),
     Benchmark("memory", "memory.py", 5),
     Benchmark("resnet50", "resnet50.py --stem cifar", 10),
     Benchmark("scan", "scan.py", 5),
@@ -62,7 +62,7 @@ BENCHMARKS = (
 TESTS = "-m pytest -q --slow {root}/tests/e2e/test_switch.py {root}/tests/e2e/test_kills.py"
 
 
-class Sitting:
+class Run:
     """What has been measured so far, on which commit; kept in the working directory."""
 
     def __init__(self, work: Path) -> None:
@@ -70,12 +70,12 @@ class Sitting:
         self.commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=HERE, check=True, capture_output=True, text=True
         ).stdout.strip()
-        self._file = work / "sitting.json"
+        self._file = work / "run_all.json"
         kept = json.loads(self._file.read_text(encoding="utf-8")) if self._file.exists() else {}
         same = kept.get("commit") == self.commit
         self.finished: dict[str, Any] = kept["finished"] if same else {}
 
-    def run(self, benchmark: Benchmark) -> bool:
+    def measure(self, benchmark: Benchmark) -> bool:
         """Runs one unless it has been; whether it went well."""
         if benchmark.name in self.finished:
             return True
@@ -117,9 +117,9 @@ class Sitting:
         return directory / "store"
 
     def keep(self) -> None:
-        """Writes what the pages say of the sitting, once all of it is done."""
+        """Writes what the pages say of the run, once all of it is done."""
         if self.finished.keys() >= {each.name for each in BENCHMARKS}:
-            write(RESULTS / "sitting.json", {"commit": self.commit, "benchmarks": self.finished})
+            write(RESULTS / "run_all.json", {"commit": self.commit, "benchmarks": self.finished})
 
 
 def chosen(names: Sequence[str] | None) -> Iterator[Benchmark]:
@@ -142,9 +142,9 @@ def main() -> None:
         print("".join(f"{each.name:12} {each.minutes:4} min  {each.line}\n" for each in benchmarks), end="")
         raise SystemExit(0 if options.list else "name a directory: --work DIRECTORY")
     options.work.mkdir(parents=True, exist_ok=True)
-    sitting = Sitting(options.work.absolute())
-    failed = [each.name for each in benchmarks if not sitting.run(each)]
-    sitting.keep()
+    run = Run(options.work.absolute())
+    failed = [each.name for each in benchmarks if not run.measure(each)]
+    run.keep()
     render.main()
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
