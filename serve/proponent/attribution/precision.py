@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -37,11 +37,6 @@ def single_precision() -> Iterator[None]:
     finally:
         for backend, allowed in zip(backends, before, strict=True):
             backend.allow_tf32 = allowed
-
-
-def precise_on(device: torch.device) -> AbstractContextManager[None]:
-    """`single_precision` where the device has anything else; processors compute as they are told."""
-    return single_precision() if device.type == "cuda" else nullcontext()
 
 
 class DoublePrecision(TorchFunctionMode):
