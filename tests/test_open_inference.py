@@ -508,7 +508,8 @@ def test_a_deadline_reaches_the_worker(tmp_path: Path) -> None:
         await doors.infer(parameters={"timeout": 2_000_000})
         await doors.rpc.ModelInfer(typed(), timeout=3)
         spans = [timeout_s for _, timeout_s in doors.listening.service.worker.asked]
-        assert all(1 < span <= 2 for span in spans[:2]) and all(2 < span <= 3 for span in spans[2:])
+        assert len(spans) == 4 and all(1 < span <= 2 for span in spans[:2])
+        assert all(2 < span < 3.1 for span in spans[2:]), "gRPC rounds what is left of a deadline up"
 
     both(tmp_path, ask)
 
