@@ -21,7 +21,7 @@ import tiny
 from proponent.attribution.candidate_pool import Domain, Pool, median_bandwidth, rbf
 from proponent.attribution.divine import FacilityLocation, MeanDiscrepancy, Selection, SumRedundancy, greedy
 from proponent.explainer import EmbeddedQuery, Explainer
-from proponent.explainer.diversity import diversify
+from proponent.explainer.diversity import TERMS, diversify
 from proponent.index.row_store import ResidentRows
 from proponent.index.rows import InfluenceIndex, RowScales
 from proponent.index.search import Query, search
@@ -235,6 +235,17 @@ def test_duplicates_are_not_chosen_twice() -> None:
     influences = torch.tensor([1.0] * 10 + [0.5], dtype=torch.float64)
     for redundancy in (Redundancy.SUM, Redundancy.FACILITY_LOCATION):
         assert set(select(redundancy, influences, rows, None, 2, 5.0)) == {0, 10}
+
+
+@pytest.mark.parametrize("bandwidth", [1e-310, 1e-170, 1e-25, 1e-19, 1e200])
+@pytest.mark.parametrize("redundancy", list(Redundancy))
+def test_the_smallest_and_largest_bandwidths_give_a_choice(redundancy: Redundancy, bandwidth: float) -> None:
+    """Squares of these are 0 or infinite; equal rows are similar all the same, and different ones are not."""
+    rows = torch.eye(4)[[0, 0, 1, 2]]
+    kernel = rbf(rows, rows, bandwidth)
+    assert torch.equal(kernel, torch.ones(4, 4) if bandwidth > 1 else (rows @ rows.mT))
+    found = Pool(torch.tensor([1.0, 0.9, 0.8, 0.1], dtype=torch.float64), rows, bandwidth)
+    assert len(Selection(found, TERMS[redundancy], 3).within(0.0).members) == 3
 
 
 def test_median_rule() -> None:

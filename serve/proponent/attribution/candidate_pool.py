@@ -13,6 +13,8 @@ from proponent.bounds.cancellation import checkpoint
 
 MEDIAN_SAMPLE = 128
 _BLOCKS = 5
+_LEAST = torch.finfo(torch.float32).tiny
+"""Of a squared bandwidth: a smaller one would be 0, and the kernel of equal rows 0 / 0."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def rbf(left: Tensor, right: Tensor, bandwidth: float) -> Tensor:
 
 
 def _kernel_of(products: Tensor, bandwidth: float) -> Tensor:
-    return products.sub_(1).clamp_(max=0).div_(bandwidth * bandwidth).exp_()
+    return products.sub_(1).clamp_(max=0).div_(max(bandwidth * bandwidth, _LEAST)).exp_()
 
 
 class Pool:
