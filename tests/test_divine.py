@@ -21,7 +21,7 @@ import tiny
 from proponent.attribution.candidate_pool import Domain, Pool, median_bandwidth, rbf
 from proponent.attribution.divine import FacilityLocation, MeanDiscrepancy, Selection, SumRedundancy, greedy
 from proponent.explainer import EmbeddedQuery, Explainer
-from proponent.explainer.diversity import TERMS, diversify
+from proponent.explainer.diversity import diversify
 from proponent.index.row_store import ResidentRows
 from proponent.index.rows import InfluenceIndex, RowScales
 from proponent.index.search import Query, search
