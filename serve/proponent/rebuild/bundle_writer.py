@@ -159,16 +159,18 @@ def write_files(directory: Path, result: RebuildResult, found: Survey, progress:
 
 def _entries(data: TrainingSet, scales: RowScales, found: Survey) -> Iterator[CatalogEntry]:
     predictions, influences = found.predictions.tolist(), scales.self_influence.tolist()
-    for row, label in enumerate(found.labels.tolist()):
-        yield CatalogEntry(
-            row=row,
-            example_id=data.example_id(row),
-            class_id=label,
-            predicted_class_id=predictions[row],
-            self_influence=influences[row],
-            source=data.source(row),
-            thumbnail=thumbnail(data.item(row)[0]),
-        )
+    for rows in data.chunks():
+        raws, _, labels = data.items(rows)
+        for row, raw, label in zip(rows, raws, labels, strict=True):
+            yield CatalogEntry(
+                row=row,
+                example_id=data.example_id(row),
+                class_id=label,
+                predicted_class_id=predictions[row],
+                self_influence=influences[row],
+                source=data.source(row),
+                thumbnail=thumbnail(raw),
+            )
 
 
 def versions() -> dict[str, str]:

@@ -7,9 +7,12 @@ the data's own size, so a label, an id and one projection of the input are kept:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from proponent.attribution.division import positive_or_one
 
 SMALL = 1e-3
 """Of an input's root mean square: above it a number counts by its logarithm, so that large ones do not hide others
@@ -26,23 +29,26 @@ class Readings:
         self._projections = torch.full((size,), torch.nan, dtype=torch.float64)
         self._pattern = torch.zeros(0, dtype=torch.float64)
 
-    def change(self, position: int, key: int, value: Tensor) -> str:
-        """What differs from the first reading, "id or label" or "input"; empty where nothing does, or at the first.
+    def changes(self, positions: Sequence[int], keys: Sequence[int], values: Tensor) -> list[str]:
+        """What differs from each example's first reading: "id or label", "input" or, also at the first, nothing.
 
         Args:
-            position: Of the example.
-            key: Of its id and label.
-            value: The model's input, of the same size for all examples; finite.
+            positions: Of n examples.
+            keys: Of their ids and labels.
+            values: The model's inputs, [n, ...]; finite.
         """
-        flat = _compressed(value.detach().flatten().cpu().double())
-        projection, scale = float(flat @ self._noise(len(flat))), _root_mean_square(flat)
-        first = float(self._projections[position])
-        if first != first:
-            self._keys[position], self._projections[position] = key, projection
-            return ""
-        if int(self._keys[position]) != key:
-            return "id or label"
-        return "input" if abs(projection - first) > TOLERANCE * max(scale, abs(first)) else ""
+        flat = _compressed(values.detach().reshape(len(values), -1).cpu().double())
+        projections, scales = flat @ self._noise(flat.shape[1]), _root_mean_square(flat)[:, 0]
+        places, given = torch.tensor(positions), torch.tensor(keys)
+        first = self._projections[places]
+        is_new = first.isnan()
+        self._keys[places[is_new]], self._projections[places[is_new]] = given[is_new], projections[is_new]
+        renamed = ~is_new & (self._keys[places] != given)
+        changed = ~is_new & ((projections - first).abs() > TOLERANCE * torch.maximum(scales, first.abs()))
+        return [
+            "id or label" if name else "input" if value else ""
+            for name, value in zip(renamed.tolist(), changed.tolist(), strict=True)
+        ]
 
     def _noise(self, size: int) -> Tensor:
         """A seeded direction: it is unlikely that a change does not show in it, and that no other change does."""
@@ -53,10 +59,12 @@ class Readings:
 
 
 def _compressed(flat: Tensor) -> Tensor:
-    """As large as before as a whole, but with numbers of different sizes brought together."""
+    """Rows as large as before as a whole, but with numbers of different sizes brought together."""
     size = _root_mean_square(flat)
-    return (flat / (SMALL * size)).asinh() * size if size > 0 else flat
+    return (flat / positive_or_one(SMALL * size)).asinh() * size
 
 
-def _root_mean_square(flat: Tensor) -> float:
-    return float(flat.norm()) / math.sqrt(max(len(flat), 1))
+def _root_mean_square(flat: Tensor) -> Tensor:
+    """Of each row of [n, m], [n, 1]."""
+    norms: Tensor = flat.norm(dim=1, keepdim=True)
+    return norms / math.sqrt(max(flat.shape[1], 1))

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,6 +21,8 @@ from proponent.spec import Factory
 PROBED = 64
 """Examples that are read twice at once: one that changes at every tenth reading goes unseen with probability 2e-6.
 A rarer change shows in the passes after, which compare every example with its first reading."""
+READ_AT_ONCE = 64
+"""Examples that are read together where nothing is computed on them."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +114,11 @@ class TrainingSet:
         again = TrainingSet.open(self._classifier, factory, self._key, forgotten=forgotten)
         if len(again) != len(self):
             raise self._unsteady(f"its factory gave {len(self)} examples and, called again, {len(again)}")
-        for position in self._probed():
-            _, tensor, label = again.item(position)
-            if self._readings.change(position, _key(again.example_id(position), label), tensor):
+        probed = self._probed()
+        _, inputs, labels = again.items(probed)
+        keys = [_key(again.example_id(position), label) for position, label in zip(probed, labels, strict=True)]
+        for position, change in zip(probed, self._readings.changes(probed, keys, inputs), strict=True):
+            if change:
                 raise self._unsteady(
                     f"its factory gave {self.example_id(position)!r} as example {position} and, called again, "
                     f"{again.example_id(position)!r}, or another input or label of that name (does it shuffle?)"
@@ -131,34 +136,44 @@ class TrainingSet:
         return source_of(self._dataset, position)
 
     def item(self, position: int) -> tuple[Any, Tensor, int]:
-        """Raw image or tensor, model input and label of one example.
+        """Raw image or tensor, model input and label of one example; raises what `items` raises."""
+        [raw], inputs, [label] = self.items([position])
+        return raw, inputs[0], label
+
+    def items(self, positions: Sequence[int]) -> tuple[list[Any], Tensor, list[int]]:
+        """Raw images or tensors, model inputs [n, ...] and labels of some examples, at least one.
 
         Raises:
-            SpecError: The transform fails, the shape differs from the first example's, the tensor is not
-                finite, the label is not a class, or the example is not what it was when it was read before.
+            SpecError: A transform fails, a shape differs from the first example's, a tensor is not finite, a label
+                is not a class, or an example is not what it was when it was read before.
         """
-        raw, value = self._read(position)
-        tensor = self._transformed(raw, position)
-        if not 0 <= value < len(self._classifier.class_names):
-            raise SpecError(
-                f"example {self.example_id(position)!r} has label {value}, expected 0.."
-                f"{len(self._classifier.class_names) - 1} (class_names)",
-                field="class_names",
-            )
-        self._check_same(position, raw, tensor, value)
-        return raw, tensor, value
+        read = [self._read(position) for position in positions]
+        raws, labels = [raw for raw, _, _ in read], [label for _, _, label in read]
+        inputs = torch.stack([tensor for _, tensor, _ in read])
+        self._check_finite(positions, inputs)
+        self._check_same(positions, raws, inputs, labels)
+        return raws, inputs, labels
 
-    def _check_same(self, position: int, raw: Any, tensor: Tensor, label: int) -> None:
-        change = self._readings.change(position, _key(self.example_id(position), label), tensor)
-        if not change:
-            return
-        named = f"example {position} ({self.example_id(position)!r})"
-        if not isinstance(raw, Tensor) and not torch.equal(tensor, self._transformed(raw, position)):
-            raise SpecError(
-                f"key 'transform': it gives another input each time for {named}: take what is random out of it",
-                field="transform",
-            )
-        raise self._unsteady(f"{named} had another {change} when it was read again")
+    def _check_finite(self, positions: Sequence[int], inputs: Tensor) -> None:
+        finite = torch.isfinite(inputs).flatten(1).all(dim=1) if inputs.ndim > 1 else torch.isfinite(inputs)
+        for position in (position for position, good in zip(positions, finite.tolist(), strict=True) if not good):
+            raise SpecError(f"example {self.example_id(position)!r} holds NaN or infinite values", field=self._key)
+
+    def _check_same(
+        self, positions: Sequence[int], raws: Sequence[Any], inputs: Tensor, labels: Sequence[int]
+    ) -> None:
+        keys = [_key(self.example_id(position), label) for position, label in zip(positions, labels, strict=True)]
+        found = self._readings.changes(positions, keys, inputs)
+        for position, change, raw, tensor in zip(positions, found, raws, inputs, strict=True):
+            if not change:
+                continue
+            named = f"example {position} ({self.example_id(position)!r})"
+            if not isinstance(raw, Tensor) and not torch.equal(tensor, self._transformed(raw, position)):
+                raise SpecError(
+                    f"key 'transform': it gives another input each time for {named}: take what is random out of it",
+                    field="transform",
+                )
+            raise self._unsteady(f"{named} had another {change} when it was read again")
 
     def _unsteady(self, what: str) -> SpecError:
         return SpecError(
@@ -182,7 +197,8 @@ class TrainingSet:
         if len(self._dataset) != self._size:
             raise self._unsteady(f"it had {self._size} examples and has {len(self._dataset)} now")
 
-    def _read(self, position: int) -> tuple[Any, int]:
+    def _read(self, position: int) -> tuple[Any, Tensor, int]:
+        """Raw image or tensor, model input and label."""
         with blame(
             f"key '{self._key}': example {position} cannot be read as (image or tensor, class number)", self._key
         ):
@@ -190,7 +206,15 @@ class TrainingSet:
             number = int(label)
             if number != label:
                 raise ValueError(f"label {label!r} is not a class number")
-            return raw, number
+        tensor, classes = self._transformed(raw, position), len(self._classifier.class_names)
+        if not 0 <= number < classes:
+            raise SpecError(
+                f"example {self.example_id(position)!r} has label {number}, expected 0..{classes - 1} (class_names)",
+                field="class_names",
+            )
+        # A dataset may fill one buffer for all of its examples.
+        kept = raw.clone() if isinstance(raw, Tensor) else raw.copy() if isinstance(raw, np.ndarray) else raw
+        return kept, tensor, number
 
     def batches(self, size: int, positions: Sequence[int] | None = None) -> Iterator[Batch]:
         """Batches on the classifier's device, in the order of the positions (by default all)."""
@@ -201,13 +225,14 @@ class TrainingSet:
     def batch(self, positions: Sequence[int]) -> Batch:
         """One batch of chosen examples."""
         device = self._classifier.device
-        items = [self.item(position) for position in positions]
+        _, inputs, labels = self.items(positions)
         keys = [id_key(self.example_id(position)) for position in positions]
-        return Batch(
-            inputs=torch.stack([tensor for _, tensor, _ in items]).to(device),
-            labels=torch.tensor([label for _, _, label in items], device=device),
-            keys=torch.tensor(keys, device=device),
-        )
+        return Batch(inputs.to(device), torch.tensor(labels, device=device), torch.tensor(keys, device=device))
+
+    def chunks(self) -> Iterator[range]:
+        """Positions of all examples, a few at a time."""
+        for start in range(0, len(self), READ_AT_ONCE):
+            yield range(start, min(start + READ_AT_ONCE, len(self)))
 
     def sample(self, count: int, seed: int) -> list[int]:
         """Positions of a seeded sample without replacement, ascending."""
@@ -226,21 +251,21 @@ class TrainingSet:
 
     def _digest(self) -> str:
         digest, ids = hashlib.sha256(), set[str]()
-        for position in range(len(self)):
-            name = self.example_id(position)
-            if name in ids:
-                raise SpecError(f"key '{self._key}': two examples have the id {name!r}", field=self._key)
-            ids.add(name)
-            _, tensor, label = self.item(position)
-            digest.update(f"{name}|{label}|".encode())
-            digest.update(tensor.contiguous().cpu().numpy().tobytes())
+        for positions in self.chunks():
+            _, inputs, labels = self.items(positions)
+            for position, tensor, label in zip(positions, inputs, labels, strict=True):
+                name = self.example_id(position)
+                if name in ids:
+                    raise SpecError(f"key '{self._key}': two examples have the id {name!r}", field=self._key)
+                ids.add(name)
+                digest.update(f"{name}|{label}|".encode())
+                digest.update(tensor.cpu().numpy().tobytes())
         self._check_length()
         return digest.hexdigest()
 
     def _transformed(self, raw: Any, position: int) -> Tensor:
         tensor = raw if isinstance(raw, Tensor) else self._apply(raw, position)
-        # A copy: a dataset may fill one buffer for all of its examples.
-        tensor = tensor.detach().to(torch.float32, copy=True)
+        tensor = tensor.detach().to(torch.float32, copy=True)  # a buffer, too
         expected = getattr(self, "signature", None)
         if expected is not None and tuple(tensor.shape) != expected.shape:
             raise SpecError(
@@ -248,8 +273,6 @@ class TrainingSet:
                 f"{list(expected.shape)} as the first one",
                 field=self._key,
             )
-        if not bool(torch.isfinite(tensor).all()):
-            raise SpecError(f"example {self.example_id(position)!r} holds NaN or infinite values", field=self._key)
         return tensor
 
     def _apply(self, raw: Any, position: int) -> Tensor:
