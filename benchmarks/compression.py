@@ -73,7 +73,7 @@ def run(context: RebuildContext, whitening: Whitening, subspaces: Mapping, queri
         for name, value in whiten(whitening, gradients):
             z.append(subspaces[name].compress_all(value, whitening[name].root)[0])
             products = products + (queries[name].flatten(1) @ value.dense().flatten(1).mT).double()
-            whole, weighted = value.energies()
+            whole, weighted = value.energy(), value.damped_energy()
             energy, damped = energy + whole, damped + weighted
         parts.append((products, torch.cat(z, dim=1), energy.sqrt(), damped.sqrt(), scaled.scale))
     products, z, norms, ihvp, scales = zip(*parts, strict=True)

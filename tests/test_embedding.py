@@ -345,13 +345,13 @@ def fit(case: cases.Case, kind: str, subspace_size: int, size: int) -> Fitted:
     moments.update(whitening, gradients, torch.arange(len(scaled.scale)))
     subspaces = fit_subspaces(moments, whitening, subspace_size)
     z = torch.cat([subspace.project(gradients[name]) for name, subspace in subspaces.items()], dim=1)
-    energy = sum(value.energies()[0] for _, value in whiten(whitening, gradients))
+    energy = sum(value.energy() for _, value in whiten(whitening, gradients))
     basis = joint_basis(z, energy.sqrt(), scaled.scale, size, seed=2)
     y = z @ basis
     whitened = dict(whiten(whitening, gradients))
     weighted = [s.compress_all(whitened[name], whitening[name].root)[1] for name, s in subspaces.items()]
     crossed = torch.cat(weighted, dim=1) @ basis
-    damped_energy = sum(value.energies()[1] for value in whitened.values())
+    damped_energy = sum(value.damped_energy() for value in whitened.values())
     moment = (y.double() * scaled.scale[:, None]).T @ y.double() / len(y)
     outside = float(((energy - y.double().square().sum(1)) * scaled.scale).mean())
     stage = second_stage(moment, outside, damped_gram(subspaces, basis), num_parameters(layers), SECOND_DAMPING)

@@ -245,6 +245,15 @@ def test_rounding_is_not_a_change_and_what_can_be_seen_is() -> None:
     assert _change(readings, 0, 7, value) == "input"
 
 
+def test_examples_of_a_block_are_compared_each_with_its_own_first_reading() -> None:
+    values = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    readings = Readings(9)
+    assert readings.changes([8, 1, 4], [0, 1, 2], values[:3]) == [""] * 3
+    mixed = torch.stack([values[3], values[1], values[0], values[4]])
+    assert readings.changes([2, 1, 8, 4], [5, 1, 7, 2], mixed) == ["", "", "id or label", "input"]
+    assert readings.changes([2], [5], values[3:4]) == [""]
+
+
 def test_a_change_shows_beside_numbers_of_any_size() -> None:
     """A table's columns have units of their own: none hides a change of another."""
     generator = torch.Generator().manual_seed(0)

@@ -13,7 +13,7 @@ from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.embedding.joint import SecondStage, damped_gram, joint_basis, second_stage
 from proponent.attribution.embedding.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.embedding.tucker import MomentAccumulator, fit_subspaces
-from proponent.attribution.embedding.whitening import Whitening, make_whitening, whiten
+from proponent.attribution.embedding.whitening import Whitening, make_whitening
 from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.gradients.layers import num_parameters
 from proponent.attribution.groups import own_curvature
@@ -149,18 +149,20 @@ def _directions(
 ) -> Directions:
     """Z and R^T (Lambda + lambda)^-1 w C of all layers, ||w||^2 and w^T (Lambda + lambda)^-1 w of a batch."""
     scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
-    z, crossed = [], []
+    z: dict[str, list[Tensor]] = {name: [] for name in gradients}
+    crossed: dict[str, list[Tensor]] = {name: [] for name in gradients}
     energy, damped_energy = torch.zeros_like(scaled.scale), torch.zeros_like(scaled.scale)
-    for name, value in whiten(whitening, gradients):
-        inside, weighted = subspaces[name].compress_all(value, whitening[name].root)
-        z.append(inside)
-        crossed.append(weighted)
-        whole, damped = value.energies()
-        energy += whole
-        damped_energy += damped
+    for name, gradient in gradients.items():
+        for some in gradient.slices():
+            value = whitening[name].apply(gradient.examples(some))
+            inside, weighted = subspaces[name].compress_all(value, whitening[name].root)
+            z[name].append(inside)
+            crossed[name].append(weighted)
+            energy[some] += value.energy()
+            damped_energy[some] += value.damped_energy()
     return {
-        "z": torch.cat(z, dim=1),
-        "crossed": torch.cat(crossed, dim=1),
+        "z": torch.cat([torch.cat(parts) for parts in z.values()], dim=1),
+        "crossed": torch.cat([torch.cat(parts) for parts in crossed.values()], dim=1),
         "energy": energy,
         "damped_energy": damped_energy,
         "scale": scaled.scale,

@@ -70,4 +70,5 @@ def _squares(gradient: LayerGradient, basis: LayerFactors) -> Tensor:
     if gradient.positions == 1:
         left, right = times(gradient.deltas, basis.q_out)[:, :, 0], times(gradient.inputs, basis.q_in)[:, :, 0]
         return left.double().square().permute(1, 2, 0) @ right.double().square().transpose(0, 1)
-    return summed_squares(gradient.project(basis.q_out, basis.q_in))
+    parts = (gradient.examples(some) for some in gradient.slices())
+    return torch.stack([summed_squares(part.project(basis.q_out, basis.q_in)) for part in parts]).sum(dim=0)

@@ -46,8 +46,8 @@ class CovarianceAccumulator:
         for index, gradients in enumerate(passes):
             for name, gradient in gradients.items():
                 if index == 0:
-                    _add(self._inputs[name], gradient.input_moment())
-                _add(self._outputs[name], _output_moment(gradient))
+                    self._inputs[name] += gradient.input_moment()
+                self._outputs[name] += _output_moment(gradient)
         self._count += count
 
     def state(self) -> dict[str, Tensor]:
@@ -92,10 +92,6 @@ def _eigh(name: str, what: str, covariance: Tensor) -> tuple[Tensor, Tensor]:
 
 def _zeros(groups: int, rows: int, columns: int, device: torch.device | str) -> Tensor:
     return torch.zeros(groups, rows, columns, dtype=torch.float64, device=device)
-
-
-def _add(sums: Tensor, values: Tensor) -> None:
-    sums.add_(values.to(sums))
 
 
 def _output_moment(gradient: LayerGradient) -> Tensor:

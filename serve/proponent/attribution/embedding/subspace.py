@@ -29,6 +29,8 @@ from proponent.attribution.gradients.layers import Layers
 
 NARROW = 16
 """Where a projection keeps fewer than one of so many numbers, zeros in R and C cost less than to gather kept ones."""
+MANY = 2
+"""Nor is it worth to gather where one of so many is kept."""
 
 FLAT = 5e-3
 """Relative deviation of (Lambda + lambda)^(-1/2) from one number along an input eigenvector that a query neglects."""
@@ -76,7 +78,8 @@ class LayerSubspace:
             whitened: w.
             root: (Lambda + lambda)^(-1/2) of all eigenvectors, [G, o, i].
         """
-        if self.size * NARROW < self.whitening.numel():
+        is_narrow = self.size * NARROW < self.whitening.numel()
+        if is_narrow or MANY * self.whitening.numel() > root.numel():
             groups, out, inputs = root.shape
             rows = self.rows.new_zeros(groups, out, self.rows.shape[1])
             rows[:, self.kept_out] = self.rows.reshape(groups, -1, self.rows.shape[1])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.embedding.subspace import LayerSubspace
-from proponent.attribution.embedding.whitening import LayerWhitening, Whitening, whiten
+from proponent.attribution.embedding.whitening import LayerWhitening, Whitening
 from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.uniforms import example_signs
 
@@ -43,13 +43,17 @@ class MomentAccumulator:
     def update(self, whitening: Whitening, gradients: LayerGradients, keys: Tensor) -> None:
         """Adds a batch of examples with int64 ``keys``; rows without a direction count nothing."""
         mixtures, energy = {}, torch.zeros(len(keys), dtype=torch.float64, device=keys.device)
-        for number, (name, value) in enumerate(whiten(whitening, gradients)):
-            energy += value.energies()[0]
+        for number, (name, layer) in enumerate(whitening.items()):
             over_inputs, over_outputs = (
                 _mixtures(keys, self._seed + 2 * number + side, len(sums[name]))
                 for side, sums in enumerate((self.columns, self.rows))
             )
-            mixtures[name] = value.mix_inputs(over_inputs), value.mix_outputs(over_outputs)
+            parts = []
+            for some in gradients[name].slices():
+                value = layer.apply(gradients[name].examples(some))
+                energy[some] += value.energy()
+                parts.append((value.mix_inputs(over_inputs[some]), value.mix_outputs(over_outputs[some])))
+            mixtures[name] = [torch.cat(side) for side in zip(*parts, strict=True)]
         scale = torch.where(energy > 0, energy.rsqrt(), torch.zeros_like(energy)).float()
         for name, (rows, columns) in mixtures.items():
             self.rows[name] += _second_moment(rows * scale[:, None, None])
@@ -75,9 +79,9 @@ def _mixtures(keys: Tensor, seed: int, count: int) -> Tensor:
 
 
 def _second_moment(rows: Tensor) -> Tensor:
-    """[B, s, k] to the sum of outer products, [k, k] float64."""
+    """[B, s, k] to the sum of outer products, [k, k]."""
     tall = rows.flatten(0, 1)
-    return (tall.mT @ tall).double()
+    return tall.mT @ tall
 
 
 @dataclass

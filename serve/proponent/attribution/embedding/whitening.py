@@ -31,6 +31,13 @@ class LayerWhitening:
     q_in: Tensor
     root: Tensor
 
+    def apply(self, gradient: LayerGradient) -> Whitened:
+        """W of a layer's gradients."""
+        if gradient.positions == 1:
+            left, right = times(gradient.deltas, self.q_out), times(gradient.inputs, self.q_in)
+            return OuterWhitened(left[:, :, 0], right[:, :, 0], self.root)
+        return DenseWhitened(gradient.project(self.q_out, self.q_in) * self.root, self.root)
+
 
 Whitening = Mapping[str, LayerWhitening]
 
@@ -43,8 +50,12 @@ class Whitened(ABC):
         """W, [B, G, o, i] float32."""
 
     @abstractmethod
-    def energies(self) -> tuple[Tensor, Tensor]:
-        """||w||^2 and w^T (Lambda + lambda)^(-1) w, [B] float64 each."""
+    def energy(self) -> Tensor:
+        """||w||^2, [B] float64."""
+
+    @abstractmethod
+    def damped_energy(self) -> Tensor:
+        """w^T (Lambda + lambda)^(-1) w, [B] float64."""
 
     @abstractmethod
     def select(self, out: Tensor, inputs: Tensor) -> Tensor:
@@ -76,8 +87,12 @@ class DenseWhitened(Whitened):
         return self.value
 
     @override
-    def energies(self) -> tuple[Tensor, Tensor]:
-        return squared_norms(self.value), squared_norms(self.value * self.root)
+    def energy(self) -> Tensor:
+        return squared_norms(self.value)
+
+    @override
+    def damped_energy(self) -> Tensor:
+        return squared_norms(self.value * self.root)
 
     @override
     def select(self, out: Tensor, inputs: Tensor) -> Tensor:
@@ -114,11 +129,16 @@ class OuterWhitened(Whitened):
         return self.left[..., :, None] * self.root * self.right[..., None, :]
 
     @override
-    def energies(self) -> tuple[Tensor, Tensor]:
+    def energy(self) -> Tensor:
+        return self._weighted(self.root.double().square())
+
+    @override
+    def damped_energy(self) -> Tensor:
+        return self._weighted(self.root.double().square().square())
+
+    def _weighted(self, weights: Tensor) -> Tensor:
         left, right = (side.transpose(0, 1).double().square() for side in (self.left, self.right))
-        weights = self.root.double().square()
-        whole, damped = ((left @ w * right).sum(dim=(0, 2)) for w in (weights, weights.square()))
-        return whole, damped
+        return (left @ weights * right).sum(dim=(0, 2))
 
     @override
     def select(self, out: Tensor, inputs: Tensor) -> Tensor:
@@ -174,11 +194,4 @@ def _alive(damped: Tensor) -> Tensor:
 def whiten(whitening: Whitening, gradients: LayerGradients) -> Iterator[tuple[str, Whitened]]:
     """W of one layer after the other: never of all layers at once."""
     for name, layer in whitening.items():
-        yield name, _whitened(gradients[name], layer)
-
-
-def _whitened(gradient: LayerGradient, layer: LayerWhitening) -> Whitened:
-    if gradient.positions == 1:
-        left, right = times(gradient.deltas, layer.q_out), times(gradient.inputs, layer.q_in)
-        return OuterWhitened(left[:, :, 0], right[:, :, 0], layer.root)
-    return DenseWhitened(gradient.project(layer.q_out, layer.q_in) * layer.root, layer.root)
+        yield name, layer.apply(gradients[name])

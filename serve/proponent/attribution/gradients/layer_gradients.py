@@ -21,6 +21,11 @@ COPIED = 2
 """Cost of a multiplication on patches that were copied out, or in a convolution of one example, beside a product."""
 
 
+AT_ONCE = 1 << 20
+"""Numbers of dense gradients: the system takes the pages of larger temporaries back, and filling new ones costs more
+than what is computed on them."""
+
+
 @dataclass(frozen=True)
 class LayerUse:
     """One application of a layer: raw inputs, and the gradient of the summed loss at its raw outputs."""
@@ -107,6 +112,14 @@ class LayerGradient:
         """The gradients of some of the examples."""
         uses = tuple(LayerUse(use.module, use.inputs[some], use.deltas[some]) for use in self.uses)
         return LayerGradient(self.shape, uses, self.anchor[some])
+
+    def slices(self) -> list[slice]:
+        """Parts of the examples whose dense gradients stay in a processor's caches; all at once on other devices."""
+        count = len(self.anchor)
+        some = (
+            max(AT_ONCE // self.shape.numel, 1) if self.anchor.device.type == "cpu" and self.positions > 1 else count
+        )
+        return [slice(start, start + some) for start in range(0, count, some)]
 
     def sum_and_squares(self) -> tuple[Tensor, Tensor]:
         """Sum of the gradients over the batch, ``[G, o, i]``, and the squared norm of each, ``[B]`` float64."""
