@@ -104,6 +104,7 @@ def test_help_names_the_commands_in_the_order_of_use_and_is_shown_without_argume
         "flip",
         "report",
         "audit",
+        "reproduce",
         "doctor",
         "health",
         "verify",

@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from proponent.cli import audit, build, bundles, doctor, explain, health, lifecycle, report, serve, token
+from proponent.cli import audit, build, bundles, doctor, explain, health, lifecycle, report, reproduce, serve, token
 from proponent.errors import ProponentError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     help="Serve a PyTorch classifier with the training examples that argued for and against each prediction.",
 )
 
-for commands in (build, serve, token, explain, report, audit, doctor, health, bundles, lifecycle):
+for commands in (build, serve, token, explain, report, audit, reproduce, doctor, health, bundles, lifecycle):
     commands.register(app)
 
 

@@ -1,4 +1,4 @@
-"""Progress of the stages of a rebuild: a bar with a rate on a terminal, nothing elsewhere."""
+"""Progress of the stages of a rebuild: a bar with rate and remaining time on a terminal, nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.text import Text
 
@@ -41,6 +42,7 @@ class StageProgress:
             MofNCompleteColumn(),
             RateColumn(),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             console=Console(stderr=True),
             disable=quiet,
         )

@@ -53,11 +53,16 @@ def trained_model(
         seed: Of the initialisation and of the training.
         forgotten: Ids of examples that take no part.
     """
+    examples = read_examples(classifier_of(spec, build_model(spec)), "dataset", positions, forgotten=forgotten)
+    return trained_on(spec, examples, seed)
+
+
+def trained_on(spec: ModelSpec, examples: Batch, seed: int) -> nn.Module:
+    """``trained_model`` on examples that have been read."""
     if spec.training is None:
         raise SpecError("key 'training' is missing: retraining needs it", field="training")
     with seeded(seed):
         model = untrained_model(spec)
-    examples = read_examples(classifier_of(spec, build_model(spec)), "dataset", positions, forgotten=forgotten)
     train = resolve(spec, spec.training.factory, "training.factory")
     settings = {**spec.training.kwargs, "seed": seed, "device": str(pick_device(spec.device))}
     inputs, labels = examples.inputs.cpu(), examples.labels.cpu()

@@ -26,7 +26,7 @@ from proponent.spec import SPEC_FILE, Factory
 from proponent.training.loop import EpochMetrics, accuracy, fit, seeded
 from proponent.training.presets import PRESETS, Preset
 
-__all__ = ["PRESETS", "Preset", "TrainingResult", "get_preset", "train_preset"]
+__all__ = ["PRESETS", "Preset", "TrainingResult", "get_preset", "train", "train_preset"]
 
 WEIGHTS_FILE = "weights.safetensors"
 LOG_FILE = "train_log.json"
@@ -106,16 +106,30 @@ def train_preset(
         TrainingMismatchError: If a full training (neither ``epochs`` nor ``limit`` given) stays below the
             preset's expected accuracy. The files are written nevertheless, for a look at the log.
     """
-    preset = _adapted(get_preset(name), data_root, seed, epochs, limit)
-    trained = _train(preset, seed, device, log)
-    result = _write(Path(out_dir), preset, trained)
-    if epochs is None and limit is None and trained.accuracy < preset.expected_accuracy:
+    preset = get_preset(name)
+    result = train(preset, out_dir, data_root, seed, epochs, limit, device, log)
+    if epochs is None and limit is None and result.accuracy < preset.expected_accuracy:
         raise TrainingMismatchError(
-            f"Preset {name} reached a training accuracy of {trained.accuracy:.4f}, expected at least "
+            f"Preset {name} reached a training accuracy of {result.accuracy:.4f}, expected at least "
             f"{preset.expected_accuracy}; see {result.log}.",
             field="expected_accuracy",
         )
     return result
+
+
+def train(
+    preset: Preset,
+    out_dir: str | Path,
+    data_root: str | Path | None = None,
+    seed: int = 0,
+    epochs: int | None = None,
+    limit: int | None = None,
+    device: str = "cpu",
+    log: Callable[[EpochMetrics], None] | None = None,
+) -> TrainingResult:
+    """``train_preset`` of a preset that has no name in ``PRESETS``; whatever accuracy it reaches is taken."""
+    adapted = _adapted(preset, data_root, seed, epochs, limit)
+    return _write(Path(out_dir), adapted, _train(adapted, seed, device, log))
 
 
 def _adapted(

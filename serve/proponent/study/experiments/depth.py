@@ -1,0 +1,120 @@
+"""By depth of the network: faithfulness, self-influence, and whether the examples listed are neighbours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from proponent.audit.scoring import AuditContext, influence_matrix
+from proponent.display.svg import drawing, new_figure
+from proponent.options import Measure
+from proponent.study.drawing import BLUE, GREY, ORANGE
+from proponent.study.halves import score, trained_halves
+from proponent.study.outcome import Claim, Outcome, Picture
+from proponent.study.presets import perceptron
+from proponent.study.workbench import Workbench
+
+DEPTHS = (0, 1, 2, 4, 6)
+TOP = 10
+MEASURES = {"IF": Measure.INFLUENCE, "theta-RelatIF": Measure.THETA_RELATIF}
+SETTING = """Perceptrons of {depths} hidden layers of 32 units on scikit-learn's digits ({examples} training
+examples), SGD, {epochs} epochs, weight decay 0.001, EK-FAC. LDS: see the experiment on K-FAC, {halves} halves.
+The other figures are those of the top 10 proponents of {queries} held-out examples: the share that has the test
+point's label, that is among its ten nearest neighbours in pixels, and the share of different examples among all
+that are listed. "Held by 1 %" is the share of all self-influence that the highest hundredth of the training
+examples has."""
+
+
+def run(bench: Workbench) -> Outcome:
+    """Trains, indexes and measures each depth."""
+    count, queries = bench.of(24, 3), bench.of(100, 10)
+    found: dict[str, dict[str, float]] = {}
+    for depth in bench.of(DEPTHS, (0, 2)):
+        name, preset = f"digits-mlp-{depth}", perceptron(depth, epochs=bench.of(20, 3))
+        trained = bench.trained(name, preset, limit=bench.of(None, 150))
+        context = bench.opened_of(name, trained)
+        halves = trained_halves(bench, name, context, count, queries)
+        measured = bench.step(name, _measured, context, queries)
+        found[str(depth)] = {
+            "accuracy": trained.held_out_accuracy,
+            **measured,
+            **bench.step(f"{name}-lds", score, context, halves),
+        }
+    depths = ", ".join(found)
+    return Outcome(
+        setting=SETTING.format(
+            depths=depths, examples=f"{len(context.data):,}", epochs=bench.of(20, 3), halves=count, queries=queries
+        ),
+        columns=["hidden layers", "accuracy", "LDS", "95 % interval", "held by 1 %", *_HEADS],
+        rows=[_row(depth, of) for depth, of in found.items()],
+        paragraph=_paragraph(found),
+        claims=[_claim(found)],
+        pictures={"depth": _picture(found)},
+        values=found,
+    )
+
+
+_COUNTS = tuple(f"{kind} {name}" for name in MEASURES for kind in ("label", "neighbour", "different"))
+_HEADS = tuple(f"{name}: {kind}" for name in MEASURES for kind in ("label", "neighbours", "different"))
+
+
+def _measured(context: AuditContext, queries: int) -> dict[str, float]:
+    positions = list(range(queries))
+    train, asked = context.data.batch(range(len(context.data))), context.held_out.batch(positions)
+    nearest = torch.cdist(asked.inputs.flatten(1), train.inputs.flatten(1)).topk(TOP, largest=False).indices
+    own = context.explainer.index.scales.self_influence.sort(descending=True).values
+    found = {"held": float(own[: max(1, len(own) // 100)].sum() / own.sum())}
+    for name, measure in MEASURES.items():
+        listed = influence_matrix(context, positions, measure).topk(TOP, dim=1).indices
+        found[f"label {name}"] = float((train.labels[listed] == asked.labels[:, None]).double().mean())
+        found[f"neighbour {name}"] = float((listed[:, :, None] == nearest[:, None]).any(dim=2).double().mean())
+        found[f"different {name}"] = len(set(listed.flatten().tolist())) / listed.numel()
+    return found
+
+
+def _row(depth: str, of: dict[str, float]) -> list[str]:
+    shares = [f"{of[key]:.0%}" for key in _COUNTS]
+    interval = f"{of['low']:.3f} to {of['high']:.3f}"
+    return [depth, f"{of['accuracy']:.1%}", f"{of['lds']:.3f}", interval, f"{of['held']:.0%}", *shares]
+
+
+def _claim(found: dict[str, dict[str, float]]) -> Claim:
+    first, last = (list(found.values())[place] for place in (0, -1))
+    key = "neighbour theta-RelatIF"
+    return Claim(
+        "with deeper networks the points returned are not easy to understand for end users",
+        "by eye (figures 9 to 11)",
+        f"from {next(iter(found))} to {list(found)[-1]} hidden layers: neighbours in RelatIF's lists "
+        f"{first[key]:.0%} to {last[key]:.0%}, label {first['label theta-RelatIF']:.0%} to "
+        f"{last['label theta-RelatIF']:.0%}, LDS {first['lds']:.2f} to {last['lds']:.2f}",
+        last[key] < first[key] and last["lds"] < first["lds"],
+        "perceptrons on digits, not the paper's networks; understanding is replaced by what can be counted",
+    )
+
+
+def _paragraph(found: dict[str, dict[str, float]]) -> str:
+    told = "; ".join(
+        f"{depth} hidden: LDS {of['lds']:.2f}, neighbours {of['neighbour IF']:.0%} (IF) and "
+        f"{of['neighbour theta-RelatIF']:.0%} (RelatIF)"
+        for depth, of in found.items()
+    )
+    return f"{told}. LDS says whether the scores are right, neighbours and labels whether a reader can see why."
+
+
+def _picture(found: dict[str, dict[str, Any]]) -> Picture:
+    depths = [int(depth) for depth in found]
+    with drawing():
+        figure = new_figure(8, 3.2)
+        left, right = figure.subplots(1, 2)
+        middle = [of["lds"] for of in found.values()]
+        bars = [[of["lds"] - of["low"] for of in found.values()], [of["high"] - of["lds"] for of in found.values()]]
+        left.errorbar(depths, middle, bars, marker="o", color=GREY, capsize=3)
+        left.set(xlabel="hidden layers", ylabel="datamodeling score", ylim=(0, None))
+        for name, colour in (("IF", BLUE), ("theta-RelatIF", ORANGE)):
+            for kind, style in (("label", "-"), ("neighbour", "--"), ("different", ":")):
+                values = [of[f"{kind} {name}"] for of in found.values()]
+                right.plot(depths, values, style, marker="o", color=colour, label=f"{name}: {kind}", markersize=3)
+        right.set(xlabel="hidden layers", ylabel="share of the top 10", ylim=(0, 1.02))
+        right.legend(fontsize=7)
+    return Picture(figure, "Datamodeling score, labels, neighbours and different examples by depth")

@@ -1,0 +1,123 @@
+"""Fisher kernels (Khanna et al. 2019): training examples that represent the test data, chosen greedily."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.quadrature import represent
+from proponent.audit.scoring import AuditContext, influence_matrix, open_bundle
+from proponent.display.svg import drawing, new_figure
+from proponent.options import Target
+from proponent.rebuild.retraining import trained_on
+from proponent.stages import Stopwatch
+from proponent.study.drawing import BLUE, GREY, ORANGE
+from proponent.study.outcome import Claim, Outcome, Picture
+from proponent.study.presets import perceptron
+from proponent.study.workbench import Workbench
+from proponent.training.loop import accuracy
+
+SETTING = """Logistic regression on scikit-learn's digits ({examples} training examples, SGD, exact curvature,
+which for this model is the Fisher information). The Fisher kernel of two examples is the product of their
+embeddings. Sequential Bayesian quadrature chooses examples that represent the mean embedding of {queries}
+held-out examples at their true labels; a new model is trained on the chosen ones alone and judged on the other
+held-out examples. Beside it: as many at random (mean of {draws} draws), and those of largest summed influence
+on the same held-out examples."""
+METHODS = ("Fisher kernel", "random", "largest summed influence")
+
+
+def run(bench: Workbench) -> Outcome:
+    """Chooses, trains on what was chosen, and compares."""
+    name, preset = "digits-mlp-0", perceptron(0, epochs=bench.of(20, 3))
+    trained = bench.trained(name, preset, limit=bench.of(None, 150))
+    context = open_bundle(bench.bundle(name, trained.spec, kind="exact"))
+    queries, draws = bench.of(180, 40), bench.of(5, 2)
+    found = {
+        str(size): bench.step(f"size-{size}", _compared, context, queries, draws, size)
+        for size in bench.of((20, 50, 100, 200), (10, 30))
+    }
+    rows = [
+        [size, f"{of['explained']:.1%}", *(f"{of[method]:.1%}" for method in METHODS)] for size, of in found.items()
+    ]
+    return Outcome(
+        setting=SETTING.format(examples=f"{len(context.data):,}", queries=queries, draws=draws),
+        columns=["chosen", "of the mean explained", *METHODS],
+        rows=rows,
+        paragraph=_paragraph(found, trained.held_out_accuracy),
+        claims=[_claim(found)],
+        pictures={"fisher_kernel": _picture(found, trained.held_out_accuracy)},
+        values=found,
+    )
+
+
+def embeddings(context: AuditContext, queries: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Phi of all training examples, [N, K] float64 in the data set's order, and of some held-out ones, [Q, K]."""
+    index = context.explainer.index
+    rows = index.unit_rows(context.rows).double() * index.scales.norms[context.rows][:, None]
+    items = [context.held_out.item(position) for position in queries]
+    targets = [Target(label) for _, _, label in items]
+    asked = []
+    for query in context.explainer.embed([tensor for _, tensor, _ in items], targets, Stopwatch()):
+        if isinstance(query, Exception):
+            raise query
+        asked.append(query.direction.double() * query.norm)
+    return rows, torch.stack(asked)
+
+
+def _compared(context: AuditContext, queries: int, draws: int, size: int) -> dict[str, float]:
+    rows, asked = embeddings(context, range(queries))
+    chosen, shares = represent(rows, asked.mean(dim=0), size)
+    strongest = influence_matrix(context, list(range(queries))).sum(dim=0).topk(size).indices.tolist()
+    random = [
+        torch.randperm(len(rows), generator=torch.Generator().manual_seed(n))[:size].tolist() for n in range(draws)
+    ]
+    accuracies = [_accuracy(context, positions, queries) for positions in (chosen, strongest, *random)]
+    return {
+        "explained": shares[-1],
+        "Fisher kernel": accuracies[0],
+        "largest summed influence": accuracies[1],
+        "random": sum(accuracies[2:]) / draws,
+    }
+
+
+def _accuracy(context: AuditContext, positions: Sequence[int], queries: int) -> float:
+    """Of a model trained on some examples, on the held-out ones that were not asked about."""
+    model = trained_on(context.explainer.classifier.spec, context.data.batch(positions), 0)
+    asked = context.held_out.batch(range(queries, len(context.held_out)))
+    return accuracy(model, asked.inputs, asked.labels)
+
+
+def _claim(found: dict[str, dict[str, float]]) -> Claim:
+    size, of = list(found.items())[len(found) // 2]
+    return Claim(
+        "Fisher kernels find training points that represent the test data (Khanna et al. 2019)",
+        "reviewed, not run",
+        f"{size} chosen: accuracy {of['Fisher kernel']:.1%}, random {of['random']:.1%}, largest summed influence "
+        f"{of['largest summed influence']:.1%}",
+        all(each["Fisher kernel"] > each["random"] for each in found.values()),
+        "gradients of a trained model are largest where it errs, so the set holds hard examples rather than "
+        "typical ones",
+    )
+
+
+def _paragraph(found: dict[str, dict[str, float]], whole: float) -> str:
+    told = "; ".join(f"{size}: {of['Fisher kernel']:.1%} and {of['random']:.1%}" for size, of in found.items())
+    return (
+        f"Accuracy of a model trained on the chosen examples and on random ones, by how many: {told}; trained on all "
+        f"{whole:.1%}."
+    )
+
+
+def _picture(found: dict[str, dict[str, float]], whole: float) -> Picture:
+    sizes = [int(size) for size in found]
+    with drawing():
+        figure = new_figure(5.6, 3.2)
+        axes = figure.subplots()
+        for method, colour in zip(METHODS, (BLUE, GREY, ORANGE), strict=True):
+            axes.plot(sizes, [of[method] for of in found.values()], "o-", color=colour, label=method)
+        axes.axhline(whole, color=GREY, linestyle=":", label="all training examples")
+        axes.set(xlabel="training examples", ylabel="held-out accuracy")
+        axes.legend(fontsize=8)
+    return Picture(figure, "Accuracy of models trained on few examples, chosen in three ways")

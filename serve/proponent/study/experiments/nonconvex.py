@@ -1,0 +1,151 @@
+"""Section 5: what non-convexity does to influence, from one parameter to networks; and figure 2's activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.agreement import pearson, spearman
+from proponent.audit.scoring import AuditContext, influence_matrix
+from proponent.display.svg import drawing, new_figure
+from proponent.rebuild.retraining import trained_on
+from proponent.study.drawing import BLUE, GREY, ORANGE
+from proponent.study.experiments.table1 import without
+from proponent.study.outcome import Claim, Outcome, Picture
+from proponent.study.presets import perceptron
+from proponent.study.workbench import Workbench
+from proponent.training.presets import PRESETS, Preset
+
+SETTING = """Left figure: a risk of one parameter with two minima, the sum of n = 20 losses, with and without
+one of them. Table: digits of scikit-learn ({examples} training examples). {removals} training points are
+removed one at a time, the model is trained again from the same initialisation with the same seed, and the
+changes of the losses of {queries} test points are compared with I/n. Logistic regression is trained to its
+minimum (exact Hessian), the perceptrons by SGD (EK-FAC). The noise beside it is what another seed changes
+without any removal."""
+DEPTHS = (1, 2, 4)
+
+
+def run(bench: Workbench) -> Outcome:
+    """Removes points from a convex model and from networks."""
+    removals, queries = bench.of(10, 2), bench.of(30, 6)
+    models: dict[str, Preset] = {"logistic regression": PRESETS["digits"]}
+    for depth in bench.of(DEPTHS, DEPTHS[:1]):
+        models[f"{depth} hidden"] = perceptron(depth, epochs=bench.of(20, 4))
+    found = {}
+    for name, preset in models.items():
+        short = "digits-logistic" if preset is PRESETS["digits"] else preset.name
+        context = bench.opened(short, preset, limit=bench.of(None, 150))
+        found[name] = bench.step(short, _compared, context, removals, queries)
+    rows = [
+        [name, *(f"{of[key]:.3f}" for key in ("pearson", "spearman", "slope", "noise"))] for name, of in found.items()
+    ]
+    return Outcome(
+        setting=SETTING.format(examples=f"{len(context.data):,}", removals=removals, queries=queries),
+        columns=["model", "correlation", "rank correlation", "slope", "noise of the seed over the change by removal"],
+        rows=rows,
+        paragraph=_paragraph(found),
+        claims=[_claim(found)],
+        pictures={"minima": _minima(), "nonconvex": _scatter(found), "activations": _activations()},
+        values={name: {k: v for k, v in of.items() if k != "points"} for name, of in found.items()},
+    )
+
+
+def _compared(context: AuditContext, removals: int, queries: int) -> dict[str, Any]:
+    scores = influence_matrix(context, list(range(queries)))
+    points = scores.abs().mean(dim=0).topk(removals).indices.tolist()
+    base, other = (_losses(context, [], queries, seed) for seed in (0, 1))
+    real = torch.stack([_losses(context, [point], queries, 0) for point in points]) - base
+    predicted = scores[:, points].mT / len(context.data)
+    guess, truth = predicted.flatten(), real.flatten()
+    return {
+        "pearson": float(pearson(guess, truth)),
+        "spearman": float(spearman(guess, truth)),
+        "slope": float((guess @ truth) / (guess @ guess)),
+        "noise": float((other - base).norm() / real.square().mean(dim=0).sum().sqrt()),
+        "points": [guess.tolist(), truth.tolist()],
+    }
+
+
+def _losses(context: AuditContext, removed: Sequence[int], queries: int, seed: int) -> Tensor:
+    classifier = context.explainer.classifier
+    model = trained_on(classifier.spec, without(context.data.batch(range(len(context.data))), removed), seed)
+    asked = context.held_out.batch(range(queries))
+    with torch.no_grad():
+        return classifier.loss.per_example(model(asked.inputs).double(), asked.labels)
+
+
+def _claim(found: dict[str, Any]) -> Claim:
+    convex = found["logistic regression"]["pearson"]
+    others = {name: of["pearson"] for name, of in found.items() if name != "logistic regression"}
+    told = ", ".join(f"{value:.2f} with {name}" for name, value in others.items())
+    return Claim(
+        "influence is inaccurate where the loss is not convex, the more so the deeper the network (section 5)",
+        "after Basu et al. (2020a), no figure",
+        f"correlation {convex:.2f} for logistic regression; {told}",
+        convex > max(others.values()) and list(others.values()) == sorted(others.values(), reverse=True),
+        "one removal changes a network's loss less than another order of the same examples does",
+    )
+
+
+def _paragraph(found: dict[str, Any]) -> str:
+    told = "; ".join(f"{name} {of['pearson']:.2f} (noise {of['noise']:.1f})" for name, of in found.items())
+    return (
+        f"Correlation of predicted and real changes: {told}. A noise above 1 means that retraining with another seed "
+        "changes the losses more than removing the most influential examples does, so that one retraining cannot "
+        "tell whether influence is right: averages over many retrainings can, see the experiment on depth."
+    )
+
+
+def losses_of_one_parameter(theta: Tensor) -> tuple[Tensor, Tensor]:
+    """A risk of 20 losses [T], and the same without the last: its global minimum moves to another valley."""
+    common = (theta**2 - 1) ** 2 / 4
+    last = 1.2 * theta
+    return (19 * common + last) / 20, (19 * common - 0.6 * theta) / 20
+
+
+def _minima() -> Picture:
+    theta = torch.linspace(-1.6, 1.6, 401, dtype=torch.float64)
+    whole, less = losses_of_one_parameter(theta)
+    with drawing():
+        figure = new_figure(5.6, 3.4)
+        axes = figure.subplots()
+        for values, colour, name in ((whole, BLUE, "all 20 losses"), (less, ORANGE, "without one")):
+            axes.plot(theta, values, color=colour, label=name)
+            axes.scatter(theta[values.argmin()], values.min(), color=colour, zorder=3)
+        start = float(theta[whole.argmin()])
+        gradient = torch.tensor(1.2 / 20 + 0.6 / 20)
+        curvature = 19 * (3 * start**2 - 1) / 20
+        axes.axvline(start + float(gradient) / curvature, color=GREY, linestyle="--", label="minimum by equation 4")
+        axes.set(xlabel="theta", ylabel="risk", title="two minima: the lower one changes valleys")
+        axes.legend(fontsize=8)
+    return Picture(figure, "A risk with two minima: without one loss the lower minimum lies in the other valley")
+
+
+def _scatter(found: dict[str, Any]) -> Picture:
+    with drawing():
+        figure = new_figure(2.6 * len(found), 3)
+        for axes, (name, of) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+            guess, truth = of["points"]
+            axes.scatter(guess, truth, s=8, color=BLUE, alpha=0.6, linewidths=0)
+            ends = [min(guess), max(guess)]
+            axes.plot(ends, ends, color=GREY, linewidth=1)
+            axes.set_title(f"{name}\nr = {of['pearson']:.2f}", fontsize=9)
+            axes.set_xlabel("predicted, I / n", fontsize=8)
+            axes.ticklabel_format(style="sci", scilimits=(-3, 4))
+            axes.tick_params(labelsize=7)
+        figure.axes[0].set_ylabel("real change of loss", fontsize=8)
+    return Picture(figure, "Real changes of the loss after removing one example, on predicted ones, by model")
+
+
+def _activations() -> Picture:
+    x = torch.linspace(-4, 4, 201)
+    with drawing():
+        figure = new_figure(4.4, 3)
+        axes = figure.subplots()
+        axes.plot(x, torch.nn.functional.silu(x), color="#b0203a", label="SiLU")
+        axes.plot(x, torch.relu(x), color=BLUE, label="ReLU")
+        axes.legend(fontsize=8)
+    return Picture(figure, "SiLU and ReLU")

@@ -1,0 +1,60 @@
+"""The datamodeling score of an index, against models trained on random halves that all experiments share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.agreement import spearman
+from proponent.audit.intervals import two_way_interval
+from proponent.audit.retraining import half_subsets
+from proponent.audit.scoring import AuditContext, influence_matrix
+from proponent.rebuild.retraining import trained_on
+from proponent.study.experiments.table1 import without
+from proponent.study.workbench import Workbench
+
+_FIRST_SEED = 500
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Random halves, [S, N] bool, and the losses of models trained on them on Q held-out examples, [S, Q]."""
+
+    subsets: Tensor
+    losses: Tensor
+
+
+def trained_halves(bench: Workbench, name: str, context: AuditContext, count: int, queries: int) -> Halves:
+    """Trains on halves, each with a seed of its own; once for all experiments that name the model so."""
+    subsets = half_subsets(len(context.data), count, seed=6)
+
+    def run() -> list[list[float]]:
+        return [
+            _losses(context, subset, _FIRST_SEED + number, queries)
+            for number, subset in enumerate(bench.track(f"halves {name}", subsets, count))
+        ]
+
+    return Halves(subsets, torch.tensor(bench.shared(name, f"halves-{count}", run), dtype=torch.float64))
+
+
+def _losses(context: AuditContext, subset: Tensor, seed: int, queries: int) -> list[float]:
+    classifier = context.explainer.classifier
+    everything, asked = context.data.batch(range(len(context.data))), context.held_out.batch(range(queries))
+    model = trained_on(classifier.spec, without(everything, (~subset).nonzero().flatten().tolist()), seed)
+    with torch.no_grad():
+        losses: list[float] = classifier.loss.per_example(model(asked.inputs).double(), asked.labels).tolist()
+    return losses
+
+
+def score(context: AuditContext, halves: Halves) -> dict[str, float]:
+    """Mean datamodeling score with its 95 % interval over queries and models."""
+    queries = list(range(halves.losses.shape[1]))
+    predicted = influence_matrix(context, queries) @ halves.subsets.double().mT
+    low, high = two_way_interval(_mean, predicted, -halves.losses.mT, correlation=True)
+    return {"lds": float(_mean(predicted, -halves.losses.mT)), "low": low, "high": high}
+
+
+def _mean(left: Tensor, right: Tensor) -> Tensor:
+    return spearman(left, right).mean()

@@ -1,0 +1,61 @@
+"""Pages made of results: the README of an experiment, and the page of the whole study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+_VERDICTS = {True: "holds", False: "does not hold", None: "not decided"}
+_QUICK = "These are figures of the quick mode: they show that the code runs, and say nothing about the claims.\n\n"
+_HEAD = """# The paper's study, reproduced and extended
+
+<!-- Made by `proponent reproduce` of its results; a test compares it with them. -->
+
+The experiments of the thesis "Influence functions - comparison of existing methods" (2022), run with this project,
+and what it planned and could not finish. `proponent reproduce all --out DIR --data-root DATA` makes everything on
+this page again. "Holds" speaks of the claim under the settings given here, not in general.
+
+"""
+
+
+def experiment_page(result: Mapping[str, Any]) -> str:
+    """README.md of one experiment."""
+    return f"# {result['title']}\n\n{_section(result, '')}"
+
+
+def study_page(results: Mapping[str, Mapping[str, Any]], folder: str = "") -> str:
+    """The page of all results.
+
+    Args:
+        results: By name.
+        folder: Where the experiments' directories lie, relative to the page; "" or "name/".
+    """
+    quick = _QUICK if any(result["quick"] for result in results.values()) else ""
+    claims = [
+        [_linked(result), c["claim"], c["paper"] or "none given", c["ours"], _VERDICTS[c["holds"]], c["why"]]
+        for result in results.values()
+        for c in result["claims"]
+    ]
+    overview = table(["part", "claim", "paper", "ours", "outcome", "why"], claims)
+    sections = "".join(
+        f"\n## {result['title']}\n\n{_section(result, f'{folder}{name}/')}" for name, result in results.items()
+    )
+    return f"{_HEAD}{quick}{overview}{sections}"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; bars inside of cells are escaped."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _section(result: Mapping[str, Any], folder: str) -> str:
+    pictures = "".join(f"\n![{caption}]({folder}{name}.png)\n" for name, caption in result["pictures"].items())
+    head = f"{result['part']}; {result['cpu_seconds']:.0f} s of processor time.\n\n"
+    body = f"{result['setting']}\n\n{table(result['columns'], result['rows'])}\n{result['paragraph']}\n"
+    return f"{head}{body}{pictures}"
+
+
+def _linked(result: Mapping[str, Any]) -> str:
+    anchor = "".join(c for c in result["title"].lower().replace(" ", "-") if c.isalnum() or c == "-")
+    return f"[{result['part']}](#{anchor})"

@@ -1,0 +1,67 @@
+"""All experiments by name, in the order of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+
+from proponent.errors import NotFoundError
+from proponent.study.outcome import Outcome
+from proponent.study.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment.
+
+    Attributes:
+        name: What the command line calls it; also the module in `proponent.study.experiments`.
+        title: What it is about.
+        part: Which part of the paper it reproduces or extends.
+    """
+
+    name: str
+    title: str
+    part: str
+
+    @property
+    def run(self) -> Callable[[Workbench], Outcome]:
+        """What runs it."""
+        module = import_module(f"proponent.study.experiments.{self.name}")
+        run: Callable[[Workbench], Outcome] = module.run
+        return run
+
+
+_ALL = (
+    Experiment("first_order", "Equation 5 against retraining", "equation 5, section 4.2"),
+    Experiment("nonconvex", "Where the loss is not convex", "figures 2 and 3, section 5"),
+    Experiment("outlier", "The outlier and the neighbours", "figure 4, section 6"),
+    Experiment("table1", "Loss after removing the most influential training points", "table 1, section 7.1"),
+    Experiment("figure5", "Examples of the logistic regression", "figure 5, section 7.1"),
+    Experiment("binary_cnn", "The binary CNN and its losses", "figures 6 to 8, section 7.2"),
+    Experiment("depth", "What depth does to explanations", "section 7.3, by figures"),
+    Experiment("divine", "DIVINE with three terms", "section 6.2, planned"),
+    Experiment("kronecker", "K-FAC, EK-FAC and the exact Hessian", "section 8, proposed"),
+    Experiment("fisher_kernel", "Sets that represent the test data", "section 3, reviewed"),
+    Experiment("shapley", "Data Shapley", "section 3, reviewed"),
+    Experiment("groups", "Groups and the second order", "section 3, reviewed"),
+)
+
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType({each.name: each for each in _ALL})
+"""Every experiment by name."""
+ALL = "all"
+
+
+def chosen(names: list[str]) -> list[Experiment]:
+    """The experiments named, each once, in the order of the paper; ``all`` means all.
+
+    Raises:
+        NotFoundError: One is unknown; the message lists those there are.
+    """
+    for name in names:
+        if name not in EXPERIMENTS and name != ALL:
+            message = f"experiment {name!r} is unknown, expected {ALL} or some of {', '.join(EXPERIMENTS)}"
+            raise NotFoundError(message, field="experiment", reason="EXPERIMENT_UNKNOWN")
+    return [each for each in _ALL if ALL in names or each.name in names]

@@ -1,0 +1,150 @@
+"""What an experiment works with: finished steps that outlive a kill, and models that experiments share.
+
+A step is a JSON file that is whole or not there. Trainings and rebuilds are kept beside the experiments, so that two
+that ask for the same model get it once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from proponent.audit.scoring import AuditContext, open_bundle
+from proponent.index.store import Store
+from proponent.rebuild.pipeline import NotStationaryWarning, RebuildOptions, rebuild
+from proponent.rebuild.progress import StageProgress
+from proponent.spec import SPEC_FILE, ModelSpec, load_spec
+from proponent.training.presets import Preset
+from proponent.training.train_preset import train
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model.
+
+    Attributes:
+        spec: Its explain.yaml.
+        accuracy: Share of training examples that it classifies rightly.
+        held_out_accuracy: The same of held-out examples.
+        seconds: Wall time of the training.
+    """
+
+    spec: ModelSpec
+    accuracy: float
+    held_out_accuracy: float
+    seconds: float
+
+
+class Workbench:
+    """The tools of one experiment.
+
+    Args:
+        directory: Of the experiment.
+        shared: Of models that several experiments use.
+        quick: Whether small data take the place of the study's.
+        data_root: Folder of the data sets; None for PROPONENT_DATA.
+        progress: Shows steps.
+    """
+
+    def __init__(
+        self, directory: Path, shared: Path, *, quick: bool, data_root: Path | None, progress: StageProgress
+    ) -> None:
+        self.directory = directory
+        self.quick = quick
+        self.progress = progress
+        self._shared = shared
+        self._data_root = data_root
+        self._steps = directory / "steps"
+
+    def of(self, study: T, quick: T) -> T:
+        """A size of the study, or of its quick form."""
+        return quick if self.quick else study
+
+    def step(self, name: str, compute: Callable[..., Any], *arguments: Any) -> Any:
+        """What ``compute(*arguments)`` gives, a JSON value; it is run once, however often the experiment is."""
+        return finished(self._steps / f"{name}.json", partial(compute, *arguments))
+
+    def track(self, name: str, items: Iterable[T], total: int) -> Iterator[T]:
+        """The items, behind a bar with the remaining time."""
+        return self.progress.track(name, items, total)
+
+    def trained(self, name: str, preset: Preset, *, seed: int = 0, limit: int | None = None) -> Trained:
+        """A preset's model, trained once for all experiments that name it so.
+
+        Raises:
+            NotFoundError: A data file is missing; the message names it and how to say where it is.
+        """
+        directory = self._shared / name
+
+        def run() -> dict[str, float]:
+            with self.progress.step(f"train {name}"):
+                result = train(preset, directory, self._data_root, seed, limit=limit)
+            found = {name: getattr(result, name) for name in ("accuracy", "held_out_accuracy", "seconds")}
+            return {**found, "spec": str(SPEC_FILE)}
+
+        found = finished(directory / "trained.json", run)
+        return Trained(load_spec(directory), found["accuracy"], found["held_out_accuracy"], found["seconds"])
+
+    def bundle(self, name: str, spec: ModelSpec, **curvature: Any) -> Path:
+        """The bundle of a trained model, rebuilt once; ``curvature`` replaces keys of that section.
+
+        Keys of the curvature make a store of their own, so that one model can have several bundles.
+        """
+        changed = spec.model_copy(update={"curvature": spec.curvature.model_copy(update=curvature)})
+        words = [name, *(f"{key}-{value}" for key, value in curvature.items())]
+        directory = self._shared / re.sub(r"[^\w.-]", "-", "-".join(words))
+
+        def run() -> dict[str, Any]:
+            started = time.process_time()
+            with self.progress.step(f"index {name}"), warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotStationaryWarning)  # what the study is about, and it says so
+                path = rebuild(changed, Store(directory / "store"), RebuildOptions(quiet=True))
+            return {"bundle": path.relative_to(directory).as_posix(), "seconds": time.process_time() - started}
+
+        return directory / str(finished(directory / "index.json", run)["bundle"])
+
+    def shared(self, name: str, what: str, compute: Callable[..., Any], *arguments: Any) -> Any:
+        """A step whose result belongs to a model rather than to this experiment."""
+        return finished(self._shared / name / f"{what}.json", partial(compute, *arguments))
+
+    def index_seconds(self, bundle: Path) -> float:
+        """CPU seconds of a bundle's rebuild."""
+        return float(json.loads((bundle.parents[3] / "index.json").read_text(encoding="utf-8"))["seconds"])
+
+    def opened(self, name: str, preset: Preset, *, seed: int = 0, limit: int | None = None) -> AuditContext:
+        """A preset's model, trained and indexed."""
+        return self.opened_of(name, self.trained(name, preset, seed=seed, limit=limit))
+
+    def opened_of(self, name: str, trained: Trained) -> AuditContext:
+        """A trained model, indexed."""
+        return open_bundle(self.bundle(name, trained.spec))
+
+
+def finished(path: Path, compute: Callable[[], Any]) -> Any:
+    """The JSON of a file, which is computed and written whole where it is missing."""
+    if not path.exists():
+        write_whole(path, compute())
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_whole(path: Path, value: Any) -> None:
+    """Writes JSON under another name first: a file of that name is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def rounded(values: Mapping[str, float], digits: int = 6) -> dict[str, float]:
+    """Figures with so many significant digits."""
+    return {name: float(f"{value:.{digits}g}") for name, value in values.items()}

@@ -1,0 +1,137 @@
+"""The study: every experiment in quick mode, resumed after a kill, and its errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from proponent.cli.main import app
+from proponent.errors import InvalidInputError, NotFoundError
+from proponent.rebuild.progress import StageProgress
+from proponent.study.pages import study_page
+from proponent.study.registry import EXPERIMENTS, chosen
+from proponent.study.reproduction import reproduce, results
+
+KILLED = 9
+
+
+def run(names: list[str], out: Path, data_root: Path | None, *, quick: bool = True) -> None:
+    with StageProgress(quiet=True) as progress:
+        reproduce(chosen(names), out, quick=quick, data_root=data_root, progress=progress)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
+    """All experiments, in quick mode."""
+    out = tmp_path_factory.mktemp("study")
+    run(["all"], out, data_root)
+    return out
+
+
+@pytest.fixture(scope="module")
+def found(study: Path) -> dict[str, Any]:
+    return results(study)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_every_experiment_leaves_a_table_a_paragraph_and_its_figures(study: Path, found: dict[str, Any]) -> None:
+    assert list(found) == list(EXPERIMENTS)
+    for name, result in found.items():
+        page = (study / name / "README.md").read_text(encoding="utf-8")
+        assert "| --- |" in page and result["paragraph"] in page and result["quick"]
+        assert result["rows"] and all(len(row) == len(result["columns"]) for row in result["rows"])
+        assert result["claims"] and all(claim["holds"] in (True, False, None) for claim in result["claims"])
+        assert result["pictures"]
+        for picture in result["pictures"]:
+            with Image.open(study / name / f"{picture}.png") as image:
+                assert len(np.unique(np.asarray(image.convert("L")))) > 3, f"{picture} is blank"
+            assert ElementTree.parse(study / name / f"{picture}.svg").getroot().tag.endswith("svg")
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_page_of_the_study_tells_every_claim(study: Path, found: dict[str, Any]) -> None:
+    page = (study / "study.md").read_text(encoding="utf-8")
+    assert page == study_page(found)
+    for result in found.values():
+        assert all(claim["claim"].replace("|", "\\|") in page for claim in result["claims"])
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_second_run_keeps_what_was_finished(study: Path, data_root: Path) -> None:
+    times = {path: path.stat().st_mtime_ns for path in study.rglob("result.json")}
+    run(["all"], study, data_root)
+    assert {path: path.stat().st_mtime_ns for path in study.rglob("result.json")} == times
+
+
+KILL = """
+import os, sys
+from proponent.cli.main import main
+from proponent.study import workbench
+write, left = workbench.write_whole, int(sys.argv[1])
+def die_later(path, value):
+    global left
+    left -= 1
+    if left < 0:
+        os._exit(9)
+    write(path, value)
+workbench.write_whole = die_later
+sys.argv = ["proponent", "reproduce", "outlier", "first_order", "--quick", "--quiet", "--out", sys.argv[2]]
+main()
+"""
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_finds_the_same(tmp_path: Path, found: dict[str, Any]) -> None:
+    """Dies with both models indexed and one point of two retrained."""
+    out = tmp_path / "study"
+    done = subprocess.run([sys.executable, "-c", KILL, "4", str(out)], capture_output=True, text=True)
+    assert done.returncode == KILLED, done.stderr
+    steps = {path: path.stat().st_mtime_ns for path in out.rglob("steps/*.json")}
+    assert len(steps) == 1 and results(out) == {}
+    run(["outlier", "first_order"], out, None)
+    assert {path: path.stat().st_mtime_ns for path in steps} == steps
+    for name, result in results(out).items():
+        assert without_times(result) == without_times(found[name])
+
+
+def without_times(result: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in result.items() if key != "cpu_seconds"}
+
+
+def test_an_unknown_experiment_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="experiment 'tabel1' is unknown, expected all or some of first_order, "):
+        run(["outlier", "tabel1"], tmp_path, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_data_are_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"looked at .*MNIST/raw/train-images.* Set --data-root"):
+        run(["table1"], tmp_path / "study", tmp_path, quick=False)
+
+
+def test_quick_results_do_not_mix_with_the_studys(tmp_path: Path) -> None:
+    run([], tmp_path, None)
+    with pytest.raises(InvalidInputError, match="holds results that are quick"):
+        run([], tmp_path, None, quick=False)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_command_lists_experiments_and_says_where_results_are(study: Path, data_root: Path) -> None:
+    line = CliRunner()
+    listed = line.invoke(app, ["reproduce", "list"])
+    assert [row.split()[0] for row in listed.output.splitlines()] == list(EXPERIMENTS)
+    done = line.invoke(app, ["reproduce", "outlier", "--out", str(study), "--quick", "--data-root", str(data_root)])
+    assert done.exit_code == 0 and str(study / "outlier" / "README.md") in done.output
