@@ -22,17 +22,20 @@ from commands import RESULTS, write
 from kronfluence_lds import TEST, TUNE
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.data import Subset
 
 from proponent.attribution.agreement import linear_datamodeling, spearman
 from proponent.attribution.division import positive_or_one
-from proponent.attribution.embedding.distilled import Student, Teacher, TeacherMoment, fit_student
+from proponent.attribution.embedding.distilled import Student, Teacher, TeacherMoment, fit
 from proponent.audit.intervals import two_way_interval
 from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
 from proponent.classifier import Classifier, load_classifier
-from proponent.datasets import mnist
+from proponent.datasets import cifar10, mnist
 from proponent.rebuild.batching import Batching
+from proponent.rebuild.compression import DEFAULT_SIZE
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.distillation.pseudo_queries import InputsOnly, PseudoQueries
+from proponent.rebuild.distillation.student import OPERATOR_SIZE, row_groups
 from proponent.rebuild.distillation.teacher_rows import as_teacher, ask, norms_of, remove_workspace, teacher_rows
 from proponent.rebuild.distillation.teachers import Teaching, trained_teachers
 from proponent.rebuild.ekfac import rebuild_ekfac
@@ -43,10 +46,13 @@ from proponent.rebuild.workspace import Workspace
 from proponent.spec import load_spec
 from proponent.training.train_preset import train_preset
 
-DAMPINGS = {"mnist-cnn": (1000.0, 1.0), "cifar10-cnn": (100.0, 0.3)}
-"""Both dampings that the model's own scores were best with (docs/performance.md)."""
-SIZES, RIDGES = (128, 256, 512, 768), (3e-4, 3e-3, 3e-2, 0.3)
-COUNTS, MODELS = (300, 1000, 3000), (1, 2, 3, 5)
+DAMPINGS = {"mnist-cnn": (1000.0, 1.0), "cifar10-cnn": (100.0, 1 / 3)}
+"""Both dampings that the model's own scores were best with."""
+SIZES, RIDGES = (128, 256, 768), (3e-3, 3e-2, 0.3)
+COUNTS, MODELS = (300, 1000, 3000), (1, 2, 5)
+OTHERS, COPY = 4000, 0.2
+"""Images of the JPEG copy that are looked at, and how near to one trained on (root mean square of thumbnails, of
+which copies have less than 0.1 and others more than 0.3) none may be."""
 SCORED, MIXED, GIVEN = "scored", "mixed", "given"
 
 
@@ -87,9 +93,10 @@ def main() -> None:
 def compare(preset: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """All settings on one model."""
     directory = options.work / f"{preset}-{seed}"
-    some = _opened(preset, seed, directory, options.jobs)
+    some = _opened(preset, seed, directory, options)
     models, sizes = _asked(some, preset, directory, options)
-    trials = _trials(models, sizes)
+    labels = some.data.batch(range(len(some.data))).labels
+    trials = _trials(models, sizes, row_groups(labels, len(some.of.class_names)))
     scored = {name: _figures(scores, some) for name, scores in trials.items()}
     chosen = {
         "own": "own",
@@ -102,18 +109,20 @@ def compare(preset: str, seed: int, options: argparse.Namespace) -> dict[str, An
     peer = _peer(some, directory)
     peer_best = max(peer, key=lambda each: float(_lds(each[1], some)[TUNE].mean()))
     row: dict[str, Any] = {"preset": preset, "seed": seed, "teachers": len(models) - 1, "pseudo_queries": sizes}
+    row["operator_size"] = options.operator_size
     row |= {name: {"setting": key, **scored[key]} for name, key in chosen.items()}
     row["kronfluence"] = {"setting": peer_best[0], "dampings": len(peer), **_figures(peer_best[1], some)}
     row["ratios"] = {name: _ratio(trials[key], peer_best[1], some) for name, key in chosen.items()}
     return row | {"trials": scored}
 
 
-def _opened(preset: str, seed: int, directory: Path, jobs: int) -> Set:
+def _opened(preset: str, seed: int, directory: Path, options: argparse.Namespace) -> Set:
     if not (directory / "explain.yaml").exists():
         train_preset(preset, directory, seed=seed)
     spec = load_spec(directory)
     damping, second = DAMPINGS[preset]
-    update = {"damping": damping, "second_damping": second, "embedding_size": 768}
+    size = options.operator_size
+    update = {"damping": damping, "second_damping": second * size / DEFAULT_SIZE, "embedding_size": size}
     settings = spec.curvature.model_copy(update=update)
     of = load_classifier(spec.model_copy(update={"curvature": settings, "expected_accuracy": 0.0}))
     data, held_out = TrainingSet.open(of, spec.dataset), TrainingSet.open(of, spec.held_out, "held_out")
@@ -122,7 +131,7 @@ def _opened(preset: str, seed: int, directory: Path, jobs: int) -> Set:
     queries = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(77))[:wanted].tolist()
     seeds = tuple(range(1000 * (seed + 1), 1000 * (seed + 1) + count))
     job = Retraining(spec, seeds, tuple(queries), directory / "retrained-own-seeds")
-    losses = retrained_losses(job, masks, StageProgress(quiet=True), jobs)
+    losses = retrained_losses(job, masks, StageProgress(quiet=True), options.jobs)
     return Set(of, data, held_out, queries, masks, losses)
 
 
@@ -147,21 +156,21 @@ class Chain:
 
 def _unlabelled(some: Set, preset: str) -> TrainingSet:
     """Images of the same source that are neither trained on nor scored."""
-    source: Any = mnist.train() if preset == "mnist-cnn" else some.held_out
-    taken = set(range(len(some.data))) if preset == "mnist-cnn" else set(some.queries)
+    source: Any = mnist.train() if preset == "mnist-cnn" else cifar10.jpeg()
+    if preset == "mnist-cnn":
+        return TrainingSet(InputsOnly(Subset(source, range(len(some.data), len(source)))), some.of, "unlabelled")
+    # The lossy copy's training images: the scored ones are of the other split, those trained on are among them.
+    others = TrainingSet(InputsOnly(source), some.of, "unlabelled")
+    positions = others.sample(OTHERS, seed=5)
+    known = _thumbnails(some.data, range(len(some.data)))
+    distances = torch.cdist(_thumbnails(others, positions), known).amin(dim=1) / known.shape[1] ** 0.5
+    kept = [place for place, distance in zip(positions, distances.tolist(), strict=True) if distance > COPY]
+    return TrainingSet(InputsOnly(Subset(source, kept)), some.of, "unlabelled")
 
-    class Others:
-        def __init__(self) -> None:
-            self.positions = [place for place in range(len(source)) if place not in taken]
 
-        def __len__(self) -> int:
-            return len(self.positions)
-
-        def __getitem__(self, place: int) -> Any:
-            found = source.item(self.positions[place])[1] if preset != "mnist-cnn" else source[self.positions[place]]
-            return found[0] if isinstance(found, tuple) else found
-
-    return TrainingSet(InputsOnly(Others()), some.of, "unlabelled")
+def _thumbnails(data: TrainingSet, positions: Sequence[int]) -> Tensor:
+    """Each image averaged over squares of 2 x 2, flat."""
+    return torch.nn.functional.avg_pool2d(data.batch(positions).inputs, 2).flatten(1)
 
 
 def _asked(
@@ -197,35 +206,37 @@ def _asked(
     return [workspace.load(name) for name in names], sizes
 
 
-def _trials(models: list[dict[str, Tensor]], sizes: dict[str, int]) -> dict[str, Tensor]:
+def _trials(models: list[dict[str, Tensor]], sizes: dict[str, int], groups: Tensor) -> dict[str, Tensor]:
     """Scores [Q, N] of the queries by what gave them."""
     kinds, start = {}, 0
     for kind, size in sizes.items():
         kinds[kind] = torch.arange(start, start + size)
         start += size
+    both = torch.cat([kinds[GIVEN], kinds[MIXED]])
     asked = models[0]["queries"][kinds[SCORED]].double()
     answers = [_answer(model, kinds[SCORED]) for model in models]
     trials = {"own": answers[0].queries.double() @ answers[0].rows.double().mT}
-    for count in [*(each for each in MODELS if each < len(models) - 1), len(models) - 1]:
+    counts = sorted({each for each in MODELS if each < len(models) - 1} | {len(models) - 1})
+    for count in counts:
         trials[f"teacher {count}"] = sum((_normalised(each) for each in answers[: count + 1]), torch.zeros(1))
-    everything = {
-        MIXED: kinds[MIXED],
-        GIVEN: kinds[GIVEN],
-        f"{GIVEN} + {MIXED}": torch.cat([kinds[GIVEN], kinds[MIXED]]),
-    }
-    for kind, places in everything.items():
-        moment = _moment(models, places)
+
+    def add(name: str, places: Tensor, ridge: float, wanted: Sequence[int], count: int = len(models)) -> None:
+        found = fit(_moment(models[:count], places), ridge)
+        for size in wanted:
+            trials[f"{name}, K {size}, ridge {ridge:g}"] = _scores(found.student(size, groups), groups, asked)
+            if size == SIZES[1]:
+                flat = found.student(size, torch.zeros_like(groups))
+                trials[f"{name}, K {size}, one basis, ridge {ridge:g}"] = _scores(flat, groups, asked)
+
+    for kind, places in ((MIXED, kinds[MIXED]), (f"{GIVEN} + {MIXED}", both)):
         for ridge in RIDGES:
-            for size in SIZES:
-                name = f"student {kind}, K {size}, ridge {ridge:g}"
-                trials[name] = _scores(fit_student(moment, ridge, size), asked)
+            add(f"student {kind}", places, ridge, SIZES)
     for count in COUNTS:
         for kind in (MIXED, GIVEN):
-            student = fit_student(_moment(models, kinds[kind][:count]), RIDGES[1], 768)
-            trials[f"{count} {kind}, K 768, ridge {RIDGES[1]:g}"] = _scores(student, asked)
-    for count in (each for each in MODELS if each < len(models) - 1):
-        student = fit_student(_moment(models[: count + 1], kinds[MIXED]), RIDGES[1], 768)
-        trials[f"{count} teachers {MIXED}, K 768, ridge {RIDGES[1]:g}"] = _scores(student, asked)
+            if count <= sizes[kind]:
+                add(f"{count} {kind}", kinds[kind][:count], RIDGES[0], SIZES[-1:])
+    for count in counts[:-1]:
+        add(f"{count} teachers {GIVEN} + {MIXED}", both, RIDGES[0], SIZES[-1:], count + 1)
     return trials
 
 
@@ -247,8 +258,8 @@ def _moment(models: list[dict[str, Tensor]], places: Tensor) -> TeacherMoment:
     return moment
 
 
-def _scores(student: Student, phi: Tensor) -> Tensor:
-    return phi @ student.queries @ student.rows.mT
+def _scores(student: Student, groups: Tensor, phi: Tensor) -> Tensor:
+    return phi @ student.queries @ student.vectors(groups).mT
 
 
 def _peer(some: Set, directory: Path) -> list[tuple[str, Tensor]]:
@@ -297,6 +308,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--teachers", type=int, default=10)
     parser.add_argument("--pseudo-queries", type=int, default=10_000, help="mixtures of training examples")
     parser.add_argument("--given", type=int, default=3000, help="unlabelled inputs, as many as there are")
+    parser.add_argument("--operator-size", type=int, default=OPERATOR_SIZE, help="numbers that models are asked in")
     parser.add_argument("--jobs", type=int, default=1, help="processes that train")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "distilled.json")

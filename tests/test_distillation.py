@@ -27,11 +27,11 @@ from proponent.gateway.deployment import BundleHandle
 from proponent.gateway.lookups import describe_model
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest, read_manifest
-from proponent.index.forgetting import forget
+from proponent.index.forgetting import forget, rewrite_without
 from proponent.index.rows import InfluenceIndex
 from proponent.index.store import Store
 from proponent.inspection.verify import verify
-from proponent.options import Estimator, ExplainOptions, Measure, Target
+from proponent.options import Diversity, Estimator, ExplainOptions, Measure, Target
 from proponent.rebuild.distillation import student
 from proponent.rebuild.distillation import teachers as teachers_module
 from proponent.rebuild.distillation.pseudo_queries import PseudoQueries, moved, open_unlabelled
@@ -160,6 +160,53 @@ def test_which_numbers_are_whose(built: Built, tmp_path: Path) -> None:
     torch.testing.assert_close(distilled.scales.of(Measure.THETA_RELATIF), norms / torch.stack(theta).mean(dim=0))
     torch.testing.assert_close(distilled.scales.of(Measure.L_RELATIF), norms / torch.stack(root).mean(dim=0))
     assert not bool(distilled.scales.curvature.any())
+
+
+@pytest.fixture(scope="module")
+def coded(built: Built) -> Path:
+    """The same with rows of 10 numbers."""
+    path = _copy(built.spec, curvature={**CURVATURE, "embedding_size": 10})
+    return rebuild(load_spec(path), built.store, RebuildOptions(publish=False, quiet=True))
+
+
+def test_rows_shorter_than_what_teachers_say_are_coded_by_class(built: Built, coded: Path) -> None:
+    """10 numbers in bases of each class hold what 60 do, and the bundle is whole."""
+    manifest = read_manifest(coded)
+    assert (manifest.embedding_size, manifest.row_groups) == (10, 3) and files.CODE in manifest.files
+    assert manifest.distillation["kept"] > 0.95 and verify(coded).whole
+    path = _copy(built.spec, curvature={**CURVATURE, "embedding_size": 60})
+    longer = rebuild(load_spec(path), built.store, RebuildOptions(publish=False, quiet=True))
+    assert read_manifest(longer).row_groups == 0
+    scores, whole = (influence_matrix(open_bundle(bundle), list(range(20))) for bundle in (coded, longer))
+    assert float(pearson(scores, whole).min()) > 0.97
+    _, index = opened(coded)
+    assert (index.size, index.row_size) == (len(open_bundle(coded).explainer.index.unit_rows([0])[0]), 10)
+
+
+def test_coded_rows_answer_every_kind_of_question(coded: Path) -> None:
+    """Lists, named examples, diverse lists and removals speak of the same scores."""
+    explainer = Explainer.load(coded)
+    [value] = tiny.inputs(1)
+    diverse = ExplainOptions(top_k=5, diversity=Diversity(gamma=0.0, candidates=20))
+    plain, chosen = explainer.explain([value, value], [ExplainOptions(top_k=5), diverse])
+    assert isinstance(plain, Explanation) and isinstance(chosen, Explanation)
+    hits = plain.results[0].proponents
+    assert [each.example_id for each in chosen.results[0].proponents] == [each.example_id for each in hits]
+    named = explainer.score_examples(value, [each.example_id for each in hits], ExplainOptions()).results[0].scores
+    assert [each.score for each in named] == pytest.approx([each.score for each in hits], rel=1e-5)
+    removal = explainer.estimate_removal(value, Target(), [hits[0].example_id], estimator=Estimator.INFLUENCE_SUM)
+    assert removal.loss_change == pytest.approx(hits[0].score / 60, rel=1e-3)
+
+
+def test_a_coded_bundle_without_some_rows_scores_the_others_as_before(coded: Path, tmp_path: Path) -> None:
+    home = tmp_path / "toy" / "bundles" / coded.name
+    shutil.copytree(coded, home)
+    before = influence_matrix(open_bundle(home), list(range(20)))
+    rest = rewrite_without(home, [3, 17, 58])
+    keep = torch.ones(60, dtype=torch.bool)
+    keep[[3, 17, 58]] = False
+    assert verify(rest).whole
+    torch.testing.assert_close(influence_matrix(open_bundle(rest), list(range(20))), before * keep)
 
 
 def test_a_removal_s_second_order_is_its_first_and_both_are_sums_of_scores(built: Built) -> None:
@@ -294,8 +341,8 @@ def test_what_cannot_be_distilled_is_told(
 
 
 def test_rows_too_short_for_what_teachers_say_are_warned_of(built: Built) -> None:
-    path = _copy(built.spec, curvature={**CURVATURE, "embedding_size": 2})
-    with pytest.warns(student.FewNumbersWarning, match=r"the 2 numbers of a row hold \d+% of what was fitted"):
+    path = _copy(built.spec, curvature={**CURVATURE, "embedding_size": 1})
+    with pytest.warns(student.FewNumbersWarning, match=r"the 1 numbers of a row hold \d+% of what was fitted"):
         bundle = rebuild(load_spec(path), built.store, RebuildOptions(publish=False, quiet=True))
     assert read_manifest(bundle).distillation["kept"] < student.LEAST_KEPT
 

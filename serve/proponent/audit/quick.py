@@ -29,7 +29,7 @@ from proponent.options import Measure
 from proponent.rebuild.bundle_writer import RebuildResult
 from proponent.rebuild.compression import Compression
 from proponent.rebuild.exact import SPECTRUM
-from proponent.rebuild.rows_stage import scaled_gradients, unit_rows
+from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.training_set import Batch, TrainingSet
 
 QUERIES = 32
@@ -51,8 +51,8 @@ def quick_audit(result: RebuildResult) -> dict[str, object]:
     """The metrics of a rebuild; see the module."""
     queries = _queries(result)
     weights = {measure: result.scales.of(measure) for measure in Measure}
-    phi, blocks = queries.phi.cpu(), unit_rows(result.context.workspace, result.shards)
-    products = torch.cat([phi @ block.double().mT for block in blocks], dim=1)
+    phi = queries.phi.cpu()
+    products = torch.cat([phi @ block.double().mT for block in result.query_rows()], dim=1)
     positions = result.context.data.sample(ROWS, 3)
     metrics: dict[str, object] = {
         "queries": len(products),

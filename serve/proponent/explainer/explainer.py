@@ -109,8 +109,7 @@ class Explainer(Predictor):
         """Opens files that need no check, of a bundle that may not be finished, for the classifier they belong to."""
         layers = classifier.find_layers()
         embedding = load_embedding(directory / files.FACTORS, manifest.curvature, layers).to(classifier.device)
-        rows, scales = directory / files.ROWS, directory / files.SCALES
-        index = InfluenceIndex.open(rows, scales, manifest.embedding_size, classifier.device)
+        index = InfluenceIndex.of_bundle(directory, manifest, classifier.device)
         catalog = Catalog.open(directory / files.CATALOG)
         return cls(classifier, manifest, embedding, index, catalog, layers, tombstones, hold, served)
 

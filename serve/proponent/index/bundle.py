@@ -29,6 +29,7 @@ CATALOG = "catalog.sqlite"
 SPEC = "spec.yaml"
 WEIGHTS = "model.safetensors"
 SAMPLES = "samples.sqlite"
+CODE = "code.safetensors"
 _DIGEST = re.compile("[0-9a-f]{64}")
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "str": str,
@@ -39,9 +40,11 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "dict": dict,
 }
 # Keys that bundles of this schema version may lack: each has a default that says nothing.
-_ADDED: frozenset[str] = frozenset({"frozen", "frozen_share", "probes", "samples", "teachers", "distillation"})
+_ADDED: frozenset[str] = frozenset(
+    {"frozen", "frozen_share", "probes", "samples", "teachers", "distillation", "row_groups"}
+)
 FILES = (ROWS, SCALES, FACTORS, CATALOG, SPEC, WEIGHTS)
-"""In every bundle; ``SAMPLES`` is in those that keep some."""
+"""In every bundle; ``SAMPLES`` is in those that keep some, ``CODE`` in those whose rows are coded."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Manifest:
         distillation: Of the fit: ``recipe`` (digest of what teachers depend on), ``seeds`` (first and last),
             ``pseudo_queries``, ``unlabelled`` (those that were given), ``slope``, ``kept`` (the share
             of the fit that K numbers hold); empty without teachers.
+        row_groups: Bases that rows are coded in, see ``index.row_code``; 0: a row has as many numbers as a query.
         digest: SHA-256 of the manifest file; empty before it is written.
     """
 
@@ -96,6 +100,7 @@ class Manifest:
     samples: int = 0
     teachers: int = 0
     distillation: dict[str, Any] = field(default_factory=dict)
+    row_groups: int = 0
     files: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
     digest: str = ""
@@ -161,7 +166,7 @@ def file_sha256(path: Path) -> str:
 
 def file_names(manifest: Manifest) -> tuple[str, ...]:
     """The files of a bundle beside its manifest."""
-    return (*FILES, SAMPLES) if manifest.samples else FILES
+    return (*FILES, *([SAMPLES] if manifest.samples else []), *([CODE] if manifest.row_groups else []))
 
 
 def verify_files(bundle: Path, manifest: Manifest) -> None:

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from proponent.errors import CorruptBundleError, InvalidInputError, NotFoundError
 from proponent.index import bundle as files
@@ -28,7 +27,8 @@ from proponent.index.catalog import Catalog, CatalogEntry, write_catalog
 from proponent.index.faults import fault_point
 from proponent.index.lifecycle import WORK, check_bundle, list_bundles, remove_bundle
 from proponent.index.lock import COMPACTION, changing, is_held
-from proponent.index.rows import InfluenceIndex, RowScales, write_rows, write_scales
+from proponent.index.row_code import read_code, write_code
+from proponent.index.rows import InfluenceIndex, RowScales, write_scales
 from proponent.index.samples import rewrite_samples
 from proponent.index.storage import storage_errors
 from proponent.index.store import BUNDLES, Store
@@ -185,12 +185,14 @@ def rewrite_without(bundle: Path, rows: Sequence[int]) -> Path:
     manifest = read_manifest(bundle)
     scratch = bundle.parents[1] / COMPACTION
     scratch.mkdir()
-    index = InfluenceIndex.open(bundle / files.ROWS, bundle / files.SCALES, manifest.embedding_size)
+    index = InfluenceIndex.of_bundle(bundle, manifest)
     keep = torch.ones(len(index), dtype=torch.bool)
     keep[list(rows)] = False
     if not bool(keep.any()):
         raise InvalidInputError(f"all {len(keep)} examples of bundle {bundle.name[:12]} are forgotten: rebuild")
-    write_rows(scratch / files.ROWS, _kept_blocks(index, keep), index.size)
+    index.write_without(scratch / files.ROWS, keep)
+    if manifest.row_groups:
+        write_code(scratch / files.CODE, read_code(bundle / files.CODE).without(keep))
     scales = RowScales(**{name: column[keep] for name, column in vars(index.scales).items()})
     write_scales(scratch / files.SCALES, scales)
     with closing(Catalog.open(bundle / files.CATALOG)) as catalog:
@@ -203,11 +205,6 @@ def rewrite_without(bundle: Path, rows: Sequence[int]) -> Path:
     for name in COPIED:
         _link_or_copy(bundle / name, scratch / name)
     return seal(scratch, _compacted_manifest(manifest, scales, len(rows)), bundle.parent)
-
-
-def _kept_blocks(index: InfluenceIndex, keep: Tensor) -> Iterator[Tensor]:
-    for place, rows in index.blocks():
-        yield rows[keep[place]].half()
 
 
 def _kept_entries(catalog: Catalog, drop: Collection[int]) -> Iterator[CatalogEntry]:

@@ -18,6 +18,7 @@ from proponent.bounds.cancellation import checkpoint
 from proponent.errors import UnavailableError
 
 PIECE = 512
+BLOCK = 2048
 HALF_ERROR = 2.0e-3
 """Bound on |product - exact| of unit vectors where the query is rounded to fp16 or the product is taken in it."""
 SINGLE_ERROR = 5.0e-5
@@ -37,7 +38,7 @@ LOW = 2.0**11
 
 
 class RowStore(ABC):
-    """Unit rows [N, padded K] in fp16."""
+    """Unit rows [N, padded K]."""
 
     device: torch.device
     """Where products are computed."""
@@ -51,16 +52,28 @@ class RowStore(ABC):
         """The padded K."""
 
     @abstractmethod
-    def products(self, queries: Tensor, *, precise: bool = False) -> Tensor:
-        """Products of unit queries [B, padded K] with every row, [B, N] float32 on the device."""
+    def products(self, queries: Tensor, place: slice = slice(None), *, precise: bool = False) -> Tensor:
+        """Products of queries [B, padded K], of length 1 at most, with neighbouring rows, [B, n] float32 there."""
 
     @abstractmethod
     def take(self, rows: Tensor) -> Tensor:
-        """Some rows by their numbers [n], [n, padded K] float16 on the device."""
+        """Some rows by their numbers [n], [n, padded K] on the device, in the precision that they have."""
 
     @abstractmethod
     def between(self, place: slice) -> Tensor:
-        """Neighbouring rows, [n, padded K] float16 on the device."""
+        """Neighbouring rows, as ``take`` gives them."""
+
+    def exact_products(self, query: Tensor, rows: Tensor) -> Tensor:
+        """Products of a query [K] float64 with some rows [n], [n] float64; the same whatever is beside them."""
+        # A sum row by row: a matrix product rounds a row differently with other rows beside it.
+        return self.take(rows)[:, : len(query)].double().mul_(query).sum(dim=1)
+
+    def stored(self, keep: Tensor) -> Iterator[Tensor]:
+        """The rows that ``keep`` [N] bool names as the container holds them and in its order, in blocks."""
+        for start in range(0, len(self), BLOCK):
+            checkpoint()
+            place = slice(start, start + BLOCK)
+            yield self.between(place).cpu()[keep[place]]
 
     def is_coarse(self, count: int) -> bool:
         """Whether products of so many queries are taken in half precision."""
@@ -84,8 +97,8 @@ class ResidentRows(RowStore):
         return int(self.codes.shape[1])
 
     @override
-    def products(self, queries: Tensor, *, precise: bool = False) -> Tensor:
-        return multiply(self.codes, queries, coarse=not precise and self.is_coarse(len(queries)))
+    def products(self, queries: Tensor, place: slice = slice(None), *, precise: bool = False) -> Tensor:
+        return multiply(self.codes[place], queries, coarse=not precise and self.is_coarse(len(queries)))
 
     @override
     def take(self, rows: Tensor) -> Tensor:
@@ -121,13 +134,15 @@ class StreamedRows(RowStore):
         return self._held.width
 
     @override
-    def products(self, queries: Tensor, *, precise: bool = False) -> Tensor:
-        coarse, held = not precise and self.is_coarse(len(queries)), len(self._held)
-        out = queries.new_empty(len(queries), len(self), dtype=torch.float32)
-        out[:, :held] = self._held.products(queries, precise=precise)
-        for place, codes in self._lanes.stream(self._codes, held):
+    def products(self, queries: Tensor, place: slice = slice(None), *, precise: bool = False) -> Tensor:
+        coarse, (start, stop, _) = not precise and self.is_coarse(len(queries)), place.indices(len(self))
+        streamed = min(max(start, len(self._held)), stop)
+        out = queries.new_empty(len(queries), stop - start, dtype=torch.float32)
+        if streamed > start:
+            out[:, : streamed - start] = self._held.products(queries, slice(start, streamed), precise=precise)
+        for where, codes in self._lanes.stream(self._codes[:stop], streamed):
             checkpoint()
-            out[:, place] = multiply(codes, queries, coarse=coarse)
+            out[:, where.start - start : where.stop - start] = multiply(codes, queries, coarse=coarse)
         return out
 
     @override

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from proponent.bounds.cancellation import checkpoint
 from proponent.errors import CorruptBundleError
-from proponent.index.bundle import ROWS
-from proponent.index.row_store import HALF_ERROR, SINGLE_ERROR, RowStore, place_rows
+from proponent.index.bundle import CODE, ROWS, SCALES, Manifest
+from proponent.index.row_code import CodedRows, RowCode, read_code
+from proponent.index.row_store import BLOCK, HALF_ERROR, SINGLE_ERROR, RowStore, place_rows
 from proponent.index.tensor_file import save_tensors
 from proponent.options import Measure
 
 PADDING = 16
-BLOCK = 2048
 UNIT_ERROR = 1.0e-2
 """Bound on |norm - 1| of a unit vector that was rounded to fp16, with room to spare."""
 # Scales below this are scanned as if they were this large: float32 would lose them. Their bounds are upper ones only.
@@ -135,19 +135,21 @@ class InfluenceIndex:
 
     Args:
         index: FAISS fp16 container; kept so that the mapping stays alive.
-        rows: Its codes, where they are multiplied.
+        rows: Its rows, where they are multiplied.
         scales: Row scales.
-        size: K, the embedding's own size.
+        size: Numbers of a query.
+        row_size: Numbers of a row in the container; those of a query where rows are not coded.
 
     Attributes:
         exact_scales: What turns a product into a score by measure, [N] float64.
     """
 
-    def __init__(self, index: Any, rows: RowStore, scales: RowScales, size: int) -> None:
+    def __init__(self, index: Any, rows: RowStore, scales: RowScales, size: int, row_size: int | None = None) -> None:
         self._index = index
         self._rows = rows
         self.scales = scales
         self.size = size
+        self.row_size = size if row_size is None else row_size
         self.exact_scales = {m: scales.of(m) for m in Measure}
         self._scanned = torch.stack([_scanned(scales.of(m)) for m in Measure]).to(rows.device)
 
@@ -159,15 +161,17 @@ class InfluenceIndex:
         size: int,
         device: torch.device | None = None,
         budget: int | None = None,
+        code: RowCode | None = None,
     ) -> InfluenceIndex:
         """Maps the rows of a bundle whose checksums have been verified.
 
         Args:
             rows: The container.
             scales: The row scales.
-            size: K.
+            size: K, the numbers of a row.
             device: Where products are computed; by default the processor, on the pages of the file.
             budget: Bytes of the device's memory for rows, scales and products, see `place_rows`.
+            code: Of the rows, where they hold fewer numbers than a query.
 
         Raises:
             CorruptBundleError: A file does not have the shape that the manifest promises.
@@ -185,7 +189,22 @@ class InfluenceIndex:
         if flat.numel() != 2 * index.ntotal * index.d:
             raise CorruptBundleError(f"rows are not in half precision: {rows}", field=rows.name)
         codes = flat.view(torch.float16).view(index.ntotal, index.d)
-        return cls(index, place_rows(codes, device or codes.device, budget), row_scales, size)
+        placed = place_rows(codes, device or codes.device, budget)
+        if code is None:
+            return cls(index, placed, row_scales, size)
+        if len(code.groups) != index.ntotal or code.bases.shape[2] != size:
+            raise CorruptBundleError(
+                f"{index.ntotal} rows have {size} numbers, their code expects {len(code.groups)} of "
+                f"{code.bases.shape[2]}: {rows}",
+                field=rows.name,
+            )
+        return cls(index, CodedRows(placed, code), row_scales, int(code.bases.shape[1]), size)
+
+    @classmethod
+    def of_bundle(cls, directory: Path, manifest: Manifest, device: torch.device | None = None) -> InfluenceIndex:
+        """Maps the rows of a bundle's directory; see `open`."""
+        code = read_code(directory / CODE) if manifest.row_groups else None
+        return cls.open(directory / ROWS, directory / SCALES, manifest.embedding_size, device, code=code)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -252,12 +271,11 @@ class InfluenceIndex:
     def exact_products(self, direction: Tensor, rows: Tensor) -> Tensor:
         """Products of a query [K] with stored rows [n], [n] float64 there; the same whatever is beside them."""
         wide = direction.to(self.device).double()
-        # A sum row by row: a matrix product rounds a row differently with other rows beside it.
-        parts = [
-            self._rows.take(chosen)[:, : self.size].double().mul_(wide).sum(dim=1)
-            for chosen in torch.split(rows, SCORED_AT_ONCE)
-        ]
-        return torch.cat(parts)
+        return torch.cat([self._rows.exact_products(wide, chosen) for chosen in torch.split(rows, SCORED_AT_ONCE)])
+
+    def write_without(self, path: Path, keep: Tensor) -> None:
+        """Writes a container like the one opened, of the rows alone that ``keep`` [N] bool names."""
+        write_rows(path, (block[:, : self.row_size] for block in self._rows.stored(keep)), self.row_size)
 
 
 def _scanned(scale: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def _inconsistencies(bundle: Path, manifest: Manifest) -> Iterator[CorruptBundle
     """Contradictions between files that are all as they were written."""
     with closing(Catalog.open(bundle / files.CATALOG)) as catalog:
         labels = torch.tensor(catalog.labels())
-    index = InfluenceIndex.open(bundle / files.ROWS, bundle / files.SCALES, manifest.embedding_size)
+    index = InfluenceIndex.of_bundle(bundle, manifest)
     if not len(labels) == len(index) == manifest.train_size - manifest.forgotten_rows:
         yield CorruptBundleError(
             f"catalog has {len(labels)} examples and the index {len(index)} rows, expected "

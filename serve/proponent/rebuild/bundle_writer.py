@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from proponent.attribution.embedding.base import InfluenceEmbedding
@@ -20,6 +21,7 @@ from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
 from proponent.index.catalog import CatalogEntry, write_catalog
 from proponent.index.faults import fault_point
+from proponent.index.row_code import RowCode, write_code
 from proponent.index.rows import RowScales, write_rows, write_scales
 from proponent.index.tensor_file import save_tensors
 from proponent.rebuild.compression import Compression
@@ -58,6 +60,7 @@ class RebuildResult:
         compression: None for exact curvature.
         damping: As recorded in the manifest.
         distillation: What the manifest says of teachers; empty where there are none.
+        code: Of the rows, where they hold fewer numbers than a query.
     """
 
     context: RebuildContext
@@ -68,6 +71,25 @@ class RebuildResult:
     kept_energy: Tensor
     damping: float
     distillation: Mapping[str, object] = field(default_factory=dict)
+    code: RowCode | None = None
+
+    @property
+    def row_size(self) -> int:
+        """K, the numbers of a row."""
+        return self.embedding.size if self.code is None else int(self.code.bases.shape[2])
+
+    def stored_rows(self) -> Iterator[Tensor]:
+        """Unit rows as the container holds them, [n, K] float16, in its order."""
+        blocks = unit_rows(self.context.workspace, self.shards)
+        return blocks if self.code is None else iter([torch.cat(list(blocks))[self.code.order]])
+
+    def query_rows(self) -> Iterator[Tensor]:
+        """Unit rows in the space of the queries, in the training set's order."""
+        start = 0
+        for block in unit_rows(self.context.workspace, self.shards):
+            place = slice(start, start + len(block))
+            start = place.stop
+            yield block if self.code is None else self.code.lift(block, self.code.groups[place])
 
 
 def manifest_of(
@@ -90,7 +112,7 @@ def manifest_of(
         curvature=result.embedding.kind,
         damping=result.damping,
         damping_relative=spec.curvature.relative,
-        embedding_size=result.embedding.size,
+        embedding_size=result.row_size,
         train_size=len(data),
         class_names=spec.class_names,
         input_shape=list(data.signature.shape),
@@ -109,6 +131,7 @@ def manifest_of(
         audit=dict(audit),
         probes=_probes(result.context),
         teachers=spec.curvature.teachers,
+        row_groups=0 if result.code is None else len(result.code.bases),
         distillation=dict(result.distillation),
     )
 
@@ -145,13 +168,15 @@ def write_files(directory: Path, result: RebuildResult, found: Survey, progress:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     write: dict[str, Callable[[Path], object]] = {
-        files.ROWS: lambda path: write_rows(path, unit_rows(result.context.workspace, result.shards), embedding.size),
+        files.ROWS: lambda path: write_rows(path, result.stored_rows(), result.row_size),
         files.SCALES: lambda path: write_scales(path, result.scales),
         files.FACTORS: lambda path: save_tensors(embedding.tensors(), path),
         files.SPEC: lambda path: path.write_text(dump_spec(classifier.spec), encoding="utf-8"),
         files.WEIGHTS: lambda path: save_tensors(classifier.model.state_dict(), path),
         files.CATALOG: lambda path: write_catalog(path, _entries(result.context.data, result.scales, found)),
     }
+    if (code := result.code) is not None:
+        write[files.CODE] = lambda path: write_code(path, code)
     for name in progress.track("write bundle", write, len(write)):
         write[name](directory / name)
         fault_point(f"bundle.written:{name}")

@@ -147,13 +147,13 @@ def _build(context: RebuildContext, teaching: Teaching) -> RebuildResult:
         return RebuildResult(context, embedding, None, shards, scales, kept, float(context.settings.damping or 0.0))
     deep, compression, shards = rebuild_ekfac(operator_context(context))
     facts: dict[str, object] = {}
+    code = None
     if context.settings.teachers:
         found = distil(context, deep, shards, teaching)
-        deep, shards, facts = found.embedding, found.shards, found.facts
+        deep, shards, facts, code = found.embedding, found.shards, found.facts, found.code
     scales, kept = read_scales(context.workspace, shards)
-    return RebuildResult(
-        context, deep, compression, shards, scales, kept, damping_of(context.classifier), distillation=facts
-    )
+    damping = damping_of(context.classifier)
+    return RebuildResult(context, deep, compression, shards, scales, kept, damping, facts, code)
 
 
 def _warn_of_omitted(result: RebuildResult, found: Survey) -> None:

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.division import positive_or_one, ratio
-from proponent.attribution.embedding.distilled import Teacher, TeacherMoment, fit_student, slope
+from proponent.attribution.embedding.distilled import Teacher, TeacherMoment, fit, slope
 from proponent.attribution.embedding.subspace import SubspaceEmbedding
+from proponent.attribution.gradients.layers import num_parameters
+from proponent.index.row_code import RowCode
 from proponent.rebuild.compression import DEFAULT_SIZE
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.distillation.pseudo_queries import PseudoQueries, open_unlabelled
@@ -34,9 +36,15 @@ from proponent.rebuild.distillation.teacher_rows import (
 from proponent.rebuild.distillation.teachers import FIRST_SEED, Teaching, trained_teachers
 from proponent.rebuild.memory import DOUBLE, too_small
 from proponent.rebuild.rows_stage import concatenated, shard_ranges
+from proponent.rebuild.survey import stored_survey
 
 PSEUDO_SEED = 4
 """Added to the curvature's seed."""
+OPERATOR_SIZE = 3 * DEFAULT_SIZE
+"""Numbers that the models themselves are asked in: on a CIFAR-10 network a third of them loses an eighth of the
+linear datamodeling score (docs/decisions.md)."""
+MOST_GROUPS = 16
+"""Of training examples, by class, whose rows have bases of their own."""
 LEAST_KEPT = 0.9
 """Of the fit; the linear datamodeling score shrinks by about what is missing (docs/decisions.md)."""
 _HELD = 4
@@ -49,24 +57,39 @@ class FewNumbersWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Distilled:
-    """A distilled embedding, the names of its row shards, and what the manifest says of them."""
+    """A distilled embedding.
+
+    Attributes:
+        shards: Names of its row shards.
+        facts: What the manifest says of it.
+        code: Of the rows, where they hold fewer numbers than a query.
+    """
 
     embedding: SubspaceEmbedding
     shards: list[str]
     facts: dict[str, object]
+    code: RowCode | None
 
 
 def operator_context(context: RebuildContext) -> RebuildContext:
-    """The same for the operators of the models themselves, which are kept at the default size at least.
+    """The same for the operators of the models themselves, whose size is not that of the student's rows.
 
-    The size that the spec asks for is that of the student: its features are more than it keeps.
+    The second damping stays what it is at the default size: it is in units of a mean over all numbers kept.
     """
     settings, classifier = context.settings, context.classifier
     if not settings.teachers:
         return context
-    size = max(settings.embedding_size or DEFAULT_SIZE, DEFAULT_SIZE)
-    spec = classifier.spec.model_copy(update={"curvature": settings.model_copy(update={"embedding_size": size})})
+    size = max(settings.embedding_size or 0, OPERATOR_SIZE)
+    reached = min(size, len(context.data), num_parameters(context.layers))
+    second = settings.second_damping * max(reached / DEFAULT_SIZE, 1.0)
+    update = {"embedding_size": size, "second_damping": second}
+    spec = classifier.spec.model_copy(update={"curvature": settings.model_copy(update=update)})
     return replace(context, classifier=replace(classifier, spec=spec))
+
+
+def row_groups(labels: Tensor, classes: int) -> Tensor:
+    """The group of each training example, [N] int64: its class, or neighbouring classes together."""
+    return labels * min(classes, MOST_GROUPS) // classes
 
 
 def distil(
@@ -99,7 +122,7 @@ def distil(
         remove_workspace(context, number)
     models = _Models(context, asked, own_shards, names)
     fitted = context.workspace.cached("student", lambda: _fit(models, queries.origins))
-    _warn_of_few_numbers(float(fitted["kept"]), fitted["queries"].shape[1])
+    _warn_of_few_numbers(float(fitted["kept"]), fitted["rows"].shape[1])
     joint = (own.joint.double() @ fitted["queries"].to(own.joint.device)).float()
     facts = {
         "recipe": files[0].parent.name,
@@ -109,7 +132,12 @@ def distil(
         "slope": float(fitted["slope"]),
         "kept": float(fitted["kept"]),
     }
-    return Distilled(replace(own, joint=joint), _shards(models, fitted["rows"]), facts)
+    code = RowCode(fitted["bases"].float(), _groups(context)) if "bases" in fitted else None
+    return Distilled(replace(own, joint=joint), _shards(models, fitted["rows"]), facts, code)
+
+
+def _groups(context: RebuildContext) -> Tensor:
+    return row_groups(stored_survey(context.workspace).labels, len(context.classifier.class_names))
 
 
 def _check_memory(context: RebuildContext, features: int) -> None:
@@ -161,17 +189,18 @@ class _Models:
 
 
 def _fit(models: _Models, origins: Tensor) -> dict[str, Tensor]:
-    """``queries`` W, [Kf, K], ``rows`` R, [N, K], in the unit of influence; ``slope`` and ``kept``."""
+    """``queries`` W, ``rows`` Z in the unit of influence, ``bases`` V if there are some; ``slope`` and ``kept``."""
     with models.context.progress.step("fit student"):
-        phi, settings = models.asked["phi"], models.context.settings
+        phi, settings, groups = models.asked["phi"], models.context.settings, _groups(models.context)
         features = phi.double()
         moment = TeacherMoment(features / positive_or_one(features.norm(dim=1))[:, None], origins)
         for answer in models.answers():
             moment.add(answer)
-        student = fit_student(moment, settings.ridge, settings.embedding_size or DEFAULT_SIZE)
-        factor = slope(student, phi, models.asked["scales"], models.answers())
+        student = fit(moment, settings.ridge).student(settings.embedding_size or DEFAULT_SIZE, groups)
+        factor = slope(student, groups, phi, models.asked["scales"], models.answers())
         unit, kept = torch.tensor([factor, student.kept], dtype=torch.float64)
-        return {"queries": student.queries, "rows": student.rows * factor, "slope": unit, "kept": kept}
+        found = {"queries": student.queries, "rows": student.rows * factor, "slope": unit, "kept": kept}
+        return found if student.bases is None else {**found, "bases": student.bases}
 
 
 def _shards(models: _Models, rows: Tensor) -> list[str]:

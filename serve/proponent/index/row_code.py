@@ -1,0 +1,147 @@
+"""Rows that hold fewer numbers than a query: each is coded in the basis of its group of rows.
+
+A row's unit vector is ``V_g c_i``, with the orthonormal columns of its group's V_g [W, K], and so as long as its
+code c_i. A product with a query is ``(V_g^T q) . c_i``: the query is shortened once for each group, and the rows of a
+group, which lie side by side in the container, are scanned as any others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from typing_extensions import override
+
+from proponent.errors import CorruptBundleError
+from proponent.index.row_store import RowStore
+from proponent.index.tensor_file import save_tensors
+
+
+@dataclass(frozen=True)
+class RowCode:
+    """Which basis each row is coded in.
+
+    Attributes:
+        bases: V, [G, W, K] float32.
+        groups: Of each row, [N] int64 in 0..G-1.
+    """
+
+    bases: Tensor
+    groups: Tensor
+
+    @cached_property
+    def order(self) -> Tensor:
+        """The rows as they lie in the container, group by group, [N] int64."""
+        return self.groups.argsort(stable=True)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Where each row lies in the container, [N] int64."""
+        return self.order.argsort()
+
+    def ranges(self) -> list[tuple[int, slice]]:
+        """The groups that have rows, and where these lie in the container."""
+        ends = torch.bincount(self.groups, minlength=len(self.bases)).cumsum(0).tolist()
+        pairs = enumerate(zip([0, *ends[:-1]], ends, strict=True))
+        return [(group, slice(start, end)) for group, (start, end) in pairs if end > start]
+
+    def lift(self, codes: Tensor, groups: Tensor) -> Tensor:
+        """Vectors [n, W] float32 of codes [n, K] of some rows' groups [n]."""
+        found = codes.new_zeros(len(codes), self.bases.shape[1], dtype=torch.float32)
+        for group in torch.unique(groups).tolist():
+            own = (groups == group).nonzero().flatten()
+            found[own] = codes[own].float() @ self.bases[group].mT
+        return found
+
+    def without(self, keep: Tensor) -> RowCode:
+        """The same of the rows that ``keep`` [N] bool names."""
+        return RowCode(self.bases, self.groups[keep])
+
+    def to(self, device: torch.device) -> RowCode:
+        """The same on another device."""
+        return RowCode(self.bases.to(device), self.groups.to(device))
+
+
+def write_code(path: Path, code: RowCode) -> None:
+    """Writes a code as safetensors."""
+    save_tensors({"bases": code.bases, "groups": code.groups}, path)
+
+
+def read_code(path: Path) -> RowCode:
+    """Reads a code.
+
+    Raises:
+        CorruptBundleError: The file cannot be read, or does not hold one.
+    """
+    try:
+        content = load_file(path)
+        code = RowCode(content["bases"], content["groups"])
+    except (SafetensorError, OSError, KeyError) as error:
+        raise CorruptBundleError(f"the rows' code cannot be read: {path}: {error}", field=path.name) from error
+    known = (code.groups >= 0) & (code.groups < len(code.bases))
+    if code.bases.ndim != 3 or code.groups.ndim != 1 or not bool(known.all()):
+        raise CorruptBundleError(f"rows are coded in bases that are missing: {path}", field=path.name)
+    return code
+
+
+class CodedRows(RowStore):
+    """Rows of a container that holds codes, group by group.
+
+    Args:
+        codes: The container's rows.
+        code: Of the same rows.
+    """
+
+    def __init__(self, codes: RowStore, code: RowCode) -> None:
+        self._codes = codes
+        self._code = code.to(codes.device)
+        self._places, self._ranges = code.places.to(codes.device), code.ranges()
+        self.device = codes.device
+
+    @override
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    @property
+    @override
+    def width(self) -> int:
+        return int(self._code.bases.shape[1])
+
+    @override
+    def is_coarse(self, count: int) -> bool:
+        return self._codes.is_coarse(count)
+
+    @override
+    def products(self, queries: Tensor, place: slice = slice(None), *, precise: bool = False) -> Tensor:
+        short = torch.nn.functional.pad(
+            queries @ self._code.bases, (0, self._codes.width - self._code.bases.shape[2])
+        )
+        parts = [self._codes.products(short[group], where, precise=precise) for group, where in self._ranges]
+        return torch.cat(parts, dim=1).index_select(1, self._places[place])
+
+    @override
+    def take(self, rows: Tensor) -> Tensor:
+        there = rows.to(self.device)
+        codes = self._codes.take(self._places[there])[:, : self._code.bases.shape[2]]
+        return self._code.lift(codes, self._code.groups[there])
+
+    @override
+    def between(self, place: slice) -> Tensor:
+        return self.take(torch.arange(len(self))[place])
+
+    @override
+    def exact_products(self, query: Tensor, rows: Tensor) -> Tensor:
+        there = rows.to(self.device)
+        short = (self._code.bases.mT @ query.float()).double()
+        codes = self._codes.take(self._places[there])[:, : short.shape[1]].double()
+        return codes.mul_(short[self._code.groups[there]]).sum(dim=1)
+
+    @override
+    def stored(self, keep: Tensor) -> Iterator[Tensor]:
+        return self._codes.stored(keep[self._code.order])
