@@ -122,6 +122,16 @@ class Influence:
             thumbnail=thumbnail,
         )
 
+    def ranked(self, score: float, rank: int) -> Influence:
+        """The same example with another score and rank.
+
+        >>> Influence("img-7", 0.0, 0, 1, "dog", 1, self_influence=0.5).ranked(-0.5, 2).score
+        -0.5
+        """
+        other = object.__new__(Influence)
+        vars(other).update(vars(self), score=score, rank=rank)
+        return other
+
 
 @dataclass(frozen=True)
 class DiversityOutcome:

@@ -47,7 +47,7 @@ class Answers:
         self._omitted = omitted
         self._all_zero = all_zero
         self._of_model = _model_notices(manifest)
-        self._known: dict[int, CatalogEntry] = {}
+        self._known: dict[View, dict[int, Influence]] = {view: {} for view in View}
 
     def results(
         self, found: Mapping[Measure, tuple[Hits, Hits]], outcomes: Outcomes, option: ExplainOptions
@@ -57,13 +57,12 @@ class Answers:
         if option.ranking is Ranking.BY_MAGNITUDE:
             merged = {measure: strongest(ends, option.top_k) for measure, ends in hits.items()}
             return self._by_magnitude(merged, option.view)
-        rows = [row for ends in hits.values() for end in ends for row in end.rows]
-        entries = self._entries(rows, thumbnails=option.view >= View.THUMBNAIL)
+        examples = self._examples([row for ends in hits.values() for end in ends for row in end.rows], option.view)
         return [
             MeasureResult(
                 measure,
-                self.influences(proponents.rows, proponents.scores, entries, option.view),
-                self.influences(opponents.rows, opponents.scores, entries, option.view),
+                _ranked(proponents.rows, proponents.scores, examples),
+                _ranked(opponents.rows, opponents.scores, examples),
                 *outcomes.get(measure, ()),
             )
             for measure, (proponents, opponents) in hits.items()
@@ -71,41 +70,40 @@ class Answers:
 
     def _by_magnitude(self, merged: Mapping[Measure, Hits], view: View) -> list[MeasureResult]:
         """Both ends of each list, ranked as one."""
-        rows = [row for hits in merged.values() for row in hits.rows]
-        entries = self._entries(rows, thumbnails=view >= View.THUMBNAIL)
+        examples = self._examples([row for hits in merged.values() for row in hits.rows], view)
         results = []
         for measure, hits in merged.items():
-            ranked = self.influences(hits.rows, hits.scores, entries, view)
+            ranked = _ranked(hits.rows, hits.scores, examples)
             proponents = [each for each in ranked if each.score > 0]
             results.append(MeasureResult(measure, proponents, [each for each in ranked if each.score < 0]))
         return results
 
-    def _entries(self, rows: Sequence[int], *, thumbnails: bool) -> Mapping[int, CatalogEntry]:
-        """The examples of rows; those without thumbnails are remembered, as a few examples lead most lists."""
-        if thumbnails:
-            return self._catalog.by_rows(rows, thumbnails=True)
-        new = [row for row in rows if row not in self._known]
-        if new:
-            if len(self._known) + len(new) > REMEMBERED:
-                self._known.clear()
-                new = list(rows)
-            self._known.update(self._catalog.by_rows(new))
-        return self._known
-
-    def influences(
-        self, rows: Sequence[int], scores: Sequence[float], entries: Mapping[int, CatalogEntry], view: View
-    ) -> list[Influence]:
+    def influences(self, rows: Sequence[int], scores: Sequence[float], view: View) -> list[Influence]:
         """Examples ranked as the rows are given."""
-        return [
-            self._influence(entries[row], score, rank, view)
-            for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)
-        ]
+        return _ranked(rows, scores, self._examples(rows, view))
 
-    def _influence(self, entry: CatalogEntry, score: float, rank: int, view: View) -> Influence:
+    def _examples(self, rows: Sequence[int], view: View) -> Mapping[int, Influence]:
+        """Examples of rows, without score or rank; remembered without thumbnails, as a few lead most lists."""
+        if view >= View.THUMBNAIL:
+            return self._looked_up(rows, view)
+        known = self._known[view]
+        new = [row for row in rows if row not in known]
+        if new:
+            if len(known) + len(new) > REMEMBERED:
+                known.clear()
+                new = list(rows)
+            known.update(self._looked_up(new, view))
+        return known
+
+    def _looked_up(self, rows: Sequence[int], view: View) -> dict[int, Influence]:
+        entries = self._catalog.by_rows(rows, thumbnails=view >= View.THUMBNAIL)
+        return {row: self._example(entry, view) for row, entry in entries.items()}
+
+    def _example(self, entry: CatalogEntry, view: View) -> Influence:
         return Influence(
             entry.example_id,
-            score,
-            rank,
+            0.0,
+            0,
             entry.class_id,
             self._class_names[entry.class_id],
             entry.predicted_class_id,
@@ -119,6 +117,10 @@ class Answers:
         flat = [ALL_ZERO] if self._all_zero else [] if query.has_direction else [_no_influence(query)]
         omitted = [_rows_omitted(self._omitted)] if self._omitted and set(measures) - {Measure.INFLUENCE} else []
         return [*flat, *omitted, *self._of_model]
+
+
+def _ranked(rows: Sequence[int], scores: Sequence[float], examples: Mapping[int, Influence]) -> list[Influence]:
+    return [examples[row].ranked(score, rank) for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)]
 
 
 def strongest(ends: tuple[Hits, Hits], k: int) -> Hits:

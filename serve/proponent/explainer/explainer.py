@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from proponent.allocator import keep_freed_memory
 from proponent.attribution.embedding.base import InfluenceEmbedding
 from proponent.attribution.gradients.layers import Layers
 from proponent.bounds.cancellation import Token, always, checkpoint
@@ -29,7 +30,7 @@ from proponent.index.rows import InfluenceIndex
 from proponent.index.search import Query, exact_scores
 from proponent.index.served_files import ServedFiles
 from proponent.index.tombstones import Tombstones
-from proponent.options import Estimator, ExplainOptions, Measure, Target, View
+from proponent.options import Estimator, ExplainOptions, Measure, Target
 from proponent.results import (
     Explanation,
     FlipSet,
@@ -87,6 +88,7 @@ class Explainer(Predictor):
             CorruptBundleError: A file is missing or damaged.
             MismatchError: The weights or the model's code are not those that the bundle was built for.
         """
+        keep_freed_memory()
         manifest = read_manifest(bundle)
         hold = BundleLock(bundle)
         served = ServedFiles(bundle, manifest)
@@ -250,11 +252,10 @@ class Explainer(Predictor):
 
     def _scores(self, query: EmbeddedQuery, rows: list[int], options: ExplainOptions) -> list[MeasureScores]:
         asked = Query(query.direction, query.norm, len(rows))
-        entries = self.catalog.by_rows(rows, thumbnails=options.view >= View.THUMBNAIL)
         return [
             MeasureScores(
                 measure,
-                self._answers.influences(rows, exact_scores(self.index, asked, rows, measure), entries, options.view),
+                self._answers.influences(rows, exact_scores(self.index, asked, rows, measure), options.view),
             )
             for measure in Measure
             if measure in options.measures

@@ -149,8 +149,7 @@ class Removals:
 
     def _influences(self, rival: Rival, size: int) -> list[Influence]:
         rows = rival.rows[:size].tolist()
-        entries = self._retrieval.catalog.by_rows(rows)
-        return self._answers.influences(rows, rival.scores[:size].tolist(), entries, View.ID_ONLY)
+        return self._answers.influences(rows, rival.scores[:size].tolist(), View.ID_ONLY)
 
     def _rivals(self, followed: FollowedOutputs, predicted: int, limit: int) -> list[Rival]:
         """The margin of the predicted class over each other class that is followed, row by row."""

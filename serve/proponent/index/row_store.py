@@ -65,8 +65,9 @@ class RowStore(ABC):
 
     def exact_products(self, query: Tensor, rows: Tensor) -> Tensor:
         """Products of a query [K] float64 with some rows [n], [n] float64; the same whatever is beside them."""
-        # A sum row by row: a matrix product rounds a row differently with other rows beside it.
-        return self.take(rows)[:, : len(query)].double().mul_(query).sum(dim=1)
+        # A sum row by row: a matrix product rounds a row differently with other rows beside it. By way of single
+        # precision, to which processors convert half precision at once.
+        return self.take(rows)[:, : len(query)].float().double().mul_(query).sum(dim=1)
 
     def stored(self, keep: Tensor) -> Iterator[Tensor]:
         """The rows that ``keep`` [N] bool names as the container holds them and in its order, in blocks."""

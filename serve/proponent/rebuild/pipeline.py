@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from proponent.allocator import keep_freed_memory
 from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.precision import single_precision
 from proponent.classifier import Classifier, load_classifier
@@ -92,6 +93,7 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
         >>> bundle.parent.name, len(bundle.name)
         ('bundles', 64)
     """
+    keep_freed_memory()
     options = options or RebuildOptions()
     if spec.curvature.damping == "auto":
         raise SpecError("damping 'auto' must be resolved first, see proponent.rebuilding", field="curvature.damping")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-NARROW = 32
+NARROW = 64
 """Channels up to which gradients of all examples at once are faster than one after the other."""
 
 
