@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -167,6 +169,27 @@ def test_queries_leave_out_what_the_damping_outweighs(name: str, damping: float)
         assert bool((error <= subspace.FLAT * value.energy().sqrt() + 1e-5).all())
         neglected += full.right.shape[2] - query.columns.shape[0]
     assert neglected > 0 or damping < 1
+
+
+@pytest.mark.parametrize("damping", [0.1, 100.0])
+def test_outer_products_are_projected_by_a_few_vectors_of_each_side(damping: float) -> None:
+    """Within the bound of ``FLAT`` for every example; gradients of several positions are left to others."""
+    whitening, gradients = fitted(cases.mlp(30, torch.float32), damping)
+    moments = MomentAccumulator(whitening, seed=0)
+    moments.update(whitening, gradients, torch.arange(30))
+    taken = []
+    for layer, value in whiten(whitening, gradients):
+        full = fit_subspaces(moments, whitening, 12)[layer]
+        outer = subspace.OuterProjection.of(full, full)
+        if outer is None:
+            continue
+        taken.append(layer)
+        error = (outer.project(gradients[layer]) - full.project(gradients[layer])).norm(dim=1)
+        assert bool((error <= subspace.FLAT * value.energy().sqrt() + 1e-5).all())
+        assert outer.left.shape[1] <= full.left.shape[2] // 2 * full.rows.shape[1]
+        of_two = replace(gradients[layer], uses=2 * gradients[layer].uses)
+        assert torch.equal(outer.project(of_two), full.project(of_two))
+    assert len(taken) > 0 or damping < 1
 
 
 def test_a_layer_that_takes_no_part_is_fitted_like_any_other() -> None:

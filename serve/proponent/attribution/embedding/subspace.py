@@ -25,7 +25,7 @@ from typing_extensions import override
 from proponent.attribution.embedding.base import InfluenceEmbedding
 from proponent.attribution.embedding.whitening import Whitened
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
-from proponent.attribution.gradients.layers import Layers
+from proponent.attribution.gradients.layers import Layers, LayerShape
 
 NARROW = 16
 """Where a projection keeps fewer than one of so many numbers, zeros in R and C cost less than to gather kept ones."""
@@ -34,6 +34,9 @@ MANY = 2
 
 FLAT = 5e-3
 """Relative deviation of (Lambda + lambda)^(-1/2) from one number along an input eigenvector that a query neglects."""
+
+PRODUCTS, WIDEST = 32, 1024
+"""Most outer products that (Lambda + lambda)^(-1/2) is made of for queries, and of how many eigenvectors at most."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +150,65 @@ class QueryProjection:
         )
 
 
-def _for_queries(subspace: LayerSubspace) -> LayerSubspace | QueryProjection:
-    """The cheaper of the two; a tensor without values (device ``meta``) does not tell."""
+@dataclass(frozen=True)
+class OuterProjection:
+    """A layer's projection for queries whose gradients are outer products, off by ``FLAT`` of ``||w||`` at most.
+
+    (Lambda + lambda)^(-1/2) is about a sum of few products ``p_k q_k^T``. So z is the sum of as many outer products,
+    of ``R^T p_k L^T d`` and ``C^T q_k R_in^T a``: short vectors in place of a matrix for each example.
+
+    Attributes:
+        left: L p_k R side by side, [o, n * r].
+        right: [i, si] eigenvectors of the input side.
+        columns: q_k C side by side, [si, n * c].
+        size: r and c.
+        otherwise: For gradients of several positions.
+    """
+
+    left: Tensor
+    right: Tensor
+    columns: Tensor
+    size: tuple[int, int]
+    otherwise: LayerSubspace | QueryProjection
+
+    def project(self, gradient: LayerGradient) -> Tensor:
+        """Z of a layer's gradients, [B, r * c]."""
+        if gradient.positions != 1:
+            return self.otherwise.project(gradient)
+        outputs, inputs = gradient.deltas[:, 0, 0] @ self.left, gradient.inputs[:, 0, 0] @ self.right @ self.columns
+        r, c = self.size
+        projected: Tensor = outputs.reshape(len(outputs), -1, r).mT @ inputs.reshape(len(inputs), -1, c)
+        return projected.flatten(1)
+
+    @classmethod
+    def of(cls, subspace: LayerSubspace, otherwise: LayerSubspace | QueryProjection) -> OuterProjection | None:
+        """Of a layer's subspace; None where it would not be cheaper."""
+        root = subspace.whitening[0].double()
+        r, c = subspace.rows.shape[1], subspace.columns.shape[1]
+        if len(root) > WIDEST:
+            return None
+        leading = torch.linalg.eigh(root @ root.mT)[1].flip(1)
+        rest = root.clone()
+        for count in range(1, min(len(root) // 2, PRODUCTS) + 1):
+            last = leading[:, count - 1 : count]
+            rest -= last @ (last.mT @ root)
+            if bool((rest.abs() <= FLAT * root).all()):
+                outputs = leading[:, :count]
+                inputs = outputs.mT @ root
+                left = torch.einsum("os,sk,sr->okr", subspace.left[0].double(), outputs, subspace.rows.double())
+                columns = torch.einsum("ks,sc->skc", inputs, subspace.columns.double())
+                return cls(left.flatten(1).float(), subspace.right[0], columns.flatten(1).float(), (r, c), otherwise)
+        return None
+
+
+def _for_queries(subspace: LayerSubspace, layer: LayerShape) -> LayerSubspace | QueryProjection | OuterProjection:
+    """The cheapest of them; a tensor without values (device ``meta``) does not tell."""
     if subspace.whitening.is_meta:
         return subspace
     reduced = QueryProjection.of(subspace)
-    return reduced if reduced.kernels.shape[2] < subspace.right.shape[2] else subspace
+    cheaper = reduced if reduced.kernels.shape[2] < subspace.right.shape[2] else subspace
+    is_linear = len(layer.weight_shape) == 2
+    return (OuterProjection.of(subspace, cheaper) if is_linear else None) or cheaper
 
 
 def _two_sided(rows: Tensor, matrices: Tensor, columns: Tensor) -> Tensor:
@@ -193,8 +249,8 @@ class SubspaceEmbedding(InfluenceEmbedding):
         return torch.cat([layer.project(gradients[name]) for name, layer in self._projections.items()], dim=1)
 
     @cached_property
-    def _projections(self) -> Mapping[str, LayerSubspace | QueryProjection]:
-        return {name: _for_queries(subspace) for name, subspace in self.subspaces.items()}
+    def _projections(self) -> Mapping[str, LayerSubspace | QueryProjection | OuterProjection]:
+        return {name: _for_queries(subspace, self.layers[name]) for name, subspace in self.subspaces.items()}
 
     @override
     def tensors(self) -> dict[str, Tensor]:
