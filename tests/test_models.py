@@ -12,6 +12,7 @@ from proponent.errors import InvalidInputError
 from proponent.models.binary_cnn import BinaryCNN
 from proponent.models.efficientnet import efficientnet_b0
 from proponent.models.logistic import LogisticRegression
+from proponent.models.mlp import MLP
 from proponent.models.resnet import resnet20
 from proponent.models.resnet50 import resnet50
 from proponent.models.small_cnn import SmallCNN
@@ -32,6 +33,8 @@ def parameters(model: nn.Module) -> int:
         (lambda: BinaryCNN("bce"), 106_337),
         (lambda: BinaryCNN("nll"), 106_402),
         (lambda: resnet20(10), 272_474),
+        (lambda: MLP(inputs=64, classes=10, depth=0), 650),
+        (lambda: MLP(inputs=64, classes=10, depth=2, width=32), 64 * 32 + 32 + 32 * 32 + 32 + 32 * 10 + 10),
         (lambda: resnet50(1000), 25_557_032),
         (lambda: efficientnet_b0(1000), 5_288_548),
     ],
@@ -51,6 +54,7 @@ def test_parameter_counts(factory: Factory, count: int) -> None:
         (lambda: BinaryCNN("hinge"), (3, 30, 30), 1),
         (lambda: BinaryCNN("nll"), (3, 30, 30), 2),
         (lambda: resnet20(10, activation="silu"), (3, 32, 32), 10),
+        (lambda: MLP(inputs=64, classes=10, depth=3, activation="silu"), (1, 8, 8), 10),
         (lambda: resnet50(10, stem="cifar"), (3, 32, 32), 10),
         (lambda: efficientnet_b0(10, stem="cifar", activation="relu"), (3, 32, 32), 10),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,12 @@ from typer.testing import CliRunner
 from proponent.cli.main import app
 from proponent.errors import InvalidInputError, NotFoundError
 from proponent.rebuild.progress import StageProgress
+from proponent.study.document import document, take
 from proponent.study.pages import study_page
 from proponent.study.registry import EXPERIMENTS, chosen
 from proponent.study.reproduction import reproduce, results
 
+DOCS = Path(__file__).parent.parent / "docs"
 KILLED = 9
 
 
@@ -64,6 +67,27 @@ def test_the_page_of_the_study_tells_every_claim(study: Path, found: dict[str, A
     assert page == study_page(found)
     for result in found.values():
         assert all(claim["claim"].replace("|", "\\|") in page for claim in result["claims"])
+
+
+def test_the_committed_page_is_that_of_the_committed_results() -> None:
+    assert document(DOCS) == (DOCS / "study.md").read_text(encoding="utf-8"), "run scripts/docs"
+    committed = results(DOCS / "study")
+    assert committed and not any(result["quick"] for result in committed.values())
+    missing = [name for name in EXPERIMENTS if name not in committed]
+    assert all(f"`{name}` (" in document(DOCS) for name in missing)
+    files = [path for path in (DOCS / "study").rglob("*") if path.is_file()]
+    wanted = {f"{name}/{picture}.png" for name, result in committed.items() for picture in result["pictures"]}
+    assert {path.relative_to(DOCS / "study").as_posix() for path in files if path.suffix == ".png"} == wanted
+    assert sum(path.stat().st_size for path in files) < 5_000_000
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_results_are_taken_into_the_documents(study: Path, found: dict[str, Any], tmp_path: Path) -> None:
+    take(study, tmp_path)
+    assert results(tmp_path / "study") == found
+    page = document(tmp_path)
+    assert all((tmp_path / link).is_file() for link in re.findall(r"!\[.*?\]\((.*?)\)", page)) and "![" in page
 
 
 @pytest.mark.data

@@ -20,7 +20,10 @@ from proponent.rebuild.training_set import Batch
 from proponent.study.experiments import binary_cnn, outlier, table1
 from proponent.study.experiments.first_order import minimised
 from proponent.study.experiments.fisher_kernel import embeddings
+from proponent.study.experiments.table2 import norms_by_solving
 from proponent.study.points import OUTLIER, train
+from proponent.study.retraining import without
+from proponent.study.verdicts import both, interval, shorter
 from proponent.study.workbench import Workbench
 
 DOUBLE = torch.float64
@@ -128,19 +131,23 @@ def test_the_loss_with_the_softmax_taken_twice_never_falls_below_that_of_certain
 
 def test_examples_removed_are_not_in_the_batch() -> None:
     batch = Batch(torch.arange(5.0)[:, None], torch.arange(5), torch.arange(5))
-    assert table1.without(batch, [0, 3]).labels.tolist() == [1, 2, 4]
+    assert without(batch, [0, 3]).labels.tolist() == [1, 2, 4]
 
 
 def test_intervals_are_students() -> None:
     values = [0.1, 0.4, 0.2, 0.5, 0.3]
     low, high = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
-    mean, half = table1.interval(values)
+    mean, half = interval(values)
     assert (mean - half, mean + half) == pytest.approx((low, high), rel=3e-3)
 
 
 def test_verdicts_need_what_they_claim() -> None:
-    assert table1.both(True, True) is True and table1.both(True, None) is None
-    assert table1.both(None, False) is False and table1.both(False, True) is False
+    assert both(True, True) is True and both(True, None) is None
+    assert both(None, False) is False and both(False, True) is False
+
+
+def test_times_that_hardly_differ_decide_nothing() -> None:
+    assert shorter(1.0, 2.0) is True and shorter(2.0, 1.0) is False and shorter(1.0, 1.1) is None
 
 
 def test_painting_corners_turns_white_to_grey_and_others_to_white() -> None:
@@ -189,6 +196,12 @@ def test_the_change_of_parameters_is_that_of_the_dense_hessian(points: outlier.A
     asked = np.r_[np.outer(error, batch.inputs.double().numpy()[0]).ravel(), error]
     along = moved @ asked / np.linalg.norm(asked)
     assert found[:, 0].numpy() == pytest.approx(along, rel=5e-3, abs=5e-3)
+
+
+def test_the_norms_solved_for_are_those_of_the_dense_hessian(points: outlier.AuditContext) -> None:
+    hessian, gradients = hessian_and_gradients(points)
+    wanted = np.linalg.norm(np.linalg.solve(hessian + 0.05 * np.eye(6), gradients[[0, 5, 9]].T), axis=0)
+    assert norms_by_solving(points, [0, 5, 9], 0.05).tolist() == pytest.approx(wanted.tolist(), rel=1e-3)
 
 
 def test_the_outlier_leads_influence_and_not_relatif(points: outlier.AuditContext) -> None:

@@ -22,9 +22,11 @@ class AuditContext:
     """A bundle with the data it was built from.
 
     Attributes:
+        bundle: Its directory.
         rows: Row in the index of every training example, [N] int64; -1 where it was forgotten.
     """
 
+    bundle: Path
     explainer: Explainer
     data: TrainingSet
     held_out: TrainingSet
@@ -45,7 +47,7 @@ def open_bundle(bundle: Path) -> AuditContext:
     held_out = TrainingSet.open(explainer.classifier, spec.held_out, "held_out")
     names = [data.example_id(position) for position in range(len(data))]
     found = explainer.catalog.rows_of(names)
-    return AuditContext(explainer, data, held_out, torch.tensor([found.get(name, -1) for name in names]))
+    return AuditContext(bundle, explainer, data, held_out, torch.tensor([found.get(name, -1) for name in names]))
 
 
 def influence_matrix(context: AuditContext, positions: list[int], measure: Measure = Measure.INFLUENCE) -> Tensor:

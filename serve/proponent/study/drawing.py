@@ -53,6 +53,6 @@ def grid(rows: Sequence[tuple[str, Sequence[Panel]]], title: str = "") -> Figure
 def _panel(axes: Any, panel: Panel) -> None:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
+    axes.set_title(panel.caption, fontsize=7, pad=2)
     if panel.pixels is not None:
         axes.imshow(panel.pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(panel.caption, fontsize=7, pad=2)

@@ -11,8 +11,7 @@ from proponent.attribution.agreement import spearman
 from proponent.audit.intervals import two_way_interval
 from proponent.audit.retraining import half_subsets
 from proponent.audit.scoring import AuditContext, influence_matrix
-from proponent.rebuild.retraining import trained_on
-from proponent.study.experiments.table1 import without
+from proponent.study.retraining import losses_without
 from proponent.study.workbench import Workbench
 
 _FIRST_SEED = 500
@@ -32,20 +31,11 @@ def trained_halves(bench: Workbench, name: str, context: AuditContext, count: in
 
     def run() -> list[list[float]]:
         return [
-            _losses(context, subset, _FIRST_SEED + number, queries)
+            losses_without(context, (~subset).nonzero().flatten().tolist(), queries, _FIRST_SEED + number)
             for number, subset in enumerate(bench.track(f"halves {name}", subsets, count))
         ]
 
     return Halves(subsets, torch.tensor(bench.shared(name, f"halves-{count}", run), dtype=torch.float64))
-
-
-def _losses(context: AuditContext, subset: Tensor, seed: int, queries: int) -> list[float]:
-    classifier = context.explainer.classifier
-    everything, asked = context.data.batch(range(len(context.data))), context.held_out.batch(range(queries))
-    model = trained_on(classifier.spec, without(everything, (~subset).nonzero().flatten().tolist()), seed)
-    with torch.no_grad():
-        losses: list[float] = classifier.loss.per_example(model(asked.inputs).double(), asked.labels).tolist()
-    return losses
 
 
 def score(context: AuditContext, halves: Halves) -> dict[str, float]:

@@ -54,7 +54,8 @@ def panels(
     """Rows of a grid: the test point with the list of each method."""
     raw, _, label = context.held_out.item(position)
     test = Panel(np.asarray(raw), f"test: {context.explainer.classifier.class_names[label]}")
-    return [(name, [test, *map(_panel, of)]) for name, of in lists.items()]
+    nothing = [Panel(None, "no influence")]
+    return [(name, [test, *(map(_panel, of) if of else nothing)]) for name, of in lists.items()]
 
 
 def _panel(influence: Influence) -> Panel:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from proponent.study.registry import EXPERIMENTS
+
 _VERDICTS = {True: "holds", False: "does not hold", None: "not decided"}
 _QUICK = "These are figures of the quick mode: they show that the code runs, and say nothing about the claims.\n\n"
 _HEAD = """# The paper's study, reproduced and extended
@@ -13,7 +15,8 @@ _HEAD = """# The paper's study, reproduced and extended
 
 The experiments of the thesis "Influence functions - comparison of existing methods" (2022), run with this project,
 and what it planned and could not finish. `proponent reproduce all --out DIR --data-root DATA` makes everything on
-this page again. "Holds" speaks of the claim under the settings given here, not in general.
+this page again. Figures 9 to 11 (EfficientNet-B0 and ResNet-50 on CIFAR-10) are not among them. "Holds" speaks of
+the claim under the settings given here, not in general.
 
 """
 
@@ -40,7 +43,7 @@ def study_page(results: Mapping[str, Mapping[str, Any]], folder: str = "") -> st
     sections = "".join(
         f"\n## {result['title']}\n\n{_section(result, f'{folder}{name}/')}" for name, result in results.items()
     )
-    return f"{_HEAD}{quick}{overview}{sections}"
+    return f"{_HEAD}{quick}{_missing(results)}{overview}{sections}"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -49,9 +52,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
+def _missing(results: Mapping[str, Any]) -> str:
+    """Which experiments have no result here."""
+    names = ", ".join(f"`{name}` ({each.part})" for name, each in EXPERIMENTS.items() if name not in results)
+    return f"Not run yet, at least not here: {names}.\n\n" if names else ""
+
+
 def _section(result: Mapping[str, Any], folder: str) -> str:
     pictures = "".join(f"\n![{caption}]({folder}{name}.png)\n" for name, caption in result["pictures"].items())
-    head = f"{result['part']}; {result['cpu_seconds']:.0f} s of processor time.\n\n"
+    head = f"{result['part']}; {result['cpu_seconds']:.0f} s of processor time in the run that ended it.\n\n"
     body = f"{result['setting']}\n\n{table(result['columns'], result['rows'])}\n{result['paragraph']}\n"
     return f"{head}{body}{pictures}"
 

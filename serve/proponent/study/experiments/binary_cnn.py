@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,10 +11,10 @@ from numpy.typing import NDArray
 from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.study.drawing import grid
 from proponent.study.listing import panels, same_label, strongest
+from proponent.study.models import binary_cnn
 from proponent.study.outcome import Claim, Outcome, Picture
 from proponent.study.workbench import Trained, Workbench
 from proponent.training.loop import predicted_labels
-from proponent.training.presets import PRESETS
 
 MODELS = [(loss, decay) for loss in ("bce", "nll", "hinge") for decay in (0.0, 0.001)]
 WHITE = 240
@@ -43,7 +42,7 @@ def run(bench: Workbench) -> Outcome:
         pictures[f"{loss}-{'decay' if decay else 'plain'}"] = _picture(context, name)
     return Outcome(
         setting=SETTING.format(
-            examples=len(context.data), epochs=bench.of(15, 6), queries=bench.of(100, 8), shares=_shares(context)
+            examples=len(context.data), epochs=bench.of(10, 6), queries=bench.of(100, 8), shares=_shares(context)
         ),
         columns=[
             "model",
@@ -76,17 +75,6 @@ _COLUMNS = (
     "chance",
     "painted",
 )
-
-
-def binary_cnn(bench: Workbench, loss: str, decay: float) -> tuple[Trained, AuditContext]:
-    """The CNN with a loss and a weight decay, and its index."""
-    name = f"motorbike-fruit-{loss}-{decay}"
-    preset = PRESETS[f"motorbike-fruit-{loss}"]
-    training = {**preset.training, "epochs": bench.of(15, 6), "batch_size": bench.of(64, 16)}
-    curvature = {"kind": "ekfac", "embedding_size": bench.of(512, 32)}
-    preset = replace(preset, weight_decay=decay, training=training, curvature=curvature)
-    trained = bench.trained(name, preset, limit=bench.of(None, 200))
-    return trained, bench.opened_of(name, trained)
 
 
 def _measured(context: AuditContext, trained: Trained, count: int) -> dict[str, float]:

@@ -11,8 +11,8 @@ from proponent.display.svg import drawing, new_figure
 from proponent.options import Measure
 from proponent.study.drawing import BLUE, GREY, ORANGE
 from proponent.study.halves import score, trained_halves
+from proponent.study.models import PERCEPTRON_EPOCHS, perceptron
 from proponent.study.outcome import Claim, Outcome, Picture
-from proponent.study.presets import perceptron
 from proponent.study.workbench import Workbench
 
 DEPTHS = (0, 1, 2, 4, 6)
@@ -28,12 +28,11 @@ examples has."""
 
 def run(bench: Workbench) -> Outcome:
     """Trains, indexes and measures each depth."""
-    count, queries = bench.of(24, 3), bench.of(100, 10)
+    count, queries = bench.of(16, 3), bench.of(100, 10)
     found: dict[str, dict[str, float]] = {}
     for depth in bench.of(DEPTHS, (0, 2)):
-        name, preset = f"digits-mlp-{depth}", perceptron(depth, epochs=bench.of(20, 3))
-        trained = bench.trained(name, preset, limit=bench.of(None, 150))
-        context = bench.opened_of(name, trained)
+        trained = perceptron(bench, depth)
+        name, context = trained.spec.name, bench.opened_of(trained.spec.name, trained)
         halves = trained_halves(bench, name, context, count, queries)
         measured = bench.step(name, _measured, context, queries)
         found[str(depth)] = {
@@ -44,7 +43,11 @@ def run(bench: Workbench) -> Outcome:
     depths = ", ".join(found)
     return Outcome(
         setting=SETTING.format(
-            depths=depths, examples=f"{len(context.data):,}", epochs=bench.of(20, 3), halves=count, queries=queries
+            depths=depths,
+            examples=f"{len(context.data):,}",
+            epochs=bench.of(PERCEPTRON_EPOCHS, 3),
+            halves=count,
+            queries=queries,
         ),
         columns=["hidden layers", "accuracy", "LDS", "95 % interval", "held by 1 %", *_HEADS],
         rows=[_row(depth, of) for depth, of in found.items()],
@@ -105,7 +108,7 @@ def _paragraph(found: dict[str, dict[str, float]]) -> str:
 def _picture(found: dict[str, dict[str, Any]]) -> Picture:
     depths = [int(depth) for depth in found]
     with drawing():
-        figure = new_figure(8, 3.2)
+        figure = new_figure(9, 3.2)
         left, right = figure.subplots(1, 2)
         middle = [of["lds"] for of in found.values()]
         bars = [[of["lds"] - of["low"] for of in found.values()], [of["high"] - of["lds"] for of in found.values()]]
@@ -116,5 +119,5 @@ def _picture(found: dict[str, dict[str, Any]]) -> Picture:
                 values = [of[f"{kind} {name}"] for of in found.values()]
                 right.plot(depths, values, style, marker="o", color=colour, label=f"{name}: {kind}", markersize=3)
         right.set(xlabel="hidden layers", ylabel="share of the top 10", ylim=(0, 1.02))
-        right.legend(fontsize=7)
+        right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return Picture(figure, "Datamodeling score, labels, neighbours and different examples by depth")

@@ -9,11 +9,9 @@ from proponent.audit.scoring import AuditContext
 from proponent.display.svg import drawing, new_figure
 from proponent.options import Diversity, ExplainOptions, Measure, Redundancy
 from proponent.study.drawing import BLUE, GREEN, GREY, ORANGE
-from proponent.study.experiments.binary_cnn import binary_cnn
-from proponent.study.experiments.table1 import logistic_context
 from proponent.study.listing import explained
+from proponent.study.models import binary_cnn, logistic_regression, perceptron
 from proponent.study.outcome import Claim, Outcome, Picture
-from proponent.study.presets import perceptron
 from proponent.study.workbench import Workbench
 
 TOP = 10
@@ -28,11 +26,9 @@ def run(bench: Workbench) -> Outcome:
     """Asks each model with each term and weight."""
     queries = bench.of(30, 4)
     contexts = {
-        "logistic regression": logistic_context(bench, 0.0),
+        "logistic regression": logistic_regression(bench, 0.0),
         "binary CNN (bce)": binary_cnn(bench, "bce", 0.001)[1],
-        "perceptron, 2 hidden": bench.opened(
-            "digits-mlp-2", perceptron(2, epochs=bench.of(20, 3)), limit=bench.of(None, 150)
-        ),
+        "perceptron, 2 hidden": bench.opened_of("digits-mlp-2", perceptron(bench, 2)),
     }
     found = {
         name: bench.step(f"model-{number}", _measured, context, queries)

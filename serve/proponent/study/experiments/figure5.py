@@ -6,8 +6,8 @@ from typing import Any
 
 from proponent.audit.scoring import AuditContext
 from proponent.study.drawing import grid
-from proponent.study.experiments.table1 import logistic_context
 from proponent.study.listing import distinct, panels, same_label, strongest
+from proponent.study.models import logistic_regression
 from proponent.study.outcome import Claim, Outcome, Picture
 from proponent.study.workbench import Workbench
 
@@ -20,7 +20,7 @@ list has named before."""
 
 def run(bench: Workbench) -> Outcome:
     """Draws both lists, and counts what they hold over many test points."""
-    context = logistic_context(bench, 0.0)
+    context = logistic_regression(bench, 0.0)
     means = bench.step("lists", counted, context, bench.of(300, 20))
     return Outcome(
         setting=SETTING.format(queries=bench.of(300, 20)),

@@ -14,10 +14,10 @@ from proponent.attribution.losses import get_loss
 from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.display.svg import drawing, new_figure
 from proponent.study.drawing import BLUE, GREY, ORANGE
+from proponent.study.models import exact_digits
 from proponent.study.outcome import Claim, Outcome, Picture
 from proponent.study.workbench import Workbench
 from proponent.training.lbfgs import minimise
-from proponent.training.presets import PRESETS
 
 WEIGHTS = (-1.0, -0.5, 1.0, 3.0, 10.0, 30.0)
 """Weights added to one training point, in units of 1/n; -1 removes it."""
@@ -32,7 +32,7 @@ random."""
 
 def run(bench: Workbench) -> Outcome:
     """Retrains with every weight, and compares."""
-    context = bench.opened("digits-logistic", PRESETS["digits"], limit=bench.of(None, 150))
+    context = exact_digits(bench)
     queries = list(range(bench.of(20, 5)))
     points = _points(influence_matrix(context, queries), bench.of(12, 2))
     losses = [

@@ -14,25 +14,24 @@ from proponent.options import Target
 from proponent.rebuild.retraining import trained_on
 from proponent.stages import Stopwatch
 from proponent.study.drawing import BLUE, GREY, ORANGE
+from proponent.study.models import perceptron
 from proponent.study.outcome import Claim, Outcome, Picture
-from proponent.study.presets import perceptron
 from proponent.study.workbench import Workbench
 from proponent.training.loop import accuracy
 
 SETTING = """Logistic regression on scikit-learn's digits ({examples} training examples, SGD, exact curvature,
 which for this model is the Fisher information). The Fisher kernel of two examples is the product of their
 embeddings. Sequential Bayesian quadrature chooses examples that represent the mean embedding of {queries}
-held-out examples at their true labels; a new model is trained on the chosen ones alone and judged on the other
-held-out examples. Beside it: as many at random (mean of {draws} draws), and those of largest summed influence
-on the same held-out examples."""
+held-out examples at their true labels; a new model is trained on the chosen ones alone by the same recipe (as
+many epochs, so fewer steps) and judged on the other held-out examples. Beside it: as many at random (mean of
+{draws} draws), and those of largest summed influence on the same held-out examples."""
 METHODS = ("Fisher kernel", "random", "largest summed influence")
 
 
 def run(bench: Workbench) -> Outcome:
     """Chooses, trains on what was chosen, and compares."""
-    name, preset = "digits-mlp-0", perceptron(0, epochs=bench.of(20, 3))
-    trained = bench.trained(name, preset, limit=bench.of(None, 150))
-    context = open_bundle(bench.bundle(name, trained.spec, kind="exact"))
+    trained = perceptron(bench, 0)
+    context = open_bundle(bench.bundle(trained.spec.name, trained.spec, kind="exact"))
     queries, draws = bench.of(180, 40), bench.of(5, 2)
     found = {
         str(size): bench.step(f"size-{size}", _compared, context, queries, draws, size)

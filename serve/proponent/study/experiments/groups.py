@@ -10,12 +10,11 @@ from proponent.attribution.agreement import pearson
 from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.display.svg import drawing, new_figure
 from proponent.options import Estimator, Target
-from proponent.rebuild.retraining import trained_on
 from proponent.study.drawing import BLUE, GREEN, GREY, ORANGE
-from proponent.study.experiments.table1 import without
+from proponent.study.models import exact_digits
 from proponent.study.outcome import Claim, Outcome, Picture
+from proponent.study.retraining import losses_without
 from proponent.study.workbench import Workbench
-from proponent.training.presets import PRESETS
 
 SHARES = (0.01, 0.05, 0.2, 0.4)
 KINDS = ("random", "one class", "most influential")
@@ -34,9 +33,9 @@ member; first order also counts that the mean is then taken over fewer; second o
 
 def run(bench: Workbench) -> Outcome:
     """Removes each group and compares."""
-    context = bench.opened("digits-logistic", PRESETS["digits"], limit=bench.of(None, 150))
+    context = exact_digits(bench)
     queries = bench.of(8, 2)
-    base = bench.step("whole", _losses, context, [], queries)
+    base = bench.step("whole", losses_without, context, [], queries)
     groups = [(kind, share) for kind in KINDS for share in bench.of(SHARES, SHARES[1:3])]
     found = {
         f"{kind}, {share:.0%}": bench.step(f"{kind}-{share}".replace(" ", "-"), _compared, context, kind, share, base)
@@ -72,19 +71,10 @@ def _members(context: AuditContext, kind: str, share: float) -> list[int]:
     return order[:size].tolist()
 
 
-def _losses(context: AuditContext, removed: list[int], queries: int) -> list[float]:
-    classifier = context.explainer.classifier
-    model = trained_on(classifier.spec, without(context.data.batch(range(len(context.data))), removed), 0)
-    asked = context.held_out.batch(range(queries))
-    with torch.no_grad():
-        losses: list[float] = classifier.loss.per_example(model(asked.inputs).double(), asked.labels).tolist()
-    return losses
-
-
 def _compared(context: AuditContext, kind: str, share: float, base: list[float]) -> dict[str, list[float]]:
     members = _members(context, kind, share)
     names = [context.data.example_id(member) for member in members]
-    after = _losses(context, members, len(base))
+    after = losses_without(context, members, len(base))
     found = {"real": [new - old for new, old in zip(after, base, strict=True)]}
     for name, estimator in ESTIMATORS.items():
         found[name] = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,13 +10,11 @@ from torch import Tensor
 from proponent.attribution.agreement import pearson, spearman
 from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.display.svg import drawing, new_figure
-from proponent.rebuild.retraining import trained_on
 from proponent.study.drawing import BLUE, GREY, ORANGE
-from proponent.study.experiments.table1 import without
+from proponent.study.models import exact_digits, perceptron
 from proponent.study.outcome import Claim, Outcome, Picture
-from proponent.study.presets import perceptron
+from proponent.study.retraining import losses_without
 from proponent.study.workbench import Workbench
-from proponent.training.presets import PRESETS, Preset
 
 SETTING = """Left figure: a risk of one parameter with two minima, the sum of n = 20 losses, with and without
 one of them. Table: digits of scikit-learn ({examples} training examples). {removals} training points are
@@ -31,14 +28,12 @@ DEPTHS = (1, 2, 4)
 def run(bench: Workbench) -> Outcome:
     """Removes points from a convex model and from networks."""
     removals, queries = bench.of(10, 2), bench.of(30, 6)
-    models: dict[str, Preset] = {"logistic regression": PRESETS["digits"]}
+    models = {"logistic regression": exact_digits(bench)}
     for depth in bench.of(DEPTHS, DEPTHS[:1]):
-        models[f"{depth} hidden"] = perceptron(depth, epochs=bench.of(20, 4))
+        models[f"{depth} hidden"] = bench.opened_of(f"digits-mlp-{depth}", perceptron(bench, depth))
     found = {}
-    for name, preset in models.items():
-        short = "digits-logistic" if preset is PRESETS["digits"] else preset.name
-        context = bench.opened(short, preset, limit=bench.of(None, 150))
-        found[name] = bench.step(short, _compared, context, removals, queries)
+    for name, context in models.items():
+        found[name] = bench.step(name.replace(" ", "-"), _compared, context, removals, queries)
     rows = [
         [name, *(f"{of[key]:.3f}" for key in ("pearson", "spearman", "slope", "noise"))] for name, of in found.items()
     ]
@@ -56,8 +51,8 @@ def run(bench: Workbench) -> Outcome:
 def _compared(context: AuditContext, removals: int, queries: int) -> dict[str, Any]:
     scores = influence_matrix(context, list(range(queries)))
     points = scores.abs().mean(dim=0).topk(removals).indices.tolist()
-    base, other = (_losses(context, [], queries, seed) for seed in (0, 1))
-    real = torch.stack([_losses(context, [point], queries, 0) for point in points]) - base
+    base, other = (torch.tensor(losses_without(context, [], queries, seed), dtype=torch.float64) for seed in (0, 1))
+    real = torch.tensor([losses_without(context, [point], queries) for point in points], dtype=torch.float64) - base
     predicted = scores[:, points].mT / len(context.data)
     guess, truth = predicted.flatten(), real.flatten()
     return {
@@ -67,14 +62,6 @@ def _compared(context: AuditContext, removals: int, queries: int) -> dict[str, A
         "noise": float((other - base).norm() / real.square().mean(dim=0).sum().sqrt()),
         "points": [guess.tolist(), truth.tolist()],
     }
-
-
-def _losses(context: AuditContext, removed: Sequence[int], queries: int, seed: int) -> Tensor:
-    classifier = context.explainer.classifier
-    model = trained_on(classifier.spec, without(context.data.batch(range(len(context.data))), removed), seed)
-    asked = context.held_out.batch(range(queries))
-    with torch.no_grad():
-        return classifier.loss.per_example(model(asked.inputs).double(), asked.labels)
 
 
 def _claim(found: dict[str, Any]) -> Claim:

@@ -8,23 +8,21 @@ order of examples; figures compared are those of one seed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from proponent.audit.intervals import student_quantile
 from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.display.svg import drawing, new_figure
 from proponent.options import Measure
 from proponent.rebuild.retraining import trained_on
-from proponent.rebuild.training_set import Batch
 from proponent.study.drawing import BLUE, GREY, ORANGE
+from proponent.study.models import logistic_regression
 from proponent.study.outcome import Claim, Outcome, Picture
-from proponent.study.presets import logistic
+from proponent.study.retraining import without
+from proponent.study.verdicts import above, both, interval
 from proponent.study.workbench import Workbench, rounded
 
 DECAYS = {"no weight decay": 0.0, "weight decay 0.01": 0.01}
@@ -55,7 +53,7 @@ def run(bench: Workbench) -> Outcome:
     seeds = bench.of(5, 2)
     runs: dict[str, list[dict[str, Any]]] = {}
     for name, decay in DECAYS.items():
-        context = logistic_context(bench, decay)
+        context = logistic_regression(bench, decay)
         runs[name] = [_seed(bench, context, name, seed) for seed in bench.track(name, range(seeds), seeds)]
     held_out, examples = len(context.held_out), len(context.data)
     setting = SETTING.format(
@@ -81,16 +79,6 @@ def run(bench: Workbench) -> Outcome:
 
 def _queries(bench: Workbench) -> int:
     return bench.of(1000, 20)
-
-
-def logistic_context(bench: Workbench, decay: float) -> AuditContext:
-    """The index of the logistic regression trained by SGD with a weight decay."""
-    sgd = {"optimizer": "sgd", "lr": 0.05, "epochs": bench.of(10, 5), "batch_size": 64, "schedule": "cosine"}
-    damping = 0.0 if decay else 0.01
-    preset = replace(
-        logistic(bench), weight_decay=decay, training=sgd, curvature={"kind": "exact", "damping": damping}
-    )
-    return bench.opened(f"logistic-sgd-{decay}", preset, limit=bench.of(20_000, 150))
 
 
 def _seed(bench: Workbench, context: AuditContext, name: str, seed: int) -> dict[str, Any]:
@@ -133,24 +121,11 @@ def _losses(context: AuditContext, sets: Mapping[str, Any], seed: int) -> dict[s
     return found
 
 
-def without(batch: Batch, removed: Sequence[int]) -> Batch:
-    """The examples that stay."""
-    kept = torch.ones(len(batch.labels), dtype=torch.bool)
-    kept[list(removed)] = False
-    return Batch(batch.inputs[kept], batch.labels[kept], batch.keys[kept])
-
-
 def losses_of(outputs: Tensor, labels: Tensor, chosen: Sequence[int]) -> dict[str, float]:
     """Mean losses of logits [Q, C]: of all, of those chosen, and of all with the softmax taken twice."""
     each = cross_entropy(outputs, labels, reduction="none")
     twice = cross_entropy(outputs.softmax(dim=1), labels)
     return {"loss": float(each.mean()), "chosen": float(each[list(chosen)].mean()), "twice": float(twice)}
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half of the 95 % interval of a mean of few values (Student)."""
-    data = torch.tensor(values, dtype=torch.float64)
-    return float(data.mean()), student_quantile(len(data) - 1) * float(data.std()) / sqrt(len(data))
 
 
 def changes(runs: Sequence[Mapping[str, Any]], name: str, over: str = "original", loss: str = "loss") -> list[float]:
@@ -193,14 +168,14 @@ def _claims(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Claim]:
             "removing the IF points raises the loss more than removing the RelatIF points, and both raise it",
             "1.567 / 1.599 / 1.577 (original, without IF, without RelatIF)",
             f"{ours}; IF minus RelatIF {_signed(order)}",
-            both(_above(order), _above(changes(plain, "theta-RelatIF, |I|"))),
+            both(above(order), above(changes(plain, "theta-RelatIF, |I|"))),
             "sets found by |I|, no weight decay, five seeds; the intervals are over seeds",
         ),
         Claim(
             "the rise is due to the points chosen",
             "no control was run",
             f"RelatIF minus as many random points {_signed(control)}",
-            _above(control),
+            above(control),
             "a random set of the same size is the control",
         ),
         Claim(
@@ -214,19 +189,6 @@ def _claims(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Claim]:
 
 
 _TABLE = {"original": "original", "without IF": "IF, |I|", "without RelatIF": "theta-RelatIF, |I|"}
-
-
-def _above(values: Sequence[float]) -> bool | None:
-    """Whether a mean lies above zero; None where its interval holds zero."""
-    mean, half = interval(values)
-    return None if abs(mean) <= half else mean > 0
-
-
-def both(first: bool | None, second: bool | None) -> bool | None:
-    """Whether both hold; None where neither fails and one is not decided."""
-    if first is False or second is False:
-        return False
-    return None if None in (first, second) else True
 
 
 def _paragraph(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -1,0 +1,67 @@
+"""The models that several experiments ask for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from proponent.audit.scoring import AuditContext
+from proponent.spec import Factory
+from proponent.study.workbench import Trained, Workbench
+from proponent.training.presets import PRESETS, Preset
+
+PERCEPTRON_EPOCHS = 20
+
+
+def _logistic(bench: Workbench) -> Preset:
+    """Logistic regression on MNIST at 14 x 14 pixels; on scikit-learn's digits in quick mode.
+
+    With a quarter of the pixels the exact Hessian is a 64th of the work, so that all seeds are done in minutes.
+    """
+    model = {"inputs": 196, "classes": 10}
+    small = replace(
+        PRESETS["mnist"],
+        model=Factory(factory="proponent.models.logistic:LogisticRegression", kwargs=model),
+        transform=Factory(factory="proponent.datasets.transforms:converted", kwargs={"mode": "L", "size": [14, 14]}),
+    )
+    return bench.of(small, PRESETS["digits"])
+
+
+def exact_digits(bench: Workbench) -> AuditContext:
+    """The index of logistic regression on scikit-learn's digits, at its minimum."""
+    return bench.opened("digits-logistic", PRESETS["digits"], limit=bench.of(None, 150))
+
+
+def perceptron(bench: Workbench, depth: int) -> Trained:
+    """A perceptron of some depth and 32 units a layer on scikit-learn's digits, trained by SGD, with EK-FAC."""
+    epochs = bench.of(PERCEPTRON_EPOCHS, 3)
+    preset = replace(
+        PRESETS["digits"],
+        name=f"digits-mlp-{depth}",
+        title=f"Perceptron with {depth} hidden layers, scikit-learn's digits",
+        model=Factory(factory="proponent.models.mlp:MLP", kwargs={"inputs": 64, "classes": 10, "depth": depth}),
+        weight_decay=0.001,
+        training={"optimizer": "sgd", "lr": 0.05, "epochs": epochs, "batch_size": 32, "schedule": "cosine"},
+        curvature={"kind": "ekfac"},
+    )
+    return bench.trained(preset.name, preset, limit=bench.of(None, 150))
+
+
+def logistic_regression(bench: Workbench, decay: float) -> AuditContext:
+    """The index of the logistic regression trained by SGD with a weight decay."""
+    sgd = {"optimizer": "sgd", "lr": 0.05, "epochs": bench.of(10, 5), "batch_size": 64, "schedule": "cosine"}
+    damping = 0.0 if decay else 0.01
+    preset = replace(
+        _logistic(bench), weight_decay=decay, training=sgd, curvature={"kind": "exact", "damping": damping}
+    )
+    return bench.opened(f"logistic-sgd-{decay}", preset, limit=bench.of(20_000, 150))
+
+
+def binary_cnn(bench: Workbench, loss: str, decay: float) -> tuple[Trained, AuditContext]:
+    """The CNN with a loss and a weight decay, and its index."""
+    name = f"motorbike-fruit-{loss}-{decay}"
+    preset = PRESETS[f"motorbike-fruit-{loss}"]
+    training = {**preset.training, "epochs": bench.of(10, 6), "batch_size": bench.of(64, 16)}
+    curvature = {"kind": "ekfac", "embedding_size": bench.of(256, 32), "subspace_size": bench.of(4096, 256)}
+    preset = replace(preset, weight_decay=decay, training=training, curvature=curvature)
+    trained = bench.trained(name, preset, limit=bench.of(None, 200))
+    return trained, bench.opened_of(name, trained)
