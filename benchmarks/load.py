@@ -1,8 +1,8 @@
 """The service under load: throughput, latency, errors, processor time and memory.
 
-Every row is measured on the gateway and, in turn, on its own TorchServe called past it: the same workers, the same
-bundle, the same clients. Predictions alone and beside explanations are measured in turn as well, so that what else
-the machine does falls on both. Explanations are also asked of an Explainer in a process of its own, in batches.
+Every row is measured on the gateway and, in turn, on its own TorchServe called past it: workers of the same kind, the
+same bundle, the same clients. Predictions alone and beside explanations are measured in turn as well, so that what
+else the machine does falls on both. Explanations are also asked of an Explainer in a process of its own, in batches.
 
 One command for all figures, on a quiet machine (about 10 minutes, and 15 for the soak)::
 
@@ -213,6 +213,7 @@ def measured(options: argparse.Namespace, store: Path) -> dict[str, Any]:
     }
     room = ["--max-streams", str(max(32, *options.clients, 0))]
     with running(options.python, store, [*room, *(f"--{option}" for option in options.serve)]) as service:
+        service.register_past(bundle)
         bench = Bench(service, service.calls(options.model, image), options.seconds)
         try:
             found["matrix"] = matrix(bench, options.calls, options.clients, options.rounds)

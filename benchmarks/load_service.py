@@ -1,4 +1,8 @@
-"""The service under load: a gateway of its own, its TorchServe called past it, and what each process uses."""
+"""The service under load: a gateway of its own, its TorchServe called past it, and what each process uses.
+
+What is called past the gateway are workers of their own in the same TorchServe, as ``package_model`` sets them up: a
+gateway gathers batches itself and sends them whole, so that TorchServe gathers none for its workers.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 from load_clients import Call
 from PIL import Image
 
+from proponent.gateway.effective_settings import load_settings
+from proponent.gateway.lane import Lane
+from proponent.gateway.torchserve.archive import write_archive
 from proponent.gateway.torchserve.launch import Layout, TorchServeKeys
 from proponent.index.bundle import Manifest
 from proponent.v1 import explanation_pb2 as pb
@@ -26,6 +34,9 @@ from proponent.v1.worker_pb2 import WorkerRequest
 _START_S = 180.0
 _WORKERS = ("model_service_worker", "proponent.worker.process")
 _SERVICE = "/proponent.v1.ExplanationService"
+_LANES = {"Predict": Lane.PREDICTIONS, "Explain": Lane.EXPLANATIONS}
+PAST = "past-the-gateway"
+"""The model's name where TorchServe is called itself."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class Service:
 
     def calls(self, model: str, image: bytes) -> dict[str, dict[str, Call]]:
         """For each call what is sent to the gateway, and to TorchServe past it, by whom it is sent to."""
-        config = dict(line.split("=", 1) for line in self.layout.config.read_text().splitlines())
+        config = self._config()
         past = f"127.0.0.1:{config['grpc_inference_port']}"
         past_http = config["inference_address"].removeprefix("http://")
         key = {"authorization": f"Bearer {TorchServeKeys.of(self.layout).inference}"}
@@ -71,7 +82,7 @@ class Service:
         }
         found: dict[str, dict[str, Call]] = {}
         for name, request in requests.items():
-            verb, served = name.lower(), self._served_as(model, name)
+            verb, served = name.lower(), _LANES[name].served_as(PAST)
             message = getattr(request, verb).SerializeToString()
             wrapped = PredictionsRequest(model_name=served, input={"data": request.SerializeToString()})
             rpc = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
@@ -95,14 +106,19 @@ class Service:
         }
         return found
 
-    def _served_as(self, model: str, call: str) -> str:
-        """The name under which TorchServe answers a call."""
-        names = {
-            json.loads(path.read_text())["model"]["modelName"]
-            for path in self.layout.model_store.glob("*/MAR-INF/MANIFEST.json")
-        }
-        apart = [name for name in names if name != model and name.startswith(model)]
-        return apart[0] if call == "Predict" and apart else model
+    def register_past(self, bundle: Path) -> None:
+        """Starts workers that TorchServe itself gathers batches for, and waits until they answer."""
+        settings = load_settings({}).settings
+        keys, config = TorchServeKeys.of(self.layout), self._config()
+        headers = {"Authorization": f"Bearer {keys.management}"}
+        with httpx.Client(base_url=config["management_address"], headers=headers, timeout=_START_S) as client:
+            for lane in settings.lanes:
+                archive = write_archive(self.layout.model_store, PAST, "1.0", bundle, None, settings, lane=lane)
+                params = {"url": archive.path.name, "synchronous": "true"}
+                client.post("/models", params=params).raise_for_status()
+
+    def _config(self) -> dict[str, str]:
+        return dict(line.split("=", 1) for line in self.layout.config.read_text().splitlines())
 
 
 @contextmanager

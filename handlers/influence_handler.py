@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from typing import Any
 
 import torch
 
 from proponent.v1.worker_pb2 import WorkerReply
-from proponent.worker.batch import PROTOBUF, Worker, encode_reply, read_item, speaks_json
+from proponent.worker.batch import Worker
 from proponent.worker.starting import started_worker
+from proponent.worker.wire import PROTOBUF, encode_replies, encode_reply, is_batch, read_row, speaks_json
 
 # HTTP status and phrase by google.rpc.Code.
 _STATUS = {3: (400, "Bad Request"), 4: (504, "Gateway Timeout"), 13: (500, "Internal Server Error")}
@@ -26,21 +28,25 @@ class InfluenceHandler:
         self._worker = started_worker(context.model_yaml_config["proponent"], _device(context))
 
     def handle(self, rows: list[dict[str, Any]], context: Any) -> list[bytes]:
-        """One reply for each row of a batch, whatever its mix of predictions and explanations."""
+        """One reply for each row: an image, a request, or a whole batch of requests that a gateway gathered."""
         types = [_header(context, index, "content-type").lower() for index in range(len(rows))]
-        items = [
-            read_item(row, _header(context, index, "explain").lower() == "true", types[index])
+        read = [
+            read_row(row, _header(context, index, "explain").lower() == "true", types[index])
             for index, row in enumerate(rows)
         ]
-        replies = self._worker.handle(items)
+        replies = iter(self._worker.handle(list(chain.from_iterable(read))))
         return [
-            _finished(reply, speaks_json(row, types[index]), context, index)
-            for index, (row, reply) in enumerate(zip(rows, replies, strict=True))
+            _encoded(list(islice(replies, len(read[index]))), row, types[index], context, index)
+            for index, row in enumerate(rows)
         ]
 
 
-def _finished(reply: WorkerReply, as_json: bool, context: Any, index: int) -> bytes:
+def _encoded(replies: list[WorkerReply], row: dict[str, Any], content_type: str, context: Any, index: int) -> bytes:
+    as_json = speaks_json(row, content_type)
     context.set_response_content_type(index, "application/json" if as_json else PROTOBUF)
+    if is_batch(content_type):
+        return encode_replies(replies)
+    [reply] = replies
     if as_json and reply.WhichOneof("outcome") == "error":
         context.set_response_status(*_STATUS.get(reply.error.code, _UNAVAILABLE), index)
     return encode_reply(reply, as_json)

@@ -16,7 +16,7 @@ from proponent.errors import DeadlineError, OverloadedError
 from proponent.gateway.error_mapping import retry_after
 from proponent.gateway.lane import Lane
 from proponent.gateway.limits.adaptive_limit import AdaptiveLimit
-from proponent.gateway.limits.admission import LaneAdmission, Slot
+from proponent.gateway.limits.admission import Admission, LaneAdmission, Slot
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.settings import Settings
 
@@ -255,5 +255,41 @@ def test_a_caller_who_has_just_left_is_refused_in_nobodys_place() -> None:
         callers.tasks[2].cancel()
         await asyncio.sleep(0.01)
         assert await callers.serve_all() == ["a", "a", "b"] and callers.tasks[-1].exception() is None
+
+    run(test)
+
+
+def test_explanations_are_given_half_a_batch_at_a_time_while_predictions_come() -> None:
+    async def test() -> None:
+        made = settings(max_explanations=100, batch_size=4)
+        admission = Admission(made, Metrics())
+        predictions, explanations = (admission.of("toy", lane) for lane in Lane)
+        callers = Callers(explanations)
+        (await predictions.slot("p", 1.0, part=False)).release()
+        await callers.come(*"abcdefgh")
+        assert callers.order == list("ab")
+        callers.slots.pop(0).release()
+        await asyncio.sleep(0.01)
+        assert callers.order == list("abc")
+        await asyncio.sleep(0.1)
+        callers.slots.pop(0).release()
+        await asyncio.sleep(0.01)
+        assert callers.order == list("abcdefgh")
+        await predictions.slot("p", 1.0, part=False)
+        await callers.come("x", "y")
+        assert callers.order == list("abcdefgh"), "more than half a batch is there"
+        assert sorted(await callers.serve_all()) == sorted("abcdefghxy")
+
+    run(test)
+
+
+def test_nobody_gives_way_where_all_stand_in_one_line() -> None:
+    async def test() -> None:
+        admission = Admission(settings(max_explanations=100, batch_size=4, prediction_workers=0), Metrics())
+        assert admission.of("toy", Lane.PREDICTIONS) is admission.of("toy", Lane.EXPLANATIONS)
+        callers = Callers(admission.of("toy", Lane.PREDICTIONS))
+        await callers.come(*"abcdefgh")
+        assert callers.order == list("abcdefgh")
+        await callers.serve_all()
 
     run(test)

@@ -43,7 +43,7 @@ def test_an_archive_holds_handler_options_and_bundle(tmp_path: Path) -> None:
 
 
 def test_predictions_have_workers_of_their_own_that_others_stand_back_for(tmp_path: Path) -> None:
-    settings = Settings(store=tmp_path, workers=3, cores=6, explanation_niceness=7, prediction_batch_delay_ms=5)
+    settings = Settings(store=tmp_path, workers=3, cores=6, explanation_niceness=7)
     found = {}
     for lane in settings.lanes:
         archive = write_archive(tmp_path, "toy", "1.0", Path("/store/b"), None, settings, tmp_path, lane)
@@ -51,9 +51,9 @@ def test_predictions_have_workers_of_their_own_that_others_stand_back_for(tmp_pa
         config = yaml.safe_load((archive.path / "model-config.yaml").read_text())
         assert manifest["model"]["modelName"] == archive.model
         section = config["proponent"]
-        shares = (config["minWorkers"], config["maxBatchDelay"], section["threads"], section["niceness"])
-        found[archive.model] = (section["lane"], *shares)
-    assert found == {"toy~predictions": ("predictions", 1, 5, 6, 0), "toy": ("explanations", 3, 2, 2, 7)}
+        assert config["batchSize"] == 1 and "maxBatchDelay" not in config, "the gateway sends whole batches"
+        found[archive.model] = (section["lane"], config["minWorkers"], section["threads"], section["niceness"])
+    assert found == {"toy~predictions": ("predictions", 1, 6, 0), "toy": ("explanations", 3, 2, 7)}
 
 
 def test_nobody_stands_back_where_all_answer_everything(tmp_path: Path) -> None:

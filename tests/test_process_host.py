@@ -1,4 +1,4 @@
-"""Plain processes as a host: batches like TorchServe's, workers that come back, nothing left of those that end."""
+"""Plain processes as a host: whole batches, workers that come back, nothing left of those that end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from proponent.gateway.hosting.watched_process import WatchedProcess
 from proponent.gateway.lane import Lane
 from proponent.gateway.processes import host as host_module
 from proponent.gateway.processes import pool as pool_module
-from proponent.gateway.processes.batches import Batches
 from proponent.gateway.processes.host import ProcessHost, process_host
 from proponent.gateway.processes.rotating_log import RotatingLog
 from proponent.gateway.settings import Settings
@@ -103,15 +102,14 @@ def test_a_frame_holds_its_messages(messages: list[bytes]) -> None:
 @pytest.mark.usefixtures("command")
 def test_requests_are_answered_in_batches_by_all_workers(tmp_path: Path) -> None:
     async def test(host: ProcessHost) -> None:
-        toy = group(tmp_path, workers=2, batch_size=4, batch_delay_ms=100)
+        toy = group(tmp_path, workers=2, batch_size=4)
         await host.register(toy)
         pids = await ready(host, toy)
         assert len(set(pids)) == 2
-        replies = await asyncio.gather(*(host.ask("toy", "1.0", b"%d" % n) for n in range(8)))
-        assert [reply.split(b" by ")[0] for reply in replies] == [b"%d of 4" % n for n in range(8)]
-        started = time.monotonic()
-        assert (await host.ask("toy", "1.0", b"alone")).startswith(b"alone of 1")
-        assert time.monotonic() - started > 0.09
+        replies = await asyncio.gather(*(host.ask("toy", "1.0", b"%d" % n) for n in range(10)))
+        sizes = [1, 1, 4, 4, 4, 4, 4, 4, 4, 4]
+        assert [reply.split(b" by ")[0] for reply in replies] == [b"%d of %d" % (n, sizes[n]) for n in range(10)]
+        assert {int(reply.split(b" by ")[1]) for reply in replies} == set(pids)
         with pytest.raises(UnavailableError) as caught:
             await host.register(toy)
         assert caught.value.reason == REFUSED
@@ -124,13 +122,12 @@ def test_a_worker_that_dies_takes_its_batch_along_and_comes_back(tmp_path: Path)
     """What stood behind the batch is answered by the new one."""
 
     async def test(host: ProcessHost) -> None:
-        toy = group(tmp_path, batch_size=2, batch_delay_ms=50)
+        toy = group(tmp_path, batch_size=2)
         await host.register(toy)
         [pid] = await ready(host, toy)
-        found = await asyncio.gather(
-            *(host.ask("toy", "1.0", request) for request in (b"die", b"mate", b"next")), return_exceptions=True
-        )
-        assert [type(each) for each in found] == [WorkerGoneError, WorkerGoneError, bytes]
+        requests = (b"first", b"die", b"mate", b"next")
+        found = await asyncio.gather(*(host.ask("toy", "1.0", each) for each in requests), return_exceptions=True)
+        assert [type(each) for each in found] == [bytes, WorkerGoneError, WorkerGoneError, bytes]
         assert [pid] != await ready(host, toy)
         [pid] = await ready(host, toy)
         os.kill(pid, 9)
@@ -163,7 +160,7 @@ def test_what_waits_for_workers_that_are_ended_is_told(tmp_path: Path) -> None:
         toy = group(tmp_path, batch_size=1)
         await host.register(toy)
         [pid] = await ready(host, toy)
-        calls = [asyncio.create_task(host.ask("toy", "1.0", b"hang")) for _ in range(2)]
+        calls = [host.ask("toy", "1.0", b"hang") for _ in range(2)]
         await asyncio.sleep(0.1)
         await host.unregister(toy)
         assert {type(each) for each in await asyncio.gather(*calls, return_exceptions=True)} == {WorkerGoneError}
@@ -191,32 +188,6 @@ def test_workers_that_never_start_come_ever_more_rarely(tmp_path: Path, monkeypa
         assert times[3] - times[2] > 0.3
 
     run(tmp_path, test)
-
-
-def test_who_has_left_is_not_in_a_batch() -> None:
-    async def test() -> None:
-        batches = Batches(4, 0.01)
-        gone, stays = (asyncio.create_task(batches.reply(name)) for name in (b"gone", b"stays"))
-        await asyncio.sleep(0)
-        gone.cancel()
-        await asyncio.sleep(0)
-        [pending] = await batches.take()
-        pending.answer(pending.request)
-        assert await stays == b"stays"
-
-    asyncio.run(test())
-
-
-def test_a_full_batch_waits_for_nobody() -> None:
-    async def test() -> None:
-        batches = Batches(2, 30.0)
-        callers = [asyncio.create_task(batches.reply(b"%d" % n)) for n in range(3)]
-        taking = asyncio.create_task(batches.take())
-        assert [each.request for each in await asyncio.wait_for(taking, 5)] == [b"0", b"1"]
-        for caller in callers:
-            caller.cancel()
-
-    asyncio.run(test())
 
 
 def test_a_log_has_a_bounded_size(tmp_path: Path) -> None:

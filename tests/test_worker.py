@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import tiny
+from proponent.bounds.frames import BATCH, joined, unpack
 from proponent.bounds.liveness import TicketIssuer
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer import Explainer
@@ -29,7 +30,8 @@ from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
-from proponent.worker.batch import Item, Worker, encode_reply, read_item
+from proponent.worker.batch import Item, Worker
+from proponent.worker.wire import encode_reply, read_row
 
 HANDLER = Path(__file__).parent.parent / "handlers" / "influence_handler.py"
 OCTETS = "application/octet-stream"
@@ -193,7 +195,7 @@ def test_an_image_and_its_tensor_have_the_same_answer(worker: Worker) -> None:
 
 
 def test_an_empty_request_is_a_health_probe(worker: Worker) -> None:
-    [item] = [read_item({"data": b""}, False, "")]
+    [item] = read_row({"data": b""}, False, "")
     assert isinstance(item, Item)
     assert worker.handle([item]) == [WorkerReply()]
     assert encode_reply(WorkerReply(), as_json=False) == b""
@@ -297,30 +299,38 @@ def test_a_serialised_request_is_read_wherever_it_comes() -> None:
         ({"body": data}, "application/x-protobuf"),
         ({"body": data}, "application/x-protobuf; charset=x"),
     ):
-        assert read_item(row, False, kind) == Item(request, as_json=False)
+        assert read_row(row, False, kind) == [Item(request, as_json=False)]
+
+
+def test_a_batch_of_requests_is_read_one_by_one() -> None:
+    request = WorkerRequest(predict=pb.PredictRequest(encoded_image=png()))
+    good, bad, empty = read_row({"body": joined([request.SerializeToString(), b"\xff", b""])}, False, BATCH)
+    assert (good, empty) == (Item(request, as_json=False), Item(WorkerRequest(), as_json=False))
+    assert isinstance(bad, InvalidInputError) and bad.field == "data"
+    [cut] = read_row({"body": joined([b"abc"])[:-1]}, False, BATCH)
+    assert isinstance(cut, InvalidInputError) and "ends within a message" in cut.message
 
 
 def test_a_raw_image_is_a_prediction_or_an_explanation() -> None:
-    predicted, explained = (read_item({"body": png()}, explain, OCTETS) for explain in (False, True))
+    [[predicted], [explained]] = (read_row({"body": png()}, explain, OCTETS) for explain in (False, True))
     assert isinstance(predicted, Item) and predicted.request.predict.encoded_image == png() and predicted.as_json
     assert isinstance(explained, Item) and explained.request.explain.encoded_image == png() and explained.as_json
 
 
 @pytest.mark.parametrize("row", [{}, {"body": None}, {"body": {"a": 1}}, {"data": [1]}, {"body": 3}])
 def test_a_row_without_bytes_is_refused(row: dict[str, Any]) -> None:
-    found = read_item(row, False, OCTETS)
+    [found] = read_row(row, False, OCTETS)
     assert isinstance(found, InvalidInputError) and found.field == "body"
 
 
 def test_bytes_that_are_no_request_are_refused() -> None:
-    found = read_item({"data": b"\xff\xff\xff"}, False, "")
+    [found] = read_row({"data": b"\xff\xff\xff"}, False, "")
     assert isinstance(found, InvalidInputError) and found.field == "data"
 
 
 def test_a_raw_image_is_answered_in_json(worker: Worker) -> None:
     for asked in (False, True):
-        item = read_item({"body": png()}, asked, OCTETS)
-        [reply] = worker.handle([item])
+        [reply] = worker.handle(read_row({"body": png()}, asked, OCTETS))
         answer = json.loads(encode_reply(reply, as_json=True))
         assert answer["prediction"]["label"] in tiny.CLASSES
         assert ("results" in answer) == asked
@@ -332,7 +342,7 @@ def test_a_raw_image_is_answered_in_json(worker: Worker) -> None:
 
 
 def test_an_error_is_answered_in_json(worker: Worker) -> None:
-    [reply] = worker.handle([read_item({"body": b"hello"}, True, OCTETS)])
+    [reply] = worker.handle(read_row({"body": b"hello"}, True, OCTETS))
     error = json.loads(encode_reply(reply, as_json=True))["error"]
     assert error == {
         "reason": "IMAGE_UNREADABLE",
@@ -387,22 +397,24 @@ def test_the_handler_answers_each_row_in_its_own_language(bundle: Path, handler:
         {"body": png()},
         {"body": b"hello"},
         {"data": b"\xff\xff\xff"},
+        {"body": bytearray(joined([b"\xff", request.SerializeToString(), b""]))},
+        {"body": png()},
     ]
     octets = {"Content-Type": OCTETS}
-    context = Context(bundle, [{}, octets, {**octets, "explain": "True"}, octets, {}])
+    context = Context(
+        bundle, [{}, octets, {**octets, "explain": "True"}, octets, {}, {"Content-type": BATCH}, octets]
+    )
     handler.initialize(context)
     replies = handler.handle(rows, context)
     assert len(WorkerReply.FromString(replies[0]).explain.results) == 3
     assert "results" not in json.loads(replies[1]) and "results" in json.loads(replies[2])
     assert json.loads(replies[3])["error"]["reason"] == "IMAGE_UNREADABLE"
     assert WorkerReply.FromString(replies[4]).error.field == "data"
-    assert [context.types[index].rpartition("/")[2] for index in range(5)] == [
-        "x-protobuf",
-        "json",
-        "json",
-        "json",
-        "x-protobuf",
-    ]
+    bad, good, probe = map(WorkerReply.FromString, unpack(replies[5]))
+    assert bad.error.field == "data" and len(good.explain.results) == 3 and probe == WorkerReply()
+    assert "prediction" in json.loads(replies[6])
+    said = [context.types[index].rpartition("/")[2] for index in range(7)]
+    assert said == ["x-protobuf", "json", "json", "json", "x-protobuf", "x-protobuf", "json"]
     assert context.status == {3: 400}
 
 

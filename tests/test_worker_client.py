@@ -12,16 +12,19 @@ import pytest
 import uvloop
 
 from gateway_fakes import catalog, manifest
+from proponent.bounds.frames import BATCH, joined, unpack
 from proponent.bounds.liveness import TicketIssuer, TicketTable
 from proponent.errors import CorruptBundleError, DeadlineError, NotFoundError, UnavailableError
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.error_mapping import as_proponent_error, retry_after, to_item_error
-from proponent.gateway.hosting.host import WorkerDefectError
+from proponent.gateway.hosting.host import WorkerDefectError, WorkerGroup
 from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.lane import Lane
 from proponent.gateway.limits.admission import Held
+from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve.host import TorchServeHost, answer_of
 from proponent.gateway.torchserve.inference import InferenceClient
+from proponent.gateway.torchserve.launch import Layout
 from proponent.index.tombstones import FORGOTTEN, Tombstones
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import Stage, WorkerReply, WorkerRequest
@@ -50,12 +53,13 @@ class Upstream:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
                 headers = dict(line.split(": ", 1) for line in head[1:] if line)
                 assert headers["authorization"] == "Bearer key"
-                assert headers["content-type"] == "application/x-protobuf"
+                assert headers["content-type"] == BATCH
                 _, model, version = head[0].split(" ")[1].removeprefix("/").split("/")
                 self.names.append((model, version))
-                self.asked.append(WorkerRequest.FromString(await reader.readexactly(int(headers["content-length"]))))
+                batch = unpack(await reader.readexactly(int(headers["content-length"])))
+                self.asked.extend(map(WorkerRequest.FromString, batch))
                 await self.let.wait()
-                status, body = self.failure or (200, self.reply.SerializeToString())
+                status, body = self.failure or (200, joined([self.reply.SerializeToString()] * len(batch)))
                 body = body.encode() if isinstance(body, str) else body
                 writer.write(f"HTTP/1.1 {status} said\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
         writer.close()
@@ -88,13 +92,33 @@ class Rig:
         return self.upstream.asked[-1]
 
 
+class Management:
+    """Has registered what it is told."""
+
+    async def register(self, directory: str) -> None:
+        pass
+
+
+async def host_of(directory: Path, inference: InferenceClient) -> TorchServeHost:
+    """TorchServe with two versions, of which one answers nothing but explanations."""
+    layout = Layout(directory / "private")
+    layout.root.mkdir()
+    layout.create()
+    host = TorchServeHost(None, Management(), inference, layout)  # type: ignore[arg-type]
+    settings = Settings(store=directory, batch_delay_ms=0, prediction_batch_delay_ms=0)
+    for version in ("1.0", "2.0"):
+        for lane in Lane:
+            await host.register(WorkerGroup("toy", version, lane, directory, None, settings))
+    return host
+
+
 @asynccontextmanager
 async def rig(directory: Path) -> AsyncIterator[Rig]:
-    upstream, client, inference = Upstream(), WorkerClient(5.0), InferenceClient(1 << 20, answer_of)
+    upstream, client, inference = Upstream(), WorkerClient(5.0), InferenceClient(BATCH, 1 << 20, answer_of)
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
     office = TicketIssuer.create(directory / "liveness", 4)
     inference.connect(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "key")
-    client.connect(TorchServeHost(*[None] * 2, inference, None), office)  # type: ignore[arg-type]
+    client.connect(await host_of(directory, inference), office)
     made = Rig(directory, upstream, client, inference, TicketTable.open(directory / "liveness"))
     try:
         yield made
@@ -259,18 +283,28 @@ def test_a_worker_that_died_is_not_called_a_full_queue(tmp_path: Path, failure: 
     run(tmp_path, test)
 
 
-def test_connections_are_kept_and_one_is_opened_for_each_request_at_a_time(tmp_path: Path) -> None:
+def test_connections_are_kept_and_one_is_opened_for_each_batch_at_a_time(tmp_path: Path) -> None:
     async def test(rig: Rig) -> None:
         rig.upstream.let.set()
         for _ in range(3):
             await rig.client.send(rig.deployment, PREDICT, 5.0)
         assert rig.upstream.connections == 1
         rig.upstream.let.clear()
-        calls = [asyncio.create_task(rig.client.send(rig.deployment, PREDICT, 5.0)) for _ in range(4)]
+        calls = [asyncio.create_task(rig.client.send(rig.deployment, PREDICT, 5.0)) for _ in range(40)]
         await asyncio.sleep(0.05)
         rig.upstream.let.set()
         assert {reply.predict.request_id for reply in await asyncio.gather(*calls)} == {"done"}
-        assert rig.upstream.connections == 4
+        assert rig.upstream.connections == 2 and len(rig.upstream.asked) == 43 and len(rig.upstream.names) == 7
+
+    run(tmp_path, test)
+
+
+def test_a_version_that_is_not_registered_is_like_a_worker_that_died(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        unknown = Deployment("toy", "3.0", rig.deployment.bundle)
+        with pytest.raises(UnavailableError) as caught:
+            await rig.client.send(unknown, PREDICT, 5.0, rig.held())
+        assert caught.value.reason == "WORKER_DIED" and len(rig.released) == 1
 
     run(tmp_path, test)
 

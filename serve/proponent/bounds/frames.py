@@ -1,6 +1,7 @@
-"""How a gateway and a worker process of its own send each other batches: a frame of messages, each with its length.
+"""How a gateway and its workers send each other batches: messages one after the other, each behind its length.
 
-All lengths are 8 bytes, little endian: that of the frame, then that of each message before it.
+Over a socket a batch stands behind its own length, as a frame; over HTTP the body is the batch. All lengths are 8
+bytes, little endian.
 """
 
 from __future__ import annotations
@@ -9,12 +10,19 @@ import struct
 from collections.abc import Iterable
 
 LENGTH = struct.Struct("<Q")
+BATCH = "application/x-protobuf-batch"
+"""Content type of a body of WorkerRequests; the answer to it is a body of as many WorkerReplies."""
+
+
+def joined(messages: Iterable[bytes]) -> bytes:
+    """These messages as one body."""
+    return b"".join(part for message in messages for part in (LENGTH.pack(len(message)), message))
 
 
 def pack(messages: Iterable[bytes]) -> bytes:
     """A frame of these messages."""
-    parts = [part for message in messages for part in (LENGTH.pack(len(message)), message)]
-    return b"".join([LENGTH.pack(sum(map(len, parts))), *parts])
+    body = joined(messages)
+    return LENGTH.pack(len(body)) + body
 
 
 def frame_size(head: bytes) -> int:
@@ -23,7 +31,7 @@ def frame_size(head: bytes) -> int:
 
 
 def unpack(body: bytes) -> list[bytes]:
-    """The messages of a frame.
+    """The messages of a body.
 
     Raises:
         ValueError: It ends within one.
@@ -34,5 +42,5 @@ def unpack(body: bytes) -> list[bytes]:
         at = start + frame_size(body[at:start].ljust(LENGTH.size, b"\xff"))
         messages.append(body[start:at])
     if at != len(body):
-        raise ValueError(f"a frame of {len(body)} bytes ends within a message, expected {at}")
+        raise ValueError(f"a batch of {len(body)} bytes ends within a message, expected {at}")
     return messages

@@ -122,7 +122,10 @@ class Settings(BaseSettings):
     cores: Cores = _setting(0, MODELS, "Cores shared by all workers; 0 means all of the machine.", by_model=True)
     batch_size: Slots = _setting(16, MODELS, "Most requests in one batch.", by_model=True)
     batch_delay_ms: Milliseconds = _setting(
-        2, MODELS, "How long a batch of explanations waits to fill; 0 counts as 1.", by_model=True
+        2,
+        MODELS,
+        "How long a batch of explanations that has fewer requests than the last one waits for more.",
+        by_model=True,
     )
     prediction_batch_delay_ms: Milliseconds = _setting(1, MODELS, "The same of predictions.", by_model=True)
 

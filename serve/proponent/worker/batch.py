@@ -7,7 +7,6 @@ dropped before it costs anything, and what it costs stops when the last caller l
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from google.protobuf.json_format import MessageToJson
-from google.protobuf.message import DecodeError, Message
-from google.rpc import code_pb2
+from google.protobuf.message import Message
 from torch import Tensor
 
 from proponent.bounds.cancellation import Token, always, any_of, checkpoint, scope, until
 from proponent.bounds.liveness import TicketTable, start_heartbeat
-from proponent.errors import InternalError, InvalidInputError, ProponentError, UnsupportedMediaTypeError
+from proponent.errors import InternalError, InvalidInputError, ProponentError
 from proponent.explainer import Explainer, Predictor
 from proponent.options import ExplainOptions
 from proponent.request_options import estimator_from, options_from
@@ -46,15 +43,6 @@ from proponent.worker.messages import (
 )
 from proponent.worker.warmup import warmed_up
 
-PROTOBUF = "application/x-protobuf"
-_IMAGE_KEYS = ("data", "body", "image")
-_FORM = "application/x-www-form-urlencoded"
-# TorchServe decodes such a body as text before the handler sees it, so the image is lost.
-_AS_FORM = (
-    "the image came as a URL-encoded form, which is what curl says by default: use curl --upload-file, or add "
-    "--header 'Content-Type: application/octet-stream'"
-)
-_DEFECT = "the worker failed"
 Answer = Message | ProponentError
 T = TypeVar("T")
 
@@ -275,47 +263,3 @@ def _required(predictor: Predictor, request: pb.PredictRequest | pb.ExplainReque
         tensor = request.tensor
         return raw_tensor(tensor.shape, tensor.dtype, tensor.data, predictor.signature)
     raise InvalidInputError("input is missing, expected encoded_image or tensor", field="input")
-
-
-def read_item(row: Mapping[str, Any], explain: bool, content_type: str) -> Item | ProponentError:
-    """Reads one row of TorchServe's batch.
-
-    A serialized WorkerRequest comes in ``data`` over gRPC, or in a body of type application/x-protobuf; any
-    other body, or file of a multipart form, is a raw image with default options, and ``explain`` says at which of
-    TorchServe's two paths.
-    """
-    if content_type.startswith(_FORM):
-        return UnsupportedMediaTypeError(_AS_FORM, field="content-type")
-    content = next((row[key] for key in _IMAGE_KEYS if row.get(key) is not None), None)
-    if not isinstance(content, bytes | bytearray):
-        return InvalidInputError("request body is empty or JSON, expected the bytes of an image", field="body")
-    data = bytes(content)
-    if speaks_json(row, content_type):
-        return _raw_image(data, explain)
-    try:
-        return Item(WorkerRequest.FromString(data), as_json=False)
-    except DecodeError:
-        return InvalidInputError("data is not a serialized proponent.v1.WorkerRequest", field="data")
-
-
-def speaks_json(row: Mapping[str, Any], content_type: str) -> bool:
-    """Whether a row came over HTTP from a caller that knows nothing of WorkerRequest."""
-    return not content_type.startswith(PROTOBUF) and ("body" in row or bool(content_type))
-
-
-def _raw_image(data: bytes, explain: bool) -> Item:
-    if explain:
-        return Item(WorkerRequest(explain=pb.ExplainRequest(encoded_image=data)), as_json=True)
-    return Item(WorkerRequest(predict=pb.PredictRequest(encoded_image=data)), as_json=True)
-
-
-def encode_reply(reply: WorkerReply, as_json: bool) -> bytes:
-    """A reply as bytes: the message itself, or for a raw image the JSON of what is inside."""
-    if not as_json:
-        return reply.SerializeToString()
-    kind = reply.WhichOneof("outcome")
-    if kind == "error":
-        error = reply.error
-        detail = _DEFECT if error.code == code_pb2.INTERNAL else error.message
-        return json.dumps({"error": {"reason": error.reason, "detail": detail, "field": error.field}}).encode()
-    return MessageToJson(getattr(reply, kind or "predict"), preserving_proto_field_name=True).encode()

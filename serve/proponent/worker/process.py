@@ -12,8 +12,8 @@ import socket
 import sys
 
 from proponent.bounds.frames import LENGTH, frame_size, pack, unpack
-from proponent.worker.batch import PROTOBUF, Worker, encode_reply, read_item
 from proponent.worker.starting import started_worker
+from proponent.worker.wire import read_messages
 
 
 def main(arguments: list[str]) -> int:
@@ -25,13 +25,9 @@ def main(arguments: list[str]) -> int:
         connection.connect(path)
         connection.sendall(pack([name.encode()]))
         while (body := _received(connection)) is not None:
-            connection.sendall(pack(_replies(worker, unpack(body))))
+            replies = worker.handle(read_messages(unpack(body)))
+            connection.sendall(pack(reply.SerializeToString() for reply in replies))
     return 0
-
-
-def _replies(worker: Worker, requests: list[bytes]) -> list[bytes]:
-    items = [read_item({"data": request}, explain=False, content_type=PROTOBUF) for request in requests]
-    return [encode_reply(reply, as_json=False) for reply in worker.handle(items)]
 
 
 def _received(connection: socket.socket) -> bytes | None:

@@ -21,7 +21,8 @@ from running import RunningGateway
 from proponent.index.store import Store
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest
-from proponent.worker.batch import Worker, read_item
+from proponent.worker.batch import Worker
+from proponent.worker.wire import read_messages
 
 SEED = 11
 
@@ -83,11 +84,10 @@ def test_a_worker_answers_whatever_it_is_sent(digits: Path) -> None:
     worker = Worker.load(store.current(MODEL), None, None)
     maker, codes = MessageMaker(Words(), random.Random(SEED)), Counter[int]()
     for _ in range(60):
-        rows = [{"data": maker.bytes_of(maker.message(WorkerRequest.DESCRIPTOR))} for _ in range(8)]
-        items = [read_item(row, explain=False, content_type="") for row in rows]
-        for reply in worker.handle(items):
+        requests = [maker.bytes_of(maker.message(WorkerRequest.DESCRIPTOR)) for _ in range(8)]
+        for reply in worker.handle(read_messages(requests)):
             codes[reply.error.code] += 1
-            assert reply.error.code != code_pb2.INTERNAL, (rows, reply)
+            assert reply.error.code != code_pb2.INTERNAL, (requests, reply)
     assert set(codes) >= {code_pb2.OK, code_pb2.INVALID_ARGUMENT}
 
 

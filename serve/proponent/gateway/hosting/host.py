@@ -7,7 +7,8 @@ itself is started again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,13 +92,14 @@ class WorkerHost(Protocol):
     async def workers(self, group: WorkerGroup) -> list[WorkerStatus]:
         """The workers of a group, those that are not ready too; raises like ``register``."""
 
-    def ask(self, name: str, version: str, request: bytes) -> Awaitable[bytes]:
-        """What a worker of a group replies to a serialized WorkerRequest; cancelled where nobody waits any longer.
+    def ask(self, name: str, version: str, request: bytes) -> asyncio.Future[bytes]:
+        """What a worker of a group will reply to a serialized WorkerRequest; cancelled where nobody waits any longer.
+
+        It may become a WorkerDefectError (the worker or the host failed), an OSError (the host is gone) or a
+        WorkerGoneError (the worker died).
 
         Raises:
-            WorkerGoneError: It died, or there is none.
-            WorkerDefectError: It or the host failed otherwise.
-            OSError: The host is gone.
+            WorkerGoneError: There is no such group.
         """
 
 

@@ -116,6 +116,9 @@ class WorkerClient:
         """Sends a request, which is followed until the worker is done with it."""
         try:
             reply = self._sent(group, request)
+        except WorkerGoneError as error:
+            held.close()
+            raise _died(deployment.model) from error
         except BaseException:
             held.close()
             raise
@@ -127,7 +130,7 @@ class WorkerClient:
     def _sent(self, group: Group, request: WorkerRequest) -> asyncio.Future[bytes]:
         if self._host is None:
             raise self._no_host()
-        return asyncio.ensure_future(self._host.ask(*group, request.SerializeToString()))
+        return self._host.ask(*group, request.SerializeToString())
 
     def _end(self, exchange: Exchange, model: str, held: Held, reply: asyncio.Future[bytes]) -> None:
         """Reads a reply, lets go what was held for it, and tells the caller, if that one is still there."""

@@ -21,6 +21,9 @@ from proponent.gateway.limits.fair_queue import FairQueue, Ticket
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.settings import Settings
 
+_LULL_S = 0.1
+"""A line into which nothing came for this long is not in use."""
+
 
 class Slot:
     """A place at a lane's workers; held until they are done with its request, which may be after its call ended."""
@@ -71,16 +74,27 @@ class LaneAdmission:
     next one. Parts together take at most half of the places, so that single calls find room beside any number of
     streams.
 
+    Args:
+        model: Its name.
+        lane: Before whose workers.
+        settings: Of the model.
+        metrics: Where the limit is shown.
+        first: The line that goes first: while requests come there, the workers here are given half a batch at a time.
+
     Attributes:
         limit: Requests that may be at the workers.
         taken: Requests that are there.
     """
 
-    def __init__(self, model: str, lane: Lane, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, model: str, lane: Lane, settings: Settings, metrics: Metrics, first: LaneAdmission | None = None
+    ) -> None:
         most = settings.max_predictions if lane is Lane.PREDICTIONS else settings.max_explanations
         batches = 2 * settings.batch_size * settings.workers_of(lane)  # one is computed, the next one fills
         self.limit = AdaptiveLimit(batches, most, settings.worker_wait_target)
         self.taken = 0
+        self._taken_at = -_LULL_S
+        self._first, self._beside = first, max(1, batches // 4)
         self._parts = 0
         self._queue = FairQueue()
         self._most_waiting, self._longest_s = settings.max_waiting, settings.max_wait
@@ -118,10 +132,19 @@ class LaneAdmission:
 
     def _take(self, *, part: bool) -> None:
         self.taken += 1
+        self._taken_at = time.monotonic()
         self._parts += part
 
+    def _is_in_use(self) -> bool:
+        return time.monotonic() - self._taken_at < _LULL_S
+
+    def _places(self) -> int:
+        """Requests that may be at the workers now."""
+        gives_way = self._first is not None and self._first._is_in_use()
+        return min(self.limit.value, self._beside) if gives_way else self.limit.value
+
     def _has_room(self, *, part: bool) -> bool:
-        limit = self.limit.value
+        limit = self._places()
         return self.taken < limit and not (part and self._parts >= max(1, limit // 2))
 
     def _admit(self) -> None:
@@ -172,11 +195,11 @@ class LaneAdmission:
         """Calls that may wait: so many as the workers answer in the longest time, one at least."""
         if not self.limit.seconds:
             return self._most_waiting
-        answered = self._longest_s * self.limit.value / self.limit.seconds
+        answered = self._longest_s * self._places() / self.limit.seconds
         return min(self._most_waiting, max(1, int(answered)))
 
     def _overloaded(self) -> OverloadedError:
-        seconds = self._queue.calls * self.limit.seconds / self.limit.value
+        seconds = self._queue.calls * self.limit.seconds / self._places()
         return OverloadedError(
             f"{self.taken} {self._name} are worked on and {self._queue.calls} wait, the most this server takes; "
             "try again",
@@ -203,7 +226,10 @@ class Admission:
         if lane not in settings.lanes:
             found = self.of(model, Lane.EXPLANATIONS)
         else:
-            found = LaneAdmission(model, lane, settings, self._metrics)
+            first = (
+                self.of(model, Lane.PREDICTIONS) if lane is Lane.EXPLANATIONS and len(settings.lanes) > 1 else None
+            )
+            found = LaneAdmission(model, lane, settings, self._metrics, first)
         self._lanes[model, lane] = found
         return found
 

@@ -81,12 +81,12 @@ class ProcessHost:
         """The processes of a group."""
         return self._pool(group).statuses
 
-    async def ask(self, name: str, version: str, request: bytes) -> bytes:
-        """What a process of a group replies."""
+    def ask(self, name: str, version: str, request: bytes) -> asyncio.Future[bytes]:
+        """What a process of a group will reply."""
         pool = self._pools.get((name, version))
         if pool is None:
             raise WorkerGoneError(f"{name} {version} is not registered")
-        return await pool.ask(request)
+        return pool.ask(request)
 
     async def close(self) -> None:
         """Ends all processes."""

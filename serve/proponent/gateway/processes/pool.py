@@ -8,8 +8,8 @@ import time
 import structlog
 
 from proponent.errors import ProponentError
+from proponent.gateway.hosting.batcher import batcher_of
 from proponent.gateway.hosting.host import WorkerGroup, WorkerStatus
-from proponent.gateway.processes.batches import Batches
 from proponent.gateway.processes.worker_process import Launch, WorkerProcess
 
 _FIRST_DELAY_S = 0.5
@@ -27,7 +27,9 @@ class WorkerPool:
 
     def __init__(self, group: WorkerGroup, launch: Launch) -> None:
         settings, self._group, self._launch = group.settings, group, launch
-        self._batches = Batches(settings.batch_size, settings.batch_delay_of(group.lane) / 1e3)
+        self._batcher = batcher_of(group, self._post)
+        self._idle = asyncio.Queue[WorkerProcess]()
+        self._answering: set[asyncio.Task[list[bytes]]] = set()
         self._workers: dict[int, WorkerProcess | None] = dict.fromkeys(range(settings.workers_of(group.lane)))
         self._lives = [asyncio.create_task(self._keep_running(number)) for number in self._workers]
 
@@ -41,16 +43,33 @@ class WorkerPool:
             for number, worker in self._workers.items()
         ]
 
-    async def ask(self, request: bytes) -> bytes:
-        """What a worker replies; raises WorkerGoneError."""
-        return await self._batches.reply(request)
+    def ask(self, request: bytes) -> asyncio.Future[bytes]:
+        """What a worker will reply, see ``Batcher.ask``."""
+        return self._batcher.ask(request)
 
     async def close(self) -> None:
         """Ends the processes and fails what waits for them."""
-        for life in self._lives:
-            life.cancel()
-        await asyncio.gather(*self._lives, return_exceptions=True)
-        self._batches.close()
+        self._batcher.close()
+        ending = (*self._lives, *self._answering)
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+
+    def _post(self, batch: list[bytes]) -> asyncio.Future[list[bytes]]:
+        """The replies to a batch; a process goes on with what it has begun, whether or not somebody waits."""
+        answering = asyncio.create_task(self._answered(batch))
+        self._answering.add(answering)
+        answering.add_done_callback(self._answering.discard)
+        return asyncio.shield(answering)
+
+    async def _answered(self, batch: list[bytes]) -> list[bytes]:
+        worker = await self._idle.get()
+        while not worker.is_there():
+            worker = await self._idle.get()
+        try:
+            return await worker.answer(batch)
+        finally:
+            self._idle.put_nowait(worker)
 
     async def _keep_running(self, number: int) -> None:
         """One life of a worker after another; those that never were ready come ever more rarely."""
@@ -70,7 +89,7 @@ class WorkerPool:
             _log.error("worker not started", worker=name, why=error.message)
             return False
         try:
-            await worker.run(self._batches)
+            await worker.run(self._idle)
             _log.warning("worker ended", worker=name, pid=worker.pid, lived_s=round(time.monotonic() - started, 1))
             return worker.was_ready
         finally:

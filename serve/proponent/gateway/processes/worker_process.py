@@ -9,7 +9,6 @@ from contextlib import suppress
 from proponent.bounds.frames import LENGTH, frame_size, pack, unpack
 from proponent.gateway.hosting.host import WorkerDefectError, WorkerGoneError
 from proponent.gateway.hosting.watched_process import WatchedProcess
-from proponent.gateway.processes.batches import Batches, Pending
 from proponent.gateway.settings import REPLY_BYTES
 
 _STOP_GRACE_S = 1.0
@@ -34,6 +33,8 @@ class WorkerProcess:
         self._process = process
         self._connected = connected
         self._timeout_s = timeout_s
+        self._connection: Connection | None = None
+        self._failed = asyncio.Event()
         self.ready = self.was_ready = False
 
     @property
@@ -41,61 +42,58 @@ class WorkerProcess:
         """Of the worker itself."""
         return self._process.group
 
-    async def run(self, batches: Batches) -> None:
-        """Answers batches until the process has died or must; then it is gone, whatever ends this."""
-        answering = asyncio.create_task(self._answer(batches))
-        dying = asyncio.create_task(self._process.wait())
+    async def run(self, idle: asyncio.Queue[WorkerProcess]) -> None:
+        """Stands among those that are idle, once it is ready, until it has died or must; then it is gone."""
+        starting = asyncio.create_task(self._become_ready(idle))
+        dying, failing = asyncio.create_task(self._process.wait()), asyncio.create_task(self._failed.wait())
         try:
-            await asyncio.wait({answering, dying}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({dying, failing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.ready = False
-            for task in (answering, dying):
+            for task in (starting, dying, failing):
                 task.cancel()
-            await asyncio.gather(answering, dying, return_exceptions=True)
+            await asyncio.gather(starting, dying, failing, return_exceptions=True)
+            if self._connection is not None:
+                self._connection[1].close()
             await self._process.stop(_STOP_GRACE_S)
 
-    async def _answer(self, batches: Batches) -> None:
-        """Returns when the worker gave no answer that can be used."""
-        reader, writer = await self._connected
+    async def _become_ready(self, idle: asyncio.Queue[WorkerProcess]) -> None:
+        self._connection = await self._connected
         self.ready = self.was_ready = True
-        try:
-            while True:
-                batch = await batches.take()
-                if reader.at_eof() or reader.exception() is not None:  # it died while it had nothing to do
-                    batches.put_back(batch)
-                    return
-                if not await self._answered(batch, reader, writer):
-                    return
-        finally:
-            writer.close()
+        idle.put_nowait(self)
 
-    async def _answered(
-        self, batch: list[Pending], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
-        """Whether the worker answered a batch; if not, it is of no use any more."""
-        try:
-            writer.write(pack([pending.request for pending in batch]))
-            async with asyncio.timeout(self._timeout_s):
-                replies = unpack(await _frame(reader))
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
-            return _lost(batch, f"the worker gave no answer: {error!r}")
-        except asyncio.CancelledError:
-            _lost(batch, "the worker was ended")
-            raise
+    def is_there(self) -> bool:
+        """Whether it still takes batches; it may have died while it had nothing to do."""
+        if not self.ready or self._connection is None:
+            return False
+        reader = self._connection[0]
+        return not reader.at_eof() and reader.exception() is None
+
+    async def answer(self, batch: list[bytes]) -> list[bytes]:
+        """The replies to a batch, in order.
+
+        Raises:
+            WorkerGoneError: It gave no answer that can be used, and is ended.
+            WorkerDefectError: A reply is too large.
+        """
+        replies = await self._exchange(batch)
         if len(replies) != len(batch):
-            return _lost(batch, f"the worker gave {len(replies)} replies to {len(batch)} requests")
-        for pending, reply in zip(batch, replies, strict=True):
-            if len(reply) > REPLY_BYTES:
-                pending.fail(WorkerDefectError(f"the worker's reply has more than {REPLY_BYTES} bytes"))
-            else:
-                pending.answer(reply)
-        return True
+            self._failed.set()
+            raise WorkerGoneError(f"the worker gave {len(replies)} replies to {len(batch)} requests")
+        if sum(map(len, replies)) > REPLY_BYTES:
+            raise WorkerDefectError(f"the worker's replies have more than {REPLY_BYTES} bytes")
+        return replies
 
-
-def _lost(batch: list[Pending], why: str) -> bool:
-    for pending in batch:
-        pending.fail(WorkerGoneError(why))
-    return False
+    async def _exchange(self, batch: list[bytes]) -> list[bytes]:
+        assert self._connection is not None
+        reader, writer = self._connection
+        try:
+            writer.write(pack(batch))
+            async with asyncio.timeout(self._timeout_s):
+                return unpack(await _frame(reader))
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
+            self._failed.set()
+            raise WorkerGoneError(f"the worker gave no answer: {error!r}") from error
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes:

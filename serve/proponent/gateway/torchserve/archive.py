@@ -71,7 +71,7 @@ def write_archive(
     manifest = _manifest(name, version)
     (path / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
     section = worker_section(settings, lane, bundle, weights, liveness)
-    config = {**_worker_config(settings, lane), "proponent": section}
+    config = {**_worker_config(settings, lane), **_batching(settings, lane, liveness), "proponent": section}
     (path / "model-config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     shutil.copyfile(handler_source(), path / HANDLER)
     return Archive(name, version, path, lane)
@@ -105,13 +105,18 @@ def _worker_config(settings: Settings, lane: Lane) -> dict[str, object]:
     return {
         "minWorkers": workers,
         "maxWorkers": workers,
-        "batchSize": settings.batch_size,
-        # TorchServe takes 0 for no value at all, and then waits its default of 100 ms.
-        "maxBatchDelay": max(1, settings.batch_delay_of(lane)),
         "responseTimeout": settings.worker_timeout,
         "startupTimeout": math.ceil(settings.start_timeout),
         "deviceType": "cpu",
     }
+
+
+def _batching(settings: Settings, lane: Lane, liveness: Path | None) -> dict[str, object]:
+    """How TorchServe makes batches: not at all where a gateway does, whose requests are whole ones."""
+    if liveness is not None:
+        return {"batchSize": 1}
+    # TorchServe takes 0 for no value at all, and then waits its default of 100 ms.
+    return {"batchSize": settings.batch_size, "maxBatchDelay": max(1, settings.batch_delay_of(lane))}
 
 
 def package(store: Store, model: str, out: Path) -> Archive:

@@ -1,4 +1,8 @@
-"""TorchServe as a host of workers: each group is a version of a model of its own there."""
+"""TorchServe as a host of workers: each group is a version of a model of its own there.
+
+A request of TorchServe's is a whole batch, that this side has gathered: its frontend then has one request to hand on
+in place of many, and a worker's death takes what the worker had, never what waited for a batch to fill.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,12 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
+from proponent.bounds.frames import BATCH, joined, unpack
 from proponent.errors import UnavailableError
+from proponent.gateway.hosting.batcher import Batcher, batcher_of
 from proponent.gateway.hosting.host import REFUSED, WorkerDefectError, WorkerGoneError, WorkerGroup, WorkerStatus
 from proponent.gateway.hosting.private import LIVENESS
 from proponent.gateway.settings import REPLY_BYTES, Settings
@@ -36,7 +43,7 @@ async def torchserve_host(root: Path, settings: Settings) -> AsyncIterator[Torch
     """
     layout = Layout(root)
     torchserve = await TorchServe.start(layout, settings)
-    inference, grace_s = InferenceClient(REPLY_BYTES, answer_of), _STOP_GRACE_S
+    inference, grace_s = InferenceClient(BATCH, REPLY_BYTES, answer_of), _STOP_GRACE_S
     try:
         await torchserve.listening(settings.start_timeout)
         inference.connect(torchserve.inference_address, torchserve.keys.inference)
@@ -61,6 +68,7 @@ class TorchServeHost:
         self._inference = inference
         self._layout = layout
         self._versions = defaultdict[str, list[str]](list)
+        self._batchers: dict[tuple[str, str], Batcher] = {}
 
     @property
     def ended(self) -> bool:
@@ -82,6 +90,7 @@ class TorchServeHost:
             raise UnavailableError(f"{group.name} cannot be registered: {error}", reason=REFUSED) from error
         await self._management.register(archive.path.name)
         self._versions[group.name].append(group.version)
+        self._batchers[group.name, group.version] = batcher_of(group, partial(self._post, group.name, group.version))
 
     async def unregister(self, group: WorkerGroup) -> None:
         """Removes a version and its directory."""
@@ -94,6 +103,8 @@ class TorchServeHost:
                 await self._management.set_default(group.name, versions[-1])
             await self._management.unregister(group.name, group.version)
         finally:
+            if (batcher := self._batchers.pop((group.name, group.version), None)) is not None:
+                batcher.close()
             remove_archive(archive_path(self._layout.model_store, group.name, group.version))
 
     async def workers(self, group: WorkerGroup) -> list[WorkerStatus]:
@@ -102,18 +113,24 @@ class TorchServeHost:
 
     def ask(self, name: str, version: str, request: bytes) -> asyncio.Future[bytes]:
         """What a worker of a version will reply."""
-        return self._inference.post(f"/predictions/{name}/{version}", request)
+        batcher = self._batchers.get((name, version))
+        if batcher is None:
+            raise WorkerGoneError(f"{name} {version} is not registered")
+        return batcher.ask(request)
+
+    def _post(self, name: str, version: str, batch: list[bytes]) -> asyncio.Future[list[bytes]]:
+        return self._inference.post(f"/predictions/{name}/{version}", joined(batch))
 
 
-def answer_of(status: int, body: bytes) -> bytes:
-    """A worker's reply in TorchServe's.
+def answer_of(status: int, body: bytes) -> list[bytes]:
+    """A worker's replies to a batch in TorchServe's.
 
     Raises:
         WorkerGoneError: It died, or there is none.
         WorkerDefectError: TorchServe or the handler failed.
     """
     if status == _OK:
-        return body
+        return unpack(body)
     details = body[:_LONGEST_DETAILS].decode(errors="replace")
     if status in _NO_WORKER or _WORKER_DIED in body:
         raise WorkerGoneError(details)

@@ -13,7 +13,7 @@ import httptools
 
 from proponent.gateway.hosting.host import WorkerDefectError
 
-Answer = Callable[[int, bytes], bytes]
+Answer = Callable[[int, bytes], list[bytes]]
 """What the status and the body of a reply come to; raises where that is an error."""
 
 
@@ -21,11 +21,13 @@ class InferenceClient:
     """Posts bodies; both ends are processes of this machine.
 
     Args:
+        content_type: Of the bodies.
         most: Largest reply, in bytes.
         answer: Reads replies.
     """
 
-    def __init__(self, most: int, answer: Answer) -> None:
+    def __init__(self, content_type: str, most: int, answer: Answer) -> None:
+        self._content_type = content_type
         self._most = most
         self._answer = answer
         self._host, self._port, self._headers = "", 0, ""
@@ -37,7 +39,7 @@ class InferenceClient:
         self.close()
         self._host, _, port = address.partition(":")
         self._port = int(port)
-        self._headers = f"host: {address}\r\nauthorization: Bearer {key}\r\ncontent-type: application/x-protobuf\r\n"
+        self._headers = f"host: {address}\r\nauthorization: Bearer {key}\r\ncontent-type: {self._content_type}\r\n"
 
     def close(self) -> None:
         """Ends all connections; what waits on one gets a ConnectionError."""
@@ -45,7 +47,7 @@ class InferenceClient:
         for connection in list(self._open):
             connection.abort()
 
-    def post(self, path: str, body: bytes) -> asyncio.Future[bytes]:
+    def post(self, path: str, body: bytes) -> asyncio.Future[list[bytes]]:
         """The answer that will come; cancelling it ends its connection.
 
         It may become a ConnectionError (there is no TorchServe, or it went away), a WorkerDefectError (the reply
@@ -55,7 +57,7 @@ class InferenceClient:
         request = head.encode() + body
         return self._idle.pop().exchange(request) if self._idle else asyncio.create_task(self._first(request))
 
-    async def _first(self, request: bytes) -> bytes:
+    async def _first(self, request: bytes) -> list[bytes]:
         """The answer on a new connection."""
         if not self._port:
             raise ConnectionRefusedError("no TorchServe is connected")
@@ -95,10 +97,10 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._size = 0
-        self._reply: asyncio.Future[bytes] | None = None
+        self._reply: asyncio.Future[list[bytes]] | None = None
         self._transport: asyncio.Transport
 
-    def exchange(self, request: bytes) -> asyncio.Future[bytes]:
+    def exchange(self, request: bytes) -> asyncio.Future[list[bytes]]:
         """Sends a whole request; the answer will come."""
         self._parts, self._size = [], 0
         self._reply = reply = asyncio.get_running_loop().create_future()
@@ -145,7 +147,7 @@ class _Connection(asyncio.Protocol):
         except Exception as error:
             reply.set_exception(error)
 
-    def _end_if_cancelled(self, reply: asyncio.Future[bytes]) -> None:
+    def _end_if_cancelled(self, reply: asyncio.Future[list[bytes]]) -> None:
         """What comes after a reply that nobody waits for would be taken for that of the next request."""
         if reply.cancelled():
             self.abort()
