@@ -62,6 +62,8 @@ class Upstream:
                 status, body = self.failure or (200, joined([self.reply.SerializeToString()] * len(batch)))
                 body = body.encode() if isinstance(body, str) else body
                 writer.write(f"HTTP/1.1 {status} said\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+                if status != 200:
+                    break
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
@@ -295,6 +297,23 @@ def test_connections_are_kept_and_one_is_opened_for_each_batch_at_a_time(tmp_pat
         rig.upstream.let.set()
         assert {reply.predict.request_id for reply in await asyncio.gather(*calls)} == {"done"}
         assert rig.upstream.connections == 2 and len(rig.upstream.asked) == 43 and len(rig.upstream.names) == 7
+
+    run(tmp_path, test)
+
+
+def test_what_follows_an_error_goes_by_another_connection(tmp_path: Path) -> None:
+    """TorchServe ends the one on which it said that a worker died."""
+
+    async def test(rig: Rig) -> None:
+        rig.upstream.failure = (500, DIED)
+        first, second = (asyncio.create_task(rig.client.send(rig.deployment, PREDICT, 5.0)) for _ in range(2))
+        await rig.until_asked()
+        rig.upstream.let.set()
+        for call in (first, second):
+            with pytest.raises(UnavailableError) as caught:
+                await call
+            assert caught.value.reason == "WORKER_DIED"
+        assert rig.upstream.connections == 2
 
     run(tmp_path, test)
 

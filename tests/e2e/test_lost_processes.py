@@ -1,4 +1,4 @@
-"""A worker or TorchServe itself dies or hangs: every call is answered or refused with a reason, and all comes back."""
+"""A worker or TorchServe dies or hangs: every call is answered or refused with a reason, and all comes back."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def test_all_calls_are_told_when_torchserve_is_gone(gateway: RunningGateway, bef
     java.suspend() if hangs else java.kill()
     calls = [begin(gateway, explains=explains) for explains in (True, False)]
     gateway.wait_for(lambda: not ready(gateway) and not serving(gateway), 25)
-    assert {said(call) for call in calls} <= {"WORKER_RESTARTING", "WORKER_STARTING"}
+    spared = {OK} if hangs else set()  # it wakes to be ended, and may answer before it is
+    assert {said(call) for call in calls} <= {"WORKER_RESTARTING", "WORKER_STARTING"} | spared
     started = time.monotonic()
     assert ask(gateway, explains=False) in ("WORKER_RESTARTING", "WORKER_STARTING")
     assert time.monotonic() - started < 2

@@ -13,6 +13,7 @@ import httptools
 
 from proponent.gateway.hosting.host import WorkerDefectError
 
+_FIRST_ERROR = 400
 Answer = Callable[[int, bytes], list[bytes]]
 """What the status and the body of a reply come to; raises where that is an error."""
 
@@ -141,9 +142,13 @@ class _Connection(asyncio.Protocol):
         if reply is None or reply.done():
             return
         self._reply = None
-        self._freed(self)
+        status = self._parser.get_status_code()
+        if status < _FIRST_ERROR:
+            self._freed(self)
+        else:  # TorchServe ends it
+            self.abort()
         try:
-            reply.set_result(self._answer(self._parser.get_status_code(), b"".join(self._parts)))
+            reply.set_result(self._answer(status, b"".join(self._parts)))
         except Exception as error:
             reply.set_exception(error)
 
