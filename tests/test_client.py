@@ -412,3 +412,26 @@ def test_the_client_for_asyncio_does_the_same(running: Running) -> None:
 
     asyncio.run(asked())
     assert len(tried) >= 2
+
+
+def test_a_stream_that_is_refused_has_its_reason_for_asyncio_too(tmp_path: Path) -> None:
+    """Whatever is written to it meanwhile."""
+    running = Running(tmp_path, max_streams=1)
+
+    async def refused(client: AsyncClient) -> None:
+        with pytest.raises(OverloadedError, match="1 streams are open"):
+            _ = [one async for one in client.explain_many([PNG] * 20)]
+
+    async def asked() -> None:
+        async with AsyncClient(running.address, model="toy", timeout_s=20) as client:
+            first = client.explain_many(PNG for _ in range(1_000_000))
+            assert await anext(first)
+            for _ in range(8):
+                await asyncio.gather(*(refused(client) for _ in range(8)))
+            assert await anext(first)
+            await first.aclose()
+
+    try:
+        asyncio.run(asked(), debug=True)
+    finally:
+        running.close()

@@ -38,6 +38,7 @@ from proponent.results import (
     Suspects,
     TrainingExample,
 )
+from proponent.v1 import explanation_pb2 as pb
 
 
 class AsyncClient(ServiceClient):
@@ -93,8 +94,11 @@ class AsyncClient(ServiceClient):
         one call, which ``timeout_s`` bounds as a whole and which is not tried again.
         """
         asked = ExplainRequests(self._named(model), values, options)
-        answers = self._stub.StreamExplain(iter(asked), timeout=self._timeout_s, metadata=self._metadata)
+        accepted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        requests = _if_accepted(asked, accepted)
+        answers = self._stub.StreamExplain(requests, timeout=self._timeout_s, metadata=self._metadata)
         try:
+            accepted.set_result(bool(await answers.initial_metadata()))
             async for item in answers:
                 yield rpcs.read_item(item)
                 for failed in asked.unusable():
@@ -102,6 +106,8 @@ class AsyncClient(ServiceClient):
         except grpc.aio.AioRpcError as error:
             raise failure_of(error).error from None
         finally:
+            if not accepted.done():
+                accepted.set_result(False)
             answers.cancel()
         for failed in asked.unusable():
             yield failed
@@ -210,3 +216,15 @@ class AsyncClient(ServiceClient):
             except grpc.aio.AioRpcError as error:
                 wait_s = tries.wait_s(error)
             await asyncio.sleep(wait_s)
+
+
+async def _if_accepted(
+    asked: Iterable[pb.StreamExplainRequest], accepted: asyncio.Future[bool]
+) -> AsyncIterator[pb.StreamExplainRequest]:
+    """The requests of a stream once the service has taken it, which its first metadata say.
+
+    gRPC has an error of its own for what is written to a call that was refused, in place of the reason.
+    """
+    if await accepted:
+        for request in asked:
+            yield request

@@ -189,6 +189,7 @@ class ExplanationMethods:
         with self._recorded(f"{SERVICE}/StreamExplain", rpc) as record:
             context = self._calls.permit(record.context, record.authorization, Scope.EXPLAIN)
             with self._calls.stream_slot(context):
+                await rpc.send_initial_metadata(((REQUEST_ID, context.request_id),))
                 in_flight = self._settings.max_parts
                 async for response in explain_stream(self._calls, self._messages(rpc), context, in_flight):
                     if response.HasField("error"):
