@@ -171,7 +171,8 @@ class ExplanationServiceServicer:
         item is read when the last one has its place among the explanations in flight, so that a stream is slowed down
         and never refused for load; more streams than the server takes are refused (RESOURCE_EXHAUSTED), and one that
         sends no item for a minute ends (DEADLINE_EXCEEDED, reason TRANSFER_TOO_SLOW). An item that cannot be parsed is
-        answered by an error without an id.
+        answered by an error without an id. A stream that is taken has its first metadata at once, with x-request-id; gRPC
+        for Python's asyncio has an INTERNAL of its own for what is written to one that was refused, so wait for them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
