@@ -93,6 +93,23 @@ def test_where_more_are_expected_a_batch_waits_for_them_but_not_for_long() -> No
     run(test)
 
 
+def test_the_moment_begins_when_a_worker_is_free() -> None:
+    """Those who were in the batch before come again then, and not while it is worked on."""
+
+    async def test() -> None:
+        workers = Workers(delay_s=0.2)
+        workers.ask("a")
+        workers.ask("b", "c", "d")
+        await workers.answer(0)
+        workers.ask("e")
+        await passes(0.3)
+        await workers.answer(1)
+        workers.ask("f", "g")
+        assert workers.sent() == ["a", "bcd", "efg"]
+
+    run(test)
+
+
 def test_a_full_batch_is_sent_ahead_and_one_that_is_not_waits() -> None:
     async def test() -> None:
         workers = Workers(most=2)
@@ -125,6 +142,20 @@ def test_a_batch_has_a_largest_size_in_bytes() -> None:
         await workers.answer(2)
         await workers.answer(3)
         assert workers.sent() == ["a", "bbbb", "cc", "dddddddd", "e"]
+
+    run(test)
+
+
+def test_bytes_make_a_batch_full_and_leave_with_it() -> None:
+    async def test() -> None:
+        workers = Workers(most_bytes=5)
+        workers.ask("a", "bbb", "ccc")
+        assert workers.sent() == ["a", "bbb"]
+        await workers.answer(0)
+        await workers.answer(1)
+        assert workers.sent() == ["a", "bbb", "ccc"]
+        workers.ask("d")
+        assert workers.sent()[-1] == "ccc", "it has room, and waits"
 
     run(test)
 
