@@ -48,8 +48,8 @@ from proponent.training.train_preset import train_preset
 
 DAMPINGS = {"mnist-cnn": (1000.0, 1.0), "cifar10-cnn": (100.0, 1 / 3)}
 """Both dampings that the model's own scores were best with."""
-SIZES, RIDGES = (128, 256, 768), (3e-3, 3e-2, 0.3)
-COUNTS, MODELS = (300, 1000, 3000), (1, 2, 5)
+SIZES, RIDGES = (128, 256, 768), (3e-3, 3e-2)
+COUNTS, MODELS = (1000, 3000), (1, 2, 5)
 OTHERS, COPY = 4000, 0.2
 """Images of the JPEG copy that are looked at, and how near to one trained on (root mean square of thumbnails, of
 which copies have less than 0.1 and others more than 0.3) none may be."""
@@ -208,36 +208,64 @@ def _asked(
 
 def _trials(models: list[dict[str, Tensor]], sizes: dict[str, int], groups: Tensor) -> dict[str, Tensor]:
     """Scores [Q, N] of the queries by what gave them."""
-    kinds, start = {}, 0
-    for kind, size in sizes.items():
-        kinds[kind] = torch.arange(start, start + size)
-        start += size
-    both = torch.cat([kinds[GIVEN], kinds[MIXED]])
-    asked = models[0]["queries"][kinds[SCORED]].double()
+    kinds = dict(zip(sizes, torch.arange(sum(sizes.values())).split(list(sizes.values())), strict=True))
     answers = [_answer(model, kinds[SCORED]) for model in models]
+    last = len(models) - 1
+    counts = [each for each in MODELS if each < last]
     trials = {"own": answers[0].queries.double() @ answers[0].rows.double().mT}
-    counts = sorted({each for each in MODELS if each < len(models) - 1} | {len(models) - 1})
-    for count in counts:
+    for count in [*counts, last]:
         trials[f"teacher {count}"] = sum((_normalised(each) for each in answers[: count + 1]), torch.zeros(1))
-
-    def add(name: str, places: Tensor, ridge: float, wanted: Sequence[int], count: int = len(models)) -> None:
-        found = fit(_moment(models[:count], places), ridge)
-        for size in wanted:
-            trials[f"{name}, K {size}, ridge {ridge:g}"] = _scores(found.student(size, groups), groups, asked)
-            if size == SIZES[1]:
-                flat = found.student(size, torch.zeros_like(groups))
-                trials[f"{name}, K {size}, one basis, ridge {ridge:g}"] = _scores(flat, groups, asked)
-
+    students = _Students(groups, models[0]["queries"][kinds[SCORED]].double(), trials)
+    both = torch.cat([kinds[GIVEN], kinds[MIXED]])
     for kind, places in ((MIXED, kinds[MIXED]), (f"{GIVEN} + {MIXED}", both)):
+        moment = _moment(models[:1], places)
+        for number, model in enumerate(models[1:], start=1):
+            moment.add(_answer(model, places))
+            if number in counts:
+                students.add(f"{number} teachers {kind}", moment, RIDGES[0], SIZES[-1:])
         for ridge in RIDGES:
-            add(f"student {kind}", places, ridge, SIZES)
+            students.add(f"student {kind}", moment, ridge, SIZES)
     for count in COUNTS:
         for kind in (MIXED, GIVEN):
             if count <= sizes[kind]:
-                add(f"{count} {kind}", kinds[kind][:count], RIDGES[0], SIZES[-1:])
-    for count in counts[:-1]:
-        add(f"{count} teachers {GIVEN} + {MIXED}", both, RIDGES[0], SIZES[-1:], count + 1)
+                few = _moment(models, kinds[kind][:count])
+                students.add(f"{count} {kind}", few, RIDGES[0], SIZES[-1:])
     return trials
+
+
+@dataclass(frozen=True)
+class _Students:
+    """What students say of the scored queries.
+
+    Attributes:
+        groups: Of the training examples, [N].
+        asked: Features of the scored queries, [Q, Kf].
+        trials: Scores [Q, N] by name.
+    """
+
+    groups: Tensor
+    asked: Tensor
+    trials: dict[str, Tensor]
+
+    def add(self, name: str, moment: TeacherMoment, ridge: float, sizes: Sequence[int]) -> None:
+        """Fits students of some sizes; one of them in one basis as well."""
+        found = fit(moment, ridge)
+        longest = found.student(max(sizes), self.groups)
+        for size in sizes:
+            student = found.student(size, self.groups) if longest.bases is None else _shortened(longest, size)
+            self.trials[f"{name}, K {size}, ridge {ridge:g}"] = self._scores(student)
+        if SIZES[1] in sizes:
+            flat = found.student(SIZES[1], torch.zeros_like(self.groups))
+            self.trials[f"{name} in one basis, K {SIZES[1]}, ridge {ridge:g}"] = self._scores(flat)
+
+    def _scores(self, student: Student) -> Tensor:
+        return self.asked @ student.queries @ student.vectors(self.groups).mT
+
+
+def _shortened(student: Student, size: int) -> Student:
+    """The same coded in fewer numbers: those of a basis are in the order of their energy."""
+    assert student.bases is not None
+    return replace(student, rows=student.rows[:, :size], bases=student.bases[..., :size])
 
 
 def _answer(model: dict[str, Tensor], places: Tensor) -> Teacher:
@@ -256,10 +284,6 @@ def _moment(models: list[dict[str, Tensor]], places: Tensor) -> TeacherMoment:
     for model in models:
         moment.add(_answer(model, places))
     return moment
-
-
-def _scores(student: Student, groups: Tensor, phi: Tensor) -> Tensor:
-    return phi @ student.queries @ student.vectors(groups).mT
 
 
 def _peer(some: Set, directory: Path) -> list[tuple[str, Tensor]]:
