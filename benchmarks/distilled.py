@@ -96,7 +96,7 @@ def compare(preset: str, seed: int, options: argparse.Namespace) -> dict[str, An
     some = _opened(preset, seed, directory, options)
     models, sizes = _asked(some, preset, directory, options)
     labels = some.data.batch(range(len(some.data))).labels
-    trials = _trials(models, sizes, row_groups(labels, len(some.of.class_names)))
+    trials = _trials(models, sizes, row_groups(labels, len(some.of.class_names)), explore=options.explore)
     scored = {name: _figures(scores, some) for name, scores in trials.items()}
     chosen = {
         "own": "own",
@@ -105,6 +105,8 @@ def compare(preset: str, seed: int, options: argparse.Namespace) -> dict[str, An
         "with": _best(scored, f"student {GIVEN} + {MIXED}, K 768"),
         "without, K 256": _best(scored, f"student {MIXED}, K 256"),
         "with, K 256": _best(scored, f"student {GIVEN} + {MIXED}, K 256"),
+        "without, K 128": _best(scored, f"student {MIXED}, K 128"),
+        "with, K 128": _best(scored, f"student {GIVEN} + {MIXED}, K 128"),
     }
     peer = _peer(some, directory)
     peer_best = max(peer, key=lambda each: float(_lds(each[1], some)[TUNE].mean()))
@@ -206,7 +208,9 @@ def _asked(
     return [workspace.load(name) for name in names], sizes
 
 
-def _trials(models: list[dict[str, Tensor]], sizes: dict[str, int], groups: Tensor) -> dict[str, Tensor]:
+def _trials(
+    models: list[dict[str, Tensor]], sizes: dict[str, int], groups: Tensor, *, explore: bool
+) -> dict[str, Tensor]:
     """Scores [Q, N] of the queries by what gave them."""
     kinds = dict(zip(sizes, torch.arange(sum(sizes.values())).split(list(sizes.values())), strict=True))
     answers = [_answer(model, kinds[SCORED]) for model in models]
@@ -221,11 +225,11 @@ def _trials(models: list[dict[str, Tensor]], sizes: dict[str, int], groups: Tens
         moment = _moment(models[:1], places)
         for number, model in enumerate(models[1:], start=1):
             moment.add(_answer(model, places))
-            if number in counts:
+            if explore and number in counts:
                 students.add(f"{number} teachers {kind}", moment, RIDGES[0], SIZES[-1:])
         for ridge in RIDGES:
             students.add(f"student {kind}", moment, ridge, SIZES)
-    for count in COUNTS:
+    for count in COUNTS if explore else ():
         for kind in (MIXED, GIVEN):
             if count <= sizes[kind]:
                 few = _moment(models, kinds[kind][:count])
@@ -333,6 +337,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pseudo-queries", type=int, default=10_000, help="mixtures of training examples")
     parser.add_argument("--given", type=int, default=3000, help="unlabelled inputs, as many as there are")
     parser.add_argument("--operator-size", type=int, default=OPERATOR_SIZE, help="numbers that models are asked in")
+    parser.add_argument(
+        "--explore",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="fewer teachers and pseudo-queries, too",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes that train")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "distilled.json")
