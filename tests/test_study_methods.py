@@ -20,6 +20,7 @@ from proponent.rebuild.training_set import Batch
 from proponent.study.experiments import binary_cnn, outlier, table1
 from proponent.study.experiments.first_order import minimised
 from proponent.study.experiments.fisher_kernel import embeddings
+from proponent.study.experiments.shapley import ceiling
 from proponent.study.experiments.table2 import norms_by_solving
 from proponent.study.points import OUTLIER, train
 from proponent.study.retraining import without
@@ -148,6 +149,15 @@ def test_verdicts_need_what_they_claim() -> None:
 
 def test_times_that_hardly_differ_decide_nothing() -> None:
     assert shorter(1.0, 2.0) is True and shorter(2.0, 1.0) is False and shorter(1.0, 1.1) is None
+
+
+def test_the_ceiling_of_a_mean_of_two_halves() -> None:
+    generator = np.random.default_rng(0)
+    truth = generator.normal(size=20_000)
+    first, second = truth + generator.normal(size=(2, 20_000))
+    found = ceiling(float(np.corrcoef(first, second)[0, 1]))
+    assert found == pytest.approx(np.corrcoef(truth, first + second)[0, 1], abs=0.01)
+    assert ceiling(-0.2) == 0
 
 
 def test_painting_corners_turns_white_to_grey_and_others_to_white() -> None:

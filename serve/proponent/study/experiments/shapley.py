@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import sqrt
 from typing import Any
 
 import torch
@@ -118,8 +119,14 @@ def _claim(found: dict[str, dict[str, float]], halves: float) -> Claim:
         f"KNN-Shapley on the embedding agrees with Monte Carlo at rank correlation {closed['rank']:.2f} and "
         f"finds wrong labels with AUC {closed['auc']:.2f} (Monte Carlo {found['truncated Monte Carlo']['auc']:.2f})",
         closed["auc"] > 0.7,
-        f"the Monte Carlo's own halves agree at {halves:.2f}, which bounds what anything can reach beside it",
+        f"halves of the Monte Carlo's orders agree at {halves:.2f}, so that nothing is expected to agree with all of "
+        f"them better than at {ceiling(halves):.2f}",
     )
+
+
+def ceiling(halves: float) -> float:
+    """The correlation that the truth itself would have with a mean whose two halves correlate so (Spearman-Brown)."""
+    return sqrt(max(0.0, 2 * halves / (1 + halves)))
 
 
 def _paragraph(found: dict[str, dict[str, float]], halves: float) -> str:
