@@ -27,7 +27,7 @@ def drawn(*shape: int, seed: int) -> Tensor:
 
 def coded(seed: int = 0) -> tuple[Tensor, RowCode]:
     """Unit codes [N, K] float16 by row, and a code of which one group has no rows."""
-    bases = torch.linalg.qr(drawn(GROUPS + 1, WIDTH, SIZE, seed=seed))[0]
+    bases = torch.linalg.qr(drawn(GROUPS + 1, WIDTH, SIZE, seed=seed))[0].mT.contiguous()
     groups = torch.randint(GROUPS, (COUNT,), generator=torch.Generator().manual_seed(seed))
     return unit(drawn(COUNT, SIZE, seed=seed + 1)).half(), RowCode(bases, groups + (groups > 0).long())
 
@@ -35,7 +35,7 @@ def coded(seed: int = 0) -> tuple[Tensor, RowCode]:
 def vectors(codes: Tensor, code: RowCode) -> Tensor:
     """What the rows stand for, [N, W] float64, one by one."""
     pairs = zip(codes.double(), code.groups.tolist(), strict=True)
-    return torch.stack([code.bases[group].double() @ row for row, group in pairs])
+    return torch.stack([row @ code.bases[group].double() for row, group in pairs])
 
 
 def stored(directory: Path, codes: Tensor, code: RowCode, budget: int | None = None) -> InfluenceIndex:

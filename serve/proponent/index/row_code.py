@@ -1,7 +1,7 @@
 """Rows that hold fewer numbers than a query: each is coded in the basis of its group of rows.
 
-A row's unit vector is ``V_g c_i``, with the orthonormal columns of its group's V_g [W, K], and so as long as its
-code c_i. A product with a query is ``(V_g^T q) . c_i``: the query is shortened once for each group, and the rows of a
+A row's unit vector is ``c_i V_g``, with the orthonormal rows of its group's V_g [K, W], and so as long as its code
+c_i. A product with a query is ``(V_g q) . c_i``: the query is shortened once for each group, and the rows of a
 group, which lie side by side in the container, are scanned as any others.
 """
 
@@ -28,7 +28,7 @@ class RowCode:
     """Which basis each row is coded in.
 
     Attributes:
-        bases: V, [G, W, K] float32.
+        bases: V, [G, K, W] float32.
         groups: Of each row, [N] int64 in 0..G-1.
     """
 
@@ -53,10 +53,10 @@ class RowCode:
 
     def lift(self, codes: Tensor, groups: Tensor) -> Tensor:
         """Vectors [n, W] float32 of codes [n, K] of some rows' groups [n]."""
-        found = codes.new_zeros(len(codes), self.bases.shape[1], dtype=torch.float32)
+        found = codes.new_zeros(len(codes), self.bases.shape[2], dtype=torch.float32)
         for group in torch.unique(groups).tolist():
             own = (groups == group).nonzero().flatten()
-            found[own] = codes[own].float() @ self.bases[group].mT
+            found[own] = codes[own].float() @ self.bases[group]
         return found
 
     def without(self, keep: Tensor) -> RowCode:
@@ -111,7 +111,7 @@ class CodedRows(RowStore):
     @property
     @override
     def width(self) -> int:
-        return int(self._code.bases.shape[1])
+        return int(self._code.bases.shape[2])
 
     @override
     def is_coarse(self, count: int) -> bool:
@@ -119,16 +119,15 @@ class CodedRows(RowStore):
 
     @override
     def products(self, queries: Tensor, place: slice = slice(None), *, precise: bool = False) -> Tensor:
-        short = torch.nn.functional.pad(
-            queries @ self._code.bases, (0, self._codes.width - self._code.bases.shape[2])
-        )
+        short = self._shortened(queries).transpose(0, 1)
+        short = torch.nn.functional.pad(short, (0, self._codes.width - short.shape[2]))
         parts = [self._codes.products(short[group], where, precise=precise) for group, where in self._ranges]
         return torch.cat(parts, dim=1).index_select(1, self._places[place])
 
     @override
     def take(self, rows: Tensor) -> Tensor:
         there = rows.to(self.device)
-        codes = self._codes.take(self._places[there])[:, : self._code.bases.shape[2]]
+        codes = self._codes.take(self._places[there])[:, : self._code.bases.shape[1]]
         return self._code.lift(codes, self._code.groups[there])
 
     @override
@@ -138,10 +137,15 @@ class CodedRows(RowStore):
     @override
     def exact_products(self, query: Tensor, rows: Tensor) -> Tensor:
         there = rows.to(self.device)
-        short = (self._code.bases.mT @ query.float()).double()
+        short = self._shortened(query.float()[None])[0].double()
         codes = self._codes.take(self._places[there])[:, : short.shape[1]].double()
         return codes.mul_(short[self._code.groups[there]]).sum(dim=1)
 
+    def _shortened(self, queries: Tensor) -> Tensor:
+        """V_g q of each group, [B, G, K], by one product."""
+        bases = self._code.bases
+        return (queries @ bases.flatten(0, 1).mT).view(len(queries), *bases.shape[:2])
+
     @override
     def stored(self, keep: Tensor) -> Iterator[Tensor]:
-        return self._codes.stored(keep[self._code.order])
+        return self._codes.stored(keep[self._code.order.cpu()])

@@ -192,13 +192,13 @@ class InfluenceIndex:
         placed = place_rows(codes, device or codes.device, budget)
         if code is None:
             return cls(index, placed, row_scales, size)
-        if len(code.groups) != index.ntotal or code.bases.shape[2] != size:
+        if len(code.groups) != index.ntotal or code.bases.shape[1] != size:
             raise CorruptBundleError(
                 f"{index.ntotal} rows have {size} numbers, their code expects {len(code.groups)} of "
-                f"{code.bases.shape[2]}: {rows}",
+                f"{code.bases.shape[1]}: {rows}",
                 field=rows.name,
             )
-        return cls(index, CodedRows(placed, code), row_scales, int(code.bases.shape[1]), size)
+        return cls(index, CodedRows(placed, code), row_scales, int(code.bases.shape[2]), size)
 
     @classmethod
     def of_bundle(cls, directory: Path, manifest: Manifest, device: torch.device | None = None) -> InfluenceIndex:

@@ -76,7 +76,7 @@ class RebuildResult:
     @property
     def row_size(self) -> int:
         """K, the numbers of a row."""
-        return self.embedding.size if self.code is None else int(self.code.bases.shape[2])
+        return self.embedding.size if self.code is None else int(self.code.bases.shape[1])
 
     def stored_rows(self) -> Iterator[Tensor]:
         """Unit rows as the container holds them, [n, K] float16, in its order."""

@@ -132,7 +132,7 @@ def distil(
         "slope": float(fitted["slope"]),
         "kept": float(fitted["kept"]),
     }
-    code = RowCode(fitted["bases"].float(), _groups(context)) if "bases" in fitted else None
+    code = RowCode(fitted["bases"].mT.float(), _groups(context)) if "bases" in fitted else None
     return Distilled(replace(own, joint=joint), _shards(models, fitted["rows"]), facts, code)
 
 
