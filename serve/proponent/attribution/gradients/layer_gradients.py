@@ -116,9 +116,8 @@ class LayerGradient:
     def slices(self) -> list[slice]:
         """Parts of the examples whose dense gradients stay in a processor's caches; all at once on other devices."""
         count = len(self.anchor)
-        some = (
-            max(AT_ONCE // self.shape.numel, 1) if self.anchor.device.type == "cpu" and self.positions > 1 else count
-        )
+        in_parts = self.anchor.device.type == "cpu" and self.positions > 1
+        some = max(AT_ONCE // self.shape.numel if in_parts else count, 1)
         return [slice(start, start + some) for start in range(0, count, some)]
 
     def sum_and_squares(self) -> tuple[Tensor, Tensor]:
