@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +39,16 @@ class Workers:
 
     def sent(self) -> list[str]:
         return [b"".join(batch).decode() for batch in self.batches]
+
+
+class Raising:
+    """A host that cannot take anything."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __call__(self, batch: list[bytes]) -> asyncio.Future[list[bytes]]:
+        raise self._error
 
 
 async def passes(seconds: float = 0.0) -> None:
@@ -169,6 +180,74 @@ def test_a_host_is_asked_again_where_nothing_comes_back(monkeypatch: pytest.Monk
         workers.ask("a", "b")
         await passes(0.2)
         assert workers.sent() == ["a", "b"]
+
+    run(test)
+
+
+def test_slow_workers_are_not_fed_crumbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes while a batch takes long goes together with the next one."""
+    monkeypatch.setattr(module, "_LONGEST_S", 0.01)
+
+    async def test() -> None:
+        workers = Workers()
+        workers.ask("a")
+        await passes(0.1)
+        await workers.answer(0)
+        workers.ask("b", "c")
+        await passes(0.1)
+        assert workers.sent() == ["a", "b"]
+        await workers.answer(1)
+        assert workers.sent() == ["a", "b", "c"]
+
+    run(test)
+
+
+def test_no_timer_fires_again_and_again_while_a_moment_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uvloop takes less than half a millisecond for none."""
+    looked: list[float] = []
+
+    async def test() -> None:
+        workers = Workers(delay_s=0.001)
+        due_in = workers.batcher._due_in
+        monkeypatch.setattr(workers.batcher, "_due_in", lambda: looked.append(0) or due_in())
+        workers.ask("a")
+        workers.ask("b", "c", "d")
+        await workers.answer(0)
+        await workers.answer(1)
+        workers.ask("e")
+        time.sleep(0.00065)
+        workers.ask("f")
+        while len(workers.sent()) < 3:
+            await asyncio.sleep(0.001)
+        assert len(looked) < 20
+
+    uvloop.run(test())
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), MemoryError()])
+def test_a_batch_that_cannot_be_posted_is_told_and_the_next_is(error: Exception) -> None:
+    async def test() -> None:
+        workers = Workers()
+        post, workers.batcher._post = workers.batcher._post, Raising(error)
+        [reply] = workers.ask("a")
+        assert reply.exception() is error
+        workers.batcher._post = post
+        workers.ask("b")
+        assert workers.sent() == ["b"]
+
+    run(test)
+
+
+def test_a_reply_over_the_limit_is_a_defect_of_its_own_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REPLY_BYTES", 5)
+
+    async def test() -> None:
+        workers = Workers()
+        workers.ask("a")
+        large, small = workers.ask("larger", "small")
+        await workers.answer(0)
+        await workers.answer(1)
+        assert isinstance(large.exception(), WorkerDefectError) and await small == b"SMALL"
 
     run(test)
 

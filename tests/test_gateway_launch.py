@@ -42,6 +42,13 @@ def test_an_archive_holds_handler_options_and_bundle(tmp_path: Path) -> None:
     assert (config["responseTimeout"], config["startupTimeout"]) == (9, 8)
 
 
+@pytest.mark.parametrize(("batch", "most"), [(1, 128 << 20), (4, 512 << 20), (10_000, 2**31 - 1)])
+def test_the_answer_to_a_whole_batch_is_taken(tmp_path: Path, batch: int, most: int) -> None:
+    layout = Layout(tmp_path)
+    write_config(layout, free_ports(), Settings(store=tmp_path, batch_size=batch))
+    assert f"\nmax_response_size={most}\n" in layout.config.read_text()
+
+
 def test_predictions_have_workers_of_their_own_that_others_stand_back_for(tmp_path: Path) -> None:
     settings = Settings(store=tmp_path, workers=3, cores=6, explanation_niceness=7)
     found = {}

@@ -76,7 +76,9 @@ def run(tmp_path: Path, test: Callable[[ProcessHost], Awaitable[None]]) -> None:
         root.mkdir()
         async with asyncio.timeout(60), process_host(root, Settings(store=tmp_path)) as host:
             await test(host)
-        assert not set(psutil.Process().children(recursive=True)) - others
+        async with asyncio.timeout(5):  # one that was killed is a child until it is waited for
+            while set(psutil.Process().children(recursive=True)) - others:
+                await asyncio.sleep(0.02)
 
     asyncio.run(inside())
 
@@ -150,6 +152,38 @@ def test_a_worker_that_takes_too_long_or_talks_nonsense_is_replaced(tmp_path: Pa
         while psutil.pid_exists(pid):
             await asyncio.sleep(0.02)
         assert (await host.ask("toy", "1.0", b"again")).startswith(b"again")
+
+    run(tmp_path, test)
+
+
+@pytest.mark.usefixtures("command")
+def test_what_stands_behind_a_worker_that_is_ended_goes_to_the_next_one(tmp_path: Path) -> None:
+    async def test(host: ProcessHost) -> None:
+        toy = group(tmp_path, worker_timeout=1, batch_size=1)
+        await host.register(toy)
+        await ready(host, toy)
+        calls = [host.ask("toy", "1.0", request) for request in (b"few", b"next", b"third")]
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(each) for each in found] == [WorkerGoneError, bytes, bytes]
+
+    run(tmp_path, test)
+
+
+@pytest.mark.usefixtures("command")
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_host_that_is_ended_while_it_ends_a_group_leaves_nothing(tmp_path: Path, turns: int) -> None:
+    ending: list[asyncio.Task[None]] = []
+
+    async def test(host: ProcessHost) -> None:
+        toy = group(tmp_path)
+        await host.register(toy)
+        await ready(host, toy)
+        ending.append(asyncio.create_task(host.unregister(toy)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        with pytest.raises(WorkerGoneError):
+            await host.ask("toy", "1.0", b"late")
+        ending[0].cancel()
 
     run(tmp_path, test)
 

@@ -8,6 +8,7 @@ next one, which is sent ahead once it is full, so that a worker under load finds
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -15,12 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from proponent.gateway.hosting.host import WorkerDefectError, WorkerGoneError, WorkerGroup
+from proponent.gateway.settings import REPLY_BYTES
 
 Post = Callable[[list[bytes]], Awaitable[list[bytes]]]
 """Has a batch answered by a worker: as many replies, in order. Cancelled where nobody waits for any of them."""
-_LONGEST_S = 0.5
-"""A batch that is not full waits no longer than this for workers to be done: its host may know better than this side
-whether they are there."""
+_LONGEST_S, _EVER_S = 0.5, 5.0
+"""A batch that is not full waits no longer for workers to be done than twice the time of the last one, within these
+bounds: its host may know better than this side whether they are there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,7 @@ class Batcher:
         self._line: deque[_Waiting] = deque()
         self._bytes = 0
         self._under_way: set[asyncio.Future[list[bytes]]] = set()
-        self._expected, self._free_since = 1, 0.0
+        self._expected, self._free_since, self._took_s = 1, 0.0, 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def ask(self, request: bytes) -> asyncio.Future[bytes]:
@@ -78,8 +80,11 @@ class Batcher:
             self._send(self._next_batch())
         if self._timer is not None:
             self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(seconds, self._send_what_is_due) if self._line else None
+        if not self._line:
+            self._timer = None
+            return
+        whole = math.ceil(1e3 * seconds) / 1e3  # uvloop has milliseconds, and takes less than half of one for none
+        self._timer = asyncio.get_running_loop().call_later(whole, self._send_what_is_due)
 
     def _due_in(self) -> float:
         """Seconds until those who wait are sent."""
@@ -87,7 +92,8 @@ class Batcher:
         full = count >= self._most or self._bytes >= self._most_bytes
         if len(self._under_way) < self._workers:
             return 0.0 if full or count >= self._expected else max(since, self._free_since) + self._delay_s - now
-        return 0.0 if full and len(self._under_way) < 2 * self._workers else since + _LONGEST_S - now
+        longest = min(_EVER_S, max(_LONGEST_S, 2 * self._took_s))
+        return 0.0 if full and len(self._under_way) < 2 * self._workers else since + longest - now
 
     def _next_batch(self) -> list[_Waiting]:
         """Takes the first of the line, without those who have left; may be none."""
@@ -105,15 +111,22 @@ class Batcher:
         if not batch:
             return
         self._expected = len(batch)
-        sent = asyncio.ensure_future(self._post([waiting.request for waiting in batch]))
+        try:
+            sent = asyncio.ensure_future(self._post([waiting.request for waiting in batch]))
+        except Exception as error:
+            for waiting in batch:
+                _fail(waiting, error)
+            return
         self._under_way.add(sent)
-        sent.add_done_callback(partial(self._answered, batch))
+        sent.add_done_callback(partial(self._answered, batch, time.monotonic()))
         for waiting in batch:
             waiting.reply.add_done_callback(partial(_give_up, batch, sent))
 
-    def _answered(self, batch: list[_Waiting], sent: asyncio.Future[list[bytes]]) -> None:
+    def _answered(self, batch: list[_Waiting], sent_at: float, sent: asyncio.Future[list[bytes]]) -> None:
         self._under_way.discard(sent)
         self._free_since = time.monotonic()
+        if not sent.cancelled():
+            self._took_s = self._free_since - sent_at
         _hand_on(batch, sent)
         self._send_what_is_due()
 
@@ -141,6 +154,8 @@ def _hand_on(batch: list[_Waiting], sent: asyncio.Future[list[bytes]]) -> None:
     for number, waiting in enumerate(batch):
         if error is not None:
             _fail(waiting, error)
+        elif len(sent.result()[number]) > REPLY_BYTES:
+            _fail(waiting, WorkerDefectError(f"the worker's reply has more than {REPLY_BYTES} bytes"))
         elif not waiting.reply.done():
             waiting.reply.set_result(sent.result()[number])
 

@@ -1,9 +1,9 @@
 """The requests that a host has, and which of them it has lost.
 
-A worker's death takes what it had begun with, of which its host says so, and with TorchServe also what waited for its
-next batch to fill, of which nothing is said: no answer would ever come. The order tells: requests are taken up as
-they came, so once a question is answered, all that came before the question are at workers. What no worker knows of
-then is lost.
+A worker's death takes what it had begun with, of which its host says so, and may take what TorchServe was about to
+hand to it, of which nothing is said: no answer would ever come. The order tells: requests are taken up as they came,
+so once a question is answered, all that came before the question are at workers. What no worker knows of then is
+lost.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from proponent.gateway.metrics import Metrics
 from proponent.gateway.settings import Settings
 
 _LULL_S = 0.1
-"""A line into which nothing came for this long is not in use."""
+"""A line from which nothing is at the workers, and nothing came for this long, is not in use."""
 
 
 class Slot:
@@ -136,7 +136,7 @@ class LaneAdmission:
         self._parts += part
 
     def _is_in_use(self) -> bool:
-        return time.monotonic() - self._taken_at < _LULL_S
+        return self.taken > 0 or time.monotonic() - self._taken_at < _LULL_S
 
     def _places(self) -> int:
         """Requests that may be at the workers now."""

@@ -74,8 +74,9 @@ class ProcessHost:
 
     async def unregister(self, group: WorkerGroup) -> None:
         """Ends the processes of a group."""
-        await self._pool(group).close()
-        del self._pools[group.name, group.version]
+        pool = self._pool(group)
+        del self._pools[group.name, group.version]  # who asks from now on is told
+        await pool.close()
 
     async def workers(self, group: WorkerGroup) -> list[WorkerStatus]:
         """The processes of a group."""

@@ -59,8 +59,13 @@ class WorkerPool:
         """The replies to a batch; a process goes on with what it has begun, whether or not somebody waits."""
         answering = asyncio.create_task(self._answered(batch))
         self._answering.add(answering)
-        answering.add_done_callback(self._answering.discard)
+        answering.add_done_callback(self._ended)
         return asyncio.shield(answering)
+
+    def _ended(self, answering: asyncio.Task[list[bytes]]) -> None:
+        self._answering.discard(answering)
+        if not answering.cancelled():
+            answering.exception()  # which nobody may have waited for
 
     async def _answered(self, batch: list[bytes]) -> list[bytes]:
         worker = await self._idle.get()
@@ -69,7 +74,8 @@ class WorkerPool:
         try:
             return await worker.answer(batch)
         finally:
-            self._idle.put_nowait(worker)
+            if worker.is_there():
+                self._idle.put_nowait(worker)
 
     async def _keep_running(self, number: int) -> None:
         """One life of a worker after another; those that never were ready come ever more rarely."""

@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from proponent.bounds.frames import LENGTH, frame_size, pack, unpack
-from proponent.gateway.hosting.host import WorkerDefectError, WorkerGoneError
+from proponent.gateway.hosting.host import WorkerGoneError
 from proponent.gateway.hosting.watched_process import WatchedProcess
-from proponent.gateway.settings import REPLY_BYTES
 
 _STOP_GRACE_S = 1.0
 
@@ -52,7 +51,6 @@ class WorkerProcess:
             self.ready = False
             for task in (starting, dying, failing):
                 task.cancel()
-            await asyncio.gather(starting, dying, failing, return_exceptions=True)
             if self._connection is not None:
                 self._connection[1].close()
             await self._process.stop(_STOP_GRACE_S)
@@ -64,7 +62,7 @@ class WorkerProcess:
 
     def is_there(self) -> bool:
         """Whether it still takes batches; it may have died while it had nothing to do."""
-        if not self.ready or self._connection is None:
+        if not self.ready or self._failed.is_set() or self._connection is None:
             return False
         reader = self._connection[0]
         return not reader.at_eof() and reader.exception() is None
@@ -74,14 +72,11 @@ class WorkerProcess:
 
         Raises:
             WorkerGoneError: It gave no answer that can be used, and is ended.
-            WorkerDefectError: A reply is too large.
         """
         replies = await self._exchange(batch)
         if len(replies) != len(batch):
             self._failed.set()
             raise WorkerGoneError(f"the worker gave {len(replies)} replies to {len(batch)} requests")
-        if sum(map(len, replies)) > REPLY_BYTES:
-            raise WorkerDefectError(f"the worker's replies have more than {REPLY_BYTES} bytes")
         return replies
 
     async def _exchange(self, batch: list[bytes]) -> list[bytes]:

@@ -18,10 +18,10 @@ from proponent.errors import UnavailableError
 from proponent.gateway.hosting.batcher import Batcher, batcher_of
 from proponent.gateway.hosting.host import REFUSED, WorkerDefectError, WorkerGoneError, WorkerGroup, WorkerStatus
 from proponent.gateway.hosting.private import LIVENESS
-from proponent.gateway.settings import REPLY_BYTES, Settings
+from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve.archive import archive_path, remove_archive, write_archive
 from proponent.gateway.torchserve.inference import InferenceClient
-from proponent.gateway.torchserve.launch import Layout
+from proponent.gateway.torchserve.launch import Layout, reply_bytes
 from proponent.gateway.torchserve.management import Management
 from proponent.gateway.torchserve.process import TorchServe
 
@@ -43,7 +43,7 @@ async def torchserve_host(root: Path, settings: Settings) -> AsyncIterator[Torch
     """
     layout = Layout(root)
     torchserve = await TorchServe.start(layout, settings)
-    inference, grace_s = InferenceClient(BATCH, REPLY_BYTES, answer_of), _STOP_GRACE_S
+    inference, grace_s = InferenceClient(BATCH, reply_bytes(settings), answer_of), _STOP_GRACE_S
     try:
         await torchserve.listening(settings.start_timeout)
         inference.connect(torchserve.inference_address, torchserve.keys.inference)

@@ -136,6 +136,11 @@ def free_ports() -> Ports:
         return Ports(*(each.getsockname()[1] for each in sockets))
 
 
+def reply_bytes(settings: Settings) -> int:
+    """Largest answer to a batch, of any model; Java counts in 31 bits."""
+    return min(settings.most("batch_size") * REPLY_BYTES, 2**31 - 1)
+
+
 def write_config(layout: Layout, ports: Ports, settings: Settings) -> None:
     """Writes config.properties; without a key nobody reaches a prediction, a model or a metric."""
     values = {
@@ -156,7 +161,7 @@ def write_config(layout: Layout, ports: Ports, settings: Settings) -> None:
         "install_py_dep_per_model": "false",
         "job_queue_size": settings.most("queue_size"),
         "max_request_size": settings.max_message_bytes + MEBIBYTE,
-        "max_response_size": REPLY_BYTES,
+        "max_response_size": reply_bytes(settings),
         "number_of_netty_threads": 2,
         "netty_client_threads": 2,
     }
