@@ -182,11 +182,18 @@ def _claims(found: dict[str, dict[str, Any]]) -> list[Claim]:
     told = ", ".join(f"{name.removesuffix(', cg')} {ratio:.1f}" for name, ratio in by_cg.items())
     return [
         Claim(
-            "RelatIF takes several times as long as IF on small models, 20 to 40 times on large ones",
-            "several times; 20 to 40 times",
+            "RelatIF takes at least several times as long as IF on small models",
+            "several times",
             f"30 candidates, by conjugate gradients: {told}",
             all(ratio > 1.5 for ratio in by_cg.values()),
             "the ratio is the number of examples whose ||H^-1 g|| is solved for, less what solving at once saves",
+        ),
+        Claim(
+            "RelatIF takes 20 to 40 times as long as IF on large models",
+            "20 to 40 times",
+            "no large model was timed",
+            None,
+            "the paper does not say for how many examples it solved; the ratio grows with their number",
         ),
         Claim(
             "(of this project) from the index RelatIF takes as long as IF",
@@ -201,8 +208,9 @@ def _claims(found: dict[str, dict[str, Any]]) -> list[Claim]:
 def _paragraph(found: dict[str, dict[str, Any]]) -> str:
     told = "; ".join(f"{name} {of['seconds']:.2f} s, residual {of['residual']:.1e}" for name, of in found.items())
     return (
-        f"IF on the fly: {told}. A residual near 1 means that a solver gave back hardly more than zero: LiSSA and a "
-        "truncated Arnoldi basis are cheaper than conjugate gradients where they are less right."
+        f"IF on the fly: {told}. Conjugate gradients end at a residual of 1e-4; LiSSA takes 1,000 steps and "
+        "Arnoldi a basis of 200 vectors, whatever residual that leaves. The index answers from what its rebuild "
+        "solved for once."
     )
 
 
