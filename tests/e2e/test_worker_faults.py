@@ -259,6 +259,5 @@ def test_a_request_that_killed_its_worker_is_not_tried_again(deadly: RunningGate
     assert found[0] == (UNAVAILABLE, "WORKER_DIED")
     counts, reasons = Counter(found[1:]), ("WORKER_DIED", "WORKER_RESTARTING")
     assert counts[OK, ""] >= 10 and counts.keys() <= {(OK, ""), *((UNAVAILABLE, why) for why in reasons)}, counts
-    deadly.wait_ready()
-    assert outcome(deadly.rpc.Predict, PREDICT) is OK
+    deadly.wait_for(lambda: outcome(deadly.rpc.Predict, PREDICT) is OK)
     assert (deaths / "deaths").read_text().splitlines() == ["death"]

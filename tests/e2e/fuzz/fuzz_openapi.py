@@ -82,7 +82,8 @@ def _fault(case: Case) -> str:
     except Exception as error:
         return f"no answer: {error!r}"
     headers = {name: ", ".join(values) for name, values in response.headers.items()}
-    if fault := http_fault(response.status_code, headers, response.content):
+    own_deadline = "x-request-timeout" in (case.headers or {})
+    if fault := http_fault(response.status_code, headers, response.content, own_deadline=own_deadline):
         return fault
     try:
         case.validate_response(response, checks=_CHECKS)

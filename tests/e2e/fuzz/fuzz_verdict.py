@@ -21,6 +21,7 @@ _ANSWERS = {
 _LATER = {grpc.StatusCode.UNAVAILABLE}
 SERVER_ERRORS = 500
 UNAVAILABLE = 503
+LATE = 504
 
 
 def reply_fault(reply: type[Message], data: bytes) -> str:
@@ -46,9 +47,10 @@ def error_fault(error: grpc.RpcError) -> str:
     return ""
 
 
-def http_fault(status: int, headers: Mapping[str, str], body: bytes) -> str:
-    """What is wrong with a status, or with the body of an error."""
-    if status >= SERVER_ERRORS and not (status == UNAVAILABLE and "retry-after" in headers):
+def http_fault(status: int, headers: Mapping[str, str], body: bytes, *, own_deadline: bool = False) -> str:
+    """What is wrong with a status, or with the body of an error; who brings a deadline may be told that it passed."""
+    announced = (status == UNAVAILABLE and "retry-after" in headers) or (status == LATE and own_deadline)
+    if status >= SERVER_ERRORS and not announced:
         return f"{status}: {body[:500]!r}"
     if status >= 400 and not _tells(body):
         return f"{status} without a reason: {body[:500]!r}"

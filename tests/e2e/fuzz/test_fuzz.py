@@ -64,6 +64,8 @@ def test_an_input_is_made_again_of_its_seed_and_number() -> None:
 def test_what_no_caller_should_get_is_a_finding() -> None:
     assert "500" in http_fault(500, {}, b'{"reason": "INTERNAL"}')
     assert http_fault(503, {}, b'{"reason": "X"}') and not http_fault(503, {"retry-after": "2"}, b'{"reason": "X"}')
+    late = b'{"reason": "DEADLINE_EXCEEDED"}'
+    assert http_fault(504, {}, late) and not http_fault(504, {}, late, own_deadline=True)
     assert "without a reason" in http_fault(400, {}, b"no") and not http_fault(400, {}, b'{"reason": "X"}')
     assert raw_http_fault(b"HTTP/1.1 500 Oh\r\n\r\n{}") and raw_http_fault(b"hello")
     assert not raw_http_fault(b"") and not raw_http_fault(b"HTTP/1.1 400 Bad\r\n\r\n{}")
