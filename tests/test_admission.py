@@ -259,9 +259,9 @@ def test_a_caller_who_has_just_left_is_refused_in_nobodys_place() -> None:
     run(test)
 
 
-def test_explanations_are_given_half_a_batch_at_a_time_while_predictions_come() -> None:
+def test_explanations_are_given_little_at_a_time_while_predictions_come() -> None:
     async def test() -> None:
-        made = settings(max_explanations=100, batch_size=4)
+        made = settings(max_explanations=100, batch_size=16)
         admission = Admission(made, Metrics())
         predictions, explanations = (admission.of("toy", lane) for lane in Lane)
         callers = Callers(explanations)
@@ -277,7 +277,7 @@ def test_explanations_are_given_half_a_batch_at_a_time_while_predictions_come() 
         assert callers.order == list("abcdefgh")
         await predictions.slot("p", 1.0, part=False)
         await callers.come("x", "y")
-        assert callers.order == list("abcdefgh"), "more than half a batch is there"
+        assert callers.order == list("abcdefgh"), "more than that is there"
         assert sorted(await callers.serve_all()) == sorted("abcdefghxy")
 
     run(test)

@@ -21,7 +21,7 @@ from proponent.gateway.limits.fair_queue import FairQueue, Ticket
 from proponent.gateway.metrics import Metrics
 from proponent.gateway.settings import Settings
 
-_LULL_S = 0.1
+_LULL_S = 0.02
 """A line from which nothing is at the workers, and nothing came for this long, is not in use."""
 
 
@@ -79,7 +79,8 @@ class LaneAdmission:
         lane: Before whose workers.
         settings: Of the model.
         metrics: Where the limit is shown.
-        first: The line that goes first: while requests come there, the workers here are given half a batch at a time.
+        first: The line that goes first: while requests come there, the workers here are given an eighth
+            of a batch at a time.
 
     Attributes:
         limit: Requests that may be at the workers.
@@ -94,7 +95,7 @@ class LaneAdmission:
         self.limit = AdaptiveLimit(batches, most, settings.worker_wait_target)
         self.taken = 0
         self._taken_at = -_LULL_S
-        self._first, self._beside = first, max(1, batches // 4)
+        self._first, self._beside = first, max(1, batches // 16)
         self._parts = 0
         self._queue = FairQueue()
         self._most_waiting, self._longest_s = settings.max_waiting, settings.max_wait
