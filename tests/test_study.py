@@ -140,6 +140,13 @@ def test_an_unknown_experiment_is_refused_by_name(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_results_go_where_a_relative_path_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(["first_order"], Path("runs/study"), None)
+    assert (tmp_path / "runs" / "study" / "first_order" / "README.md").exists()
+
+
 def test_missing_data_are_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"looked at .*MNIST/raw/train-images.* Set --data-root"):
         run(["table1"], tmp_path / "study", tmp_path, quick=False)

@@ -43,6 +43,7 @@ def reproduce(
         InvalidInputError: ``out`` holds results of the other mode.
         NotFoundError: A data file is missing.
     """
+    out = out.absolute()
     check_mode(out, quick)
     for experiment in progress.track("experiments", experiments, len(experiments)):
         if not (out / experiment.name / RESULT).exists():
