@@ -13,6 +13,7 @@ from proponent.errors import ProponentError
 from proponent.gateway.auth import Authenticator
 from proponent.gateway.auth.authenticator import authenticator_of
 from proponent.gateway.deployment import BundleHandle, Deployment
+from proponent.gateway.hosting.host import WorkerGroup
 from proponent.gateway.lane import Lane
 from proponent.gateway.limits.admission import Held
 from proponent.gateway.metrics import Metrics
@@ -20,6 +21,9 @@ from proponent.gateway.privacy.gate import gate_of
 from proponent.gateway.served_model import ServedModel
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
+from proponent.gateway.torchserve.host import TorchServeHost
+from proponent.gateway.torchserve.inference import InferenceClient
+from proponent.gateway.torchserve.launch import Layout
 from proponent.index.bundle import CATALOG, FILES, Manifest, seal
 from proponent.index.catalog import Catalog, CatalogEntry, write_catalog
 from proponent.index.store import Store
@@ -143,3 +147,23 @@ def sealed_bundle(store: Store, note: str, model: str = "toy") -> Path:
     for name in set(FILES) - {CATALOG}:
         (directory / name).write_text(note)
     return seal(directory, replace(manifest(), model=model, created=note), store.bundles(model))
+
+
+class _Management:
+    """Has registered what it is told."""
+
+    async def register(self, directory: str) -> None:
+        pass
+
+
+async def torchserve(directory: Path, inference: InferenceClient) -> TorchServeHost:
+    """TorchServe as a host, with two versions of the model ``toy`` in both lanes."""
+    layout = Layout(directory / "private")
+    layout.root.mkdir()
+    layout.create()
+    host = TorchServeHost(None, _Management(), inference, layout)  # type: ignore[arg-type]
+    settings = Settings(store=directory, batch_delay_ms=0, prediction_batch_delay_ms=0)
+    for version in ("1.0", "2.0"):
+        for lane in Lane:
+            await host.register(WorkerGroup("toy", version, lane, directory, None, settings))
+    return host

@@ -12,12 +12,13 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from gateway_fakes import manifest
+from gateway_fakes import manifest, torchserve
+from proponent.bounds.frames import BATCH, joined
 from proponent.bounds.liveness import TicketIssuer
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.http.listener import HttpServer, listen
-from proponent.gateway.torchserve.host import TorchServeHost, answer_of
+from proponent.gateway.torchserve.host import answer_of
 from proponent.gateway.torchserve.inference import InferenceClient
 from proponent.gateway.torchserve.launch import Layout, TorchServeKeys
 from proponent.gateway.torchserve.management import Management
@@ -43,13 +44,14 @@ def test_every_inference_shows_the_key_of_the_torchserve_that_runs_now(tmp_path:
 
     async def run() -> list[str | None]:
         asked: list[str | None] = []
-        client, inference = WorkerClient(5), InferenceClient(1 << 20, answer_of)
+        client, inference = WorkerClient(5), InferenceClient(BATCH, 1 << 20, answer_of)
         deployment = Deployment("toy", "1.0", BundleHandle(Path(), manifest(), None, None))  # type: ignore[arg-type]
-        reply = WorkerReply(predict=pb.PredictResponse()).SerializeToString()
+        reply = joined([WorkerReply(predict=pb.PredictResponse()).SerializeToString()])
+        host = await torchserve(tmp_path, inference)
         async with torchserve_api(asked, Response(reply, media_type="application/x-protobuf")) as url:
             for key in ("first", "second"):
                 inference.connect(url.removeprefix("http://"), key)
-                client.connect(TorchServeHost(*[None] * 2, inference, None), tickets)  # type: ignore[arg-type]
+                client.connect(host, tickets)
                 await client.send(deployment, WorkerRequest(predict=pb.PredictRequest()), 10)
             inference.close()
         return asked

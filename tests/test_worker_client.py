@@ -11,20 +11,18 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from gateway_fakes import catalog, manifest
+from gateway_fakes import catalog, manifest, torchserve
 from proponent.bounds.frames import BATCH, joined, unpack
 from proponent.bounds.liveness import TicketIssuer, TicketTable
 from proponent.errors import CorruptBundleError, DeadlineError, NotFoundError, UnavailableError
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.error_mapping import as_proponent_error, retry_after, to_item_error
-from proponent.gateway.hosting.host import WorkerDefectError, WorkerGroup
+from proponent.gateway.hosting.host import WorkerDefectError
 from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.lane import Lane
 from proponent.gateway.limits.admission import Held
-from proponent.gateway.settings import Settings
-from proponent.gateway.torchserve.host import TorchServeHost, answer_of
+from proponent.gateway.torchserve.host import answer_of
 from proponent.gateway.torchserve.inference import InferenceClient
-from proponent.gateway.torchserve.launch import Layout
 from proponent.index.tombstones import FORGOTTEN, Tombstones
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import Stage, WorkerReply, WorkerRequest
@@ -94,33 +92,13 @@ class Rig:
         return self.upstream.asked[-1]
 
 
-class Management:
-    """Has registered what it is told."""
-
-    async def register(self, directory: str) -> None:
-        pass
-
-
-async def host_of(directory: Path, inference: InferenceClient) -> TorchServeHost:
-    """TorchServe with two versions, of which one answers nothing but explanations."""
-    layout = Layout(directory / "private")
-    layout.root.mkdir()
-    layout.create()
-    host = TorchServeHost(None, Management(), inference, layout)  # type: ignore[arg-type]
-    settings = Settings(store=directory, batch_delay_ms=0, prediction_batch_delay_ms=0)
-    for version in ("1.0", "2.0"):
-        for lane in Lane:
-            await host.register(WorkerGroup("toy", version, lane, directory, None, settings))
-    return host
-
-
 @asynccontextmanager
 async def rig(directory: Path) -> AsyncIterator[Rig]:
     upstream, client, inference = Upstream(), WorkerClient(5.0), InferenceClient(BATCH, 1 << 20, answer_of)
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
     office = TicketIssuer.create(directory / "liveness", 4)
     inference.connect(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "key")
-    client.connect(await host_of(directory, inference), office)
+    client.connect(await torchserve(directory, inference), office)
     made = Rig(directory, upstream, client, inference, TicketTable.open(directory / "liveness"))
     try:
         yield made
