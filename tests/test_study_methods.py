@@ -17,9 +17,9 @@ from proponent.attribution.shapley import knn_shapley, truncated_monte_carlo
 from proponent.audit.scoring import influence_matrix
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import Batch
+from proponent.study.embeddings import embeddings
 from proponent.study.experiments import binary_cnn, outlier, table1
 from proponent.study.experiments.first_order import minimised
-from proponent.study.experiments.fisher_kernel import embeddings
 from proponent.study.experiments.shapley import ceiling
 from proponent.study.experiments.table2 import norms_by_solving
 from proponent.study.points import OUTLIER, train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,14 +56,14 @@ def influence_matrix(context: AuditContext, positions: list[int], measure: Measu
     weights = context.explainer.index.scales.of(measure)
     parts = []
     for start in range(0, len(positions), QUERIES_AT_ONCE):
-        directions, norms = _queries(context, positions[start : start + QUERIES_AT_ONCE])
+        directions, norms = held_out_queries(context, positions[start : start + QUERIES_AT_ONCE])
         products = context.explainer.index.products(directions, precise=True).double().cpu()
         parts.append(products * weights * norms[:, None])
     scores = torch.cat(parts)
     return torch.where(context.rows >= 0, scores[:, context.rows.clamp(min=0)], 0.0)
 
 
-def _queries(context: AuditContext, positions: list[int]) -> tuple[Tensor, Tensor]:
+def held_out_queries(context: AuditContext, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Directions [Q, K] and norms [Q] float64 of held-out examples at their true labels."""
     items = [context.held_out.item(position) for position in positions]
     targets = [Target(label) for _, _, label in items]

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from proponent.attribution.quadrature import represent
 from proponent.audit.scoring import AuditContext, influence_matrix, open_bundle
 from proponent.display.svg import drawing, new_figure
-from proponent.options import Target
 from proponent.rebuild.retraining import trained_on
-from proponent.stages import Stopwatch
 from proponent.study.drawing import BLUE, GREY, ORANGE
+from proponent.study.embeddings import embeddings
 from proponent.study.models import perceptron
 from proponent.study.outcome import Claim, Outcome, Picture
 from proponent.study.workbench import Workbench
@@ -49,20 +47,6 @@ def run(bench: Workbench) -> Outcome:
         pictures={"fisher_kernel": _picture(found, trained.held_out_accuracy)},
         values=found,
     )
-
-
-def embeddings(context: AuditContext, queries: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Phi of all training examples, [N, K] float64 in the data set's order, and of some held-out ones, [Q, K]."""
-    index = context.explainer.index
-    rows = index.unit_rows(context.rows).double() * index.scales.norms[context.rows][:, None]
-    items = [context.held_out.item(position) for position in queries]
-    targets = [Target(label) for _, _, label in items]
-    asked = []
-    for query in context.explainer.embed([tensor for _, tensor, _ in items], targets, Stopwatch()):
-        if isinstance(query, Exception):
-            raise query
-        asked.append(query.direction.double() * query.norm)
-    return rows, torch.stack(asked)
 
 
 def _compared(context: AuditContext, queries: int, draws: int, size: int) -> dict[str, float]:

@@ -19,7 +19,7 @@ from proponent.rebuild.retraining import trained_on
 from proponent.rebuild.training_set import Batch
 from proponent.spec import Factory
 from proponent.study.drawing import BLUE, ORANGE
-from proponent.study.experiments.fisher_kernel import embeddings
+from proponent.study.embeddings import embeddings
 from proponent.study.outcome import Claim, Outcome, Picture
 from proponent.study.workbench import Workbench
 from proponent.training.loop import accuracy
