@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,8 @@ from proponent.training.loop import accuracy, fit, predicted_labels, seeded
 from proponent.training.presets import PRESETS
 from proponent.training.train_preset import train_preset
 
+ROOT = Path(__file__).parent.parent
+KILL_STATUS = 9
 cross_entropy = get_loss("cross_entropy").per_example
 
 
@@ -211,3 +215,49 @@ def test_every_preset_trains_a_few_steps(name: str, tmp_path: Path, data_root: P
     assert len(seen) == 1
     assert spec.class_names == list(preset.class_names)
     assert ("root" in spec.dataset.kwargs) is preset.needs_data
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from proponent.training.checkpoint import Checkpoint
+from tests.test_training import dropped_out
+save = Checkpoint.save
+def save_and_die(self, history):
+    save(self, history)
+    if len(history) == 2:
+        os._exit(9)
+Checkpoint.save = save_and_die
+dropped_out(Path(sys.argv[1]))
+"""
+
+
+def dropped_out(checkpoint: Path | None, seed: int = 0, epochs: int = 4) -> tuple[Tensor, list[dict[str, float]]]:
+    """Trains a network whose course hangs on the optimiser's state and on every random generator."""
+    inputs, labels = small_digits(60)
+    with seeded(seed):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.Linear(16, 10))
+    options = {"optimizer": "adam", "lr": 0.01, "epochs": epochs, "batch_size": 16, "schedule": "cosine"}
+    history = fit(
+        model, inputs, labels, cross_entropy, weight_decay=0.01, seed=seed, checkpoint=checkpoint, **options
+    )
+    state = torch.cat([value.double().flatten() for value in model.state_dict().values()])
+    return state, [{key: value for key, value in record.items() if key != "cpu_seconds"} for record in history]
+
+
+def test_a_killed_training_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(file)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == KILL_STATUS, done.stderr
+    assert len(torch.load(file, weights_only=True)["history"]) == 2
+    state, history = dropped_out(file)
+    whole, records = dropped_out(None)
+    assert torch.equal(state, whole) and history == records
+
+
+def test_a_checkpoint_of_another_training_is_left_aside(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    dropped_out(file, seed=1)
+    assert torch.equal(dropped_out(file)[0], dropped_out(None)[0])
+    dropped_out(file, epochs=2)
+    assert torch.equal(dropped_out(file)[0], dropped_out(None)[0])

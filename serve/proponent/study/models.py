@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from proponent.audit.scoring import AuditContext
 from proponent.spec import Factory
@@ -65,3 +65,45 @@ def binary_cnn(bench: Workbench, loss: str, decay: float) -> tuple[Trained, Audi
     preset = replace(preset, weight_decay=decay, training=training, curvature=curvature)
     trained = bench.trained(name, preset, limit=bench.of(None, 200))
     return trained, bench.opened_of(name, trained)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of figures 9 to 11.
+
+    Attributes:
+        preset: In the study.
+        epochs: Passes over the training images.
+        batch_size: Small, so that few images make enough steps.
+        small: The preset that stands for it in quick mode, where its curvature alone would take minutes.
+    """
+
+    preset: str
+    epochs: int
+    batch_size: int
+    small: str
+
+
+NETWORKS = {
+    "shallow CNN": Network("cifar10-cnn", 20, 16, "cifar10-cnn"),
+    "EfficientNet-B0": Network("cifar10-efficientnet-b0", 20, 16, "cifar10-cnn"),
+    "ResNet-50": Network("cifar10-resnet50", 8, 16, "cifar10-resnet20"),
+}
+"""The networks of figures 9 to 11 by name, in the order of their size."""
+
+
+def cifar10_images(bench: Workbench) -> int:
+    """How many images of CIFAR-10 they are trained on, and how many are held out."""
+    return bench.of(400, 48)
+
+
+def cifar10_network(bench: Workbench, name: str) -> tuple[Trained, AuditContext]:
+    """A network of figures 9 to 11, trained on the first images of CIFAR-10's lossless subset, and its index."""
+    network = NETWORKS[name]
+    preset = PRESETS[bench.of(network.preset, network.small)]
+    sizes = bench.of({}, {"embedding_size": 32, "subspace_size": 512})
+    training = {**preset.training, "epochs": bench.of(network.epochs, 2), "batch_size": network.batch_size}
+    known = f"cifar10-{name}".lower().replace(" ", "-")
+    preset = replace(preset, name=known, training=training, curvature={"kind": "ekfac", **sizes})
+    trained = bench.trained(known, preset, limit=cifar10_images(bench))
+    return trained, bench.opened_of(known, trained)

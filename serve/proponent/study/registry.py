@@ -41,6 +41,7 @@ _ALL = (
     Experiment("table1", "Loss after removing the most influential training points", "table 1, section 7.1"),
     Experiment("figure5", "Examples of the logistic regression", "figure 5, section 7.1"),
     Experiment("binary_cnn", "The binary CNN and its losses", "figures 6 to 8, section 7.2"),
+    Experiment("cifar10", "Networks on CIFAR-10", "figures 9 to 11, section 7.3"),
     Experiment("table2", "Seconds per test sample, on the fly and from the index", "table 2, section 7.4"),
     Experiment("depth", "What depth does to explanations", "section 7.3, by figures"),
     Experiment("divine", "DIVINE with three terms", "section 6.2, planned"),

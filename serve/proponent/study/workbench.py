@@ -21,7 +21,7 @@ from proponent.audit.scoring import AuditContext, open_bundle
 from proponent.index.store import Store
 from proponent.rebuild.pipeline import NotStationaryWarning, RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
-from proponent.spec import SPEC_FILE, ModelSpec, load_spec
+from proponent.spec import ModelSpec, load_spec
 from proponent.training.presets import Preset
 from proponent.training.train_preset import train
 
@@ -36,13 +36,13 @@ class Trained:
         spec: Its explain.yaml.
         accuracy: Share of training examples that it classifies rightly.
         held_out_accuracy: The same of held-out examples.
-        seconds: Wall time of the training.
+        cpu_seconds: Of the training's epochs; 0 for one by L-BFGS, which has none.
     """
 
     spec: ModelSpec
     accuracy: float
     held_out_accuracy: float
-    seconds: float
+    cpu_seconds: float
 
 
 class Workbench:
@@ -89,18 +89,22 @@ class Workbench:
         def run() -> dict[str, float]:
             with self.progress.step(f"train {name}"):
                 result = train(preset, directory, self._data_root, seed, limit=limit)
-            found = {name: getattr(result, name) for name in ("accuracy", "held_out_accuracy", "seconds")}
-            return {**found, "spec": str(SPEC_FILE)}
+            epochs = json.loads(result.log.read_text(encoding="utf-8"))["epochs"]
+            return {
+                "accuracy": result.accuracy,
+                "held_out_accuracy": result.held_out_accuracy,
+                "cpu_seconds": sum(epoch.get("cpu_seconds", 0.0) for epoch in epochs),
+            }
 
         found = finished(directory / "trained.json", run)
-        return Trained(load_spec(directory), found["accuracy"], found["held_out_accuracy"], found["seconds"])
+        return Trained(load_spec(directory), **found)
 
     def bundle(self, name: str, spec: ModelSpec, **curvature: Any) -> Path:
         """The bundle of a trained model, rebuilt once; ``curvature`` replaces keys of that section.
 
         Keys of the curvature make a store of their own, so that one model can have several bundles.
         """
-        changed = spec.model_copy(update={"curvature": spec.curvature.model_copy(update=curvature)})
+        changed = spec.model_copy(update={"samples": 0, "curvature": spec.curvature.model_copy(update=curvature)})
         words = [name, *(f"{key}-{value}" for key, value in curvature.items())]
         directory = self._shared / re.sub(r"[^\w.-]", "-", "-".join(words))
 

@@ -7,9 +7,12 @@ run in eval mode.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import ceil, cos, pi
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from proponent.errors import InvalidInputError
 from proponent.training.augmentation import flip_crop
+from proponent.training.checkpoint import Checkpoint, beginning
 from proponent.training.lbfgs import gradient_norm, minimise, trained_parameters
 
 LossPerExample = Callable[[Tensor, Tensor], Tensor]
@@ -56,6 +60,7 @@ def fit(
     seed: int = 0,
     device: str = "cpu",
     log: Callable[[EpochMetrics], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> list[EpochMetrics]:
     """Train a model in place and leave it in eval mode on ``device``.
 
@@ -78,10 +83,12 @@ def fit(
         seed: Seed of the shuffles, the augmentation and dropout.
         device: Where to train.
         log: Called with each record as it is made.
+        checkpoint: A file that is written after each epoch, from which a killed training with the same arguments
+            goes on and ends as it would have. L-BFGS keeps none.
 
     Returns:
-        One record ``{"epoch", "loss", "accuracy"}`` per epoch: means over the epoch, the loss without the
-        L2 term. L-BFGS returns one record, of the final float32 weights, that adds the number of
+        One record ``{"epoch", "loss", "accuracy", "cpu_seconds"}`` per epoch: means over the epoch, the loss
+        without the L2 term. L-BFGS returns one record, of the final float32 weights, that adds the number of
         ``"evaluations"`` of the objective and the norm of its gradient, ``"gradient_norm"``.
 
     Raises:
@@ -99,22 +106,57 @@ def fit(
     report = log or _ignore
     _prepare(model.to(device))
     data = (inputs.to(device), labels.to(device))
-    history = []
     with seeded(seed):
         if optimizer == "lbfgs":
             iterations = _LBFGS_ITERATIONS if epochs is None else epochs
-            records = iter([_converge(model, data, loss_per_example, weight_decay, iterations)])
+            history = [{"epoch": 1, **_converge(model, data, loss_per_example, weight_decay, iterations)}]
+            report(history[0])
         else:
             passes = _EPOCHS if epochs is None else epochs
-            stepper = _stepper(model, optimizer, lr, momentum, weight_decay)
-            rates = _rates(stepper, schedule, passes * ceil(len(labels) / batch_size))
-            generator = torch.Generator().manual_seed(seed)
-            epoch_batches = (_shuffled(data, batch_size, augment, generator) for _ in range(passes))
-            records = (_pass(model, batches, loss_per_example, stepper, rates) for batches in epoch_batches)
-        for epoch, record in enumerate(records, start=1):
-            history.append({"epoch": epoch, **record})
-            report(history[-1])
+            recipe = _Recipe(optimizer, lr, momentum, weight_decay, schedule, passes, batch_size, augment, seed)
+            history = _descend(model, data, loss_per_example, recipe, report, checkpoint)
     model.eval()
+    return history
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What a descent does, apart from model, data and loss."""
+
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    passes: int
+    batch_size: int
+    augment: str | None
+    seed: int
+
+
+def _descend(
+    model: nn.Module,
+    data: Minibatch,
+    loss_per_example: LossPerExample,
+    recipe: _Recipe,
+    report: Callable[[EpochMetrics], None],
+    path: Path | None,
+) -> list[EpochMetrics]:
+    """All epochs of a stochastic descent, or those that a checkpoint leaves."""
+    steps = recipe.passes * ceil(len(data[1]) / recipe.batch_size)
+    stepper = _stepper(model, recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay)
+    rates = _rates(stepper, recipe.schedule, steps)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    start = beginning(model, data, vars(recipe)) if path else ""
+    checkpoint = Checkpoint(path, start, model, stepper, rates, generator)
+    history = checkpoint.load()
+    for epoch in range(len(history) + 1, recipe.passes + 1):
+        batches = _shuffled(data, recipe.batch_size, recipe.augment, generator)
+        started = time.process_time()
+        record = _pass(model, batches, loss_per_example, stepper, rates)
+        history.append({"epoch": epoch, **record, "cpu_seconds": round(time.process_time() - started, 3)})
+        checkpoint.save(history)
+        report(history[-1])
     return history
 
 

@@ -30,6 +30,8 @@ __all__ = ["PRESETS", "Preset", "TrainingResult", "get_preset", "train", "train_
 
 WEIGHTS_FILE = "weights.safetensors"
 LOG_FILE = "train_log.json"
+CHECKPOINT_FILE = "checkpoint.pt"
+"""While the training runs: what a killed one goes on from, when it is asked for again."""
 _MARGIN = 0.02
 """How far below the measured training accuracy explain.yaml's expectation lies."""
 
@@ -129,7 +131,10 @@ def train(
 ) -> TrainingResult:
     """``train_preset`` of a preset that has no name in ``PRESETS``; whatever accuracy it reaches is taken."""
     adapted = _adapted(preset, data_root, seed, epochs, limit)
-    return _write(Path(out_dir), adapted, _train(adapted, seed, device, log))
+    checkpoint = Path(out_dir) / CHECKPOINT_FILE
+    result = _write(Path(out_dir), adapted, _train(adapted, seed, device, log, checkpoint))
+    checkpoint.unlink(missing_ok=True)
+    return result
 
 
 def _adapted(
@@ -147,7 +152,9 @@ def _adapted(
     )
 
 
-def _train(preset: Preset, seed: int, device: str, log: Callable[[EpochMetrics], None] | None) -> _Trained:
+def _train(
+    preset: Preset, seed: int, device: str, log: Callable[[EpochMetrics], None] | None, checkpoint: Path
+) -> _Trained:
     transform = _transform(preset.transform)
     inputs, labels = materialise(_called(preset.dataset), transform)
     held_out = materialise(_called(preset.held_out), transform)
@@ -162,6 +169,7 @@ def _train(preset: Preset, seed: int, device: str, log: Callable[[EpochMetrics],
         weight_decay=preset.weight_decay,
         device=device,
         log=log,
+        checkpoint=checkpoint,
         **preset.training,
     )
     seconds = time.perf_counter() - started
