@@ -13,6 +13,8 @@ import tiny
 from proponent.bounds.cost import (
     KERNEL_BYTES,
     MAX_CANDIDATES,
+    MULTIPLY_ADDS,
+    STREAMED_MULTIPLY_ADDS,
     check_cost,
     diversity_cost,
     flip_cost,
@@ -36,11 +38,16 @@ LIMIT_S = Settings().max_call_cost
 class Size:
     train_size: int
     embedding_size: int
+    row_groups: int = 0
+    query_size: int = 0
+    teachers: int = 0
 
 
 DIGITS, MNIST, MILLION = Size(1437, 650), Size(60_000, 7850), Size(1_000_000, 768)
 LARGE = Size(1_000_000, 20_000)
-SIZES = st.builds(Size, st.integers(2, 10**7), st.integers(16, 10_000))
+SIZES = st.builds(Size, st.integers(2, 10**7), st.integers(16, 10_000)) | st.builds(
+    Size, st.integers(2, 10**7), st.integers(16, 768), st.integers(2, 16), st.integers(769, 2304), st.integers(1, 5)
+)
 DIVERSITIES = st.builds(
     Diversity,
     redundancy=st.sampled_from(Redundancy),
@@ -51,7 +58,7 @@ DIVERSITIES = st.builds(
 
 
 def manifest(size: Size) -> Manifest:
-    return replace(tiny.manifest(), train_size=size.train_size, embedding_size=size.embedding_size)
+    return replace(tiny.manifest(), **vars(size))
 
 
 def refusal(size: Size, **call: object) -> InvalidInputError | None:
@@ -149,6 +156,22 @@ def test_each_kind_of_call_is_refused_by_the_field_that_costs(
     assert found is not None
     assert (found.field, found.reason) == (field, "COST_TOO_LARGE")
     assert "would fit" in found.message
+
+
+def test_coded_rows_are_charged_for_what_makes_vectors_of_them() -> None:
+    """Each row is a vector of W numbers after K x W multiply-adds, a query is shortened once for each group."""
+    coded = Size(60_000, 256, 10, 2304, 5)
+    plain, lift = Size(60_000, 2304, teachers=5), 256 * 2304 / MULTIPLY_ADDS
+    pool = Diversity(candidates=1000, redundancy=Redundancy.MMD, whole_dataset=True)
+    for cost, rows in (
+        (lambda size: removal_cost(size, 5000, second_order=False), 5000),
+        (lambda size: flip_cost(size, 300), 12 * 300 + 60_000),
+        (lambda size: diversity_cost(size, pool, 5, 1), 2 * 61_000),
+    ):
+        assert cost(coded).seconds - cost(plain).seconds == pytest.approx(rows * lift)
+    shortened = 10 * 256 * 2304 / STREAMED_MULTIPLY_ADDS
+    assert lists_cost(coded, 0, 3).seconds == pytest.approx(shortened)
+    assert scores_cost(coded, 0, 3).seconds == pytest.approx(shortened)
 
 
 def test_a_first_order_estimate_of_the_same_group_is_allowed() -> None:

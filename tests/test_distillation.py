@@ -21,7 +21,7 @@ import tiny
 from proponent.attribution.agreement import pearson
 from proponent.audit.scoring import influence_matrix, open_bundle
 from proponent.classifier import load_classifier
-from proponent.errors import SpecError, TrainingMismatchError
+from proponent.errors import CorruptBundleError, SpecError, TrainingMismatchError
 from proponent.explainer import Explainer
 from proponent.gateway.deployment import BundleHandle
 from proponent.gateway.lookups import describe_model
@@ -173,6 +173,7 @@ def test_rows_shorter_than_what_teachers_say_are_coded_by_class(built: Built, co
     """10 numbers in bases of each class hold what 60 do, and the bundle is whole."""
     manifest = read_manifest(coded)
     assert (manifest.embedding_size, manifest.row_groups) == (10, 3) and files.CODE in manifest.files
+    assert manifest.query_size == opened(coded)[1].size > 10
     assert manifest.distillation["kept"] > 0.95 and verify(coded).whole
     path = _copy(built.spec, curvature={**CURVATURE, "embedding_size": 60})
     longer = rebuild(load_spec(path), built.store, RebuildOptions(publish=False, quiet=True))
@@ -207,6 +208,18 @@ def test_a_coded_bundle_without_some_rows_scores_the_others_as_before(coded: Pat
     keep[[3, 17, 58]] = False
     assert verify(rest).whole
     torch.testing.assert_close(influence_matrix(open_bundle(rest), list(range(20))), before * keep)
+
+
+def test_a_code_that_is_overwritten_while_it_serves_is_damage(coded: Path, tmp_path: Path) -> None:
+    """It stays mapped: what is written over it would change scores without a word."""
+    home = Path(shutil.copytree(coded, tmp_path / "toy" / "bundles" / coded.name))
+    explainer = Explainer.load(home)
+    explainer.check()
+    with (home / files.CODE).open("r+b") as file:
+        file.seek(-64, os.SEEK_END)
+        file.write(bytes(64))
+    with pytest.raises(CorruptBundleError, match=files.CODE):
+        explainer.check()
 
 
 def test_a_removal_s_second_order_is_its_first_and_both_are_sums_of_scores(built: Built) -> None:
@@ -287,11 +300,18 @@ def test_a_forgotten_example_takes_no_part_in_a_training(tmp_path: Path) -> None
 def test_a_rebuild_killed_between_teachers_resumes_to_the_same_files(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    """Killed as kill -9 does; what was finished is not computed again, and no teacher's stages stay behind."""
+    """Killed as kill -9 does; what was finished is not computed again, and no teacher's stages stay behind.
+
+    With as many threads as this process has: libraries of matrix products round by how these share the work.
+    """
     store, kept = Store(tmp_path / "store"), teachers_module.TEACHERS
     shutil.copytree(built.store.directory("toy") / kept, store.directory("toy") / kept)
     command = [sys.executable, "-m", "proponent.cli", "rebuild", str(built.spec), "--store", str(store.root)]
-    environment = {**os.environ, "PROPONENT_FAULT": f"stage.written:{stage}", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PROPONENT_FAULT": f"stage.written:{stage}",
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
     done = subprocess.run([*command, "--quiet"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 137, done.stderr
     saved, save = [], Workspace.save

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from proponent.attribution.embedding.distilled import LOST, Student, Teacher, TeacherMoment, fit, slope
+from proponent.errors import CurvatureError
 
 SIZES = st.tuples(
     st.integers(3, 30), st.integers(2, 12), st.integers(2, 12), st.integers(3, 20), st.integers(0, 2**31)
@@ -173,6 +174,16 @@ def test_a_pseudo_query_without_a_direction_says_nothing() -> None:
     fewer = TeacherMoment(features[kept], origins[kept])
     fewer.add(Teacher(silent.queries[kept], silent.rows, silent.scales[kept]))
     torch.testing.assert_close(moment.crossed, fewer.crossed)
+
+
+def test_pseudo_queries_without_any_gradient_are_refused() -> None:
+    """As those of a hinge loss are where every margin is large."""
+    phi, origins, teachers = problem(8, 4, 3, 6, 5)
+    moment = TeacherMoment(0 * phi, origins)
+    moment.add(teachers[0])
+    with pytest.raises(CurvatureError, match="flat at every pseudo-query") as caught:
+        fit(moment, 0.1)
+    assert (caught.value.field, caught.value.reason) == ("curvature.teachers", "ZERO_GRADIENTS")
 
 
 def test_without_any_influence_the_unit_stays() -> None:

@@ -13,7 +13,7 @@ import pytest
 import tiny
 from proponent.errors import CorruptBundleError, MismatchError, ProponentError, SpecError, UnavailableError
 from proponent.explainer import Explainer
-from proponent.index.bundle import CATALOG, ROWS, WEIGHTS
+from proponent.index.bundle import CATALOG, FACTORS, ROWS, SCALES, WEIGHTS
 from proponent.index.rows import padded
 from proponent.index.store import Store
 from proponent.options import ExplainOptions, Filter
@@ -115,6 +115,8 @@ def _forgotten(bundle: Path) -> None:
 
 DAMAGE: dict[str, Callable[[Path], None]] = {
     "rows": _overwrite(ROWS),
+    "scales": _overwrite(SCALES),
+    "factors": _overwrite(FACTORS),
     "catalog": _overwrite(CATALOG),
     "catalog gone": lambda bundle: (bundle / CATALOG).unlink(),
     "list of forgotten examples": _forgotten,

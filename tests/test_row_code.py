@@ -92,9 +92,30 @@ def test_a_container_without_some_rows_holds_the_others_as_they_were(tmp_path: P
     keep = torch.arange(COUNT) % 5 != 0
     index.write_without(tmp_path / "fewer", keep)
     write_scales(tmp_path / "fewer-scales", random_scales(int(keep.sum())))
-    fewer = code.without(keep)
+    fewer = index.code_without(keep)
+    assert fewer is not None and torch.equal(fewer.bases, code.bases)
     again = InfluenceIndex.open(tmp_path / "fewer", tmp_path / "fewer-scales", SIZE, code=fewer)
     assert torch.equal(again.unit_rows(range(len(again))), index.unit_rows(keep.nonzero().flatten()))
+
+
+@pytest.mark.parametrize("left", [0, 1, SIZE - 1])
+def test_a_basis_with_fewer_rows_left_than_directions_tells_nothing_of_those_that_went(
+    tmp_path: Path, left: int
+) -> None:
+    """With as many directions as rows they are those of the rows: a class of one example is that example's vector."""
+    codes, code = coded()
+    index, whole = stored(tmp_path, codes, code), vectors(codes, code)
+    members = (code.groups == 2).nonzero().flatten()
+    keep = torch.ones(COUNT, dtype=torch.bool)
+    keep[members[left:]] = False
+    fewer = index.code_without(keep)
+    assert fewer is not None and torch.equal(fewer.groups, code.groups[keep])
+    others = torch.arange(len(code.bases)) != 2
+    assert torch.equal(fewer.bases[others], code.bases[others])
+    kept = torch.linalg.qr(whole[members[:left]].mT)[0]
+    outside = fewer.bases[2].double() - fewer.bases[2].double() @ kept @ kept.mT
+    assert float(outside.norm()) < 1e-5
+    torch.testing.assert_close(vectors(codes[keep], fewer), whole[keep], rtol=0, atol=1e-6)
 
 
 def test_a_code_that_does_not_fit_its_rows_is_damage(tmp_path: Path) -> None:
@@ -102,7 +123,7 @@ def test_a_code_that_does_not_fit_its_rows_is_damage(tmp_path: Path) -> None:
     stored(tmp_path, codes, code)
     files = tmp_path / "rows", tmp_path / "scales"
     with pytest.raises(CorruptBundleError, match="700 rows have 12 numbers, their code expects 699 of 12"):
-        InfluenceIndex.open(*files, SIZE, code=code.without(torch.arange(COUNT) > 0))
+        InfluenceIndex.open(*files, SIZE, code=RowCode(code.bases, code.groups[1:]))
     save_tensors({"bases": code.bases}, tmp_path / "code")
     with pytest.raises(CorruptBundleError, match="code cannot be read"):
         read_code(tmp_path / "code")
@@ -111,3 +132,21 @@ def test_a_code_that_does_not_fit_its_rows_is_damage(tmp_path: Path) -> None:
         read_code(tmp_path / "code")
     with pytest.raises(CorruptBundleError, match="code cannot be read"):
         read_code(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("damage", "match"),
+    [
+        ({"bases": torch.zeros(())}, r"bases of torch.float32 and shape \[\], expected 3 dimensions"),
+        ({"bases": torch.zeros(4, 12, 40).double()}, "bases of torch.float64"),
+        ({"groups": torch.zeros(COUNT)}, "groups of torch.float32"),
+        ({"groups": torch.zeros(COUNT, 1, dtype=torch.int64)}, r"groups of torch.int64 and shape \[700, 1\]"),
+        ({"bases": torch.full((4, 12, 40), torch.nan)}, "not finite"),
+    ],
+)
+def test_a_code_of_another_kind_is_damage(tmp_path: Path, damage: dict[str, Tensor], match: str) -> None:
+    _, code = coded()
+    save_tensors({"bases": code.bases, "groups": code.groups, **damage}, tmp_path / "code")
+    with pytest.raises(CorruptBundleError, match=match) as caught:
+        read_code(tmp_path / "code")
+    assert caught.value.field == "code"

@@ -72,6 +72,18 @@ def test_first_order_is_the_second_with_the_curvature_of_all() -> None:
     torch.testing.assert_close(influence_sum_shift(rows, norms, members, 300), expected, rtol=1e-5, atol=1e-8)
 
 
+def test_rows_without_curvature_are_read_for_their_sum_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of distilled scores are: nobody else's row is read, and none of the group a second time."""
+    read: list[int] = []
+    rows, norms, curvature = table(300)
+    population, members = Population.of(rows, norms), torch.arange(300) % 10 == 0
+    given = Table.unit_rows
+    monkeypatch.setattr(Table, "unit_rows", lambda self, some: read.extend(some.tolist()) or given(self, some))
+    found = second_order_shift(rows, norms, 0 * curvature, members, 300, population)
+    assert read == members.nonzero().flatten().tolist()
+    torch.testing.assert_close(found, first_order_shift(rows, norms, members, 300, population))
+
+
 def test_a_sample_of_the_population_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "SAMPLE", 500)
     rows, norms, curvature = table(4000)

@@ -160,7 +160,8 @@ def second_order_shift(
     # The group as it is, and a sample of the others: one that lacked heavy rows of the group could make A indefinite.
     own, rest = curvature[group], curvature[others] * (len(group) / max(len(others), 1))
     weights = torch.cat([own, -rest]) * (1 - held) / train_size
-    gathered = _gathered(rows, torch.cat([group, others]))
+    curved = weights != 0
+    weights, gathered = weights[curved], _gathered(rows, torch.cat([group, others])[curved])
 
     def product(vector: Tensor) -> Tensor:
         total, narrow, start = (1 - share) * vector, vector.float(), 0

@@ -49,7 +49,19 @@ class IndexSize(Protocol):
 
     @property
     def embedding_size(self) -> int:
-        """K."""
+        """K, the numbers of a row."""
+
+    @property
+    def row_groups(self) -> int:
+        """Bases that rows are coded in; 0: they are vectors as they are."""
+
+    @property
+    def query_size(self) -> int:
+        """Numbers of a query; 0: those of a row."""
+
+    @property
+    def teachers(self) -> int:
+        """Where there are some, no row has any curvature, and a second order equals the first."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +74,12 @@ class Cost:
 
 def lists_cost(size: IndexSize, top_k: int, measures: int) -> Cost:
     """Both ends of so many measures."""
-    return Cost(2 * measures * min(top_k, size.train_size) * _listed(size))
+    return Cost(_shortened(size) + 2 * measures * min(top_k, size.train_size) * _listed(size))
 
 
 def scores_cost(size: IndexSize, examples: int, measures: int) -> Cost:
     """Exact scores of named examples."""
-    return Cost(measures * examples * _listed(size))
+    return Cost(_shortened(size) + measures * examples * _listed(size))
 
 
 def removal_cost(size: IndexSize, group: int, *, second_order: bool) -> Cost:
@@ -86,10 +98,16 @@ def diversity_cost(size: IndexSize, diversity: Diversity, top_k: int, measures: 
     pool = min(pool_size(diversity, top_k), size.train_size)
     k, domain = min(top_k, pool), size.train_size if diversity.whole_dataset else pool
     choices = PLAIN_CHOICES if diversity.max_influence_loss is None else SEARCHED_CHOICES
-    seconds = pool * LISTED_S + choices * k * (STEP_S + pool / KERNEL_ENTRIES) + k * _product(size, pool, 1)
+    seconds = (
+        pool * LISTED_S
+        + _lifted(size, pool)
+        + choices * k * (STEP_S + pool / KERNEL_ENTRIES)
+        + k * _product(size, pool, 1)
+    )
     held = 0
     if diversity.redundancy is not Redundancy.SUM:
         seconds += _product(size, pool, domain) + pool * domain / KERNEL_ENTRIES
+        seconds += _lifted(size, domain) if diversity.whole_dataset else 0.0
         held = 0 if diversity.redundancy is Redundancy.MMD and diversity.whole_dataset else 4 * pool * domain
     if diversity.redundancy is Redundancy.FACILITY_LOCATION:
         computed = min(4 * pool + 50 * k, k * pool)
@@ -141,13 +159,30 @@ def _listed(size: IndexSize) -> float:
     return LISTED_S + size.embedding_size / STREAMED_MULTIPLY_ADDS
 
 
+def _width(size: IndexSize) -> int:
+    """Numbers of the vector that a row stands for."""
+    return size.query_size or size.embedding_size
+
+
+def _shortened(size: IndexSize) -> float:
+    """A query in the basis of each group."""
+    return size.row_groups * size.embedding_size * _width(size) / STREAMED_MULTIPLY_ADDS
+
+
+def _lifted(size: IndexSize, rows: int) -> float:
+    """Vectors of coded rows."""
+    return rows * size.embedding_size * _width(size) / MULTIPLY_ADDS if size.row_groups else 0.0
+
+
 def _read(size: IndexSize, rows: int) -> float:
-    return rows * size.embedding_size / STREAMED_MULTIPLY_ADDS
+    return _lifted(size, rows) + rows * _width(size) / STREAMED_MULTIPLY_ADDS
 
 
 def _product(size: IndexSize, left: int, right: int) -> float:
-    return left * right * size.embedding_size / MULTIPLY_ADDS
+    return left * right * _width(size) / MULTIPLY_ADDS
 
 
 def _newton(size: IndexSize, group: int) -> float:
+    if size.teachers:
+        return _read(size, group)
     return 2 * NEWTON_STEPS * _read(size, group + min(POPULATION, size.train_size))

@@ -41,7 +41,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 # Keys that bundles of this schema version may lack: each has a default that says nothing.
 _ADDED: frozenset[str] = frozenset(
-    {"frozen", "frozen_share", "probes", "samples", "teachers", "distillation", "row_groups"}
+    {"frozen", "frozen_share", "probes", "samples", "teachers", "distillation", "row_groups", "query_size"}
 )
 FILES = (ROWS, SCALES, FACTORS, CATALOG, SPEC, WEIGHTS)
 """In every bundle; ``SAMPLES`` is in those that keep some, ``CODE`` in those whose rows are coded."""
@@ -66,6 +66,7 @@ class Manifest:
             ``pseudo_queries``, ``unlabelled`` (those that were given), ``slope``, ``kept`` (the share
             of the fit that K numbers hold); empty without teachers.
         row_groups: Bases that rows are coded in, see ``index.row_code``; 0: a row has as many numbers as a query.
+        query_size: Numbers of a query where rows are coded; 0: as many as a row has.
         digest: SHA-256 of the manifest file; empty before it is written.
     """
 
@@ -101,6 +102,7 @@ class Manifest:
     teachers: int = 0
     distillation: dict[str, Any] = field(default_factory=dict)
     row_groups: int = 0
+    query_size: int = 0
     files: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
     digest: str = ""

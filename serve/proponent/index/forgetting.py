@@ -27,7 +27,7 @@ from proponent.index.catalog import Catalog, CatalogEntry, write_catalog
 from proponent.index.faults import fault_point
 from proponent.index.lifecycle import WORK, check_bundle, list_bundles, remove_bundle
 from proponent.index.lock import COMPACTION, changing, is_held
-from proponent.index.row_code import read_code, write_code
+from proponent.index.row_code import write_code
 from proponent.index.rows import InfluenceIndex, RowScales, write_scales
 from proponent.index.samples import rewrite_samples
 from proponent.index.storage import storage_errors
@@ -177,6 +177,8 @@ def _compacted(store: Store, model: str, forgotten: frozenset[str], receipt: Rec
 def rewrite_without(bundle: Path, rows: Sequence[int]) -> Path:
     """Writes a bundle like another one, sealed, without some rows; every other score stays what it was.
 
+    Scores of coded rows may change by the rounding of single precision, see `CodedRows.code_without`.
+
     The result depends on nothing else, not even the time, so that a killed compaction leaves no second copy.
 
     Raises:
@@ -191,8 +193,8 @@ def rewrite_without(bundle: Path, rows: Sequence[int]) -> Path:
     if not bool(keep.any()):
         raise InvalidInputError(f"all {len(keep)} examples of bundle {bundle.name[:12]} are forgotten: rebuild")
     index.write_without(scratch / files.ROWS, keep)
-    if manifest.row_groups:
-        write_code(scratch / files.CODE, read_code(bundle / files.CODE).without(keep))
+    if (code := index.code_without(keep)) is not None:
+        write_code(scratch / files.CODE, code)
     scales = RowScales(**{name: column[keep] for name, column in vars(index.scales).items()})
     write_scales(scratch / files.SCALES, scales)
     with closing(Catalog.open(bundle / files.CATALOG)) as catalog:

@@ -22,6 +22,9 @@ from proponent.errors import CorruptBundleError
 from proponent.index.row_store import RowStore
 from proponent.index.tensor_file import save_tensors
 
+SPANNED = 1e-9
+"""Share of the sum of the singular values below which one is the rounding of others."""
+
 
 @dataclass(frozen=True)
 class RowCode:
@@ -59,10 +62,6 @@ class RowCode:
             found[own] = codes[own].float() @ self.bases[group]
         return found
 
-    def without(self, keep: Tensor) -> RowCode:
-        """The same of the rows that ``keep`` [N] bool names."""
-        return RowCode(self.bases, self.groups[keep])
-
     def to(self, device: torch.device) -> RowCode:
         """The same on another device."""
         return RowCode(self.bases.to(device), self.groups.to(device))
@@ -81,13 +80,21 @@ def read_code(path: Path) -> RowCode:
     """
     try:
         content = load_file(path)
-        code = RowCode(content["bases"], content["groups"])
+        bases, groups = content["bases"], content["groups"]
     except (SafetensorError, OSError, KeyError) as error:
         raise CorruptBundleError(f"the rows' code cannot be read: {path}: {error}", field=path.name) from error
-    known = (code.groups >= 0) & (code.groups < len(code.bases))
-    if code.bases.ndim != 3 or code.groups.ndim != 1 or not bool(known.all()):
+    for found, name, dtype, dimensions in ((bases, "bases", torch.float32, 3), (groups, "groups", torch.int64, 1)):
+        if found.dtype != dtype or found.ndim != dimensions:
+            raise CorruptBundleError(
+                f"the rows' code has {name} of {found.dtype} and shape {list(found.shape)}, expected {dimensions} "
+                f"dimensions of {dtype}: {path}",
+                field=path.name,
+            )
+    if not bool(((groups >= 0) & (groups < len(bases))).all()):
         raise CorruptBundleError(f"rows are coded in bases that are missing: {path}", field=path.name)
-    return code
+    if not bool(torch.isfinite(bases).all()):
+        raise CorruptBundleError(f"the rows' code holds numbers that are not finite: {path}", field=path.name)
+    return RowCode(bases, groups)
 
 
 class CodedRows(RowStore):
@@ -147,5 +154,39 @@ class CodedRows(RowStore):
         return (queries @ bases.flatten(0, 1).mT).view(len(queries), *bases.shape[:2])
 
     @override
+    def weighted_sum(self, weights: Tensor) -> Tensor:
+        ordered = weights[self._code.order.cpu()]
+        total = torch.zeros(self.width, dtype=torch.float64)
+        for group, where in self._ranges:
+            inside = ordered.new_zeros(len(ordered))
+            inside[where] = ordered[where]
+            codes = self._codes.weighted_sum(inside)[: self._code.bases.shape[1]]
+            total += codes @ self._code.bases[group].double().cpu()
+        return total
+
+    @override
     def stored(self, keep: Tensor) -> Iterator[Tensor]:
         return self._codes.stored(keep[self._code.order.cpu()])
+
+    def code_without(self, keep: Tensor) -> RowCode:
+        """The code of the rows that ``keep`` [N] bool names, on the host.
+
+        A group with fewer rows left than a basis has keeps no direction but theirs: the others are those of the rows
+        that went.
+        """
+        kept, size = keep[self._code.order.cpu()], self._code.bases.shape[1]
+        bases = self._code.bases.cpu().clone()
+        for group, where in self._ranges:
+            left = kept[where]
+            if not bool(left.all()) and int(left.sum()) < size:
+                codes = self._codes.between(where).cpu()[left][:, :size].double()
+                bases[group] = (_projector(codes) @ bases[group].double()).float()
+        return RowCode(bases, self._code.groups.cpu()[keep])
+
+
+def _projector(codes: Tensor) -> Tensor:
+    """Onto the span of [n, K], [K, K]."""
+    _, values, directions = torch.linalg.svd(codes, full_matrices=False)
+    spanned = directions[values > SPANNED * values.sum()]
+    projector: Tensor = spanned.mT @ spanned
+    return projector

@@ -69,6 +69,17 @@ class RowStore(ABC):
         # precision, to which processors convert half precision at once.
         return self.take(rows)[:, : len(query)].float().double().mul_(query).sum(dim=1)
 
+    def weighted_sum(self, weights: Tensor) -> Tensor:
+        """``sum_i w_i u_i``, [padded K] float64, for weights [N]; blocks of zero weight are not read."""
+        total = torch.zeros(self.width, dtype=torch.float64)
+        for start in range(0, len(self), BLOCK):
+            checkpoint()
+            some = weights[(place := slice(start, start + BLOCK))]
+            if bool(some.any()):
+                rows = self.between(place).float()
+                total += (some.to(rows) @ rows).cpu()
+        return total
+
     def stored(self, keep: Tensor) -> Iterator[Tensor]:
         """The rows that ``keep`` [N] bool names as the container holds them and in its order, in blocks."""
         for start in range(0, len(self), BLOCK):

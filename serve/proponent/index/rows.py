@@ -233,20 +233,16 @@ class InfluenceIndex:
                 field=ROWS,
             )
 
-    def blocks(self, weights: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
-        """Unit rows in order, [n, K] float32, and where each block lies; blocks of zero weight are skipped."""
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Unit rows in order, [n, K] float32, and where each block lies."""
         for start in range(0, len(self), BLOCK):
             checkpoint()
             place = slice(start, min(start + BLOCK, len(self)))
-            if weights is None or bool(weights[place].any()):
-                yield place, self._rows.between(place)[:, : self.size].float()
+            yield place, self._rows.between(place)[:, : self.size].float()
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         """``sum_i w_i u_i``, [K] float64, for weights [N]."""
-        total = torch.zeros(self.size, dtype=torch.float64)
-        for place, rows in self.blocks(weights):
-            total += (weights[place].to(rows) @ rows).cpu()
-        return total
+        return self._rows.weighted_sum(weights)[: self.size]
 
     def products(self, directions: Tensor, *, precise: bool = False) -> Tensor:
         """Products of unit queries [B, K] with every row, [B, N] float32, by matrix product.
@@ -276,6 +272,10 @@ class InfluenceIndex:
     def write_without(self, path: Path, keep: Tensor) -> None:
         """Writes a container like the one opened, of the rows alone that ``keep`` [N] bool names."""
         write_rows(path, (block[:, : self.row_size] for block in self._rows.stored(keep)), self.row_size)
+
+    def code_without(self, keep: Tensor) -> RowCode | None:
+        """The code of the rows that ``keep`` [N] bool names; None where rows are not coded."""
+        return self._rows.code_without(keep) if isinstance(self._rows, CodedRows) else None
 
 
 def _scanned(scale: Tensor) -> Tensor:

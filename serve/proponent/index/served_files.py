@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from proponent.index.bundle import CATALOG, ROWS, SAMPLES, Manifest, damage_of
+from proponent.index.bundle import CATALOG, CODE, FACTORS, ROWS, SAMPLES, SCALES, Manifest, damage_of
 
 _Stamp = tuple[int, int, int]
-# The others are read once, into memory.
-_NAMES = (ROWS, CATALOG, SAMPLES)
+# Mapped or open; the others are read once, into memory.
+_NAMES = (ROWS, CODE, SCALES, FACTORS, CATALOG, SAMPLES)
 
 
 class ServedFiles:

@@ -132,6 +132,7 @@ def manifest_of(
         probes=_probes(result.context),
         teachers=spec.curvature.teachers,
         row_groups=0 if result.code is None else len(result.code.bases),
+        query_size=0 if result.code is None else result.embedding.size,
         distillation=dict(result.distillation),
     )
 

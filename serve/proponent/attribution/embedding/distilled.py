@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.division import positive_or_one
+from proponent.errors import CurvatureError
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,19 @@ def fit(moment: TeacherMoment, ridge: float) -> Fit:
     Args:
         moment: Of at least one teacher.
         ridge: In units of the mean eigenvalue of F^T F.
+
+    Raises:
+        CurvatureError: No pseudo-query has a direction.
     """
     assert moment.crossed is not None
     values, vectors = torch.linalg.eigh(moment.gram)
+    if not values.amax() > 0:
+        raise CurvatureError(
+            "the loss is flat at every pseudo-query, so that nothing can be distilled: give unlabelled inputs that "
+            "the model is less sure of, or leave teachers out",
+            field="curvature.teachers",
+            reason="ZERO_GRADIENTS",
+        )
     mean = values.mean()
     some = values > 1e-12 * values.amax()
     values, vectors = values[some], vectors[:, some]
