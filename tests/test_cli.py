@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -27,6 +29,7 @@ from proponent.datasets import digits
 from proponent.errors import SpecError
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
+from proponent.rebuild.training_set import Batch, TrainingSet
 from proponent.training.train_preset import PRESETS
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -205,11 +208,46 @@ def test_a_solver_finds_what_the_index_says(made: Digits, solver: str, residual:
 
 
 def test_a_solver_tells_its_time_and_leaves_out_what_is_forgotten(made: Digits, tmp_path: Path) -> None:
-    shutil.copytree(made.store, tmp_path / "store")
-    run("forget", "digits-0226", "--store", tmp_path / "store")
-    done = run("explain", made.image, "--store", tmp_path / "store", "--solver", "cg")
-    assert re.search(r"cg: hessian with damping 0, relative residual [\d.]+e-\d+, [\d.]+ s\n", done.out)
-    assert "digits-0226" not in done.out and "digits-0083" in done.out
+    store = tmp_path / "store"
+    shutil.copytree(made.store, store)
+    assert "digits-0083" in run("explain", made.image, "--store", store, "--solver", "cg").out
+    assert run("forget", "digits-0083", "--store", store).code == 0
+    done = run("explain", made.image, "--store", store, "--solver", "cg")
+    told = r"cg: hessian of 299 examples with damping 0, relative residual [\d.]+e-\d+, [\d.]+ s\n"
+    assert re.search(told, done.out) and "digits-0083" not in done.out
+
+
+def solved(made: Digits, *more: str) -> dict[str, Any]:
+    line = ("explain", made.image, "--store", made.store, "--top-k", "20", "--measure", "influence", "--json")
+    answer: dict[str, Any] = json.loads(run(*line, "--solver", "cg", *more).out)
+    return answer
+
+
+def test_a_solve_may_end_early_and_take_the_curvature_of_a_sample(made: Digits) -> None:
+    whole, short, sampled = (
+        solved(made, *more)["solve"] for more in ((), ("--solver-steps", "3"), ("--solver-examples", "60"))
+    )
+    assert whole["examples"] == short["examples"] == 300 and sampled["examples"] == 60
+    assert short["residual"] > 10 * whole["residual"] and sampled["residual"] <= 1e-4
+
+
+def test_what_a_solver_holds_at_once_is_bound_by_memory_and_changes_nothing(
+    made: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of 256 examples of a large network would take tens of gigabytes."""
+    whole = solved(made)["results"]
+    sizes, read = [], TrainingSet.batch
+
+    def noted(self: TrainingSet, positions: Sequence[int]) -> Batch:
+        sizes.append(len(positions))
+        return read(self, positions)
+
+    monkeypatch.setattr(TrainingSet, "batch", noted)
+    monkeypatch.setattr("proponent.inspection.solving.MEMORY", 1 << 20)
+    found = solved(made)["results"]
+    assert 1 < max(sizes) < 64
+    for one, other in zip(whole[0]["proponents"], found[0]["proponents"], strict=True):
+        assert one["example_id"] == other["example_id"] and one["score"] == pytest.approx(other["score"], rel=1e-5)
 
 
 def test_a_contrast_is_explained(made: Digits) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,6 +17,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from proponent.cli.exit_codes import INTERRUPTED
 from proponent.cli.main import app
 from proponent.errors import InvalidInputError, NotFoundError
 from proponent.rebuild.progress import StageProgress
@@ -21,6 +25,8 @@ from proponent.study.document import document, take
 from proponent.study.pages import study_page
 from proponent.study.registry import EXPERIMENTS, chosen
 from proponent.study.reproduction import reproduce, results
+from proponent.study.run_file import RESULT, RUN
+from proponent.study.workbench import Workbench
 
 DOCS = Path(__file__).parent.parent / "docs"
 KILLED = 9
@@ -131,7 +137,7 @@ def test_a_killed_run_goes_on_and_finds_the_same(tmp_path: Path, found: dict[str
 
 
 def without_times(result: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in result.items() if key != "cpu_seconds"}
+    return {key: value for key, value in result.items() if not key.endswith("cpu_seconds")}
 
 
 def test_an_unknown_experiment_is_refused_by_name(tmp_path: Path) -> None:
@@ -154,8 +160,79 @@ def test_missing_data_are_named(tmp_path: Path) -> None:
 
 def test_quick_results_do_not_mix_with_the_studys(tmp_path: Path) -> None:
     run([], tmp_path, None)
-    with pytest.raises(InvalidInputError, match="holds results that are quick"):
+    with pytest.raises(InvalidInputError, match="holds results of mode quick, and these would be of mode study"):
         run([], tmp_path, None, quick=False)
+
+
+def test_results_of_two_versions_do_not_mix(tmp_path: Path) -> None:
+    run([], tmp_path, None)
+    noted = json.loads((tmp_path / RUN).read_text(encoding="utf-8"))
+    (tmp_path / RUN).write_text(json.dumps({**noted, "version": "0.0.9+1234abcd"}), encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=r"of version 0\.0\.9\+1234abcd, and these would be of version \d"):
+        run([], tmp_path, None)
+
+
+def test_results_of_an_unknown_version_are_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "outlier").mkdir()
+    (tmp_path / "outlier" / RESULT).write_text("{}", encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=r"holds results, but no run\.json says of which version"):
+        run([], tmp_path, None)
+
+
+def test_results_of_two_data_roots_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROPONENT_DATA", raising=False)
+    first, second, out = (tmp_path / name for name in ("first", "second", "out"))
+    first.mkdir(), second.mkdir()
+    run([], out, None)  # nothing yet was made of data
+    run([], out, first)
+    run([], out, None)
+    with pytest.raises(InvalidInputError, match=r"of data root .*first, and these would be of data root .*second"):
+        run([], out, second)
+
+
+def test_a_data_root_that_is_missing_is_named_though_nothing_is_read_of_it(tmp_path: Path) -> None:
+    line = ["reproduce", "outlier", "--quick", "--out", str(tmp_path / "out"), "--data-root", str(tmp_path / "no")]
+    done = subprocess.run([sys.executable, "-m", "proponent.cli", *line], capture_output=True, text=True)
+    assert done.returncode == 3 and f"data root {tmp_path / 'no'} is not a directory" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_seconds_of_a_step_count_once_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    def work() -> int:
+        ends = time.process_time() + 0.2
+        while time.process_time() < ends:
+            pass
+        return 1
+
+    def bench() -> Workbench:
+        return Workbench(tmp_path / "own", tmp_path / "shared", quick=True, data_root=None, progress=StageProgress())
+
+    killed = bench()
+    killed.step("first", work), killed.shared("model", "halves", work)
+    resumed = bench()
+    for _ in range(2):
+        resumed.step("first", work), resumed.step("second", work), resumed.shared("model", "halves", work)
+    spent = resumed.spent(0.3)  # of which 0.2 s went into the second step
+    assert spent.own == pytest.approx(0.5, abs=0.05) and spent.models == pytest.approx(0.2, abs=0.05)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_an_interrupted_run_leaves_whole_files_alone_and_goes_on(tmp_path: Path, found: dict[str, Any]) -> None:
+    out = tmp_path / "study"
+    line = ["reproduce", "first_order", "--quick", "--quiet", "--out", str(out)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "proponent.cli", *line], stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not list(out.rglob("steps/*.json")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate()[1]
+    assert process.returncode == INTERRUPTED and "Traceback" not in errors
+    assert not list(out.rglob("*.part")) and results(out) == {}
+    run(["first_order"], out, None)
+    assert without_times(results(out)["first_order"]) == without_times(found["first_order"])
 
 
 @pytest.mark.data

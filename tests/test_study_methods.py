@@ -17,8 +17,9 @@ from proponent.attribution.shapley import knn_shapley, truncated_monte_carlo
 from proponent.audit.scoring import influence_matrix
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import Batch
+from proponent.results import Influence
 from proponent.study.embeddings import embeddings
-from proponent.study.experiments import binary_cnn, outlier, table1
+from proponent.study.experiments import binary_cnn, figure5, nonconvex, outlier, table1
 from proponent.study.experiments.first_order import minimised
 from proponent.study.experiments.shapley import ceiling
 from proponent.study.experiments.table2 import norms_by_solving
@@ -145,6 +146,23 @@ def test_intervals_are_students() -> None:
 def test_verdicts_need_what_they_claim() -> None:
     assert both(True, True) is True and both(True, None) is None
     assert both(None, False) is False and both(False, True) is False
+    assert both(True, True, None) is None and both(True, None, False) is False and both() is True
+
+
+def test_correlations_fall_where_no_two_intervals_meet() -> None:
+    high, middle, low = ({"low": at - 0.1, "high": at + 0.1} for at in (0.9, 0.5, 0.1))
+    assert nonconvex.falls([high, middle, low]) is True
+    assert nonconvex.falls([high, low, middle]) is False
+    assert nonconvex.falls([high, middle, {"low": 0.0, "high": 0.45}]) is None
+
+
+def test_examples_of_other_labels_are_opponents_where_their_score_is_negative() -> None:
+    def listed(class_id: int, score: float) -> Influence:
+        return Influence("one", score, 1, class_id, "label", class_id, 1.0)
+
+    lists = [{"IF": [listed(3, 1.0), listed(5, -2.0)]}, {"IF": [listed(8, 1.0), listed(3, 0.5), listed(1, -0.1)]}]
+    assert figure5.opponents_of_other_labels(lists, [3, 8], "IF") == pytest.approx(2 / 3)
+    assert figure5.opponents_of_other_labels([{"IF": [listed(3, 1.0)]}], [3], "IF") == 1
 
 
 def test_times_that_hardly_differ_decide_nothing() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from proponent.attribution.functional import LabelledBatch
 from proponent.attribution.gradients.layer_gradients import LayerGradients, flat_gradients
-from proponent.attribution.gradients.layers import Layers
+from proponent.attribution.gradients.layers import Layers, num_parameters
 from proponent.attribution.solvers import Matvec, arnoldi, cg, ggn_matvec, hessian_matvec, lissa
 from proponent.classifier import Classifier
 from proponent.errors import CurvatureError, InvalidInputError, ProponentError
@@ -26,17 +26,12 @@ from proponent.explainer.query import EmbeddedQuery, QueryEmbedder
 from proponent.index.search import Hits
 from proponent.index.tombstones import Tombstones
 from proponent.options import ExplainOptions, Measure
+from proponent.rebuild.memory import FLOAT, GIB, example_bytes
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.training_set import TrainingSet
 from proponent.results import Explanation, Quality
 from proponent.stages import Stopwatch
 from proponent.worker.inputs import image_tensor
-
-BATCH = 256
-TOLERANCE = 1e-4
-MOST_PRODUCTS = 200
-RANK = 200
-_SCALE_TRIES = 8
 
 
 class Solver(enum.Enum):
@@ -47,6 +42,15 @@ class Solver(enum.Enum):
     ARNOLDI = "arnoldi"
 
 
+BATCH = 256
+MEMORY = 2 * GIB
+"""Bytes that the examples of a batch may take, which makes the batches of large networks smaller."""
+TOLERANCE = 1e-4
+STEPS = {Solver.CG: 200, Solver.LISSA: 1000, Solver.ARNOLDI: 400}
+SAMPLE_SEED = 7
+_SCALE_TRIES = 8
+
+
 @dataclass(frozen=True)
 class Solve:
     """How a solve ended.
@@ -54,6 +58,7 @@ class Solve:
     Attributes:
         solver: Which one.
         curvature: "hessian", or "gauss-newton" for networks, whose Hessian is indefinite.
+        examples: How many training examples it was taken of.
         damping: Added to the objective's curvature, which holds its weight decay.
         residual: ``||g - (A + damping I) x|| / ||g||``.
         seconds: Of the solve alone.
@@ -61,19 +66,50 @@ class Solve:
 
     solver: str
     curvature: str
+    examples: int
     damping: float
     residual: float
     seconds: float
 
 
-class Objective:
-    """The curvature A of a training objective, by products; the training set is held in memory."""
+@dataclass(frozen=True)
+class Effort:
+    """How much a solve may take of a network whose every product with A takes seconds or minutes.
 
-    def __init__(self, classifier: Classifier, layers: Layers, data: TrainingSet) -> None:
+    Attributes:
+        steps: Most products of conjugate gradients, steps of LiSSA's series, or vectors of Arnoldi's basis (half of
+            which are kept as eigenvectors); None: 200, 1,000 and 400, and no more than the solve needs.
+        examples: How many training examples the curvature is taken of, a seeded sample; None: all.
+    """
+
+    steps: int | None = None
+    examples: int | None = None
+
+    def steps_of(self, solver: Solver) -> int:
+        """The steps of a solver."""
+        return STEPS[solver] if self.steps is None else self.steps
+
+
+WHOLE = Effort()
+
+
+class Objective:
+    """The curvature A of a training objective, by products; its examples are held in memory.
+
+    Args:
+        classifier, layers, data: Whose objective it is.
+        examples: How many training examples it is taken of, a seeded sample; None takes all.
+    """
+
+    def __init__(
+        self, classifier: Classifier, layers: Layers, data: TrainingSet, examples: int | None = None
+    ) -> None:
         self._classifier = classifier
         self._layers = layers
-        self._batches = [(batch.inputs, batch.labels, batch.keys) for batch in data.batches(BATCH)]
-        self._size = len(data)
+        chosen = data.sample(len(data) if examples is None else examples, SAMPLE_SEED)
+        batches = data.batches(at_once(classifier, layers, data, BATCH), chosen)
+        self._batches = [(batch.inputs, batch.labels, batch.keys) for batch in batches]
+        self.size = len(chosen)
         self.exact = classifier.spec.curvature.kind == "exact"
 
     @property
@@ -98,22 +134,33 @@ class Objective:
         return [self._weighted(batch) for batch in self._batches]
 
     def _weighted(self, batch: LabelledBatch) -> Matvec:
-        product, weight = self.product([batch]), len(self._batches) * len(batch[1]) / self._size
+        product, weight = self.product([batch]), len(self._batches) * len(batch[1]) / self.size
         return lambda vectors: weight * product(vectors)
 
 
 def products_with_gradients(classifier: Classifier, layers: Layers, data: TrainingSet, solution: Tensor) -> Tensor:
     """``g_i^T x`` for every training example and each solution [P, Q], [Q, N] float64."""
     parts = []
-    for batch in data.batches(BATCH // 2):
+    gradients_bytes = 3 * FLOAT * num_parameters(layers)
+    for batch in data.batches(at_once(classifier, layers, data, BATCH // 2, gradients_bytes)):
         scaled, gradients = scaled_gradients(classifier, layers, batch)
         flat = flat_gradients(gradients)
         parts.append((flat @ solution.to(flat)).double() * scaled.scale[:, None])
     return torch.cat(parts).mT.cpu()
 
 
+def at_once(classifier: Classifier, layers: Layers, data: TrainingSet, most: int, more: int = 0) -> int:
+    """Examples of a batch, each of which takes ``more`` bytes beside those of a forward and a backward."""
+    return max(1, min(most, MEMORY // (example_bytes(classifier, layers, data.batch([0]).inputs) + more)))
+
+
 def explain_by_solver(
-    bundle: Path, image: bytes, options: ExplainOptions, solver: Solver, damping: float | None = None
+    bundle: Path,
+    image: bytes,
+    options: ExplainOptions,
+    solver: Solver,
+    damping: float | None = None,
+    effort: Effort = WHOLE,
 ) -> tuple[Explanation, Solve]:
     """Explains one image by the influence function, from the training set that the bundle was built from.
 
@@ -123,6 +170,7 @@ def explain_by_solver(
         options: Which label, and how many examples.
         solver: Which solver.
         damping: Added to the curvature; None takes the bundle's where it is absolute, else 0.
+        effort: What the solve may take; the pass over the training set is always one over all of it.
 
     Raises:
         InvalidInputError: The image is unusable, or more is asked for than the measure influence: other measures,
@@ -140,16 +188,16 @@ def explain_by_solver(
     if isinstance(query, ProponentError):
         raise query
     data = TrainingSet.open(classifier, classifier.spec.dataset, forgotten=Tombstones.beside(bundle).ids())
-    objective = Objective(classifier, layers, data)
+    objective = Objective(classifier, layers, data, effort.examples)
     manifest = explainer.manifest
     added = damping if damping is not None else 0.0 if manifest.damping_relative else manifest.damping
     with clock.stage("solve"):
-        solution = _solve(objective, query.direction, solver, added)
+        solution = _solve(objective, query.direction, solver, added, effort.steps_of(solver))
     residual = _residual(objective, query.direction, solution, added)
     with clock.stage("search"):
         scores = products_with_gradients(classifier, layers, data, solution[:, None])[0] * query.norm
     found = _explanation(explainer, query, _ends(explainer, data, scores, options.top_k), options, clock)
-    return found, Solve(solver.value, objective.curvature, added, residual, clock.seconds["solve"])
+    return found, Solve(solver.value, objective.curvature, objective.size, added, residual, clock.seconds["solve"])
 
 
 class _FlatGradients:
@@ -160,25 +208,24 @@ class _FlatGradients:
         return flat_gradients(gradients)
 
 
-def _solve(objective: Objective, gradient: Tensor, solver: Solver, damping: float) -> Tensor:
+def _solve(objective: Objective, gradient: Tensor, solver: Solver, damping: float, steps: int) -> Tensor:
     right = gradient.double() if objective.exact else gradient
     if solver is Solver.CG:
-        return cg(objective.product(), right, damping=damping, tol=TOLERANCE, max_iterations=MOST_PRODUCTS)[0]
+        return cg(objective.product(), right, damping=damping, tol=TOLERANCE, max_iterations=steps)[0]
     if solver is Solver.LISSA:
-        return _lissa(objective, right, damping)
-    iterations = min(2 * RANK, len(right))
+        return _lissa(objective, right, damping, steps)
     return arnoldi(
         objective.product(),
         len(right),
-        rank=min(RANK, len(right)),
-        iterations=iterations,
+        rank=min(-(-steps // 2), len(right)),
+        iterations=min(steps, len(right)),
         damping=damping,
         dtype=right.dtype,
         device=right.device,
     ).ihvp(right)
 
 
-def _lissa(objective: Objective, right: Tensor, damping: float) -> Tensor:
+def _lissa(objective: Objective, right: Tensor, damping: float, depth: int) -> Tensor:
     """LiSSA with the smallest scale tried that does not diverge: twice the largest eigenvalue and its doubles."""
     krylov = arnoldi(
         objective.product(), len(right), rank=1, iterations=min(8, len(right)), dtype=right.dtype, device=right.device
@@ -186,10 +233,10 @@ def _lissa(objective: Objective, right: Tensor, damping: float) -> Tensor:
     scale, products = 2 * (float(krylov.eigenvalues[0]) + damping), objective.sampled_products()
     for _ in range(_SCALE_TRIES - 1):
         try:
-            return lissa(products, right, damping=damping, scale=scale)
+            return lissa(products, right, damping=damping, scale=scale, depth=depth)
         except CurvatureError:
             scale *= 2
-    return lissa(products, right, damping=damping, scale=scale)
+    return lissa(products, right, damping=damping, scale=scale, depth=depth)
 
 
 def _residual(objective: Objective, gradient: Tensor, solution: Tensor, damping: float) -> float:

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from proponent.study.pages import study_page
-from proponent.study.reproduction import RESULT, results
+from proponent.study.reproduction import results
+from proponent.study.run_file import RESULT
 
 
 def document(docs: Path) -> str:

@@ -9,16 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from proponent.errors import InvalidInputError
 from proponent.rebuild.progress import StageProgress
 from proponent.study.drawing import save_picture
 from proponent.study.outcome import Outcome
 from proponent.study.pages import experiment_page, study_page
 from proponent.study.registry import EXPERIMENTS, Experiment
-from proponent.study.workbench import Workbench, finished, write_whole
+from proponent.study.run_file import RESULT, check_run
+from proponent.study.workbench import Spent, Workbench, write_whole
 
-RESULT = "result.json"
-MODE = "mode.json"
 MODELS = "models"
 
 
@@ -40,24 +38,15 @@ def reproduce(
         progress: Shows experiments and their steps.
 
     Raises:
-        InvalidInputError: ``out`` holds results of the other mode.
-        NotFoundError: A data file is missing.
+        InvalidInputError: ``out`` holds results of another mode, version or data root.
+        NotFoundError: ``data_root`` or a data file is missing.
     """
     out = out.absolute()
-    check_mode(out, quick)
+    check_run(out, quick=quick, data_root=data_root)
     for experiment in progress.track("experiments", experiments, len(experiments)):
         if not (out / experiment.name / RESULT).exists():
             _run(experiment, out, quick, data_root, progress)
     (out / "study.md").write_text(study_page(results(out)), encoding="utf-8")
-
-
-def check_mode(out: Path, quick: bool) -> None:
-    """Refuses to mix quick results with the study's."""
-    mode = finished(out / MODE, lambda: {"quick": quick})
-    if mode["quick"] != quick:
-        was, now = ("quick", "those of the study") if mode["quick"] else ("those of the study", "quick")
-        message = f"{out} holds results that are {was}, and these would be {now}: choose another --out"
-        raise InvalidInputError(message, field="out")
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -73,18 +62,20 @@ def _run(experiment: Experiment, out: Path, quick: bool, data_root: Path | None,
     outcome = experiment.run(bench)
     for name, picture in outcome.pictures.items():
         save_picture(picture.figure, directory, name)
-    result = _result(experiment, outcome, quick, time.process_time() - started)
+    spent = bench.spent(time.process_time() - started)
+    result = _result(experiment, outcome, quick, spent)
     (directory / "README.md").write_text(experiment_page(result), encoding="utf-8")
     write_whole(directory / RESULT, result)
 
 
-def _result(experiment: Experiment, outcome: Outcome, quick: bool, seconds: float) -> Mapping[str, Any]:
+def _result(experiment: Experiment, outcome: Outcome, quick: bool, spent: Spent) -> Mapping[str, Any]:
     return {
         "name": experiment.name,
         "title": experiment.title,
         "part": experiment.part,
         "quick": quick,
-        "cpu_seconds": round(seconds, 1),
+        "cpu_seconds": round(spent.own, 1),
+        "models_cpu_seconds": round(spent.models, 1),
         "setting": flowed(outcome.setting),
         "columns": list(outcome.columns),
         "rows": [list(row) for row in outcome.rows],

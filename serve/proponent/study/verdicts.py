@@ -22,11 +22,11 @@ def above(values: Sequence[float]) -> bool | None:
     return None if abs(mean) <= half else mean > 0
 
 
-def both(first: bool | None, second: bool | None) -> bool | None:
-    """Whether both hold; None where neither fails and one is not decided."""
-    if first is False or second is False:
+def both(*verdicts: bool | None) -> bool | None:
+    """Whether all hold; None where none fails and one is not decided."""
+    if False in verdicts:
         return False
-    return None if None in (first, second) else True
+    return None if None in verdicts else True
 
 
 def shorter(time: float, other: float) -> bool | None:

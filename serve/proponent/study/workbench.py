@@ -1,7 +1,7 @@
 """What an experiment works with: finished steps that outlive a kill, and models that experiments share.
 
-A step is a JSON file that is whole or not there. Trainings and rebuilds are kept beside the experiments, so that two
-that ask for the same model get it once.
+A step is a JSON file that is whole or not there: what it gave, and the processor time that it took. Trainings and
+rebuilds are kept beside the experiments, so that two that ask for the same model get it once.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from proponent.training.presets import Preset
 from proponent.training.train_preset import train
 
 T = TypeVar("T")
+INDEX = "index.json"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,19 @@ class Trained:
     accuracy: float
     held_out_accuracy: float
     cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Processor seconds of an experiment over all runs that took part in it, each step once.
+
+    Attributes:
+        own: Of its own steps, and of what the run that ended it did between them.
+        models: Of the trainings, indexes and other steps that it shares with other experiments.
+    """
+
+    own: float
+    models: float
 
 
 class Workbench:
@@ -65,6 +79,8 @@ class Workbench:
         self._shared = shared
         self._data_root = data_root
         self._steps = directory / "steps"
+        self._seconds: dict[Path, float] = {}
+        self._now = 0.0
 
     def of(self, study: T, quick: T) -> T:
         """A size of the study, or of its quick form."""
@@ -72,7 +88,24 @@ class Workbench:
 
     def step(self, name: str, compute: Callable[..., Any], *arguments: Any) -> Any:
         """What ``compute(*arguments)`` gives, a JSON value; it is run once, however often the experiment is."""
-        return finished(self._steps / f"{name}.json", partial(compute, *arguments))
+        return self._kept(self._steps / f"{name}.json", partial(compute, *arguments))
+
+    def spent(self, seconds: float) -> Spent:
+        """What the experiment took, where this run took ``seconds`` of it."""
+        own = sum(of for path, of in self._seconds.items() if path.is_relative_to(self._steps))
+        return Spent(own + max(0.0, seconds - self._now), sum(self._seconds.values()) - own)
+
+    def _kept(self, path: Path, compute: Callable[[], Any]) -> Any:
+        """What a step gives, from its file where there is one. Steps do not contain each other."""
+        if not path.exists():
+            started = time.process_time()
+            value = compute()
+            seconds = time.process_time() - started
+            write_whole(path, {"value": value, "cpu_seconds": seconds})
+            self._now += seconds
+        found = json.loads(path.read_text(encoding="utf-8"))
+        self._seconds[path] = found["cpu_seconds"]
+        return found["value"]
 
     def track(self, name: str, items: Iterable[T], total: int) -> Iterator[T]:
         """The items, behind a bar with the remaining time."""
@@ -96,7 +129,7 @@ class Workbench:
                 "cpu_seconds": sum(epoch.get("cpu_seconds", 0.0) for epoch in epochs),
             }
 
-        found = finished(directory / "trained.json", run)
+        found = self._kept(directory / "trained.json", run)
         return Trained(load_spec(directory), **found)
 
     def bundle(self, name: str, spec: ModelSpec, **curvature: Any) -> Path:
@@ -108,22 +141,21 @@ class Workbench:
         words = [name, *(f"{key}-{value}" for key, value in curvature.items())]
         directory = self._shared / re.sub(r"[^\w.-]", "-", "-".join(words))
 
-        def run() -> dict[str, Any]:
-            started = time.process_time()
+        def run() -> str:
             with self.progress.step(f"index {name}"), warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotStationaryWarning)  # what the study is about, and it says so
                 path = rebuild(changed, Store(directory / "store"), RebuildOptions(quiet=True))
-            return {"bundle": path.relative_to(directory).as_posix(), "seconds": time.process_time() - started}
+            return path.relative_to(directory).as_posix()
 
-        return directory / str(finished(directory / "index.json", run)["bundle"])
+        return directory / str(self._kept(directory / INDEX, run))
 
     def shared(self, name: str, what: str, compute: Callable[..., Any], *arguments: Any) -> Any:
         """A step whose result belongs to a model rather than to this experiment."""
-        return finished(self._shared / name / f"{what}.json", partial(compute, *arguments))
+        return self._kept(self._shared / name / f"{what}.json", partial(compute, *arguments))
 
     def index_seconds(self, bundle: Path) -> float:
         """CPU seconds of a bundle's rebuild."""
-        return float(json.loads((bundle.parents[3] / "index.json").read_text(encoding="utf-8"))["seconds"])
+        return self._seconds[bundle.parents[3] / INDEX]
 
     def opened(self, name: str, preset: Preset, *, seed: int = 0, limit: int | None = None) -> AuditContext:
         """A preset's model, trained and indexed."""
@@ -132,13 +164,6 @@ class Workbench:
     def opened_of(self, name: str, trained: Trained) -> AuditContext:
         """A trained model, indexed."""
         return open_bundle(self.bundle(name, trained.spec))
-
-
-def finished(path: Path, compute: Callable[[], Any]) -> Any:
-    """The JSON of a file, which is computed and written whole where it is missing."""
-    if not path.exists():
-        write_whole(path, compute())
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_whole(path: Path, value: Any) -> None:

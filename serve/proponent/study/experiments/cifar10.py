@@ -29,7 +29,7 @@ figures show the first held-out image of each of the first {shown} classes that 
 
 def run(bench: Workbench) -> Outcome:
     """Trains and indexes each network, draws its lists and counts what they hold."""
-    queries = bench.of(60, 6)
+    queries = bench.of(50, 6)
     found: dict[str, dict[str, Any]] = {}
     pictures: dict[str, Picture] = {}
     for name in bench.track("networks", NETWORKS, len(NETWORKS)):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proponent.audit.scoring import AuditContext
+from proponent.results import Influence
 from proponent.study.drawing import grid
 from proponent.study.listing import distinct, panels, same_label, strongest
 from proponent.study.models import logistic_regression
@@ -38,7 +40,22 @@ def counted(context: AuditContext, queries: int) -> dict[str, dict[str, float]]:
     positions = list(range(queries))
     lists = strongest(context, positions)
     labels = [context.held_out.item(position)[2] for position in positions]
-    return {name: {"label": same_label(lists, labels, name), "distinct": distinct(lists, name)} for name in lists[0]}
+    return {
+        name: {
+            "label": same_label(lists, labels, name),
+            "distinct": distinct(lists, name),
+            "opponents": opponents_of_other_labels(lists, labels, name),
+        }
+        for name in lists[0]
+    }
+
+
+def opponents_of_other_labels(
+    lists: Sequence[Mapping[str, Sequence[Influence]]], labels: Sequence[int], name: str
+) -> float:
+    """Share of the listed examples of another label than the test point's whose score is negative; 1 without any."""
+    others = [each for of, label in zip(lists, labels, strict=True) for each in of[name] if each.class_id != label]
+    return sum(each.score < 0 for each in others) / len(others) if others else 1.0
 
 
 def _picture(context: AuditContext, digit: int) -> Picture:
@@ -61,9 +78,11 @@ def _claim(means: dict[str, Any]) -> Claim:
 
 
 def _paragraph(means: dict[str, Any]) -> str:
-    label, other = ({name: f"{of[key]:.0%}" for name, of in means.items()} for key in ("label", "distinct"))
+    label, other, against = (
+        {name: f"{of[key]:.0%}" for name, of in means.items()} for key in ("label", "distinct", "opponents")
+    )
     return (
         f"{label['IF']} of what IF lists has the label of the test point, {label['RelatIF']} of what RelatIF lists. "
-        "The others are opponents: examples of another class that look like the test point. IF names "
-        f"{other['IF']} different examples, RelatIF {other['RelatIF']}."
+        f"Of the others {against['IF']} (IF) and {against['RelatIF']} (RelatIF) are opponents: the lists are by |I|. "
+        f"IF names {other['IF']} different examples, RelatIF {other['RelatIF']}."
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from proponent.attribution.agreement import pearson, spearman
+from proponent.audit.intervals import two_way_interval
 from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.display.svg import drawing, new_figure
 from proponent.study.drawing import BLUE, GREY, ORANGE
@@ -20,8 +23,8 @@ SETTING = """Left figure: a risk of one parameter with two minima, the sum of n 
 one of them. Table: digits of scikit-learn ({examples} training examples). {removals} training points are
 removed one at a time, the model is trained again from the same initialisation with the same seed, and the
 changes of the losses of {queries} test points are compared with I/n. Logistic regression is trained to its
-minimum (exact Hessian), the perceptrons by SGD (EK-FAC). The noise beside it is what another seed changes
-without any removal."""
+minimum (exact Hessian), the perceptrons by SGD (EK-FAC). Intervals are those of other test points and other
+points removed (both drawn again). The noise beside them is what another seed changes without any removal."""
 DEPTHS = (1, 2, 4)
 
 
@@ -35,17 +38,28 @@ def run(bench: Workbench) -> Outcome:
     for name, context in models.items():
         found[name] = bench.step(name.replace(" ", "-"), _compared, context, removals, queries)
     rows = [
-        [name, *(f"{of[key]:.3f}" for key in ("pearson", "spearman", "slope", "noise"))] for name, of in found.items()
+        [name, f"{of['pearson']:.3f}", f"{of['low']:.2f} to {of['high']:.2f}", *(f"{of[key]:.3f}" for key in _REST)]
+        for name, of in found.items()
     ]
     return Outcome(
         setting=SETTING.format(examples=f"{len(context.data):,}", removals=removals, queries=queries),
-        columns=["model", "correlation", "rank correlation", "slope", "noise of the seed over the change by removal"],
+        columns=[
+            "model",
+            "correlation",
+            "95 % interval",
+            "rank correlation",
+            "slope",
+            "noise of the seed over the change by removal",
+        ],
         rows=rows,
         paragraph=_paragraph(found),
         claims=[_claim(found)],
         pictures={"minima": _minima(), "nonconvex": _scatter(found), "activations": _activations()},
         values={name: {k: v for k, v in of.items() if k != "points"} for name, of in found.items()},
     )
+
+
+_REST = ("spearman", "slope", "noise")
 
 
 def _compared(context: AuditContext, removals: int, queries: int) -> dict[str, Any]:
@@ -55,8 +69,11 @@ def _compared(context: AuditContext, removals: int, queries: int) -> dict[str, A
     real = torch.tensor([losses_without(context, [point], queries) for point in points], dtype=torch.float64) - base
     predicted = scores[:, points].mT / len(context.data)
     guess, truth = predicted.flatten(), real.flatten()
+    low, high = two_way_interval(_correlation, predicted, real, correlation=True)
     return {
         "pearson": float(pearson(guess, truth)),
+        "low": low,
+        "high": high,
         "spearman": float(spearman(guess, truth)),
         "slope": float((guess @ truth) / (guess @ guess)),
         "noise": float((other - base).norm() / real.square().mean(dim=0).sum().sqrt()),
@@ -64,17 +81,34 @@ def _compared(context: AuditContext, removals: int, queries: int) -> dict[str, A
     }
 
 
+def _correlation(predicted: Tensor, real: Tensor) -> Tensor:
+    return pearson(predicted.flatten(), real.flatten())
+
+
+def falls(found: Sequence[Mapping[str, float]]) -> bool | None:
+    """Whether correlations fall from each model to the next; None where some of their intervals meet."""
+    pairs = list(pairwise(found))
+    if any(later["low"] > earlier["high"] for earlier, later in pairs):
+        return False
+    return True if all(later["high"] < earlier["low"] for earlier, later in pairs) else None
+
+
 def _claim(found: dict[str, Any]) -> Claim:
-    convex = found["logistic regression"]["pearson"]
-    others = {name: of["pearson"] for name, of in found.items() if name != "logistic regression"}
-    told = ", ".join(f"{value:.2f} with {name}" for name, value in others.items())
+    convex, *others = found.values()
+    told = ", ".join(f"{of['pearson']:.2f} with {name}" for name, of in list(found.items())[1:])
     return Claim(
         "influence is inaccurate where the loss is not convex, the more so the deeper the network (section 5)",
         "after Basu et al. (2020a), no figure",
-        f"correlation {convex:.2f} for logistic regression; {told}",
-        convex > max(others.values()) and list(others.values()) == sorted(others.values(), reverse=True),
-        "one removal changes a network's loss less than another order of the same examples does",
+        f"correlation {convex['pearson']:.2f} for logistic regression; {told}",
+        falls(list(found.values())),
+        "one removal changes a network's loss less than another order of the same examples does; every network's "
+        f"interval lies below that of logistic regression: {_yes(all(of['high'] < convex['low'] for of in others))}; "
+        "that it falls with depth is decided where no two intervals meet",
     )
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"
 
 
 def _paragraph(found: dict[str, Any]) -> str:
