@@ -22,6 +22,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import proponent
 from proponent.cli.docs import pages
 from proponent.cli.main import app, main
 from proponent.cli.options import CHECK, LIFE, USE, WHAT_IF, byte_size
@@ -86,6 +87,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Digits:
     trained = run("train", "digits", "--out", root / "runs", "--limit", "300")
     rebuilt = run("rebuild", root / "runs", "--store", root / "store", "--quiet")
     return Digits(root / "runs", root / "store", root / "digit.png", trained, rebuilt)
+
+
+def test_the_program_tells_its_version() -> None:
+    assert run("--version") == Done(0, f"proponent {proponent.__version__}\n", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

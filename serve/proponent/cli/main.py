@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
+from proponent import __version__
 from proponent.cli import audit, build, bundles, doctor, explain, health, lifecycle, report, reproduce, serve, token
 from proponent.errors import ProponentError
 
@@ -16,6 +18,23 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Serve a PyTorch classifier with the training examples that argued for and against each prediction.",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"proponent {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """What is asked of the program rather than of a command."""
+
 
 for commands in (build, serve, token, explain, report, audit, reproduce, doctor, health, bundles, lifecycle):
     commands.register(app)
