@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from proponent.errors import DeadlineError, OverloadedError
 from proponent.gateway.error_mapping import retry_after
 from proponent.gateway.lane import Lane
+from proponent.gateway.limits import admission as admission_room
 from proponent.gateway.limits.adaptive_limit import AdaptiveLimit
 from proponent.gateway.limits.admission import Admission, LaneAdmission, Slot
 from proponent.gateway.metrics import Metrics
@@ -259,7 +261,9 @@ def test_a_caller_who_has_just_left_is_refused_in_nobodys_place() -> None:
     run(test)
 
 
-def test_explanations_are_given_little_at_a_time_while_predictions_come() -> None:
+def test_explanations_are_given_little_at_a_time_while_predictions_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_room, "_LULL_S", math.inf)
+
     async def test() -> None:
         made = settings(max_explanations=100, batch_size=16)
         admission = Admission(made, Metrics())
@@ -271,7 +275,7 @@ def test_explanations_are_given_little_at_a_time_while_predictions_come() -> Non
         callers.slots.pop(0).release()
         await asyncio.sleep(0.01)
         assert callers.order == list("abc")
-        await asyncio.sleep(0.1)
+        monkeypatch.setattr(admission_room, "_LULL_S", 0.0)
         callers.slots.pop(0).release()
         await asyncio.sleep(0.01)
         assert callers.order == list("abcdefgh")
