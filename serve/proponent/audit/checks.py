@@ -62,7 +62,7 @@ class AuditOptions:
     directory: Path
     queries: int = 100
     lds_subsets: int = 0
-    seeds: int = 1
+    seeds: int = 2
     leave_one_out: int = 0
     label_noise: float = 0.0
     solver_queries: int = 0

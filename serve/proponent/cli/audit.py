@@ -30,7 +30,9 @@ def audit(
     model: ModelOption = None,
     queries: Annotated[int, typer.Option(min=1, help="Held-out queries.")] = 100,
     lds: Annotated[int, typer.Option(min=0, help="Half-subsets to retrain on; 0 leaves it out.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each half-subset.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Trainings of each half-subset; of one no reliability is known.")
+    ] = 2,
     leave_one_out: Annotated[int, typer.Option(min=0, help="Examples to remove one at a time (convex models).")] = 0,
     label_noise: Annotated[float, typer.Option(min=0, max=0.9, help="Share of labels to flip and to find.")] = 0.0,
     solver: Annotated[
