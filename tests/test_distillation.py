@@ -32,10 +32,15 @@ from proponent.index.rows import InfluenceIndex
 from proponent.index.store import Store
 from proponent.inspection.verify import verify
 from proponent.options import Diversity, Estimator, ExplainOptions, Measure, Target
+from proponent.rebuild.batching import Batching
+from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.distillation import student
 from proponent.rebuild.distillation import teachers as teachers_module
 from proponent.rebuild.distillation.pseudo_queries import PseudoQueries, moved, open_unlabelled
+from proponent.rebuild.distillation.teacher_rows import check_teacher
+from proponent.rebuild.distillation.teachers import TeacherModel, Teaching, half, trained_teachers
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.retraining import in_processes, trained_model
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
@@ -70,7 +75,7 @@ class Built:
 
     @property
     def teachers(self) -> list[Path]:
-        return sorted((self.store.directory("toy") / teachers_module.TEACHERS).rglob("model-*.safetensors"))
+        return sorted((self.store.directory("toy") / teachers_module.TEACHERS).rglob("*.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +108,7 @@ def test_manifest_and_replies_say_whose_scores_they_are(built: Built) -> None:
     manifest = read_manifest(built.distilled)
     assert (manifest.teachers, manifest.embedding_size, read_manifest(built.own).teachers) == (TEACHERS, 24, 0)
     assert manifest.distillation["seeds"] == [3_000_000, 3_000_001]
+    assert manifest.distillation["halves"] == 2
     assert (manifest.distillation["pseudo_queries"], manifest.distillation["unlabelled"]) == (200, 0)
     assert 0.5 < manifest.distillation["kept"] <= 1
     assert manifest.distillation["recipe"] == built.teachers[0].parent.name
@@ -119,6 +125,7 @@ def test_manifest_and_replies_say_whose_scores_they_are(built: Built) -> None:
     for reply in replies:
         [notice] = [each for each in reply.notices if each.code is NoticeCode.SCORES_DISTILLED]
         assert notice.count == TEACHERS and "of the recipe" in notice.message
+        assert "(2 of them on a half of the training set each)" in notice.message
     [plain] = Explainer.load(built.own).explain([value], [ExplainOptions()])
     assert isinstance(plain, Explanation)
     assert NoticeCode.SCORES_DISTILLED not in [each.code for each in plain.notices]
@@ -253,7 +260,7 @@ def test_teachers_are_other_trainings_of_the_recipe_and_are_not_trained_again(
     served = load_file(built.spec.parent / "weights.safetensors")
     states = [load_file(path) for path in built.teachers]
     assert all(not torch.equal(state[name], served[name]) for state in states for name in ("0.weight", "4.weight"))
-    expected = trained_model(load_spec(built.spec), None, 3_000_001).state_dict()
+    expected = trained_model(load_spec(built.spec), half(60, 0)[1], 3_000_001).state_dict()
     torch.testing.assert_close(states[1], expected)
 
     def refuse(*arguments: object) -> Iterator[None]:
@@ -292,8 +299,43 @@ def test_a_forgotten_example_takes_no_part_in_a_training(tmp_path: Path) -> None
     directories = [each for each in (store.directory("toy") / teachers_module.TEACHERS).iterdir()]
     assert len(directories) == 2
     kept = store.directory("toy") / teachers_module.TEACHERS / read_manifest(bundle).distillation["recipe"]
-    expected = trained_model(load_spec(path), None, 3_000_000, forgotten=["toy/5"]).state_dict()
-    torch.testing.assert_close(load_file(kept / "model-00000.safetensors"), expected)
+    expected = trained_model(load_spec(path), half(59, 0)[0], 3_000_000, forgotten=["toy/5"]).state_dict()
+    torch.testing.assert_close(load_file(kept / "half-00000.safetensors"), expected)
+
+
+@pytest.mark.parametrize(
+    ("count", "on", "whole"),
+    [(1, "mixed", [0]), (2, "mixed", []), (4, "mixed", [2, 3]), (10, "mixed", [2, 5, 8, 9]), (3, "all", [0, 1, 2])],
+)
+def test_halves_come_in_pairs_that_hold_each_example_once(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, on: str, whole: list[int]
+) -> None:
+    monkeypatch.setattr(teachers_module, "in_processes", lambda task, arguments, jobs: iter(arguments))
+    spec = load_spec(_copy(built.spec, curvature={**CURVATURE, "teachers": count, "teachers_on": on}))
+    data, progress = training_set(built.spec), StageProgress(quiet=True)
+    models = trained_teachers(spec, data, Teaching(tmp_path), progress)
+    assert [each.number for each in models if each.positions is None] == whole
+    assert [each.seed for each in models] == list(range(3_000_000, 3_000_000 + count))
+    halves = [each.positions for each in models if each.positions is not None]
+    assert all(len(some) == 30 for some in halves)
+    for one, other in zip(halves[::2], halves[1::2], strict=True):
+        assert sorted([*one, *other]) == list(range(60))
+    assert len({tuple(some) for some in halves}) == len(halves) == len(models) - len(whole)
+
+
+def test_a_teacher_is_judged_by_what_it_has_seen(built: Built, tmp_path: Path) -> None:
+    classifier = load_classifier(load_spec(built.spec))
+    workspace, wrong = Workspace(tmp_path / "work", "key"), torch.arange(60) % 2
+    numbers = torch.tensor([0.5, 0.0], dtype=torch.float64)
+    workspace.save("survey", {"predictions": wrong, "labels": torch.zeros(60).long(), "numbers": numbers})
+    data = training_set(built.spec)
+    context = RebuildContext(
+        classifier, classifier.find_layers(), data, Batching.of(8), workspace, StageProgress(quiet=True)
+    )
+    check_teacher(context, TeacherModel(0, list(range(0, 60, 2)), tmp_path), 0.9)
+    for seen in (None, list(range(30))):
+        with pytest.raises(TrainingMismatchError, match=r"teacher 4 \(seed 3000004\): training accuracy is 0.5000"):
+            check_teacher(context, TeacherModel(4, seen, tmp_path), 0.9)
 
 
 @pytest.mark.parametrize("stage", ["teacher-e3b0c442-00001", "student"])

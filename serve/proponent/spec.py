@@ -51,6 +51,7 @@ class Curvature(_Section):
     max_parameters: Annotated[int, Field(gt=0)] = 12_000
     seed: int = 0
     teachers: Annotated[int, Field(ge=0, le=MOST_TEACHERS)] = 0
+    teachers_on: Literal["mixed", "all"] = "mixed"
     pseudo_queries: Annotated[int, Field(gt=0)] = 10_000
     ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.003
 

@@ -139,9 +139,10 @@ def _no_influence(query: EmbeddedQuery) -> Notice:
     )
 
 
-def _distilled(teachers: int) -> Notice:
+def _distilled(teachers: int, halves: int) -> Notice:
+    seen = f" ({halves} of them on a half of the training set each)" if halves else ""
     message = (
-        f"scores are distilled from {teachers} other trainings of this recipe and speak of the recipe; RelatIF "
+        f"scores are distilled from {teachers} other trainings of this recipe{seen} and speak of the recipe; RelatIF "
         "divides them by all these models' mean norms; self-influence is this model's own; a removal's second order "
         "equals its first"
     )
@@ -155,7 +156,7 @@ def _rows_omitted(omitted: int) -> Notice:
 
 def _model_notices(manifest: Manifest) -> list[Notice]:
     """Whose scores the answers of a bundle hold, and which parameters they do not speak of."""
-    notices = [_distilled(manifest.teachers)] if manifest.teachers else []
+    notices = [_distilled(manifest.teachers, manifest.distillation.get("halves", 0))] if manifest.teachers else []
     if manifest.uncovered:
         message = f"{manifest.uncovered_share:.2%} of the model's trained parameters are not covered"
         notices.append(Notice(NoticeCode.LAYERS_UNCOVERED, message, len(manifest.uncovered)))

@@ -63,6 +63,7 @@ class Manifest:
         probes: What model, transform and loss make of made-up inputs, see ``code_probe``; empty in older bundles.
         teachers: Models of the same recipe that scores were distilled from; 0: they are the model's own.
         distillation: Of the fit: ``recipe`` (digest of what teachers depend on), ``seeds`` (first and last),
+            ``halves`` (of the teachers, how many have seen a half of the training set),
             ``pseudo_queries``, ``unlabelled`` (those that were given), ``slope``, ``kept`` (the share
             of the fit that K numbers hold); empty without teachers.
         row_groups: Bases that rows are coded in, see ``index.row_code``; 0: a row has as many numbers as a query.

@@ -92,7 +92,7 @@ def survey(context: RebuildContext) -> Survey:
     )
     if probabilities and not classifier.spec.outputs_are_scores:
         raise _probabilities(classifier, count)
-    _check_accuracy(classifier, result.accuracy)
+    check_accuracy(result.accuracy, classifier.spec.expected_accuracy)
     return result
 
 
@@ -143,8 +143,8 @@ def _ratio(classifier: Classifier, layers: Layers, mean: Tensor, mean_norm: floa
     return float(objective.norm()) / mean_norm if mean_norm > 0 else 0.0
 
 
-def _check_accuracy(classifier: Classifier, accuracy: float) -> None:
-    expected = classifier.spec.expected_accuracy
+def check_accuracy(accuracy: float, expected: float) -> None:
+    """Raises TrainingMismatchError where a training accuracy is below what a spec expects."""
     if accuracy < expected:
         raise TrainingMismatchError(
             f"training accuracy is {accuracy:.4f}, expected at least {expected:.4f} (expected_accuracy): "

@@ -33,7 +33,7 @@ from proponent.rebuild.distillation.teacher_rows import (
     remove_workspace,
     teacher_rows,
 )
-from proponent.rebuild.distillation.teachers import FIRST_SEED, Teaching, trained_teachers
+from proponent.rebuild.distillation.teachers import Teaching, trained_teachers
 from proponent.rebuild.memory import DOUBLE, too_small
 from proponent.rebuild.rows_stage import concatenated, shard_ranges
 from proponent.rebuild.survey import stored_survey
@@ -109,24 +109,24 @@ def distil(
     """
     settings, data = context.settings, context.data
     _check_memory(context, own.size)
-    files = trained_teachers(context.classifier.spec, data, settings.teachers, teaching, context.progress)
+    teachers = trained_teachers(context.classifier.spec, data, teaching, context.progress)
     unlabelled = open_unlabelled(context.classifier, data)
     queries = PseudoQueries(data, unlabelled, settings.pseudo_queries, settings.seed + PSEUDO_SEED)
     key = queries.digest()
     asked = context.workspace.cached(f"pseudo-{key}", lambda: ask(context, own, queries))
-    names = [f"teacher-{key}-{number:05d}" for number in range(len(files))]
+    names = [f"teacher-{key}-{each.number:05d}" for each in teachers]
     for name in context.unfinished("ask teachers", names):
-        number = names.index(name)
-        kept = teacher_rows(operator_context(context), number, files[number], queries, asked["labels"])
-        context.workspace.save(name, kept)
-        remove_workspace(context, number)
+        teacher = teachers[names.index(name)]
+        context.workspace.save(name, teacher_rows(operator_context(context), teacher, queries, asked["labels"]))
+        remove_workspace(context, teacher.number)
     models = _Models(context, asked, own_shards, names)
     fitted = context.workspace.cached("student", lambda: _fit(models, queries.origins))
     _warn_of_few_numbers(float(fitted["kept"]), fitted["rows"].shape[1])
     joint = (own.joint.double() @ fitted["queries"].to(own.joint.device)).float()
     facts = {
-        "recipe": files[0].parent.name,
-        "seeds": [FIRST_SEED, FIRST_SEED + len(files) - 1],
+        "recipe": teachers[0].file.parent.name,
+        "seeds": [teachers[0].seed, teachers[-1].seed],
+        "halves": sum(each.positions is not None for each in teachers),
         "pseudo_queries": len(queries),
         "unlabelled": queries.given,
         "slope": float(fitted["slope"]),

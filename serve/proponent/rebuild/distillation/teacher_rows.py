@@ -16,10 +16,10 @@ from proponent.classifier import Classifier
 from proponent.errors import TrainingMismatchError
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.distillation.pseudo_queries import PseudoQueries
-from proponent.rebuild.distillation.teachers import FIRST_SEED, teacher_classifier
+from proponent.rebuild.distillation.teachers import TeacherModel, teacher_classifier
 from proponent.rebuild.ekfac import rebuild_ekfac
 from proponent.rebuild.rows_stage import concatenated, scaled_gradients
-from proponent.rebuild.survey import cached_survey
+from proponent.rebuild.survey import cached_survey, check_accuracy
 from proponent.rebuild.training_set import Batch
 from proponent.rebuild.workspace import KEY, Workspace
 
@@ -54,29 +54,38 @@ def _predicted(classifier: Classifier, inputs: Tensor) -> Tensor:
 
 
 def teacher_rows(
-    context: RebuildContext, number: int, weights: Path, queries: PseudoQueries, labels: Tensor
+    context: RebuildContext, teacher: TeacherModel, queries: PseudoQueries, labels: Tensor
 ) -> Mapping[str, Tensor]:
     """Of a teacher: ``queries`` and ``scales`` of the pseudo-queries, and of each training example its row and norms.
 
     Its own stages are kept in a workspace inside of the rebuild's until the whole is done.
 
     Raises:
-        TrainingMismatchError: It does not classify the training set as ``expected_accuracy`` asks.
+        TrainingMismatchError: It does not classify what it was trained on as ``expected_accuracy`` asks.
     """
-    workspace = Workspace(_directory(context, number), (context.workspace.directory / KEY).read_text("utf-8"))
-    here = replace(context, classifier=teacher_classifier(context.classifier, weights), workspace=workspace)
-    try:
-        cached_survey(here)
-    except TrainingMismatchError as error:
-        raise TrainingMismatchError(
-            f"teacher {number} (seed {FIRST_SEED + number}): {error.message}, or 'training': it does not give models "
-            "like the one that is served",
-            field="training",
-        ) from error
+    key = (context.workspace.directory / KEY).read_text("utf-8")
+    workspace = Workspace(_directory(context, teacher.number), key)
+    here = replace(context, classifier=teacher_classifier(context.classifier, teacher.file), workspace=workspace)
+    check_teacher(here, teacher, context.classifier.spec.expected_accuracy)
     embedding, _, shards = rebuild_ekfac(here)
     asked = ask(here, embedding, queries, labels)
     rows = concatenated([workspace.load(name) for name in shards])
     return {"queries": asked["phi"], "scales": asked["scales"], **norms_of(rows)}
+
+
+def check_teacher(context: RebuildContext, teacher: TeacherModel, expected: float) -> None:
+    """Raises TrainingMismatchError where it does not classify as expected what it was trained on."""
+    found = cached_survey(context)
+    right = found.predictions == found.labels
+    seen = right if teacher.positions is None else right[teacher.positions]
+    try:
+        check_accuracy(float(seen.double().mean()), expected)
+    except TrainingMismatchError as error:
+        raise TrainingMismatchError(
+            f"teacher {teacher.number} (seed {teacher.seed}): {error.message}, or 'training': it does not give "
+            "models like the one that is served",
+            field="training",
+        ) from error
 
 
 def norms_of(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:

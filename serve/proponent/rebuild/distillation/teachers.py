@@ -1,6 +1,9 @@
 """More models of a spec's recipe, each trained with a seed of its own and kept as a file.
 
 They depend on the recipe and the training set alone, and so serve later rebuilds of any weights that it gave.
+
+Some of them may see a half of the training set each: an example that a model has fitted says little of what it would
+do to one that has not seen it. Halves come in pairs, so that each example is in one of the two.
 """
 
 from __future__ import annotations
@@ -22,6 +25,28 @@ TEACHERS = "teachers"
 """Their directory below a model's own in the store."""
 FIRST_SEED = 3_000_000
 """Of the trainings: audits and tunings have others."""
+IN_TURN = 3
+"""Where teachers are mixed: two of complementary halves, then one of everything; no half without its other one."""
+
+
+@dataclass(frozen=True)
+class TeacherModel:
+    """A model that scores are distilled from.
+
+    Attributes:
+        number: Of the teacher, from 0.
+        positions: Training examples that it has seen; None: all of them.
+        file: Its weights.
+    """
+
+    number: int
+    positions: list[int] | None
+    file: Path
+
+    @property
+    def seed(self) -> int:
+        """Of its training."""
+        return FIRST_SEED + self.number
 
 
 @dataclass(frozen=True)
@@ -40,9 +65,9 @@ class Teaching:
 
 
 def trained_teachers(
-    spec: ModelSpec, data: TrainingSet, count: int, teaching: Teaching, progress: StageProgress
-) -> list[Path]:
-    """Weights of ``count`` models; those that were trained before are not trained again.
+    spec: ModelSpec, data: TrainingSet, teaching: Teaching, progress: StageProgress
+) -> list[TeacherModel]:
+    """As many models as the spec asks for; those that were trained before are not trained again.
 
     Raises:
         SpecError: The spec lacks ``training``, or a training diverged.
@@ -51,21 +76,40 @@ def trained_teachers(
         raise SpecError("key 'training' is missing: teachers are trained by it", field="training")
     directory = teaching.directory / training_digest(spec, data)
     directory.mkdir(parents=True, exist_ok=True)
-    files = [directory / f"model-{number:05d}.safetensors" for number in range(count)]
+    count = spec.curvature.teachers
+    models = [_model(spec, len(data), directory, number) for number in range(count)]
     content = spec.model_dump(mode="json")
     tasks = [
-        (content, FIRST_SEED + number, list(teaching.forgotten), file)
-        for number, file in enumerate(files)
-        if not file.exists()
+        (content, each.seed, each.positions, list(teaching.forgotten), each.file)
+        for each in models
+        if not each.file.exists()
     ]
     finished = in_processes(_train_to_file, tasks, teaching.jobs) if tasks else ()
     for _ in progress.track("train teachers", finished, count, count - len(tasks)):
         pass
-    return files
+    return models
 
 
-def _train_to_file(content: dict[str, object], seed: int, forgotten: list[str], file: Path) -> None:
-    model = trained_model(parse_spec(dict(content), origin="teacher"), None, seed, forgotten=forgotten)
+def _model(spec: ModelSpec, size: int, directory: Path, number: int) -> TeacherModel:
+    pair, member = divmod(number, IN_TURN)
+    first = number - member
+    is_half = spec.curvature.teachers_on == "mixed" and member < 2 and first + 1 < spec.curvature.teachers
+    if not is_half:
+        return TeacherModel(number, None, directory / f"model-{number:05d}.safetensors")
+    return TeacherModel(number, half(size, pair)[member], directory / f"half-{number:05d}.safetensors")
+
+
+def half(size: int, pair: int) -> tuple[list[int], list[int]]:
+    """Positions of a random half of a training set, ascending, and of the other one."""
+    shuffled = torch.randperm(size, generator=torch.Generator().manual_seed(FIRST_SEED + pair))
+    first, second = (part.sort().values.tolist() for part in (shuffled[: size // 2], shuffled[size // 2 :]))
+    return first, second
+
+
+def _train_to_file(
+    content: dict[str, object], seed: int, positions: list[int] | None, forgotten: list[str], file: Path
+) -> None:
+    model = trained_model(parse_spec(dict(content), origin="teacher"), positions, seed, forgotten=forgotten)
     if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
         raise SpecError(
             f"key 'training': the training of seed {seed} diverged (weights not finite)", field="training"
@@ -74,5 +118,6 @@ def _train_to_file(content: dict[str, object], seed: int, forgotten: list[str], 
 
 
 def teacher_classifier(classifier: Classifier, weights: Path) -> Classifier:
-    """A teacher as a classifier of the same spec on the same device."""
-    return load_classifier(classifier.spec, weights=weights, device=classifier.device)
+    """A teacher as a classifier of the same spec on the same device; its accuracy is looked at elsewhere."""
+    spec = classifier.spec.model_copy(update={"expected_accuracy": 0.0})
+    return load_classifier(spec, weights=weights, device=classifier.device)

@@ -1,0 +1,211 @@
+"""What the comparison of distilled scores starts from: truths, and what models say of the same inputs.
+
+Served models of several seeds are opened together: their teachers are the same, and each is asked once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kronfluence_lds
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+from proponent.audit.datamodel import SEEDS_APART
+from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
+from proponent.classifier import Classifier, load_classifier
+from proponent.datasets import cifar10, mnist
+from proponent.rebuild.batching import Batching
+from proponent.rebuild.compression import DEFAULT_SIZE
+from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.distillation.pseudo_queries import InputsOnly, PseudoQueries
+from proponent.rebuild.distillation.teacher_rows import ask as ask_model
+from proponent.rebuild.distillation.teacher_rows import norms_of, remove_workspace, teacher_rows
+from proponent.rebuild.distillation.teachers import Teaching, trained_teachers
+from proponent.rebuild.ekfac import rebuild_ekfac
+from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.rows_stage import concatenated
+from proponent.rebuild.training_set import TrainingSet
+from proponent.rebuild.workspace import Workspace
+from proponent.spec import load_spec
+from proponent.training.train_preset import train_preset
+
+DAMPINGS = {"mnist-cnn": (1000.0, 1.0), "cifar10-cnn": (100.0, 1 / 3)}
+"""Both dampings that the model's own scores were best with."""
+OTHERS, COPY = 4000, 0.2
+"""Images of the JPEG copy that are looked at, and how near to one trained on (root mean square of thumbnails, of
+which copies have less than 0.1 and others more than 0.3) none may be."""
+SCORED, MIXED, GIVEN = "scored", "mixed", "given"
+
+
+@dataclass(frozen=True)
+class Set:
+    """A preset at a seed, with its truth.
+
+    Attributes:
+        queries: Positions in the held-out set.
+        masks: Halves, [S, N] bool.
+        runs: Losses of the models retrained on them, [R, S, Q], each half R times.
+    """
+
+    seed: int
+    of: Classifier
+    data: TrainingSet
+    held_out: TrainingSet
+    queries: list[int]
+    masks: Tensor
+    runs: Tensor
+
+    @property
+    def losses(self) -> Tensor:
+        """[S, Q], means over the trainings."""
+        return self.runs.mean(dim=0)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model says, see ``teacher_rows``, and which of its answers are those to the inputs, [n]."""
+
+    said: dict[str, Tensor]
+    pairs: Tensor
+
+
+def opened(preset: str, seed: int, options: argparse.Namespace) -> Set:
+    directory = options.work / f"{preset}-{seed}"
+    if not (directory / "explain.yaml").exists():
+        train_preset(preset, directory, seed=seed)
+    spec = load_spec(directory)
+    damping, second = DAMPINGS[preset]
+    size = options.operator_size
+    update = {"damping": damping, "second_damping": second * size / DEFAULT_SIZE, "embedding_size": size}
+    settings = spec.curvature.model_copy(update=update)
+    of = load_classifier(spec.model_copy(update={"curvature": settings, "expected_accuracy": 0.0}))
+    data, held_out = TrainingSet.open(of, spec.dataset), TrainingSet.open(of, spec.held_out, "held_out")
+    count, wanted = kronfluence_lds.SUBSETS, kronfluence_lds.QUERIES
+    masks = half_subsets(len(data), count, 1000 + seed)
+    queries = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(77))[:wanted].tolist()
+    runs = []
+    for training in range(options.trainings):
+        first = 1000 * (seed + 1) + training * SEEDS_APART
+        place = directory / f"retrained-own-seeds{f'-{training}' if training else ''}"
+        job = Retraining(spec, tuple(range(first, first + count)), tuple(queries), place)
+        runs.append(retrained_losses(job, masks, StageProgress(quiet=True), options.jobs))
+    return Set(seed, of, data, held_out, queries, masks, torch.stack(runs))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What models were asked about, for all served models of a preset together.
+
+    Their pseudo-queries are the same inputs, at labels that mostly agree, so that a pair of both is asked about once.
+
+    Attributes:
+        inputs: Of the scored queries and of the pseudo-queries, [n, ...].
+        origins: As those of ``PseudoQueries``, [n].
+        places: Of each pair's input, [m].
+        labels: Of each pair, [m].
+        pairs: Which each served model has asked about, [S, n].
+        sizes: How many inputs there are of each kind.
+    """
+
+    inputs: Tensor
+    origins: Tensor
+    places: Tensor
+    labels: Tensor
+    pairs: Tensor
+    sizes: dict[str, int]
+
+
+class Inputs:
+    """Inputs as models are asked about them."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        self._inputs = inputs
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def blocks(self, size: int) -> Iterator[tuple[slice, Tensor]]:
+        """As ``PseudoQueries.blocks``."""
+        for start in range(0, len(self), size):
+            place = slice(start, min(start + size, len(self)))
+            yield place, self._inputs[place]
+
+
+def asked_about(sets: Sequence[Set], preset: str, options: argparse.Namespace) -> Asked:
+    some = sets[0]
+    others = _unlabelled(some, preset)
+    mixed = PseudoQueries(some.data, None, options.pseudo_queries, seed=4)
+    given = PseudoQueries(some.data, others, min(options.given, len(others)), seed=4)
+    sizes = {SCORED: len(some.queries), MIXED: len(mixed), GIVEN: len(given)}
+    scored = some.held_out.batch(some.queries)
+    parts = [block for part in (mixed, given) for _, block in part.blocks(1024)]
+    inputs = torch.cat([scored.inputs, *parts])
+    origins = torch.cat([torch.full((len(some.queries),), -1), mixed.origins, given.origins])
+    with torch.no_grad():
+        said = [torch.cat([each.of.model(block).argmax(dim=1) for block in parts]) for each in sets]
+    labels = torch.stack([torch.cat([scored.labels, each]) for each in said])
+    pairs = torch.stack([torch.arange(len(inputs)).expand_as(labels), labels], dim=-1)
+    unique, inverse = pairs.flatten(0, 1).unique(dim=0, return_inverse=True)
+    return Asked(inputs, origins, unique[:, 0], unique[:, 1], inverse.view(labels.shape), sizes)
+
+
+def _context(some: Set, directory: Path, key: str) -> RebuildContext:
+    workspace = Workspace(directory, key)
+    layers = some.of.find_layers()
+    return RebuildContext(some.of, layers, some.data, Batching.of(128), workspace, StageProgress(quiet=True))
+
+
+def ask(sets: Sequence[Set], asked: Asked, preset: str, options: argparse.Namespace) -> Iterator[list[Model]]:
+    """Of each served model (first) and its teachers, what they say of all inputs; every answer is kept."""
+    some, key = sets[0], f"{asked.sizes} {len(asked.places)} {options.operator_size}"
+    context = _context(some, options.work / f"{preset}-asked", key)
+    teaching = Teaching(options.work / "teachers", jobs=options.jobs)
+    wanted = {"teachers": options.teachers, "teachers_on": options.teachers_on}
+    settings = some.of.spec.curvature.model_copy(update=wanted)
+    spec = some.of.spec.model_copy(update={"curvature": settings})
+    teachers = trained_teachers(spec, some.data, teaching, context.progress)
+    for each in teachers:
+        if not context.workspace.has(each.file.stem):
+            queries: Any = Inputs(asked.inputs[asked.places])
+            context.workspace.save(each.file.stem, teacher_rows(context, each, queries, asked.labels))
+            remove_workspace(context, each.number)
+            print(f"  asked {each.file.stem}", flush=True)
+    for served, pairs in zip(sets, asked.pairs, strict=True):
+        own = _served(served, asked, pairs, options.work / f"{preset}-{served.seed}" / "served", key)
+        yield [own, *(Model(context.workspace.load(each.file.stem), pairs) for each in teachers)]
+
+
+def _served(some: Set, asked: Asked, pairs: Tensor, directory: Path, key: str) -> Model:
+    context = _context(some, directory, key)
+    if not context.workspace.has("answers"):
+        embedding, _, shards = rebuild_ekfac(context)
+        queries: Any = Inputs(asked.inputs)
+        said = ask_model(context, embedding, queries, asked.labels[pairs])
+        rows = norms_of(concatenated([context.workspace.load(name) for name in shards]))
+        context.workspace.save("answers", {"queries": said["phi"], "scales": said["scales"], **rows})
+    return Model(context.workspace.load("answers"), torch.arange(len(pairs)))
+
+
+def _unlabelled(some: Set, preset: str) -> TrainingSet:
+    """Images of the same source that are neither trained on nor scored."""
+    source: Any = mnist.train() if preset == "mnist-cnn" else cifar10.jpeg()
+    if preset == "mnist-cnn":
+        return TrainingSet(InputsOnly(Subset(source, range(len(some.data), len(source)))), some.of, "unlabelled")
+    # The lossy copy's training images: the scored ones are of the other split, those trained on are among them.
+    others = TrainingSet(InputsOnly(source), some.of, "unlabelled")
+    positions = others.sample(OTHERS, seed=5)
+    known = _thumbnails(some.data, range(len(some.data)))
+    distances = torch.cdist(_thumbnails(others, positions), known).amin(dim=1) / known.shape[1] ** 0.5
+    kept = [place for place, distance in zip(positions, distances.tolist(), strict=True) if distance > COPY]
+    return TrainingSet(InputsOnly(Subset(source, kept)), some.of, "unlabelled")
+
+
+def _thumbnails(data: TrainingSet, positions: Sequence[int]) -> Tensor:
+    """Each image averaged over squares of 2 x 2, flat."""
+    return torch.nn.functional.avg_pool2d(data.batch(positions).inputs, 2).flatten(1)
