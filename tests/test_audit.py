@@ -78,7 +78,9 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Store:
     curvature = {"kind": "ekfac", "damping": "auto", "embedding_size": 40}
     path = project(root / "project", model="grouped", count=90, curvature=curvature, weight_decay=0.02)
     store = Store(root / "store")
-    audited_rebuild(load_spec(path), store, QUIET, subsets=SUBSETS)
+    done = stores.run("rebuild", path, "--subsets", str(SUBSETS), "--quiet", store=store)
+    assert done.returncode == 0, done.stderr
+    (root / "printed").write_text(done.stdout, encoding="utf-8")
     return store
 
 
@@ -273,6 +275,13 @@ def test_auto_chooses_the_smallest_k_near_the_best_score(tuned: Store) -> None:
     ]
     assert chosen["lds"] >= TOLERANCE * best
     assert f"damping {manifest.damping:g}" in tuning["reason"] and f"{best:.4f}" in tuning["reason"]
+
+
+def test_auto_prints_what_it_chose_and_what_ties_with_it(tuned: Store) -> None:
+    tuning = read_manifest(tuned.current(stores.MODEL)).audit["tuning"]
+    tied = sum(trial["is_tied"] for trial in tuning["trials"])
+    assert tied >= 1 and f"{tied} settings tie with the best, of damping " in tuning["reason"]
+    assert tuning["reason"] in (tuned.root.parent / "printed").read_text(encoding="utf-8").splitlines()
 
 
 def truth_of(store: Store, purpose: Purpose, queries: int) -> GroundTruth:

@@ -95,3 +95,5 @@ def rebuild(
             + (f"distilled from {manifest.teachers} teachers, " if manifest.teachers else "")
             + f"training accuracy {manifest.train_accuracy:.4f}"
         )
+        if tuning := manifest.audit.get("tuning"):
+            typer.echo(tuning["reason"])
