@@ -81,18 +81,22 @@ class Network:
         epochs: Passes over the training images.
         batch_size: Small, so that few images make enough steps.
         small: The preset that stands for it in quick mode, where its curvature alone would take minutes.
+        layers: Those explained; None for all.
     """
 
     preset: str
     epochs: int
     batch_size: int
     small: str
+    layers: tuple[str, ...] | None = None
 
 
 NETWORKS = {
     "shallow CNN": Network("cifar10-cnn", 20, 16, "cifar10-cnn"),
     "EfficientNet-B0": Network("cifar10-efficientnet-b0", 20, 16, "cifar10-cnn"),
-    "ResNet-50": Network("cifar10-resnet50", 8, 8, "cifar10-resnet20"),
+    "ResNet-50": Network(
+        "cifar10-resnet50", 6, 8, "cifar10-resnet20", layers=("layer4.2.conv1", "layer4.2.conv3", "fc")
+    ),
 }
 """The networks of figures 9 to 11 by name, in the order of their size."""
 LARGE = ("EfficientNet-B0", "ResNet-50")
@@ -107,9 +111,10 @@ def cifar10_network(bench: Workbench, name: str) -> tuple[Trained, AuditContext]
     """A network of figures 9 to 11, trained on the first images of CIFAR-10's lossless subset, and its index."""
     network = NETWORKS[name]
     preset = PRESETS[bench.of(network.preset, network.small)]
-    sizes = bench.of({}, {"embedding_size": 32, "subspace_size": 512})
+    layers = {"layers": list(network.layers)} if network.layers else {}
+    curvature = {"kind": "ekfac", **bench.of(layers, {"embedding_size": 32, "subspace_size": 512})}
     training = {**preset.training, "epochs": bench.of(network.epochs, 2), "batch_size": network.batch_size}
     known = f"cifar10-{name}".lower().replace(" ", "-")
-    preset = replace(preset, name=known, training=training, curvature={"kind": "ekfac", **sizes})
+    preset = replace(preset, name=known, training=training, curvature=curvature)
     trained = bench.trained(known, preset, limit=cifar10_images(bench))
     return trained, bench.opened_of(known, trained)
