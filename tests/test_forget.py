@@ -79,6 +79,15 @@ def test_running_explainers_forget_at_once(store: Store) -> None:
         assert notice.count == stores.COUNT - 2
 
 
+def test_where_nothing_is_forgotten_no_row_is_filtered(store: Store) -> None:
+    """A mask of all rows would be multiplied into every bound of every query."""
+    explainer = loaded(store)
+    assert explainer._retrieval.not_forgotten() is None
+    forget(store, stores.MODEL, ["toy/3"])
+    mask = explainer._retrieval.not_forgotten()
+    assert mask is not None and mask.logical_not().nonzero().flatten().tolist() == [3]
+
+
 def test_forgotten_in_every_kind_of_answer(store: Store) -> None:
     explainer = loaded(store)
     value = tiny.inputs(1)[0]

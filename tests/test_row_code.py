@@ -78,9 +78,15 @@ def test_whatever_reads_rows_reads_vectors_in_the_training_set_s_order(tmp_path:
     torch.testing.assert_close(index.weighted_sum(weights), weights.double() @ whole, rtol=0, atol=1e-4)
     index.check_rows(range(COUNT))
     direction = unit(drawn(1, WIDTH, seed=9))[0]
-    exact = index.exact_products(direction, torch.arange(COUNT))
+    everything, first = torch.arange(COUNT), torch.zeros(COUNT, dtype=torch.int64)
+    exact = index.exact_products(direction[None], first, everything)
     torch.testing.assert_close(exact, whole @ direction.double(), rtol=0, atol=1e-6)
-    assert torch.equal(index.exact_products(direction, chosen), exact[chosen])
+    assert torch.equal(index.exact_products(direction[None], first[:3], chosen), exact[chosen])
+    beside = torch.stack([drawn(WIDTH, seed=11), direction, drawn(WIDTH, seed=12)])
+    owners = everything % 3
+    found = index.exact_products(beside, owners, everything)
+    assert torch.equal(found[owners == 1], exact[owners == 1])
+    torch.testing.assert_close(found, (beside.double()[owners] * whole).sum(dim=1), rtol=0, atol=1e-5)
     queries = unit(drawn(2, WIDTH, seed=10))
     products = index._rows.products(queries, slice(100, 300))
     torch.testing.assert_close(products.double(), queries.double() @ whole[100:300].mT, rtol=0, atol=5e-5)

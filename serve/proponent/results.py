@@ -129,7 +129,9 @@ class Influence:
         -0.5
         """
         other = object.__new__(Influence)
-        vars(other).update(vars(self), score=score, rank=rank)
+        values = other.__dict__
+        values.update(self.__dict__)
+        values["score"], values["rank"] = score, rank  # named in the update they take as long as all the rest
         return other
 
 

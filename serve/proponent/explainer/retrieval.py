@@ -60,7 +60,7 @@ class Retrieval:
         """Rows that are not forgotten now, [N] bool, or None for all."""
         forgotten = self._tombstones.ids()
         if forgotten is not self._forgotten:
-            self._not_forgotten = self._without(sorted(forgotten))
+            self._not_forgotten = self._without(sorted(forgotten)) if forgotten else None
             self._forgotten = forgotten
         return self._not_forgotten
 

@@ -142,11 +142,11 @@ class CodedRows(RowStore):
         return self.take(torch.arange(len(self))[place])
 
     @override
-    def exact_products(self, query: Tensor, rows: Tensor) -> Tensor:
-        there = rows.to(self.device)
-        short = self._shortened(query.float()[None])[0].double()
-        codes = self._codes.take(self._places[there])[:, : short.shape[1]].double()
-        return codes.mul_(short[self._code.groups[there]]).sum(dim=1)
+    def exact_products(self, queries: Tensor, owners: Tensor, rows: Tensor) -> Tensor:
+        # One by one: several are rounded differently together.
+        short = torch.cat([self._shortened(query[None]) for query in queries.float()])
+        own = owners * short.shape[1] + self._code.groups[rows]
+        return self._codes.exact_products(short.flatten(0, 1).double(), own, self._places[rows])
 
     def _shortened(self, queries: Tensor) -> Tensor:
         """V_g q of each group, [B, G, K], by one product."""

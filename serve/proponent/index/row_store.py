@@ -27,6 +27,8 @@ BUFFER_BYTES = 1 << 26
 """Of each of the two buffers on either side through which rows are streamed."""
 AT_ONCE = 1 << 20
 """Rows whose products in two parts exist at the same time on a GPU."""
+SCORED_AT_ONCE, SCORED_AT_ONCE_ON_DEVICE = 512, 1 << 16
+"""Rows that are widened to float64 together: some that stay in a processor's caches, or few launches."""
 SCANNED_QUERIES = 64
 """Queries for whose products with all rows memory is set aside on a GPU."""
 ROW_OVERHEAD = 4 * SCANNED_QUERIES + 3 * (4 + 8)
@@ -63,11 +65,21 @@ class RowStore(ABC):
     def between(self, place: slice) -> Tensor:
         """Neighbouring rows, as ``take`` gives them."""
 
-    def exact_products(self, query: Tensor, rows: Tensor) -> Tensor:
-        """Products of a query [K] float64 with some rows [n], [n] float64; the same whatever is beside them."""
+    def exact_products(self, queries: Tensor, owners: Tensor, rows: Tensor) -> Tensor:
+        """Products of rows [n] with the queries [B, K] float64 of their owners [n], the same whatever is beside them.
+
+        Returns:
+            [n] float64.
+        """
+        at_once = SCORED_AT_ONCE if self.device.type == "cpu" else SCORED_AT_ONCE_ON_DEVICE
+        parts = zip(torch.split(owners, at_once), torch.split(rows, at_once), strict=True)
+        return torch.cat([self._exact_products(queries, *part) for part in parts])
+
+    def _exact_products(self, queries: Tensor, owners: Tensor, rows: Tensor) -> Tensor:
+        own = queries if len(queries) == 1 else queries.index_select(0, owners)
         # A sum row by row: a matrix product rounds a row differently with other rows beside it. By way of single
         # precision, to which processors convert half precision at once.
-        return self.take(rows)[:, : len(query)].float().double().mul_(query).sum(dim=1)
+        return self.take(rows)[:, : queries.shape[1]].float().double().mul_(own).sum(dim=1)
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         """``sum_i w_i u_i``, [padded K] float64, for weights [N]; blocks of zero weight are not read."""

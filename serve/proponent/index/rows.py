@@ -34,7 +34,6 @@ UNIT_ERROR = 1.0e-2
 """Bound on |norm - 1| of a unit vector that was rounded to fp16, with room to spare."""
 # Scales below this are scanned as if they were this large: float32 would lose them. Their bounds are upper ones only.
 TINY = 1.0e-30
-SCORED_AT_ONCE = 1 << 16
 _STORED_AS = {"has_direction": "directed"}
 """Columns that bundles know by another name."""
 
@@ -150,8 +149,9 @@ class InfluenceIndex:
         self.scales = scales
         self.size = size
         self.row_size = size if row_size is None else row_size
-        self.exact_scales = {m: scales.of(m) for m in Measure}
-        self._scanned = torch.stack([_scanned(scales.of(m)) for m in Measure]).to(rows.device)
+        self._exact = torch.stack([scales.of(measure) for measure in Measure])
+        self.exact_scales = dict(zip(Measure, self._exact, strict=True))
+        self._scanned = _scanned(self._exact).to(rows.device)
 
     @classmethod
     def open(
@@ -260,14 +260,23 @@ class InfluenceIndex:
             return self._scanned
         return self._scanned[[list(Measure).index(measure) for measure in measures]]
 
+    def scales_at(self, measures: Sequence[Measure], rows: Tensor) -> Tensor:
+        """The exact scales of E measures, one for each column of rows [B, E, c], in that shape."""
+        of = torch.tensor([list(Measure).index(measure) for measure in measures])
+        return self._exact[of[:, None], rows]
+
     def product_error(self, count: int) -> float:
         """Bound on the error of ``products`` of so many queries."""
         return HALF_ERROR if self._rows.is_coarse(count) else SINGLE_ERROR
 
-    def exact_products(self, direction: Tensor, rows: Tensor) -> Tensor:
-        """Products of a query [K] with stored rows [n], [n] float64 there; the same whatever is beside them."""
-        wide = direction.to(self.device).double()
-        return torch.cat([self._rows.exact_products(wide, chosen) for chosen in torch.split(rows, SCORED_AT_ONCE)])
+    def exact_products(self, directions: Tensor, owners: Tensor, rows: Tensor) -> Tensor:
+        """Products of stored rows [n] with the queries [B, K] of their owners [n], whatever is beside them.
+
+        Returns:
+            [n] float64, on the device.
+        """
+        wide, *places = (each.to(self.device) for each in (directions.double(), owners, rows))
+        return self._rows.exact_products(wide, *places)
 
     def write_without(self, path: Path, keep: Tensor) -> None:
         """Writes a container like the one opened, of the rows alone that ``keep`` [N] bool names."""

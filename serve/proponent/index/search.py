@@ -127,8 +127,9 @@ def lists(
 def exact_scores(index: InfluenceIndex, query: Query, rows: Sequence[int], measure: Measure) -> list[float]:
     """Scores of named rows, as a search would give them."""
     chosen = torch.as_tensor(rows, dtype=torch.long)
-    exact = index.exact_products(query.direction, chosen).cpu()
-    return (exact * index.exact_scales[measure][chosen] * query.norm).tolist()
+    exact = index.exact_products(query.direction[None], torch.zeros_like(chosen), chosen).cpu()
+    scores: list[float] = (exact * index.exact_scales[measure][chosen] * query.norm).tolist()
+    return scores
 
 
 def _check(index: InfluenceIndex, queries: Sequence[Query], lists: Sequence[Sequence[Hits]]) -> None:
@@ -173,7 +174,7 @@ def _ranked(
     index: InfluenceIndex, queries: Sequence[Query], rows: Tensor, exact: Tensor, ends: Sequence[End]
 ) -> _Ranked:
     """Ranks candidates [B, E, c] by their exact scores, from their exact products of the same shape."""
-    scales = torch.stack([index.exact_scales[measure][rows[:, e]] for e, (measure, _) in enumerate(ends)], dim=1)
+    scales = index.scales_at([measure for measure, _ in ends], rows)
     if not bool(torch.isfinite(exact).all()):
         raise CorruptBundleError("rows hold numbers that are not finite: they were overwritten", field=ROWS)
     scores = exact * scales * torch.tensor([query.norm for query in queries], dtype=torch.float64)[:, None, None]
@@ -187,15 +188,12 @@ def _ranked(
 
 def _exact_products(index: InfluenceIndex, directions: Tensor, rows: Tensor) -> Tensor:
     """Of each query with its own rows [B, E, c] on the device; on a processor once for rows of several ends."""
+    owners = torch.arange(len(directions), device=rows.device)[:, None, None]
     if index.device.type != "cpu":
         # To find what the ends share would wait for the device, for which a few more products are nothing.
-        pairs = zip(directions, rows, strict=True)
-        return torch.stack([index.exact_products(one, own.flatten()).view_as(own) for one, own in pairs])
-    owner = torch.arange(len(directions))[:, None, None]
-    pairs, places = torch.unique(rows + owner * len(index), return_inverse=True)
-    counts = torch.bincount(pairs // len(index), minlength=len(directions)).tolist()
-    parts = zip(directions, (pairs % len(index)).split(counts), strict=True)
-    return torch.cat([index.exact_products(direction, own) for direction, own in parts])[places]
+        return index.exact_products(directions, owners.expand_as(rows).flatten(), rows.flatten()).view_as(rows)
+    pairs, places = torch.unique(rows + owners * len(index), return_inverse=True)
+    return index.exact_products(directions, pairs // len(index), pairs % len(index))[places]
 
 
 def _firsts(

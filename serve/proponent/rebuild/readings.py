@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from proponent.attribution.division import positive_or_one
-
 SMALL = 1e-3
 """Of an input's root mean square: above it a number counts by its logarithm, so that large ones do not hide others
 (an age beside a salary, a frequent token beside a rare one)."""
@@ -42,7 +40,8 @@ class Readings:
         places, given = torch.tensor(positions), torch.tensor(keys)
         first = self._projections[places]
         is_new = first.isnan()
-        self._keys[places[is_new]], self._projections[places[is_new]] = given[is_new], projections[is_new]
+        if bool(is_new.any()):
+            self._keys[places[is_new]], self._projections[places[is_new]] = given[is_new], projections[is_new]
         renamed = ~is_new & (self._keys[places] != given)
         changed = ~is_new & ((projections - first).abs() > TOLERANCE * torch.maximum(scales, first.abs()))
         return [
@@ -62,10 +61,10 @@ def _compressed(flat: Tensor) -> Tensor:
     """Rows as large as before as a whole, but with numbers of different sizes brought together."""
     size = _root_mean_square(flat)
     # Not asinh, for which processors have no instructions: it took most of a reading.
-    return flat.sign() * (flat.abs() / positive_or_one(SMALL * size)).log1p() * size
+    return (flat.abs() / (SMALL * size).clamp(min=torch.finfo(flat.dtype).tiny)).log1p_().copysign_(flat).mul_(size)
 
 
 def _root_mean_square(flat: Tensor) -> Tensor:
     """Of each row of [n, m], [n, 1]."""
-    norms: Tensor = flat.norm(dim=1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
     return norms / math.sqrt(max(flat.shape[1], 1))
