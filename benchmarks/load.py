@@ -213,7 +213,8 @@ def measured(options: argparse.Namespace, store: Path) -> dict[str, Any]:
     }
     room = ["--max-streams", str(max(32, *options.clients, 0))]
     with running(options.python, store, [*room, *(f"--{option}" for option in options.serve)]) as service:
-        service.register_past(bundle)
+        if options.calls:
+            service.register_past(bundle)
         bench = Bench(service, service.calls(options.model, image), options.seconds)
         try:
             found["matrix"] = matrix(bench, options.calls, options.clients, options.rounds)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from proponent.attribution.gradients.layers import LayerShape, find_layers, frozen_state
+from proponent.attribution.logits import returning_logits
 from proponent.attribution.losses import Loss, get_loss
 from proponent.attribution.user_code import blame
 from proponent.datasets.transforms import pixels
@@ -156,7 +157,7 @@ def call_factory(spec: ModelSpec, factory: Factory, key: str) -> Any:
 
 
 def build_model(spec: ModelSpec) -> nn.Module:
-    """The model with whatever parameters its factory gives it."""
+    """The model with whatever parameters its factory gives it; it returns logits, whatever stands around them."""
     model = call_factory(spec, spec.model, "model")
     if not isinstance(model, nn.Module):
         raise SpecError(
@@ -164,7 +165,7 @@ def build_model(spec: ModelSpec) -> nn.Module:
             "expected a torch.nn.Module",
             field="model.factory",
         )
-    return model
+    return returning_logits(model)
 
 
 def untrained_model(spec: ModelSpec) -> nn.Module:

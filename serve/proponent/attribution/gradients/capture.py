@@ -87,7 +87,8 @@ class CaptureSession:
             outputs = self._model(inputs.clone() if inputs.is_inference() else inputs)
         if not isinstance(outputs, Tensor):
             kind = type(outputs).__name__
-            raise SpecError(f"The model must return one tensor of outputs, got {kind}.", field="model")
+            expected = "a tensor, a tuple that begins with it or an object with .logits"
+            raise SpecError(f"The model must return {expected}, got {kind}.", field="model")
         self._outputs = outputs
         return outputs.detach()
 
