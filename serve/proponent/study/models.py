@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from proponent.audit.scoring import AuditContext
 from proponent.spec import Factory
@@ -90,6 +91,11 @@ class Network:
     small: str
     layers: tuple[str, ...] | None = None
 
+    @property
+    def optimizer(self) -> str:
+        """Its name in `proponent.training`."""
+        return str(PRESETS[self.preset].training["optimizer"])
+
 
 NETWORKS = {
     "shallow CNN": Network("cifar10-cnn", 20, 16, "cifar10-cnn"),
@@ -99,7 +105,7 @@ NETWORKS = {
     ),
 }
 """The networks of figures 9 to 11 by name, in the order of their size."""
-LARGE = ("EfficientNet-B0", "ResNet-50")
+SHALLOW, LARGE = "shallow CNN", ("EfficientNet-B0", "ResNet-50")
 
 
 def cifar10_images(bench: Workbench) -> int:
@@ -107,14 +113,18 @@ def cifar10_images(bench: Workbench) -> int:
     return bench.of(200, 48)
 
 
+def directory_of(name: str) -> str:
+    """Of a network of figures 9 to 11, among the models that experiments share."""
+    return f"cifar10-{name}".lower().replace(" ", "-")
+
+
 def cifar10_network(bench: Workbench, name: str) -> tuple[Trained, AuditContext]:
     """A network of figures 9 to 11, trained on the first images of CIFAR-10's lossless subset, and its index."""
     network = NETWORKS[name]
     preset = PRESETS[bench.of(network.preset, network.small)]
-    layers = {"layers": list(network.layers)} if network.layers else {}
+    layers: dict[str, Any] = {"layers": list(network.layers)} if network.layers else {}
     curvature = {"kind": "ekfac", **bench.of(layers, {"embedding_size": 32, "subspace_size": 512})}
     training = {**preset.training, "epochs": bench.of(network.epochs, 2), "batch_size": network.batch_size}
-    known = f"cifar10-{name}".lower().replace(" ", "-")
-    preset = replace(preset, name=known, training=training, curvature=curvature)
-    trained = bench.trained(known, preset, limit=cifar10_images(bench))
-    return trained, bench.opened_of(known, trained)
+    preset = replace(preset, name=directory_of(name), training=training, curvature=curvature)
+    trained = bench.trained(preset.name, preset, limit=cifar10_images(bench))
+    return trained, bench.opened_of(preset.name, trained)

@@ -11,17 +11,10 @@ from proponent.display.svg import drawing, new_figure
 from proponent.options import Measure
 from proponent.study.drawing import BLUE, GREY, ORANGE
 from proponent.study.halves import score, trained_halves
-from proponent.study.models import (
-    LARGE,
-    NETWORKS,
-    PERCEPTRON_EPOCHS,
-    cifar10_images,
-    cifar10_network,
-    perceptron,
-)
+from proponent.study.models import PERCEPTRON_EPOCHS, perceptron
 from proponent.study.outcome import Claim, Outcome, Picture
 from proponent.study.verdicts import above, both
-from proponent.study.workbench import Trained, Workbench
+from proponent.study.workbench import Workbench
 
 DEPTHS = (0, 1, 2, 4, 6)
 TOP = 10
@@ -31,56 +24,39 @@ examples), SGD, {epochs} epochs, weight decay 0.001, EK-FAC. LDS: see the experi
 The other figures are those of the top 10 proponents of {queries} held-out examples: the share that has the test
 point's label, that is among its ten nearest neighbours in pixels, and the share of different examples among all
 that are listed. "Held by 1 %" is the share of all self-influence that the highest hundredth of the training
-examples has. The networks of figures 9 to 11 follow, on {images} images of CIFAR-10 and {asked} held-out ones (see
-there for their training; classes, pixels and accuracies are others than those of the digits, so that they compare
-with each other alone). The halves of the two large ones would take {hours} hours of training, and were not run."""
+examples has."""
 
 
 def run(bench: Workbench) -> Outcome:
-    """Trains, indexes and measures each depth, and the networks of figures 9 to 11."""
-    count, queries, asked = bench.of(16, 3), bench.of(100, 10), bench.of(50, 6)
-    perceptrons = {depth: perceptron(bench, depth) for depth in bench.of(DEPTHS, (0, 2))}
-    found = {
-        str(depth): _found(bench, trained, bench.opened_of(trained.spec.name, trained), queries, count)
-        for depth, trained in bench.track("depths", perceptrons.items(), len(perceptrons))
-    }
-    trained_networks = {name: cifar10_network(bench, name) for name in NETWORKS}
-    networks = {
-        name: _found(bench, *trained, asked, 0 if name in LARGE else count)
-        for name, trained in bench.track("networks", trained_networks.items(), len(NETWORKS))
-    }
-    examples = len(bench.opened_of(perceptrons[0].spec.name, perceptrons[0]).data)
-    large = sum(trained_networks[name][0].cpu_seconds for name in LARGE)
+    """Trains, indexes and measures each depth."""
+    count, queries = bench.of(16, 3), bench.of(100, 10)
+    found: dict[str, dict[str, Any]] = {}
+    for depth in bench.of(DEPTHS, (0, 2)):
+        trained = perceptron(bench, depth)
+        name, context = trained.spec.name, bench.opened_of(trained.spec.name, trained)
+        halves = trained_halves(bench, name, context, count, queries)
+        measured = bench.step(name, _measured, context, queries)
+        found[str(depth)] = {
+            "accuracy": trained.held_out_accuracy,
+            **measured,
+            **bench.step(f"{name}-lds", score, context, halves),
+        }
+    depths = ", ".join(found)
     return Outcome(
         setting=SETTING.format(
-            depths=", ".join(found),
-            examples=f"{examples:,}",
+            depths=depths,
+            examples=f"{len(context.data):,}",
             epochs=bench.of(PERCEPTRON_EPOCHS, 3),
             halves=count,
             queries=queries,
-            images=cifar10_images(bench),
-            asked=asked,
-            hours=f"{large * count / 2 / 3600:.1f}",
         ),
-        columns=["hidden layers, network", "accuracy", "LDS", "95 % interval", "held by 1 %", *_HEADS],
-        rows=[_row(depth, of) for depth, of in {**found, **networks}.items()],
-        paragraph=_paragraph(found, networks),
-        claims=[_claim(found), _claim_of_networks(networks)],
+        columns=["hidden layers", "accuracy", "LDS", "95 % interval", "held by 1 %", *_HEADS],
+        rows=[_row(depth, of) for depth, of in found.items()],
+        paragraph=_paragraph(found),
+        claims=[_claim(found)],
         pictures={"depth": _picture(found)},
-        values={"perceptrons": found, "networks": networks},
+        values=found,
     )
-
-
-def _found(bench: Workbench, trained: Trained, context: AuditContext, queries: int, halves: int) -> dict[str, Any]:
-    """What the lists hold, and the datamodeling score where there are halves."""
-    name = trained.spec.name
-    found = {"accuracy": trained.held_out_accuracy, **bench.step(name, _measured, context, queries)}
-    if not halves:
-        return found
-    return {
-        **found,
-        **bench.step(f"{name}-lds", score, context, trained_halves(bench, name, context, halves, queries)),
-    }
 
 
 _COUNTS = tuple(f"{kind} {name}" for name in MEASURES for kind in ("label", "neighbour", "different"))
@@ -104,8 +80,8 @@ def _measured(context: AuditContext, queries: int) -> dict[str, Any]:
 
 def _row(depth: str, of: dict[str, Any]) -> list[str]:
     shares = [f"{of[key]:.0%}" for key in _COUNTS]
-    lds = [f"{of['lds']:.3f}", f"{of['low']:.3f} to {of['high']:.3f}"] if "lds" in of else ["not run", ""]
-    return [depth, f"{of['accuracy']:.1%}", *lds, f"{of['held']:.0%}", *shares]
+    interval = f"{of['low']:.3f} to {of['high']:.3f}"
+    return [depth, f"{of['accuracy']:.1%}", f"{of['lds']:.3f}", interval, f"{of['held']:.0%}", *shares]
 
 
 def _claim(found: dict[str, dict[str, Any]]) -> Claim:
@@ -117,40 +93,25 @@ def _claim(found: dict[str, dict[str, Any]]) -> Claim:
         f"from {next(iter(found))} to {list(found)[-1]} hidden layers: neighbours in RelatIF's lists "
         f"{first[key]:.0%} to {last[key]:.0%}, label {first['label theta-RelatIF']:.0%} to "
         f"{last['label theta-RelatIF']:.0%}, LDS {first['lds']:.2f} to {last['lds']:.2f}",
-        both(_fewer(last, first), last["high"] < first["low"]),
+        both(above(_fewer(last, first)), last["high"] < first["low"]),
         "perceptrons on digits, not the paper's networks; understanding is replaced by what can be counted; the "
         "intervals of the LDS must be apart, and the shares of neighbours, test point by test point",
     )
 
 
-def _fewer(deep: dict[str, Any], shallow: dict[str, Any]) -> bool | None:
-    """Whether RelatIF's lists hold fewer neighbours, test point by test point; None where that is not decided."""
+def _fewer(deep: dict[str, Any], shallow: dict[str, Any]) -> list[float]:
+    """Neighbours that RelatIF's lists have less, test point by test point."""
     pairs = zip(shallow["neighbours of each"], deep["neighbours of each"], strict=True)
-    return above([one - other for one, other in pairs])
+    return [one - other for one, other in pairs]
 
 
-def _claim_of_networks(networks: dict[str, dict[str, Any]]) -> Claim:
-    shallow, *deep = networks.values()
-    told = ", ".join(f"{name} {of['neighbour theta-RelatIF']:.0%}" for name, of in networks.items())
-    return Claim(
-        "the same of EfficientNet and ResNet-50 beside a shallow CNN",
-        "by eye (figures 9 to 11)",
-        f"neighbours in RelatIF's lists: {told}",
-        both(*(_fewer(of, shallow) for of in deep)),
-        "neighbours in pixels are what a reader sees at once; what such a network takes for alike may be others",
+def _paragraph(found: dict[str, dict[str, Any]]) -> str:
+    told = "; ".join(
+        f"{depth} hidden: LDS {of['lds']:.2f}, neighbours {of['neighbour IF']:.0%} (IF) and "
+        f"{of['neighbour theta-RelatIF']:.0%} (RelatIF)"
+        for depth, of in found.items()
     )
-
-
-def _paragraph(found: dict[str, dict[str, Any]], networks: dict[str, dict[str, Any]]) -> str:
-    told = "; ".join(f"{depth} hidden: LDS {of['lds']:.2f}, {_neighbours(of)}" for depth, of in found.items())
-    other = "; ".join(f"{name}: {_neighbours(of)}" for name, of in networks.items())
-    return (
-        f"{told}. {other}. LDS says whether the scores are right, neighbours and labels whether a reader can see why."
-    )
-
-
-def _neighbours(of: dict[str, Any]) -> str:
-    return f"neighbours {of['neighbour IF']:.0%} (IF) and {of['neighbour theta-RelatIF']:.0%} (RelatIF)"
+    return f"{told}. LDS says whether the scores are right, neighbours and labels whether a reader can see why."
 
 
 def _picture(found: dict[str, dict[str, Any]]) -> Picture:
