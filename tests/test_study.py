@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -19,7 +21,8 @@ from typer.testing import CliRunner
 
 from proponent.cli.exit_codes import INTERRUPTED
 from proponent.cli.main import app
-from proponent.errors import InvalidInputError, NotFoundError
+from proponent.errors import BusyError, InvalidInputError, NotFoundError, StorageError
+from proponent.index.lock import LOCK, exclusive
 from proponent.rebuild.progress import StageProgress
 from proponent.study.document import document, take
 from proponent.study.pages import study_page
@@ -195,6 +198,28 @@ def test_a_data_root_that_is_missing_is_named_though_nothing_is_read_of_it(tmp_p
     done = subprocess.run([sys.executable, "-m", "proponent.cli", *line], capture_output=True, text=True)
     assert done.returncode == 3 and f"data root {tmp_path / 'no'} is not a directory" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_results_do_not_go_into_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+    with pytest.raises(InvalidInputError, match="out is a file, expected the directory of the results"):
+        run([], tmp_path / "out", None)
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
+
+
+def test_two_runs_do_not_write_to_one_directory(tmp_path: Path) -> None:
+    with exclusive(tmp_path / LOCK), pytest.raises(BusyError, match="is locked"):
+        run([], tmp_path, None)
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run([], tmp_path, None)
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StorageError, match=f"cannot write below {tmp_path}: .*No space left"):
+        run([], tmp_path, None)
 
 
 def test_seconds_of_a_step_count_once_however_often_it_is_asked_for(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from proponent.cli.options import CHECK, QuietOption
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the command line."""
-    app.command(rich_help_panel=CHECK, epilog=exits(3, 6, INTERRUPTED))(reproduce)
+    app.command(rich_help_panel=CHECK, epilog=exits(3, 5, 6, INTERRUPTED))(reproduce)
 
 
 def reproduce(

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from proponent.index.lock import LOCK, exclusive
+from proponent.index.storage import storage_errors
 from proponent.rebuild.progress import StageProgress
 from proponent.study.drawing import save_picture
 from proponent.study.outcome import Outcome
@@ -38,15 +40,19 @@ def reproduce(
         progress: Shows experiments and their steps.
 
     Raises:
-        InvalidInputError: ``out`` holds results of another mode, version or data root.
+        InvalidInputError: ``out`` is a file, or holds results of another mode, version or data root.
         NotFoundError: ``data_root`` or a data file is missing.
+        BusyError: Another run writes to ``out``.
+        StorageError: The disk is full or read-only.
     """
     out = out.absolute()
-    check_run(out, quick=quick, data_root=data_root)
-    for experiment in progress.track("experiments", experiments, len(experiments)):
-        if not (out / experiment.name / RESULT).exists():
-            _run(experiment, out, quick, data_root, progress)
-    (out / "study.md").write_text(study_page(results(out)), encoding="utf-8")
+    with storage_errors(out):
+        check_run(out, quick=quick, data_root=data_root)
+        with exclusive(out / LOCK):
+            for experiment in progress.track("experiments", experiments, len(experiments)):
+                if not (out / experiment.name / RESULT).exists():
+                    _run(experiment, out, quick, data_root, progress)
+            (out / "study.md").write_text(study_page(results(out)), encoding="utf-8")
 
 
 def results(out: Path) -> dict[str, Any]:

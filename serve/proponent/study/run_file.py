@@ -22,7 +22,7 @@ def check_run(out: Path, *, quick: bool, data_root: Path | None) -> None:
     """Refuses to add results to those of another mode, version or data root, and notes what these are.
 
     Raises:
-        InvalidInputError: ``out`` holds results of another kind.
+        InvalidInputError: ``out`` is a file, or holds results of another kind.
         NotFoundError: ``data_root`` is not a directory.
     """
     if data_root is not None and not data_root.is_dir():
@@ -31,6 +31,8 @@ def check_run(out: Path, *, quick: bool, data_root: Path | None) -> None:
             field="data_root",
             reason="DATA_MISSING",
         )
+    if out.exists() and not out.is_dir():
+        raise InvalidInputError(f"{out} is a file, expected the directory of the results", field="out")
     known, now = _noted(out), _kind(quick, data_root)
     for key, value in now.items():
         if known.get(key, value) != value and value and known[key]:
