@@ -20,7 +20,7 @@ from proponent.explainer import Explainer
 from proponent.explainer.query import FIGURES, QueryEmbedder
 from proponent.index.row_store import ResidentRows
 from proponent.index.rows import InfluenceIndex, padded
-from proponent.index.search import scan
+from proponent.index.search import SPARE, scan
 from proponent.index.store import Store
 from proponent.options import ExplainOptions, Measure, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
@@ -91,5 +91,5 @@ def test_from_inputs_to_scored_candidates_nothing_waits_for_the_device(
     index = InfluenceIndex(None, ResidentRows(codes), random_scales(rows), size)
     masks = [torch.ones(rows, dtype=torch.bool) if filtered else None, *[None] * (count - 1)]
     found = scan(index, batch.directions, [3] * count, masks, tuple(Measure))
-    assert found.exact.shape == found.rows.shape == (count, 6, 9)
+    assert found.exact.shape == found.rows.shape == (count, 6, 3 + SPARE)
     assert {found.exact.device, found.rows.device, found.products.device} == {META}

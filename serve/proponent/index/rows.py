@@ -17,6 +17,7 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -260,10 +261,11 @@ class InfluenceIndex:
             return self._scanned
         return self._scanned[[list(Measure).index(measure) for measure in measures]]
 
-    def scales_at(self, measures: Sequence[Measure], rows: Tensor) -> Tensor:
+    def scales_at(self, measures: Sequence[Measure], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The exact scales of E measures, one for each column of rows [B, E, c], in that shape."""
-        of = torch.tensor([list(Measure).index(measure) for measure in measures])
-        return self._exact[of[:, None], rows]
+        of = np.array([list(Measure).index(measure) for measure in measures])
+        found: NDArray[np.float64] = self._exact.numpy()[of[:, None], rows]
+        return found
 
     def product_error(self, count: int) -> float:
         """Bound on the error of ``products`` of so many queries."""

@@ -10,6 +10,8 @@ FINER = 8
 AT_ONCE, AT_ONCE_ON_DEVICE = 1 << 20, 1 << 27
 """Numbers of a temporary: larger ones leave a processor's caches, and the system takes their pages back each time; on
 a GPU the launches of many small operations cost more."""
+APART = 6
+"""A bound that is gathered costs as much as so many neighbours, so that of few rows all bounds are found."""
 SIGNS = (1.0, -1.0)
 
 
@@ -83,7 +85,7 @@ def _columns(values: Tensor, places: Tensor) -> Tensor:
 
 def strongest_ends(bounds: EndBounds, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` (at most N) largest bounds of each end, descending, and their positions, each [B, E, count]."""
-    if bounds.length // BLOCK <= 2 * count:
+    if bounds.length // BLOCK <= APART * count:
         return largest(bounds.between(slice(None)), count, BLOCK // FINER)
     places = candidates(bounds.maxima(), bounds.length, count)
     found, order = largest(bounds.at(places), count, BLOCK // FINER)
