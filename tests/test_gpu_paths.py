@@ -18,7 +18,8 @@ from torch import nn
 import tiny
 from proponent.explainer import Explainer
 from proponent.explainer.query import FIGURES, QueryEmbedder
-from proponent.index.row_store import ResidentRows
+from proponent.index.row_code import CodedRows, RowCode
+from proponent.index.row_store import ResidentRows, RowStore
 from proponent.index.rows import InfluenceIndex, padded
 from proponent.index.search import SPARE, scan
 from proponent.index.store import Store
@@ -74,10 +75,18 @@ def test_nothing_runs_in_tf32(bundle: Path) -> None:
     assert not any(seen)
 
 
+def store_of(rows: int, size: int, groups: int) -> RowStore:
+    """Rows for queries of so many numbers: vectors, or codes of half the numbers in bases of so many groups."""
+    row_size = size // 2 if groups else size
+    held = ResidentRows(torch.empty(rows, padded(row_size), dtype=torch.float16, device=META))
+    bases = torch.zeros(groups, row_size, size)
+    return CodedRows(held, RowCode(bases, torch.arange(rows) % groups)) if groups else held
+
+
 @pytest.mark.parametrize("filtered", [False, True])
-@pytest.mark.parametrize("rows", [100, 50_000])
+@pytest.mark.parametrize(("rows", "groups"), [(100, 0), (50_000, 0), (100, 3), (50_000, 3)])
 def test_from_inputs_to_scored_candidates_nothing_waits_for_the_device(
-    bundle: Path, rows: int, filtered: bool
+    bundle: Path, rows: int, groups: int, filtered: bool
 ) -> None:
     explainer = Explainer.load(bundle)
     embedder, count = explainer._embedder, 4
@@ -87,8 +96,7 @@ def test_from_inputs_to_scored_candidates_nothing_waits_for_the_device(
     batch = there.begin(tiny.inputs(count), targets, Stopwatch()).batch
     assert (batch.figures.shape, batch.figures.device) == ((count, 3 + FIGURES), META)
     size = embedder.embedding.size
-    codes = torch.empty(rows, padded(size), dtype=torch.float16, device=META)
-    index = InfluenceIndex(None, ResidentRows(codes), random_scales(rows), size)
+    index = InfluenceIndex(None, store_of(rows, size, groups), random_scales(rows), size)
     masks = [torch.ones(rows, dtype=torch.bool) if filtered else None, *[None] * (count - 1)]
     found = scan(index, batch.directions, [3] * count, masks, tuple(Measure))
     assert found.exact.shape == found.rows.shape == (count, 6, 3 + SPARE)
