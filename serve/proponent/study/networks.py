@@ -23,7 +23,7 @@ SHOWN = 2
 NEAREST = 10
 SETTING = """{name} ({parameters:,} parameters) on the first {images} training images of CIFAR-10 (lossless, 32 x 32
 pixels), trained by {optimizer} for {epochs} epochs in batches of {batch_size} without augmentation, which took
-{minutes:.1f} minutes of one core; {accuracy:.1%} of the training images and {held_out:.1%} of {images} held-out
+{seconds:,.0f} s of one core; {accuracy:.1%} of the training images and {held_out:.1%} of {images} held-out
 ones are classified rightly. The paper trains on all 50,000 images and tells neither epochs nor accuracy; so few
 images are what a study on a processor affords, and what is said here is said of a network trained so. EK-FAC of
 {layers}. Lists are the top 3 by |I| of IF and theta-RelatIF, and the 3 proponents of DIVINE (sum-redundancy,
@@ -91,7 +91,7 @@ def _setting(bench: Workbench, name: str, trained: Trained, context: AuditContex
         optimizer={"sgd": "SGD", "adam": "Adam"}[network.optimizer],
         epochs=bench.of(network.epochs, 2),
         batch_size=network.batch_size,
-        minutes=trained.cpu_seconds / 60,
+        seconds=trained.cpu_seconds,
         accuracy=trained.accuracy,
         held_out=trained.held_out_accuracy,
         layers=_layers(bench.of(network.layers, None), num_parameters(context.explainer.classifier.find_layers())),
@@ -147,7 +147,8 @@ def _quality(found: Mapping[str, Any]) -> Claim:
         "by eye",
         f"listed images of the test image's class: IF {_shown(plain)}, RelatIF {_shown(relative)}",
         above(differences(relative, plain)),
-        "quality is replaced by the class, which can be counted",
+        "quality is replaced by the class, which can be counted; different images in all lists: RelatIF "
+        f"{found['RelatIF']['different']:.0%}, IF {found['IF']['different']:.0%}",
     )
 
 
