@@ -23,7 +23,7 @@ def test_replies_say_that_scores_are_of_the_recipe(tmp_path: Path) -> None:
         tmp_path / "project", model="grouped", expected_accuracy=0.4, training=TRAINING, curvature=curvature
     )
     store = tmp_path / "store"
-    cli("rebuild", str(path), "--store", str(store), "--teachers", "1", "--quiet")
+    cli("rebuild", str(path), "--store", str(store), "--teachers", "2", "--quiet")
     picture = io.BytesIO()
     Image.fromarray(tiny.pictures(1, seed=1)[0][0].numpy()).save(picture, format="PNG")
     gateway = RunningGateway(store, tmp_path / "gateway.log", "--worker-host", "processes")
@@ -31,10 +31,11 @@ def test_replies_say_that_scores_are_of_the_recipe(tmp_path: Path) -> None:
         gateway.wait_ready()
         answer = gateway.rpc.Explain(pb.ExplainRequest(model="toy", encoded_image=picture.getvalue(), top_k=3))
         [notice] = [each for each in answer.notices if each.code == pb.Notice.CODE_SCORES_DISTILLED]
-        assert notice.count == 1 and "speak of the recipe" in notice.message
+        assert notice.count == 2 and "speak of the recipe" in notice.message
+        assert "2 of them on a half of the training set" in notice.message
         assert all(len(result.proponents) == 3 for result in answer.results)
         described = gateway.http.get("/v1/models/toy").json()
-        assert described["teachers"] == 1 and described["curvature"] == "ekfac"
+        assert described["teachers"] == 2 and described["curvature"] == "ekfac"
         gateway.stop()
     finally:
         gateway.close()

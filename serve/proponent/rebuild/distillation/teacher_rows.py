@@ -74,15 +74,21 @@ def teacher_rows(
 
 
 def check_teacher(context: RebuildContext, teacher: TeacherModel, expected: float) -> None:
-    """Raises TrainingMismatchError where it does not classify as expected what it was trained on."""
+    """Raises TrainingMismatchError where it does not classify what it was trained on.
+
+    Epochs of half of the examples are half of the steps, so that such a model may fit them less well than the served
+    one fits all. It is asked for half of what ``expected`` has above chance, which one that was not trained lacks.
+    """
     found = cached_survey(context)
     right = found.predictions == found.labels
-    seen = right if teacher.positions is None else right[teacher.positions]
+    if teacher.positions is not None:
+        right, expected = right[teacher.positions], (expected + 1 / len(context.classifier.class_names)) / 2
     try:
-        check_accuracy(float(seen.double().mean()), expected)
+        check_accuracy(float(right.double().mean()), expected)
     except TrainingMismatchError as error:
+        whom = f"seed {teacher.seed}" + (", on a half" if teacher.positions is not None else "")
         raise TrainingMismatchError(
-            f"teacher {teacher.number} (seed {teacher.seed}): {error.message}, or 'training': it does not give "
+            f"teacher {teacher.number} ({whom}): {error.message}, or 'training': it does not give "
             "models like the one that is served",
             field="training",
         ) from error
