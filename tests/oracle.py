@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +31,50 @@ def order(model: nn.Module, groups: dict[str, int]) -> list[tuple[str, tuple[int
         model: The model.
         groups: Covered layer to its number of groups.
     """
-    parameters = dict(model.named_parameters())
+    return [entry for layer, count in groups.items() for entry in _entries(model, layer, count)]
+
+
+def _entries(model: nn.Module, layer: str, groups: int) -> list[tuple[str, tuple[int, ...]]]:
+    parameters, prefix = dict(model.named_parameters()), f"{layer}." if layer else ""
+    if ".in_proj." in f".{layer}":
+        return _projection(parameters, layer)
+    module = model.get_submodule(layer)
+    shape, has_bias = tuple(parameters[prefix + "weight"].shape), prefix + "bias" in parameters
+    if "Norm" in type(module).__name__:  # all scales, then all shifts
+        return [
+            (prefix + name, index)
+            for name in ("weight", "bias")
+            if prefix + name in parameters
+            for index in _indices(shape)
+        ]
+    if isinstance(module, nn.Embedding) or "Transpose" in type(module).__name__ or type(module).__name__ == "Conv1D":
+        inputs = shape[0] // groups  # the weight is [in, out / G, ...]
+        rows = [
+            [(group * inputs + i, o, *tail) for i in range(inputs) for tail in _indices(shape[2:])]
+            for group in range(groups)
+            for o in range(shape[1])
+        ]
+    else:
+        rows = [[(row, *tail) for tail in _indices(shape[1:])] for row in range(shape[0])]
+    return [
+        entry
+        for number, row in enumerate(rows)
+        for entry in (*((prefix + "weight", index) for index in row), *[(prefix + "bias", (number,))] * has_bias)
+    ]
+
+
+def _projection(parameters: dict[str, Tensor], layer: str) -> list[tuple[str, tuple[int, ...]]]:
+    """The map to queries, keys or values of an attention, out of parameters that hold all three or one."""
+    prefix, _, which = f".{layer}".rpartition("in_proj.")
+    prefix, number = prefix[1:], ["query", "key", "value"].index(which)
+    own, bias = f"{prefix}{which[0]}_proj_weight", f"{prefix}in_proj_bias"
+    weight = own if own in parameters else f"{prefix}in_proj_weight"
+    size = parameters[weight].shape[0] // (1 if weight == own else 3)
+    first = 0 if weight == own else number * size
     entries: list[tuple[str, tuple[int, ...]]] = []
-    for layer in groups:
-        prefix = f"{layer}." if layer else ""
-        weight = parameters[prefix + "weight"]
-        for row in range(weight.shape[0]):
-            tail = weight[row]
-            entries += [(prefix + "weight", (row, *index)) for index in _indices(tuple(tail.shape))]
-            if prefix + "bias" in parameters:
-                entries.append((prefix + "bias", (row,)))
+    for row in range(size):
+        entries += [(weight, (first + row, column)) for column in range(parameters[weight].shape[1])]
+        entries += [(bias, (number * size + row,))] * (bias in parameters)
     return entries
 
 
@@ -97,4 +132,4 @@ def _scatter(theta: Tensor, places: list[int], indices: list[tuple[int, ...]], s
 
 
 def _indices(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    return [tuple(row) for row in torch.cartesian_prod(*map(torch.arange, shape)).reshape(-1, len(shape)).tolist()]
+    return list(product(*map(range, shape)))

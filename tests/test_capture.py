@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import cases
 import oracle
-from captured import capture
+from captured import TIGHT, capture, check_against_oracle
 from proponent.attribution.gradients import patches
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layer_gradients import LayerGradients, flat_gradients
@@ -32,26 +32,11 @@ from proponent.attribution.losses import get_loss
 from proponent.errors import ProponentError
 
 CROSS_ENTROPY = get_loss("cross_entropy")
-# Sums of a few hundred float64 products in another order.
-TIGHT: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-12}
 
 
 def captured(model: nn.Module, inputs: Tensor, labels: Tensor) -> LayerGradients:
     layers = find_layers(model, frozen=True)
     return capture(model, inputs, lambda z: CROSS_ENTROPY.output_gradient(z, labels), layers)[1]
-
-
-def check_against_oracle(model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
-    expected = oracle.per_example_gradients(model, CROSS_ENTROPY.per_example, inputs, labels)
-    gradients = captured(model, inputs, labels)
-    for layer, gradient in gradients.items():
-        weight, bias = unflatten(gradient.shape, gradient.dense())
-        prefix = f"{layer}." if layer else ""
-        torch.testing.assert_close(weight, expected[prefix + "weight"], **TIGHT)
-        if bias is not None:
-            torch.testing.assert_close(bias, expected[prefix + "bias"], **TIGHT)
-    entries = oracle.order(model, {name: g.shape.groups for name, g in gradients.items()})
-    torch.testing.assert_close(flat_gradients(gradients), oracle.flat(expected, entries), **TIGHT)
 
 
 @pytest.mark.parametrize("name", cases.MODELS)
@@ -240,11 +225,12 @@ class Tied(nn.Module):
 def test_only_layers_with_plain_own_weights_are_covered_and_the_rest_is_named() -> None:
     model = Tied()
     layers = find_layers(model)
-    assert list(layers) == ["free", "conv"]
+    maps = [f"attention.{name}" for name in ("in_proj.query", "in_proj.key", "in_proj.value", "out_proj")]
+    assert list(layers) == ["free", *maps, "conv"]
     conv = layers["conv"]
     assert (conv.groups, conv.out, conv.inputs, conv.has_bias) == (2, 3, 2 * 9 + 1, True)
     rest = uncovered(model, layers)
-    assert {"one.weight", "two.bias", "attention.out_proj.weight", "norm.weight"} <= set(rest)
+    assert {"one.weight", "two.bias", "norm.weight"} <= set(rest)
     assert rest["one.weight"] == 9
     assert any(name.startswith("spectral.") for name in rest)
     assert sum(rest.values()) + num_parameters(layers) == sum(p.numel() for p in model.parameters())
@@ -256,6 +242,13 @@ def test_include_selects_by_qualified_prefix() -> None:
     assert list(find_layers(model, ["ab", "a.0"])) == ["a.0", "ab"]
     with pytest.raises(ProponentError, match=r"'b'.*a\.0, ab"):
         find_layers(model, ["b"])
+    maps = ["in_proj.query", "in_proj.key", "in_proj.value"]
+    attention = nn.ModuleDict({"a": nn.MultiheadAttention(4, 2)})
+    assert list(find_layers(attention, ["a"])) == [f"a.{name}" for name in (*maps, "out_proj")]
+    # They share their parameters: one of them alone is not to be had.
+    assert list(find_layers(attention, ["a.in_proj"])) == [f"a.{name}" for name in maps]
+    with pytest.raises(ProponentError, match=r"'a\.in_proj\.key'"):
+        find_layers(attention, ["a.in_proj.key"])
 
 
 def test_the_parameter_order_has_the_bias_as_last_column() -> None:

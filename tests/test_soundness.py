@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -160,6 +161,28 @@ class Overwritten(Model):
         x += 1
         result: Tensor = self.last(h.relu())
         return result
+
+
+def through(model: Model, h: Tensor) -> Tensor:
+    """A part of the model without a backward of its own, in a way that autograd refuses to look into."""
+    return checkpoint(lambda x: model.first(x).relu(), h, use_reentrant=True)  # type: ignore[no-any-return]
+
+
+def mapped(model: Model, h: Tensor) -> Tensor:
+    """Examples one by one, as tensors of torch.func that a hook can do nothing with."""
+    return torch.func.vmap(model.first)(h)
+
+
+@pytest.mark.parametrize(
+    ("between", "why"), [(through, "use_reentrant=False"), (mapped, "fails|not the batch|batch")]
+)
+def test_a_layer_whose_hooks_make_the_model_fail_is_found(
+    between: Callable[[Model, Tensor], Tensor], why: str
+) -> None:
+    torch.manual_seed(15)
+    model, inputs = Model(between).eval(), torch.randn(6, SIZE)
+    found = unsound_layers(model, find_layers(model), inputs, torch.randn(6, 3))
+    assert list(found) == ["first"] and re.search(why, found["first"])
 
 
 @pytest.mark.parametrize("rows", [3, 6])

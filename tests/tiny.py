@@ -23,6 +23,7 @@ _numbers = itertools.count()
 MODULE = """
 from pathlib import Path
 
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -62,6 +63,43 @@ class Tied(nn.Module):
 
 def tied():
     return Tied()
+
+
+class Grey(nn.Module):
+    def __init__(self):
+        super().__init__()
+        from torchvision.models import VisionTransformer
+
+        self.net = VisionTransformer(6, 3, num_layers=1, num_heads=2, hidden_dim=4, mlp_dim=4, num_classes=3)
+        nn.init.normal_(self.net.heads.head.weight)  # torchvision's own start is at zero
+
+    def forward(self, x):
+        return self.net(x.expand(-1, 3, -1, -1))
+
+
+def transformer():
+    return Grey()
+
+
+class Mixture(nn.Module):
+    # Rows of a picture as a sequence of vectors, and as indices; an image made larger again.
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.group = nn.Conv1d(6, 4, 3, padding=1), nn.GroupNorm(2, 4)
+        self.larger, self.batch = nn.ConvTranspose2d(1, 2, 2, stride=2), nn.BatchNorm2d(2)
+        self.table, self.memory = nn.Embedding(4, 4), nn.LSTM(6, 2, batch_first=True)
+        self.norm, self.head = nn.RMSNorm(4), nn.Linear(8, 3)
+
+    def forward(self, x):
+        rows = self.group(self.rows(x[:, 0])).tanh().mean(dim=2)
+        image = self.batch(self.larger(x)).tanh().mean(dim=(2, 3))
+        words = self.norm(self.table((x[:, 0].mean(dim=2) * 3).long()) + rows[:, None]).mean(dim=1)
+        return self.head(torch.cat([words, image, self.memory(x[:, 0])[0][:, -1]], dim=1))
+
+
+def mixture():
+    return Mixture()
 
 
 class Images:

@@ -64,7 +64,7 @@ class Classifier:
     def find_layers(self) -> dict[str, LayerShape]:
         """The layers that the spec asks to explain; SpecError where it names one that is not there or frozen."""
         settings = self.spec.curvature
-        return find_layers(self.model, settings.layers, frozen=settings.explains_frozen)
+        return find_layers(self.model, settings.layers, frozen=settings.explains_frozen, families=settings.cover)
 
 
 def load_classifier(

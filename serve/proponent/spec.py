@@ -8,7 +8,7 @@ from the user's code here; see ``classifier.py`` for that.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -20,6 +20,27 @@ FACTORY_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 SPEC_FILE = "explain.yaml"
 MOST_TEACHERS = 1000
 LOSSES = ("cross_entropy", "nll", "bce", "hinge")
+Family = Literal[
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "multi_head_attention",
+    "layer_norm",
+    "rms_norm",
+    "group_norm",
+    "batch_norm",
+    "embedding",
+    "transposed_linear",
+]
+"""See `proponent.attribution.gradients.families`."""
+DEFAULT_COVER: tuple[Family, ...] = tuple(f for f in get_args(Family) if f not in ("batch_norm", "embedding"))
+FIRST_COVER: tuple[Family, ...] = ("linear", "conv2d")
+"""What was covered before there was a choice."""
+DEFAULT = "default"
 
 
 class _Section(BaseModel):
@@ -46,6 +67,7 @@ class Curvature(_Section):
     fisher: Literal["true", "empirical", "ggn"] = "true"
     draws: Annotated[int, Field(gt=0)] = 1
     layers: list[str] | None = None
+    cover: Annotated[tuple[Family, ...], Field(min_length=1)] = DEFAULT_COVER
     frozen: Literal["leave_out", "explain"] = "leave_out"
     fit_examples: Annotated[int, Field(gt=0)] = 10_000
     max_parameters: Annotated[int, Field(gt=0)] = 12_000
@@ -54,6 +76,16 @@ class Curvature(_Section):
     teachers_on: Literal["mixed", "all"] = "mixed"
     pseudo_queries: Annotated[int, Field(gt=0)] = 10_000
     ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.003
+
+    @field_validator("cover", mode="before")
+    @classmethod
+    def _with_default(cls, value: Any) -> Any:
+        """``default`` stands for what is covered without the key; the order says nothing."""
+        if not isinstance(value, list | tuple):
+            return value
+        named = [*DEFAULT_COVER, *value] if DEFAULT in value else value
+        known = [family for family in get_args(Family) if family in named]
+        return known + [family for family in value if family not in (DEFAULT, *known)]
 
     @field_validator("teachers")
     @classmethod

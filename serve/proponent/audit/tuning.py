@@ -112,7 +112,8 @@ def tune(
         jobs=jobs,
         progress=progress,
     )
-    classifier, layers = covered(classifier, data)
+    coverage = covered(classifier, data)
+    classifier, layers = coverage.classifier, coverage.layers
     workspace = Workspace(directory / "tuning" / "factors", rebuild_key(classifier, data.fingerprint()))
     batching = batching_for(classifier, layers, data, memory, batch_size)
     context = RebuildContext(classifier, layers, data, batching, workspace, progress)

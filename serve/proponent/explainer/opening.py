@@ -16,7 +16,7 @@ from proponent.classifier import Classifier, InputSignature, load_classifier
 from proponent.errors import CorruptBundleError, MismatchError, SpecError
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
-from proponent.spec import ModelSpec, parse_spec
+from proponent.spec import FIRST_COVER, ModelSpec, parse_spec
 from proponent.user_code.probe import REASON, check_code
 
 
@@ -28,7 +28,8 @@ def read_spec(bundle: Path) -> ModelSpec:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise CorruptBundleError(f"spec cannot be read: {path}: {error}", field=files.SPEC) from error
     if isinstance(content, dict) and isinstance(content.get("curvature"), dict):
-        content["curvature"].setdefault("frozen", "explain")  # as bundles did that know no such key
+        # As bundles did that know no such keys.
+        content["curvature"] = {"frozen": "explain", "cover": list(FIRST_COVER), **content["curvature"]}
     return parse_spec(content, origin=str(path)).model_copy(
         update={"weights": str((bundle / files.WEIGHTS).absolute())}
     )

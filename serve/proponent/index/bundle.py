@@ -41,7 +41,17 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 # Keys that bundles of this schema version may lack: each has a default that says nothing.
 _ADDED: frozenset[str] = frozenset(
-    {"frozen", "frozen_share", "probes", "samples", "teachers", "distillation", "row_groups", "query_size"}
+    {
+        "distillation",
+        "frozen",
+        "frozen_share",
+        "left_out",
+        "probes",
+        "query_size",
+        "row_groups",
+        "samples",
+        "teachers",
+    }
 )
 FILES = (ROWS, SCALES, FACTORS, CATALOG, SPEC, WEIGHTS)
 """In every bundle; ``SAMPLES`` is in those that keep some, ``CODE`` in those whose rows are coded."""
@@ -55,6 +65,7 @@ class Manifest:
         files: SHA-256 of every file but the manifest, by name.
         kept_energy: Mean share of the training rows' whitened gradient energy that the embedding keeps.
         uncovered: Trained parameters outside the explanation, name to count; ``uncovered_share`` of the trained.
+        left_out: Modules that hold uncovered parameters, and why; not those that ``curvature.layers`` leaves out.
         frozen: Parameters left out because training did not change them, name to count; ``frozen_share`` of all.
         train_size: N, the examples that the model was trained on (as the rebuild saw them).
         omitted_rows: Training rows without a direction, left out of both RelatIF measures.
@@ -94,6 +105,7 @@ class Manifest:
     versions: dict[str, str]
     uncovered: dict[str, int]
     uncovered_share: float
+    left_out: dict[str, str] = field(default_factory=dict)
     frozen: dict[str, int] = field(default_factory=dict)
     frozen_share: float = 0.0
     forgotten_rows: int = 0

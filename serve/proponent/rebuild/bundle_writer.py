@@ -126,6 +126,7 @@ def manifest_of(
         versions=versions(),
         uncovered=left_out,
         uncovered_share=sum(left_out.values()) / (whole - sum(frozen.values())),
+        left_out=dict(result.context.left_out),
         frozen=frozen,
         frozen_share=sum(frozen.values()) / whole,
         audit=dict(audit),

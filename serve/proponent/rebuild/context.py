@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -32,7 +32,11 @@ class Resumable(Protocol):
 
 @dataclass(frozen=True)
 class RebuildContext:
-    """One rebuild: the classifier, its training examples, and where finished stages are kept and shown."""
+    """One rebuild: the classifier, its training examples, and where finished stages are kept and shown.
+
+    Attributes:
+        left_out: Modules with trained parameters that are not explained, and why.
+    """
 
     classifier: Classifier
     layers: Layers
@@ -40,6 +44,7 @@ class RebuildContext:
     batching: Batching
     workspace: Workspace
     progress: StageProgress
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> Curvature:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from proponent.attribution.gradients.layers import Layers, frozen_parameters, uncovered
+from proponent.attribution.gradients.left_out import left_out_modules
 from proponent.attribution.gradients.soundness import unsound_layers
 from proponent.classifier import Classifier, blame_user_model
 from proponent.errors import SpecError
@@ -17,6 +18,8 @@ from proponent.rebuild.training_set import TrainingSet
 
 PROBED = 3
 """Examples that the hooks are tried on: few, since the memory of one is not known yet."""
+NAMED = 5
+"""Most names in a warning; the manifest has all."""
 
 
 class UncoveredWarning(UserWarning):
@@ -27,8 +30,23 @@ class FrozenWarning(UserWarning):
     """Some parameters were not trained and take no part in the explanation."""
 
 
-def covered(classifier: Classifier, data: TrainingSet) -> tuple[Classifier, Layers]:
-    """The layers to explain with, and the classifier with a spec that names them where some had to be left out.
+@dataclass(frozen=True)
+class Coverage:
+    """What a rebuild explains.
+
+    Attributes:
+        classifier: With a spec that names the layers where some had to be left out.
+        layers: The layers to explain with.
+        left_out: Modules with trained parameters outside of them, and why; not those that the spec leaves out.
+    """
+
+    classifier: Classifier
+    layers: Layers
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+def covered(classifier: Classifier, data: TrainingSet) -> Coverage:
+    """The layers whose gradients hooks get right.
 
     Raises:
         SpecError: There is no such layer, a layer that the spec names cannot be covered, or the examples of a
@@ -39,9 +57,20 @@ def covered(classifier: Classifier, data: TrainingSet) -> tuple[Classifier, Laye
         raise _nothing_to_explain(classifier)
     inputs = data.batch(data.sample(PROBED, seed=0)).inputs
     with blame_user_model(inputs):
-        sound = _sound(classifier, layers, inputs)
-    _warn_of_uncovered(classifier, sound)
-    return (classifier if len(sound) == len(layers) else _naming(classifier, sound)), sound
+        unsound = _unsound(classifier, layers, inputs)
+    units = {layers[name].unit for name in unsound}
+    sound = {name: shape for name, shape in layers.items() if shape.unit not in units}
+    curvature = classifier.spec.curvature
+    left_out = left_out_modules(
+        classifier.model,
+        sound,
+        unsound,
+        include=curvature.layers,
+        frozen=curvature.explains_frozen,
+        families=curvature.cover,
+    )
+    _warn_of_uncovered(classifier, sound, left_out)
+    return Coverage(classifier if len(sound) == len(layers) else _naming(classifier, sound), sound, left_out)
 
 
 def _nothing_to_explain(classifier: Classifier) -> SpecError:
@@ -51,22 +80,22 @@ def _nothing_to_explain(classifier: Classifier) -> SpecError:
             "nothing to explain: freeze only what was not trained, or set curvature.frozen to explain",
             field="curvature.frozen",
         )
-    return SpecError("the model has no trained Linear or Conv2d layer to explain", field="model")
+    families = ", ".join(classifier.spec.curvature.cover)
+    return SpecError(f"the model has no trained layer to explain: none of {families}", field="model")
 
 
-def _sound(classifier: Classifier, layers: Layers, inputs: Tensor) -> Layers:
-    """The layers without those that hooks get wrong."""
+def _unsound(classifier: Classifier, layers: Layers, inputs: Tensor) -> Mapping[str, str]:
+    """The layers that hooks get wrong, and why."""
     model = classifier.model
     with torch.no_grad():
         outputs = model(inputs)
     if not isinstance(outputs, Tensor) or not bool(outputs.isfinite().all()):
-        return layers  # the survey refuses that, and says more about it
+        return {}  # the survey refuses that, and says more about it
     unsound = unsound_layers(model, layers, inputs, _any_gradient(outputs))
-    sound = {name: shape for name, shape in layers.items() if name not in unsound}
-    if unsound and (classifier.spec.curvature.layers is not None or not sound):
+    if unsound and (classifier.spec.curvature.layers is not None or len(unsound) == len(layers)):
         name, why = next(iter(unsound.items()))
         raise SpecError(f"layer {name!r} cannot be covered: {why}", field="curvature.layers")
-    return sound
+    return unsound
 
 
 def _any_gradient(outputs: Tensor) -> Tensor:
@@ -75,11 +104,12 @@ def _any_gradient(outputs: Tensor) -> Tensor:
 
 
 def _naming(classifier: Classifier, layers: Layers) -> Classifier:
-    curvature = classifier.spec.curvature.model_copy(update={"layers": list(layers)})
+    names = list(dict.fromkeys(layer.unit for layer in layers.values()))
+    curvature = classifier.spec.curvature.model_copy(update={"layers": names})
     return replace(classifier, spec=classifier.spec.model_copy(update={"curvature": curvature}))
 
 
-def _warn_of_uncovered(classifier: Classifier, layers: Layers) -> None:
+def _warn_of_uncovered(classifier: Classifier, layers: Layers, modules: Mapping[str, str]) -> None:
     explains_frozen = classifier.spec.curvature.explains_frozen
     left_out = uncovered(classifier.model, layers, frozen=explains_frozen)
     frozen = {} if explains_frozen else frozen_parameters(classifier.model)
@@ -87,7 +117,9 @@ def _warn_of_uncovered(classifier: Classifier, layers: Layers) -> None:
     if left_out:
         share = sum(left_out.values()) / (whole - sum(frozen.values()))
         warnings.warn(
-            f"{share:.1%} of the trained parameters take no part in the explanation: {_first(left_out)}",
+            f"{share:.1%} of the trained parameters take no part in the explanation: {_first(left_out)}"
+            + "".join(f"; {name}: {why}" for name, why in list(modules.items())[:NAMED])
+            + ("; ..." if len(modules) > NAMED else ""),
             UncoveredWarning,
             stacklevel=2,
         )
@@ -101,4 +133,4 @@ def _warn_of_uncovered(classifier: Classifier, layers: Layers) -> None:
 
 
 def _first(names: Mapping[str, int]) -> str:
-    return ", ".join(list(names)[:5]) + (", ..." if len(names) > 5 else "")
+    return ", ".join(list(names)[:NAMED]) + (", ..." if len(names) > NAMED else "")

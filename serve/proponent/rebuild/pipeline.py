@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proponent.allocator import keep_freed_memory
-from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.precision import single_precision
-from proponent.classifier import Classifier, load_classifier
+from proponent.classifier import load_classifier
 from proponent.errors import SpecError
 from proponent.index.bundle import seal
 from proponent.index.lifecycle import WORK
@@ -20,7 +19,7 @@ from proponent.index.tombstones import Tombstones
 from proponent.rebuild.batching import batching_for
 from proponent.rebuild.bundle_writer import RebuildResult, manifest_of, rebuild_key, write_files
 from proponent.rebuild.context import RebuildContext
-from proponent.rebuild.coverage import covered
+from proponent.rebuild.coverage import Coverage, covered
 from proponent.rebuild.distillation.student import distil, operator_context
 from proponent.rebuild.distillation.teachers import TEACHERS, Teaching
 from proponent.rebuild.ekfac import damping_of, rebuild_ekfac
@@ -102,10 +101,10 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
         forgotten = Tombstones.open(store, spec.name).ids()
         data = TrainingSet.open(classifier, spec.dataset, forgotten=forgotten)
         data.check_factory(spec.dataset, forgotten=forgotten)
-        classifier, layers = covered(classifier, data)
+        coverage = covered(classifier, data)
         teaching = Teaching(store.directory(spec.name) / TEACHERS, forgotten, options.jobs)
         with StageProgress(quiet=options.quiet) as progress:
-            workspace, path = _run(classifier, layers, data, store, options, audit, progress, teaching)
+            workspace, path = _run(coverage, data, store, options, audit, progress, teaching)
         if options.publish:
             store.set_current(spec.name, path.name)
         workspace.remove()
@@ -113,8 +112,7 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
 
 
 def _run(
-    classifier: Classifier,
-    layers: Layers,
+    coverage: Coverage,
     data: TrainingSet,
     store: Store,
     options: RebuildOptions,
@@ -122,13 +120,14 @@ def _run(
     progress: StageProgress,
     teaching: Teaching,
 ) -> tuple[Workspace, Path]:
+    classifier, layers = coverage.classifier, coverage.layers
     spec = classifier.spec
     with progress.step("read data"):
         dataset_sha256 = data.fingerprint()
         samples = HeldOutSamples.choose(classifier)
     workspace = Workspace(store.directory(spec.name) / WORK, rebuild_key(classifier, dataset_sha256))
     batching = batching_for(classifier, layers, data, options.memory, options.batch_size)
-    context = RebuildContext(classifier, layers, data, batching, workspace, progress)
+    context = RebuildContext(classifier, layers, data, batching, workspace, progress, coverage.left_out)
     found = _survey(context)
     result = _build(context, teaching)
     _warn_of_omitted(result, found)

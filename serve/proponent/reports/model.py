@@ -62,6 +62,8 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "Embedding", _embedding(manifest)
     if manifest.uncovered:
         yield "Not explained", _left_out(manifest.uncovered, manifest.uncovered_share, "trained")
+    if manifest.left_out:
+        yield "Why not", "; ".join(f"{name}: {why}" for name, why in manifest.left_out.items())
     if manifest.frozen:
         yield "Frozen", _left_out(manifest.frozen, manifest.frozen_share, "all")
     if manifest.omitted_rows:

@@ -225,7 +225,7 @@ def _add_structured(total: Tensor, hessians: Tensor, features: Tensor) -> None:
 def _affine_features(model: nn.Module, layers: Layers, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
     """The outputs, and the inputs ``[B, i]`` of the one covered Linear if these are its outputs, else None."""
     shape = next(iter(layers.values()))
-    module = model.get_submodule(shape.name)
+    module = model.get_submodule(shape.module)
     calls: list[tuple[Tensor, Tensor, int]] = []
 
     def record(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], outputs: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Per-example gradients of Linear and Conv2d layers from one forward and one backward of a whole batch.
+"""Per-example gradients of layers from one forward and one backward of a whole batch.
 
 A layer's gradient for one example is ``d^T a``, summed over the positions t at which its weights are applied:
 a are the layer's inputs and d the gradients of the loss with respect to its outputs (Goodfellow 2015,
@@ -9,8 +9,8 @@ and mark the place in the autograd graph where d appears. The backward is that o
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -18,9 +18,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn import functional as F
 
-from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, LayerUse
+from proponent.attribution.gradients.attention import Arrange, Projections, attending_by
+from proponent.attribution.gradients.families import family_of
+from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
 from proponent.attribution.gradients.layers import Layers, LayerShape
+from proponent.attribution.gradients.uses import layer_uses, least_dimensions
 from proponent.errors import SpecError
 
 
@@ -32,14 +36,20 @@ class _LayerForward:
     version: int
     edge: GradientEdge
     output_shape: torch.Size
+    arrange: Arrange
+
+
+def _as_it_is(outputs: Tensor) -> Tensor:
+    return outputs
 
 
 class CaptureSession:
     """Hooks on a model for a number of forwards, each followed by any number of backwards.
 
     Use it as a context manager; leaving it, also by an exception, removes the hooks and frees the graph. The
-    model is never changed otherwise: no mode, ``requires_grad``, ``.grad`` or attribute. The caller chooses
-    train or eval mode. The first dimension of the inputs of every covered layer must be the batch.
+    model is never changed otherwise: no mode, ``requires_grad``, ``.grad`` or attribute; attentions have another
+    forward meanwhile. The caller chooses train or eval mode. The first dimension of the inputs of every covered layer
+    must be the batch.
 
     Example:
         >>> with CaptureSession(model, find_layers(model)) as session:
@@ -51,23 +61,26 @@ class CaptureSession:
         self._model = model
         self._layers = dict(layers)
         self._modules = {name: _module(model, shape) for name, shape in self._layers.items()}
-        self._handles: list[Any] = []
+        self._restored = ExitStack()
         self._calls: dict[str, list[_LayerForward]] = {}
         self._recording = False
         self._outputs: Tensor | None = None
 
     def __enter__(self) -> Self:
-        for name, module in self._modules.items():
-            # Before the user's own hooks: these may replace the output that the gradient belongs to.
-            handle = module.register_forward_hook(self._hook(name), prepend=True, with_kwargs=True)
-            self._handles.append(handle)
+        for name, shape in self._layers.items():
+            if shape.attention is None:
+                # Before the user's own hooks: these may replace the output that the gradient belongs to.
+                hook = self._hook(name)
+                handle = self._modules[name].register_forward_hook(hook, prepend=True, with_kwargs=True)
+                self._restored.callback(handle.remove)
+        for attention in {shape.attention for shape in self._layers.values()} - {None}:
+            self._attend([shape for shape in self._layers.values() if shape.attention == attention])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._handles:
-            self._handles.pop().remove()
+        self._restored.close()
         self._calls, self._outputs = {}, None
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -123,7 +136,7 @@ class CaptureSession:
         return {
             name: LayerGradient(
                 shape,
-                tuple(_use(self._modules[name], call, next(deltas)) for call in self._calls[name]),
+                layer_uses(shape, self._modules[name], [(c.inputs, next(deltas)) for c in self._calls[name]]),
                 anchor,
             )
             for name, shape in self._layers.items()
@@ -138,7 +151,7 @@ class CaptureSession:
             seed = output_gradient.to(outputs.dtype)
             found = torch.autograd.grad(outputs, edges, seed, retain_graph=True, allow_unused=True)
         return [
-            call.inputs.new_zeros(call.output_shape) if delta is None else delta
+            call.arrange(call.inputs.new_zeros(call.output_shape) if delta is None else delta)
             for call, delta in zip(calls, found, strict=True)
         ]
 
@@ -155,7 +168,7 @@ class CaptureSession:
         return {name: why for name, why in found.items() if why is not None}
 
     def _problem(self, name: str, batch: int) -> str | None:
-        least = 4 if isinstance(self._modules[name], nn.Conv2d) else 2
+        least = least_dimensions(self._modules[name])
         for call in self._calls[name]:
             if call.inputs.ndim < least or call.inputs.shape[0] != batch:
                 shape = tuple(call.inputs.shape)
@@ -166,25 +179,41 @@ class CaptureSession:
 
     def _hook(self, name: str) -> Callable[..., Tensor | None]:
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
-            if output.is_inference():
-                return None  # no gradient comes from there
-            inputs = (args[0] if args else kwargs["input"]).detach()
-            starts_graph = not output.requires_grad
-            if starts_graph:
-                output = output.requires_grad_()
-            # The edge, not the tensor: an in-place activation gives the tensor a new place in the graph.
-            # Where that would be refused (a leaf) or cut the edge off (a view), the activation gets a copy.
-            edge = get_gradient_edge(output)
-            if self._recording:
-                self._calls[name].append(_LayerForward(inputs, inputs._version, edge, output.shape))
-            return output.clone() if starts_graph or output._is_view() else None
+            inputs = args[0] if args else next(iter(kwargs.values()))
+            return self._record({name: _as_it_is}, inputs, output)
 
         return record
 
+    def _attend(self, layers: list[LayerShape]) -> None:
+        """Sees the linear maps of an attention; not where it has a forward of its own, which may do anything."""
+        attention = self._modules[layers[0].name]
+        if not isinstance(attention, nn.MultiheadAttention) or "forward" in vars(attention):
+            return
+        maps = Projections(self._model, layers)
 
-def _use(module: nn.Linear | nn.Conv2d, call: _LayerForward, deltas: Tensor) -> LayerUse:
-    """In the dtype of the weights: under autocast inputs and outputs have others."""
-    return LayerUse(module, call.inputs.to(module.weight.dtype), deltas.to(module.weight.dtype))
+        def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            outputs = F.linear(inputs, weight, bias)
+            arranged, places = maps.called(inputs, weight)
+            found = self._record(places, arranged, outputs)
+            return outputs if found is None else found
+
+        vars(attention)["forward"] = attending_by(attention, linear)
+        self._restored.callback(vars(attention).pop, "forward")
+
+    def _record(self, places: Mapping[str, Arrange], inputs: Tensor, output: Tensor) -> Tensor | None:
+        """Notes a call of the layers that lie at some places of an output; what takes the output's place, if any."""
+        if output.is_inference():
+            return None  # no gradient comes from there
+        starts_graph = not output.requires_grad
+        if starts_graph:
+            output = output.requires_grad_()
+        # The edge, not the tensor: an in-place activation gives the tensor a new place in the graph.
+        # Where that would be refused (a leaf) or cut the edge off (a view), the activation gets a copy.
+        edge, seen = get_gradient_edge(output), inputs.detach()
+        if self._recording:
+            for name, arrange in places.items():
+                self._calls[name].append(_LayerForward(seen, seen._version, edge, output.shape, arrange))
+        return output.clone() if starts_graph or output._is_view() else None
 
 
 def eager() -> AbstractContextManager[object]:
@@ -193,8 +222,8 @@ def eager() -> AbstractContextManager[object]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-def _module(model: nn.Module, shape: LayerShape) -> nn.Linear | nn.Conv2d:
-    module = model.get_submodule(shape.name)
-    if not isinstance(module, nn.Linear | nn.Conv2d):
-        raise SpecError(f"Layer {shape.name!r} is not a Linear or Conv2d: {type(module).__name__}.", field="layers")
+def _module(model: nn.Module, shape: LayerShape) -> nn.Module:
+    module = model.get_submodule(shape.module)
+    if family_of(module) is None:
+        raise SpecError(f"Layer {shape.name!r} cannot be covered: it is a {type(module).__name__}.", field="layers")
     return module

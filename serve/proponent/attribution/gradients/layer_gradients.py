@@ -28,9 +28,13 @@ than what is computed on them."""
 
 @dataclass(frozen=True)
 class LayerUse:
-    """One application of a layer: raw inputs, and the gradient of the summed loss at its raw outputs."""
+    """One application of a layer: what `input_rows` and `output_rows` take for its inputs and output gradients.
 
-    module: nn.Linear | nn.Conv2d
+    These are the layer's raw inputs, and the gradient of the summed loss at its raw outputs, but for the families of
+    `proponent.attribution.gradients.uses`.
+    """
+
+    module: nn.Module
     inputs: Tensor
     deltas: Tensor
 
@@ -60,9 +64,9 @@ class LayerGradient:
     @property
     def inputs(self) -> Tensor:
         """a, ``[B, G, T, i]``, the last column being ones when there is a bias."""
-        width = self.shape.inputs - self.shape.has_bias
+        width = self.shape.inputs - self.shape.has_bias_column
         rows = self._join([input_rows(use.module, use.inputs)[..., :width] for use in self.uses], width)
-        if not self.shape.has_bias:
+        if not self.shape.has_bias_column:
             return rows
         # Transposed, as patches lie in memory: the copy is then one of whole blocks.
         columns = rows.mT

@@ -3,21 +3,43 @@
 A covered layer's parameters form a matrix ``[G, o, i]``: G groups (1 unless a grouped convolution), o outputs
 and i inputs per group, the bias being the **last column** if there is one. A Linear is ``[1, out, in + 1]``,
 a Conv2d ``[G, out / G, (in / G) * kh * kw + 1]``. A frozen bias has no column, and where only the bias is trained
-it is the only one. Flat vectors ``[P]`` concatenate these matrices, row-major, layer by layer in the order of the
-``layers`` mapping.
+it is the only one. Scales and shifts of a normalisation are one column, ``[1, 2 C, 1]``; a multi-head attention is
+four layers, the linear maps of query, key, value and output. Flat vectors ``[P]`` concatenate these matrices,
+row-major, layer by layer in the order of the ``layers`` mapping.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
+from proponent.attribution.gradients.families import (
+    DEFAULT_FAMILIES,
+    PROJECTIONS,
+    Form,
+    family_of,
+    form_of,
+    is_output_projection,
+)
 from proponent.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a parameter, all of them where none are named."""
+
+    name: str
+    rows: tuple[int, int] | None = None
+
+    def of(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The rows, out of named parameters (or gradients)."""
+        whole = parameters[self.name]
+        return whole if self.rows is None else whole[slice(*self.rows)]
 
 
 @dataclass(frozen=True)
@@ -32,6 +54,9 @@ class LayerShape:
         has_bias: Whether the last of the inputs is the bias column.
         weight_shape: Shape of the module's weight.
         has_weight: Whether the other inputs are there; False where only the bias is covered.
+        form: How weight and bias lie in the matrix; of a ``VECTOR`` both are the only column.
+        attention: Qualified name of the multi-head attention that applies the layer; None: the layer is a module.
+        projection: Weight and bias of a map to queries, keys or values; None: they bear the layer's name.
     """
 
     name: str
@@ -41,6 +66,9 @@ class LayerShape:
     has_bias: bool
     weight_shape: tuple[int, ...]
     has_weight: bool = True
+    form: Form = Form.ROWS
+    attention: str | None = None
+    projection: tuple[Part, Part] | None = None
 
     @property
     def numel(self) -> int:
@@ -48,28 +76,48 @@ class LayerShape:
         return self.groups * self.out * self.inputs
 
     @property
-    def weight_name(self) -> str:
-        """Qualified name of the weight parameter."""
-        return f"{self.name}.weight" if self.name else "weight"
+    def weight(self) -> Part:
+        """The weight, whether or not it is covered."""
+        return self.projection[0] if self.projection else Part(_below(self.name, "weight"))
 
     @property
-    def bias_name(self) -> str:
-        """Qualified name of the bias parameter, whether or not there is one."""
-        return f"{self.name}.bias" if self.name else "bias"
+    def parts(self) -> tuple[Part, ...]:
+        """The parameters covered, or the rows of them, weight first."""
+        bias = self.projection[1] if self.projection else Part(_below(self.name, "bias"))
+        return (self.weight,) * self.has_weight + (bias,) * self.has_bias
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
         """Qualified names of the parameters covered."""
-        return (self.weight_name,) * self.has_weight + (self.bias_name,) * self.has_bias
+        return tuple(part.name for part in self.parts)
+
+    @property
+    def has_bias_column(self) -> bool:
+        """Whether the last of the inputs is one."""
+        return self.has_bias or self.form is Form.VECTOR
+
+    @property
+    def module(self) -> str:
+        """Qualified name of the module that applies the layer."""
+        return self.name if self.attention is None else self.attention
+
+    @property
+    def unit(self) -> str:
+        """What is covered or left out as one: maps to queries, keys and values may share their parameters."""
+        return self.name if self.projection is None else self.name.rpartition(".")[0]
 
 
 Layers = Mapping[str, LayerShape]
 
 
 def find_layers(
-    model: nn.Module, include: Sequence[str] | None = None, *, frozen: bool = False
+    model: nn.Module,
+    include: Sequence[str] | None = None,
+    *,
+    frozen: bool = False,
+    families: Collection[str] = DEFAULT_FAMILIES,
 ) -> dict[str, LayerShape]:
-    """Linear and Conv2d layers whose per-example gradients `capture` can compute.
+    """Layers whose per-example gradients `capture` can compute.
 
     Left out are frozen parameters (training does not change them, so no example can have), subclasses and
     parametrised layers (they may compute something else), layers without own weights, and layers that share a
@@ -79,6 +127,7 @@ def find_layers(
         model: Any module.
         include: Qualified names; only layers that equal or lie below one of them. None takes all.
         frozen: Whether to take parameters with ``requires_grad=False`` as if they were trained.
+        families: See `proponent.attribution.gradients.families`.
 
     Returns:
         Layer name to shape, in the order of ``model.named_modules()``.
@@ -88,9 +137,11 @@ def find_layers(
     """
     owners = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
     shapes = {
-        name: _shape(name, module, frozen)
+        shape.name: shape
         for name, module in model.named_modules()
-        if _is_supported(module) and all(owners[id(p)] == 1 for p in module.parameters(recurse=False))
+        if family_of(module) in families
+        for shape in _shapes(name, module, frozen)
+        if all(owners[id(p)] == 1 for p in model.get_submodule(shape.module).parameters())
     }
     chosen = shapes if include is None else _restrict(shapes, include)
     return {name: shape for name, shape in chosen.items() if shape.parameter_names}
@@ -144,17 +195,29 @@ def unflatten(layer: LayerShape, dense: Tensor) -> tuple[Tensor | None, Tensor |
         Weight ``[..., *weight_shape]`` and bias ``[..., G * o]``, None where it is not covered.
     """
     lead, width = dense.shape[:-3], layer.inputs - layer.has_bias
-    weight, bias = dense[..., :width], dense[..., width:]
+    if layer.form is Form.VECTOR:
+        size = prod(layer.weight_shape)
+        weight, bias = dense[..., : size * layer.has_weight, :], dense[..., size * layer.has_weight :, :]
+    else:
+        weight, bias = dense[..., :width], dense[..., width:]
+    if layer.form is Form.COLUMNS and layer.has_weight:
+        inputs = layer.weight_shape[0] // layer.groups
+        weight = weight.reshape(*weight.shape[:-1], inputs, width // inputs).transpose(-3, -2)
+    bias_shape = layer.weight_shape if layer.form is Form.VECTOR else (layer.groups * layer.out,)
     return (
         weight.reshape(*lead, *layer.weight_shape) if layer.has_weight else None,
-        bias.reshape(*lead, -1) if layer.has_bias else None,
+        bias.reshape(*lead, *bias_shape) if layer.has_bias else None,
     )
 
 
 def flatten(layer: LayerShape, parameters: Mapping[str, Tensor]) -> Tensor:
     """Inverse of `unflatten`: the matrix form ``[G, o, i]`` of a layer's named parameters (or gradients)."""
-    columns = [parameters[name].reshape(layer.groups, layer.out, -1) for name in layer.parameter_names]
-    return torch.cat(columns, dim=2)
+    values = [part.of(parameters) for part in layer.parts]
+    if layer.form is Form.VECTOR:
+        return torch.cat([value.reshape(-1) for value in values])[None, :, None]
+    if layer.form is Form.COLUMNS and layer.has_weight:
+        values[0] = values[0].reshape(layer.groups, -1, layer.out, prod(layer.weight_shape[2:])).transpose(1, 2)
+    return torch.cat([value.reshape(layer.groups, layer.out, -1) for value in values], dim=2)
 
 
 def flatten_parameters(parameters: Mapping[str, Tensor], layers: Layers) -> Tensor:
@@ -172,32 +235,67 @@ def split_flat(flat: Tensor, layers: Layers) -> dict[str, Tensor]:
 
 def unflatten_parameters(flat: Tensor, layers: Layers) -> dict[str, Tensor]:
     """Named parameters from a flat vector ``[P]``; inverse of `flatten_parameters`."""
-    named: dict[str, Tensor] = {}
+    named: dict[str, list[Tensor]] = defaultdict(list)
     for name, dense in split_flat(flat, layers).items():
         parts = [part for part in unflatten(layers[name], dense) if part is not None]
-        named.update(zip(layers[name].parameter_names, parts, strict=True))
-    return named
+        for parameter, part in zip(layers[name].parameter_names, parts, strict=True):
+            named[parameter].append(part)
+    # Several where maps to queries, keys and values share a parameter, whose rows they have in this order.
+    return {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in named.items()}
 
 
-def _is_supported(module: nn.Module) -> bool:
-    # Exact types: a subclass may override forward, and parametrised modules are subclasses made on the fly.
-    # A weight that is not a parameter of the module belongs to a re-parametrisation such as weight_norm.
-    return type(module) in (nn.Linear, nn.Conv2d) and module._parameters.get("weight") is not None
+def _shapes(name: str, module: nn.Module, frozen: bool) -> Iterator[LayerShape]:
+    family = family_of(module)
+    if isinstance(module, nn.MultiheadAttention):
+        yield from _projections(name, module, frozen)
+    elif family is not None:
+        yield _shape(name, module, form_of(family), frozen)
 
 
-def _shape(name: str, module: nn.Module, frozen: bool) -> LayerShape:
+def _shape(name: str, module: nn.Module, form: Form, frozen: bool, *, attention: str | None = None) -> LayerShape:
     weight, bias = module._parameters["weight"], module._parameters.get("bias")
-    assert weight is not None  # by _is_supported
-    groups = module.groups if isinstance(module, nn.Conv2d) else 1
-    has_weight = frozen or weight.requires_grad
+    assert weight is not None  # by family_of
+    has_weight, has_bias = (value is not None and (frozen or value.requires_grad) for value in (weight, bias))
+    shape, groups = tuple(weight.shape), getattr(module, "groups", 1)
+    if form is Form.VECTOR:
+        return LayerShape(name, 1, weight.numel() * (has_weight + has_bias), 1, has_bias, shape, has_weight, form)
+    if form is Form.COLUMNS:
+        out, inputs = shape[1], weight.numel() // (groups * shape[1])
+    else:
+        out, inputs = shape[0] // groups, prod(shape[1:])
+    inputs = inputs * has_weight + has_bias
+    return LayerShape(name, groups, out, inputs, has_bias, shape, has_weight, form, attention)
+
+
+def _projections(name: str, module: nn.MultiheadAttention, frozen: bool) -> Iterator[LayerShape]:
+    """The linear maps of an attention, which it applies itself."""
+    size, packed, bias = module.embed_dim, module.in_proj_weight, module.in_proj_bias
     has_bias = bias is not None and (frozen or bias.requires_grad)
-    inputs = prod(weight.shape[1:]) * has_weight + has_bias
-    return LayerShape(name, groups, weight.shape[0] // groups, inputs, has_bias, tuple(weight.shape), has_weight)
+    for number, which in enumerate(PROJECTIONS):
+        rows = (number * size, (number + 1) * size)
+        own = f"{which[0]}_proj_weight"
+        weight = module._parameters[own] if packed is None else packed[slice(*rows)]
+        part = Part(_below(name, own)) if packed is None else Part(_below(name, "in_proj_weight"), rows)
+        source = weight if packed is None else packed
+        assert weight is not None and source is not None  # one of them is there
+        has_weight = frozen or source.requires_grad
+        inputs = weight.shape[1] * has_weight + has_bias
+        parts = (part, Part(_below(name, "in_proj_bias"), rows))
+        shape = tuple(weight.shape)
+        yield LayerShape(
+            _below(name, f"in_proj.{which}"), 1, size, inputs, has_bias, shape, has_weight, Form.ROWS, name, parts
+        )
+    if is_output_projection(module.out_proj):
+        yield _shape(_below(name, "out_proj"), module.out_proj, Form.ROWS, frozen, attention=name)
+
+
+def _below(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
 
 
 def _restrict(found: dict[str, LayerShape], include: Sequence[str]) -> dict[str, LayerShape]:
     for prefix in include:
-        named = [shape for name, shape in found.items() if _is_below(name, prefix)]
+        named = [shape for shape in found.values() if is_below(shape.unit, prefix)]
         if not named:
             known = ", ".join(found) or "none"
             raise SpecError(f"No layer {prefix!r} to cover: known layers are {known}.", field="curvature.layers")
@@ -207,8 +305,9 @@ def _restrict(found: dict[str, LayerShape], include: Sequence[str]) -> dict[str,
                 "leave it out of curvature.layers, or set curvature.frozen to explain",
                 field="curvature.layers",
             )
-    return {name: shape for name, shape in found.items() if any(_is_below(name, p) for p in include)}
+    return {name: shape for name, shape in found.items() if any(is_below(shape.unit, p) for p in include)}
 
 
-def _is_below(name: str, prefix: str) -> bool:
+def is_below(name: str, prefix: str) -> bool:
+    """Whether a module is another one or a part of it, by their qualified names."""
     return name == prefix or name.startswith(f"{prefix}.")

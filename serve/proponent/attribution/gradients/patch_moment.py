@@ -37,7 +37,7 @@ def has_fast_moment(module: nn.Module) -> bool:
     )
 
 
-def patch_moment(module: nn.Linear | nn.Conv2d, inputs: Tensor, *, has_bias: bool) -> Tensor:
+def patch_moment(module: nn.Module, inputs: Tensor, *, has_bias: bool) -> Tensor:
     """Sum over examples and positions of ``a_t a_t^T``, ``[i, i]``, for inputs ``[B, C, H, W]``.
 
     Args:

@@ -32,7 +32,10 @@ def unsound_layers(model: nn.Module, layers: Layers, inputs: Tensor, output_grad
     Raises:
         SpecError: An example's outputs depend on the batch that it is in, or its gradient is not finite.
     """
-    outputs, found = _problems(model, layers, inputs)
+    found = _failing(model, layers, inputs, output_gradient)
+    layers = {name: layer for name, layer in layers.items() if name not in found}
+    outputs, problems = _problems(model, layers, inputs)
+    found |= problems
     positions = sorted({0, len(inputs) // 2, len(inputs) - 1}) if len(inputs) > 1 else []
     for here in (slice(position, position + 1) for position in positions):
         alone, problems = _alone(model, layers, inputs[here])
@@ -44,6 +47,26 @@ def unsound_layers(model: nn.Module, layers: Layers, inputs: Tensor, output_grad
         expected = {name: gradient.examples(here) for name, gradient in together.items()}
         found |= _changed(_gradients(model, left, inputs[here], output_gradient[here]), expected)
     return found | _misused(model, left, inputs, output_gradient, together)
+
+
+def _failing(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> dict[str, str]:
+    """Layers whose hooks make the model fail; none where it fails whatever is hooked."""
+    if _failure(model, layers, inputs, output_gradient) is None:
+        return {}
+    failures = {name: _failure(model, {name: layer}, inputs, output_gradient) for name, layer in layers.items()}
+    found = {name: f"the model fails when its calls are seen: {why}" for name, why in failures.items() if why}
+    return found if len(found) < len(layers) else {}
+
+
+def _failure(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> str | None:
+    try:
+        _, problems = _problems(model, layers, inputs)
+        _gradients(model, {n: s for n, s in layers.items() if n not in problems}, inputs, output_gradient)
+    except (ProponentError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the user's code may raise anything
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def _misused(
@@ -86,7 +109,7 @@ def _gradients(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient
 
 def _by_autograd(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> dict[str, Tensor]:
     """Gradient of each layer's weights summed over the batch, in matrix form [G, o, i]."""
-    names = [name for layer in layers.values() for name in layer.parameter_names]
+    names = list(dict.fromkeys(name for layer in layers.values() for name in layer.parameter_names))
     with torch.inference_mode(False), torch.enable_grad(), eager():
         parameters = dict(model.named_parameters())
         leaves = {name: parameters[name].detach().clone().requires_grad_() for name in names}
@@ -95,7 +118,9 @@ def _by_autograd(model: nn.Module, layers: Layers, inputs: Tensor, output_gradie
         if outputs.requires_grad:
             seed = output_gradient.to(outputs)
             found = torch.autograd.grad(outputs, list(leaves.values()), seed, allow_unused=True)
-    gradients = {n: torch.zeros_like(leaves[n]) if g is None else g for n, g in zip(names, found, strict=True)}
+    gradients = {
+        n: torch.zeros_like(leaves[n]) if g is None else g.to_dense() for n, g in zip(names, found, strict=True)
+    }
     return {name: flatten(layer, gradients) for name, layer in layers.items()}
 
 

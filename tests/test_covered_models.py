@@ -1,0 +1,139 @@
+"""Models of many families of layers, from training to answers: what is covered is explained, the rest is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import oracle
+import tiny
+from proponent.attribution.gradients.families import DEFAULT_FAMILIES, FAMILIES
+from proponent.attribution.losses import get_loss
+from proponent.audit.quick import quick_audit
+from proponent.errors import SpecError
+from proponent.explainer import Explainer
+from proponent.explainer.opening import read_spec
+from proponent.index import bundle as files
+from proponent.index.bundle import read_manifest
+from proponent.index.store import Store
+from proponent.inspection.verify import verify
+from proponent.options import ExplainOptions
+from proponent.rebuild.coverage import UncoveredWarning
+from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.results import Explanation, NoticeCode
+from proponent.spec import DEFAULT_COVER, FIRST_COVER, Family, load_spec, parse_spec
+
+DAMPING = 10.0
+pytestmark = pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning")
+
+
+def build(path: Path, **curvature: Any) -> Path:
+    tiny.change(path, curvature=curvature)
+    with pytest.warns(UncoveredWarning):
+        return rebuild(load_spec(path), Store(path.parent / "store"), RebuildOptions(quiet=True), quick_audit)
+
+
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vision transformer of torchvision's, with packed projections and layer norms."""
+    root = tmp_path_factory.mktemp("transformer")
+    return tiny.project(root, model="transformer", expected_accuracy=0, iterations=30, count=24)
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("mixture")
+    return tiny.project(root, model="mixture", expected_accuracy=0, iterations=10, count=24)
+
+
+def test_self_influence_of_a_vision_transformer_is_that_of_its_dense_hessian(transformer: Path) -> None:
+    """Attention, normalisation and the rest in one curvature, inverted in float64 by torch.func."""
+    bundle = build(transformer, kind="exact", damping=DAMPING)
+    manifest = read_manifest(bundle)
+    assert set(manifest.uncovered) == {"net.class_token", "net.encoder.pos_embedding"}
+    classifier = Explainer.load(bundle).classifier
+    model, loss = classifier.model.double(), get_loss("cross_entropy")
+    entries = oracle.order(model, {name: shape.groups for name, shape in classifier.find_layers().items()})
+    pixels, labels = tiny.pictures(24)
+    inputs = pixels.double()[:, None] / 255
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        hessian = oracle.objective_hessian(model, loss.per_example, inputs, labels, entries, weight_decay=0.01)
+        flat = oracle.flat(oracle.per_example_gradients(model, loss.per_example, inputs, labels), entries)
+    inverse = torch.linalg.inv(hessian + DAMPING * torch.eye(len(entries), dtype=torch.float64))
+    expected = ((flat @ inverse) * flat).sum(dim=1)
+    found = load_file(bundle / files.SCALES)["self_influence"]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-12)
+    assert 0.5 < float(manifest.audit["covered_gradient_energy"]) <= 1
+
+
+def test_a_vision_transformer_is_rebuilt_and_explained(transformer: Path) -> None:
+    bundle = build(transformer, kind="ekfac")
+    kept = read_manifest(bundle).audit["compression"]
+    assert kept["proponents_overlap_at_10"] > 0.95 and kept["spearman"] > 0.99
+    assert verify(bundle).problems == []
+    [answer] = Explainer.load(bundle).explain(tiny.inputs(1), [ExplainOptions()])
+    assert isinstance(answer, Explanation) and answer.results[0].proponents
+
+
+@pytest.mark.parametrize("kind", ["exact", "ekfac", "kfac"])
+def test_what_can_be_covered_is_and_the_rest_is_named_with_its_reason(mixture: Path, kind: str) -> None:
+    damping = {"damping": 10.0} if kind == "exact" else {}
+    bundle = build(mixture, kind=kind, cover=["default", "batch_norm", "embedding"], **damping)
+    manifest = read_manifest(bundle)
+    assert set(manifest.left_out) == {"memory"} and manifest.left_out["memory"].startswith("LSTM")
+    assert all(name.startswith("memory.") for name in manifest.uncovered)
+    layers = Explainer.load(bundle).classifier.find_layers()
+    assert set(layers) == {"rows", "group", "larger", "batch", "table", "norm", "head"}
+    assert verify(bundle).problems == []
+    [answer] = Explainer.load(bundle).explain(tiny.inputs(1), [ExplainOptions()])
+    assert isinstance(answer, Explanation) and answer.results[0].proponents
+    assert NoticeCode.LAYERS_UNCOVERED in [notice.code for notice in answer.notices]
+
+
+def test_embeddings_and_batch_norms_are_left_out_unless_the_spec_asks(mixture: Path) -> None:
+    tiny.change(mixture, curvature={"kind": "ekfac"})
+    with pytest.warns(UncoveredWarning, match=r"table: embedding is not in curvature\.cover"):
+        bundle = rebuild(load_spec(mixture), Store(mixture.parent / "store"), RebuildOptions(quiet=True))
+    assert set(read_manifest(bundle).left_out) == {"memory", "table", "batch"}
+
+
+def test_bundles_that_know_no_families_cover_what_was_covered_then(mixture: Path) -> None:
+    bundle = build(mixture, kind="ekfac", cover=list(FIRST_COVER))
+    content = yaml.safe_load((bundle / files.SPEC).read_text())
+    assert content["curvature"].pop("cover") == list(FIRST_COVER)
+    (bundle / files.SPEC).write_text(yaml.safe_dump(content))
+    assert read_spec(bundle).curvature.cover == FIRST_COVER
+
+
+# The key ------------------------------------------------------------------------------------------------------
+
+
+def test_a_spec_knows_the_families_that_there_are() -> None:
+    assert get_args(Family) == FAMILIES and DEFAULT_COVER == DEFAULT_FAMILIES
+
+
+def parsed(*cover: str) -> tuple[str, ...]:
+    content = {
+        "name": "toy",
+        "model": {"factory": "a:b"},
+        "weights": "w",
+        "dataset": {"factory": "a:b"},
+        "class_names": ["a", "b"],
+        "expected_accuracy": 0,
+        "curvature": {"cover": list(cover)},
+    }
+    return parse_spec(content, "explain.yaml").curvature.cover
+
+
+def test_default_stands_for_what_is_covered_without_the_key() -> None:
+    assert set(parsed("default", "embedding")) == {*DEFAULT_COVER, "embedding"}
+    assert parsed("embedding", "linear") == parsed("linear", "embedding") == ("linear", "embedding")
+    with pytest.raises(SpecError, match=r"curvature\.cover.*'lstm'.*'linear'"):
+        parsed("default", "lstm")
+    with pytest.raises(SpecError, match=r"curvature\.cover"):
+        parsed()
