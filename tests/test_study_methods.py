@@ -23,6 +23,8 @@ from proponent.study.experiments import binary_cnn, figure5, nonconvex, outlier,
 from proponent.study.experiments.first_order import minimised
 from proponent.study.experiments.shapley import ceiling
 from proponent.study.experiments.table2 import norms_by_solving
+from proponent.study.listing import strongest
+from proponent.study.networks import NEAREST, measured, nearest
 from proponent.study.points import OUTLIER, train
 from proponent.study.retraining import without
 from proponent.study.verdicts import both, interval, shorter
@@ -236,6 +238,26 @@ def test_the_outlier_leads_influence_and_not_relatif(points: outlier.AuditContex
     found = outlier.measured(points)
     assert found["IF"]["outlier"] > 0.5 > found["theta-RelatIF"]["outlier"]
     assert found["theta-RelatIF"]["distance"] < found["IF"]["distance"]
+
+
+def test_neighbours_are_the_nearest_by_their_inputs(points: outlier.AuditContext) -> None:
+    train_inputs, asked = train(seed=0).coordinates.numpy(), points.held_out.batch([0, 5]).inputs.numpy()
+    for found, query in zip(nearest(points, [0, 5]), asked, strict=True):
+        order = np.linalg.norm(train_inputs - query, axis=1).argsort()[:NEAREST]
+        assert found == {f"points-0-{place:04d}" for place in order}
+
+
+def test_lists_are_counted_test_point_by_test_point(points: outlier.AuditContext) -> None:
+    found = measured(points, 4)
+    lists, near = strongest(points, range(4)), nearest(points, range(4))
+    for name, of in found.items():
+        ids = [[each.example_id for each in listed[name]] for listed in lists]
+        inside = [sum(one in names for one in own) / len(own) for own, names in zip(ids, near, strict=True)]
+        assert of["neighbour"] == pytest.approx(inside)
+        assert of["different"] == len({one for own in ids for one in own}) / sum(map(len, ids))
+        labels = [points.held_out.item(place)[2] for place in range(4)]
+        alike = [np.mean([e.class_id == own for e in each[name]]) for each, own in zip(lists, labels, strict=True)]
+        assert of["label"] == pytest.approx(alike)
 
 
 def test_embeddings_multiply_to_influence(points: outlier.AuditContext) -> None:
