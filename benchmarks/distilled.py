@@ -82,6 +82,7 @@ def compare(some: Set, models: list[Model], asked: Asked, preset: str, options: 
         "operator_size": options.operator_size,
         "trainings": len(some.runs),
         "reliability": truth.halves if truth else None,
+        "reliability_of": some.runs.shape[1] if truth else None,
         "ceiling": truth.ceiling if truth else None,
     }
     row |= {name: {"setting": key, **scored[key]} for name, key in chosen.items()}
