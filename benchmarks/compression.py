@@ -67,7 +67,8 @@ def predicted(classifier: Classifier, batch: Batch) -> Batch:
 def run(context: RebuildContext, whitening: Whitening, subspaces: Mapping, queries: Mapping[str, Tensor]) -> Pass:
     """Everything that the comparison needs, streaming the rows."""
     parts = []
-    for batch in context.tracked_batches("rows", range(len(context.data))):
+    blocks = context.batching.count(len(context.data))
+    for batch in context.progress.track("rows", context.batches(), blocks):
         scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
         z, products, energy, damped = [], 0.0, 0.0, 0.0
         for name, value in whiten(whitening, gradients):

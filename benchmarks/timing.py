@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 from unittest.mock import patch
 
 from proponent.index.store import Store
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
 from proponent.spec import ModelSpec
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,10 +57,11 @@ class StageTimes(StageProgress):
     def __init__(self, *, quiet: bool = True) -> None:
         super().__init__(quiet=True)
 
-    def track(self, stage: str, steps: Iterable[T], total: int, done: int = 0) -> Iterator[T]:
-        """The steps, timed."""
+    @contextmanager
+    def task(self, stage: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+        """The stage, timed."""
         start = now()
-        yield from steps
+        yield lambda count: None
         self.taken[stage] = self.taken.get(stage, NOTHING) + (now() - start)
 
 

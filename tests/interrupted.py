@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from proponent.index.store import Store
-from proponent.rebuild import context, rows_stage
+from proponent.rebuild import batching
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.workspace import Workspace
 from proponent.spec import load_spec
@@ -23,7 +23,7 @@ SMALL = 10
 
 def main(spec: Path, root: Path) -> None:
     """Writes what each run saved to ``root/saves.json``; the stores are ``root/whole`` and ``root/killed-<k>``."""
-    rows_stage.SHARD = context.CHECKPOINT = SMALL
+    batching.CHUNK = SMALL
     os.fsync = lambda _: None  # what a process leaves behind survives its death anyway
     whole = run(spec, root / "whole")
     resumed = []

@@ -196,6 +196,87 @@ def test_the_autoscaler_goes_by_a_metric_of_the_service() -> None:
     assert scaler["spec"]["minReplicas"] >= 2
 
 
+RAY_POD = {
+    "type": "object",
+    "required": ["rayStartParams", "template"],
+    "additionalProperties": False,
+    "properties": {
+        "rayStartParams": {"type": "object", "additionalProperties": {"type": "string"}},
+        "template": {"type": "object"},
+    },
+}
+RAY_WORKERS = {
+    **RAY_POD,
+    "required": [*RAY_POD["required"], "groupName", "replicas", "minReplicas", "maxReplicas"],
+    "properties": {
+        **RAY_POD["properties"],
+        "groupName": {"type": "string"},
+        **{name: {"type": "integer", "minimum": 0} for name in ("replicas", "minReplicas", "maxReplicas")},
+    },
+}
+RAY_JOB = {
+    "type": "object",
+    "required": ["entrypoint", "rayClusterSpec"],
+    "additionalProperties": False,
+    "properties": {
+        "entrypoint": {"type": "string"},
+        "backoffLimit": {"type": "integer", "minimum": 0},
+        "shutdownAfterJobFinishes": {"const": True},
+        "ttlSecondsAfterFinished": {"type": "integer", "minimum": 0},
+        "rayClusterSpec": {
+            "type": "object",
+            "required": ["headGroupSpec", "workerGroupSpecs"],
+            "additionalProperties": False,
+            "properties": {"headGroupSpec": RAY_POD, "workerGroupSpecs": {"type": "array", "items": RAY_WORKERS}},
+        },
+    },
+}
+"""The part of KubeRay's API, v1, that the job makes use of; its pods are Kubernetes' own."""
+
+
+def ray_groups() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    [job] = documents(DEPLOY / "kuberay" / "rayjob.yaml")
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    jsonschema.validate(job["spec"], RAY_JOB)
+    cluster = job["spec"]["rayClusterSpec"]
+    return job["spec"], [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+
+
+def test_the_rebuild_on_a_cluster_is_valid_and_a_command_that_there_is() -> None:
+    job, groups = ray_groups()
+    for group in groups:
+        metadata = {"name": "pods", **group["template"]["metadata"]}
+        template = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "pods"}}
+        content = {**template, "template": {**group["template"], "metadata": metadata}}
+        kubernetes_validate.validate(content, VERSION, strict=True)
+    name, *words = job["entrypoint"].split()
+    assert name == "proponent"
+    assert_is_command(words)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**job, "entryPoint": ""}, RAY_JOB)
+
+
+def test_every_node_of_a_rebuild_sees_the_store_and_the_spec_at_the_same_paths() -> None:
+    job, groups = ray_groups()
+    words = job["entrypoint"].split()
+    asked = float(words[words.index("--gpus-per-worker") + 1])
+    mounts, identities = [], []
+    for group in groups:
+        pod = group["template"]["spec"]
+        [container] = pod["containers"]
+        mounts.append({each["mountPath"]: each["name"] for each in container["volumeMounts"]})
+        identities.append(pod["securityContext"])
+        assert set(mounts[-1].values()) == {volume["name"] for volume in pod["volumes"]}
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        gpus = float(container["resources"]["limits"].get("nvidia.com/gpu", 0))
+        assert gpus == (0 if "num-cpus" in group["rayStartParams"] else asked)
+    assert all(each == mounts[0] for each in mounts) and all(each == identities[0] for each in identities)
+    assert {words[words.index("--store") + 1], words[2]} <= mounts[0].keys()
+    [deployment] = documents(BASE / GATEWAY)
+    served = deployment["spec"]["template"]["spec"]
+    assert identities[0] == served["securityContext"]  # or the service could not read what it wrote
+
+
 @pytest.mark.parametrize("name", ["compose.yaml", "compose.cuda.yaml"])
 def test_a_compose_file_is_valid_by_the_compose_specification(name: str) -> None:
     vendored = importlib.resources.files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import pickle
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,11 @@ from proponent.index.catalog import Catalog
 from proponent.index.rows import InfluenceIndex
 from proponent.index.store import Store
 from proponent.options import ExplainOptions, Target
+from proponent.rebuild import batching
 from proponent.rebuild import memory as budget
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.compression import most_subspace
+from proponent.rebuild.context import Compute, InProcess, RebuildContext, Task
 from proponent.rebuild.coverage import UncoveredWarning
 from proponent.rebuild.ekfac import SmallDampingWarning
 from proponent.rebuild.memory import block_size
@@ -38,6 +42,7 @@ from proponent.rebuild.pipeline import (
     RebuildOptions,
     rebuild,
 )
+from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.results import Explanation, NoticeCode
@@ -322,6 +327,51 @@ def test_the_batch_size_changes_nothing(tmp_path: Path, kind: str, monkeypatch: 
     expected = build(path)
     for size in (1, 20, 100):
         check_same(build(path, tmp_path / str(size), batch_size=size), expected)
+
+
+class Scattered(InProcess):
+    """Computes chunks backwards, each as a worker does that has just come: from what was sent and what is stored."""
+
+    def run(
+        self, context: RebuildContext, stage: str, task: Task, chunks: Mapping[str, Sequence[int]]
+    ) -> Iterator[str]:
+        sent = pickle.dumps(task)
+        for name in reversed(chunks):
+            context.workspace.save(name, pickle.loads(sent).prepare(context)(chunks[name]))
+            yield name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_computes_which_chunk_changes_nothing(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "CHUNK", 7)
+    path = tiny.project(tmp_path, **KINDS[kind])
+    check_same(build(path, tmp_path / "scattered", executor=Scattered()), build(path))
+
+
+def test_large_sums_have_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie on disk, and travel, until they are added."""
+    monkeypatch.setattr(batching, "CHUNK", 1)
+    context = a_context(tiny.project(tmp_path), tmp_path / "work")
+    for numbers, parts in ((1, 24), (1 << 25, 12), (1 << 40, 8)):
+        names = context.parts("ones", Ones(), range(24), numbers)
+        assert len(names) == parts
+        assert context.total(names, ["sum"])["sum"].tolist() == [276.0]
+        context.workspace.discard("ones")
+    assert not context.workspace.has("ones-00000")
+
+
+class Ones:
+    """The sum of the items."""
+
+    def prepare(self, context: RebuildContext) -> Compute:
+        return lambda items: {"sum": torch.tensor([float(sum(items))], dtype=torch.float64)}
+
+
+def a_context(path: Path, work: Path) -> RebuildContext:
+    classifier = load_classifier(load_spec(path))
+    data = TrainingSet.open(classifier, classifier.spec.dataset)
+    progress = StageProgress(quiet=True)
+    return RebuildContext(classifier, classifier.find_layers(), data, Batching.of(8), Workspace(work, "k"), progress)
 
 
 def test_a_batch_holds_whole_blocks_in_the_order_asked_for(tmp_path: Path) -> None:

@@ -42,4 +42,6 @@ def _tuned(spec: ModelSpec, store: Store, options: RebuildOptions, subsets: int,
             batch_size=options.batch_size,
             memory=options.memory,
             progress=progress,
+            executor=options.executor,
+            shards=f"{options.shards_of(spec)}/tuning/factors" if options.shards else "",
         )

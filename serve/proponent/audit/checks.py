@@ -29,7 +29,7 @@ from proponent.inspection.solving import Objective, products_with_gradients
 from proponent.options import Measure
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
-from proponent.rebuild.retraining import trained_model
+from proponent.rebuild.retraining import Train, trained_model
 from proponent.rebuild.rows_stage import scaled_gradients
 
 TOP = 10
@@ -56,7 +56,8 @@ class AuditOptions:
         solver_queries: Queries to solve for by conjugate gradients.
         solver_damping: Added to the objective's own curvature (which holds weight_decay).
         directory: Where finished retrainings are kept.
-        jobs: Processes that retrain.
+        jobs: Processes that retrain, on this machine.
+        train: Runs the retrainings elsewhere.
     """
 
     directory: Path
@@ -68,6 +69,7 @@ class AuditOptions:
     solver_queries: int = 0
     solver_damping: float = 0.0
     jobs: int = 1
+    train: Train | None = None
 
 
 def full_audit(context: AuditContext, options: AuditOptions, progress: StageProgress) -> dict[str, object]:
@@ -132,6 +134,7 @@ def lds(context: AuditContext, options: AuditOptions, progress: StageProgress) -
         queries=max(1, min(options.queries, len(context.held_out) - _tuned_queries(context))),
         seeds=options.seeds,
         jobs=options.jobs,
+        train=options.train,
         progress=progress,
     )
     predicted = influence_matrix(context, truth.positions) @ truth.subsets.double().mT
@@ -195,7 +198,7 @@ def leave_one_out(context: AuditContext, options: AuditOptions, progress: StageP
     masks[torch.arange(1, len(masks)), removed] = False
     digest = recipe_digest(spec, context.data, context.held_out, [*positions, -1, *removed.tolist()])
     job = Retraining(spec, (0,) * len(masks), tuple(positions), options.directory / "leave-one-out" / digest)
-    losses = retrained_losses(job, masks, progress, options.jobs)
+    losses = retrained_losses(job, masks, progress, options.jobs, options.train)
     real, predicted = (losses[1:] - losses[0]).mT, scores[:, removed] / len(context.data)
     return {
         "removals": len(removed),

@@ -13,7 +13,7 @@ from torch import Tensor
 from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
 from proponent.errors import SpecError
 from proponent.rebuild.progress import StageProgress
-from proponent.rebuild.retraining import training_digest
+from proponent.rebuild.retraining import Train, training_digest
 from proponent.rebuild.training_set import TrainingSet
 from proponent.spec import ModelSpec
 
@@ -80,6 +80,7 @@ def ground_truth(
     seeds: int,
     jobs: int,
     progress: StageProgress,
+    train: Train | None = None,
 ) -> GroundTruth:
     """Retrains on ``subsets`` halves, each training with a seed of its own; resumes from ``directory``.
 
@@ -94,6 +95,7 @@ def ground_truth(
         seeds: Trainings of each half; their losses are averaged.
         jobs: Processes.
         progress: Shows the trainings.
+        train: Runs the trainings elsewhere.
     """
     if subsets < 2:
         raise SpecError(f"the number of subsets is {subsets}, expected at least 2", field="subsets")
@@ -109,7 +111,7 @@ def ground_truth(
             tuple(positions),
             directory / f"{digest}-{purpose.name}-{training}",
         )
-        runs.append(retrained_losses(job, masks, progress, jobs))
+        runs.append(retrained_losses(job, masks, progress, jobs, train))
     return GroundTruth(positions, masks, torch.stack(runs))
 
 

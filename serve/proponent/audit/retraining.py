@@ -17,7 +17,7 @@ from torch import Tensor
 from proponent.classifier import classifier_of, load_loss
 from proponent.errors import SpecError
 from proponent.rebuild.progress import StageProgress
-from proponent.rebuild.retraining import in_processes, read_examples, save_finished, trained_model
+from proponent.rebuild.retraining import Train, in_processes, read_examples, save_finished, trained_model
 from proponent.spec import ModelSpec, parse_spec
 
 
@@ -47,7 +47,9 @@ def half_subsets(size: int, count: int, seed: int) -> Tensor:
     return masks
 
 
-def retrained_losses(job: Retraining, masks: Tensor, progress: StageProgress, jobs: int = 1) -> Tensor:
+def retrained_losses(
+    job: Retraining, masks: Tensor, progress: StageProgress, jobs: int = 1, train: Train | None = None
+) -> Tensor:
     """Held-out losses [count, Q] float64 of models trained on each mask [count, N] with each seed; resumes.
 
     Raises:
@@ -60,7 +62,8 @@ def retrained_losses(job: Retraining, masks: Tensor, progress: StageProgress, jo
     files = [job.directory / f"model-{number:05d}.safetensors" for number in range(len(masks))]
     missing = [number for number, file in enumerate(files) if not file.exists()]
     content = job.spec.model_dump(mode="json")
-    finished = in_processes(_retrain_to_file, [(content, job, number, masks[number]) for number in missing], jobs)
+    tasks = [(content, job, number, masks[number]) for number in missing]
+    finished = (train or in_processes)(_retrain_to_file, tasks, jobs) if tasks else ()
     for _ in progress.track("retrain", finished, len(masks), len(masks) - len(missing)):
         pass
     losses = torch.stack([load_file(file)["losses"] for file in files])

@@ -25,14 +25,14 @@ from proponent.errors import SpecError
 from proponent.rebuild.batching import batching_for
 from proponent.rebuild.bundle_writer import rebuild_key
 from proponent.rebuild.compression import DEFAULT_SIZE, Compression, compress
-from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.context import Executor, InProcess, RebuildContext
 from proponent.rebuild.coverage import covered
 from proponent.rebuild.ekfac import fit_factors
 from proponent.rebuild.memory import DEFAULT_MEMORY
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.training_set import TrainingSet
-from proponent.rebuild.workspace import KEY, Workspace
+from proponent.rebuild.workspace import Workspace
 from proponent.spec import ModelSpec
 
 DAMPINGS = (1.0, 10.0, 100.0, 1000.0)
@@ -87,6 +87,8 @@ def tune(
     batch_size: int | None = None,
     memory: int = DEFAULT_MEMORY,
     progress: StageProgress,
+    executor: Executor | None = None,
+    shards: str = "",
 ) -> Tuning:
     """Sweeps damping, second damping and K of a deep network's curvature.
 
@@ -97,6 +99,7 @@ def tune(
         raise SpecError("damping 'auto' is for ekfac and kfac: exact curvature takes weight_decay", field="damping")
     if spec.held_out is None or spec.training is None:
         raise SpecError("damping 'auto' needs the keys 'training' and 'held_out'", field="damping")
+    executor = executor or InProcess()
     classifier = load_classifier(spec)
     data = TrainingSet.open(classifier, spec.dataset)
     held_out = TrainingSet.open(classifier, spec.held_out, "held_out")
@@ -111,12 +114,13 @@ def tune(
         seeds=1,
         jobs=jobs,
         progress=progress,
+        train=executor.train,
     )
     coverage = covered(classifier, data)
     classifier, layers = coverage.classifier, coverage.layers
-    workspace = Workspace(directory / "tuning" / "factors", rebuild_key(classifier, data.fingerprint()))
-    batching = batching_for(classifier, layers, data, memory, batch_size)
-    context = RebuildContext(classifier, layers, data, batching, workspace, progress)
+    workspace = Workspace(directory / "tuning" / "factors", rebuild_key(classifier, data.fingerprint()), shards)
+    batching = batching_for(classifier, layers, data, memory, batch_size, executor.device(classifier.device))
+    context = RebuildContext(classifier, layers, data, batching, workspace, progress, executor=executor)
     tried = list(itertools.chain.from_iterable(_sweep(context, held_out, truth)))
     return replace(choose(spec, with_ties(tried, truth.losses)), subsets=subsets, queries=len(truth.positions))
 
@@ -127,10 +131,8 @@ Tried = tuple[Trial, Tensor]
 
 def _sweep(context: RebuildContext, held_out: TrainingSet, truth: GroundTruth) -> Iterator[list[Tried]]:
     factors = fit_factors(context)
-    key = (context.workspace.directory / KEY).read_text(encoding="utf-8")
     for damping in DAMPINGS:
-        own = Workspace(context.workspace.directory.parent / f"damping-{damping:g}", key)
-        here = replace(context, workspace=own)
+        here = replace(context, workspace=context.workspace.beside(f"damping-{damping:g}"))
         compression, projected = compress(here, factors, damping)
         yield _trials(damping, *_coordinates(here, held_out, truth, compression, projected), truth)
 

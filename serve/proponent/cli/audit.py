@@ -11,11 +11,14 @@ from proponent.cli.exit_codes import DAMAGED, INTERRUPTED, exits
 from proponent.cli.options import (
     CHECK,
     DEFAULT_STORE,
+    GpusOption,
     HtmlOption,
     JsonOption,
     ModelOption,
     QuietOption,
+    RayOption,
     StoreOption,
+    WorkersOption,
     open_store,
 )
 
@@ -40,6 +43,9 @@ def audit(
     ] = 0,
     solver_damping: Annotated[float, typer.Option(min=0, help="Damping of that solve.")] = 0.0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that retrain.")] = 1,
+    ray: RayOption = None,
+    workers: WorkersOption = 0,
+    gpus_per_worker: GpusOption = 0.0,
     html: HtmlOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -54,6 +60,7 @@ def audit(
     from proponent.audit.checks import AuditOptions, full_audit, without_points
     from proponent.audit.scoring import open_bundle
     from proponent.index.audit_file import audits_of, keep_audit
+    from proponent.rebuild.executors import executor_at
     from proponent.rebuild.progress import StageProgress
     from proponent.reports.report import write_audit
     from proponent.reports.writing import check_out
@@ -63,9 +70,9 @@ def audit(
     opened, name = open_store(store, model)
     bundle = opened.current(name)
     directory = audits_of(bundle)
-    options = AuditOptions(directory, queries, lds, seeds, leave_one_out, label_noise, solver, solver_damping, jobs)
-    with StageProgress(quiet=quiet) as progress:
-        metrics = full_audit(open_bundle(bundle), options, progress)
+    checks = (queries, lds, seeds, leave_one_out, label_noise, solver, solver_damping)
+    with executor_at(ray, workers, gpus_per_worker) as executor, StageProgress(quiet=quiet) as progress:
+        metrics = full_audit(open_bundle(bundle), AuditOptions(directory, *checks, jobs, executor.train), progress)
     keep_audit(bundle, metrics)
     if html:
         write_audit(bundle, html)

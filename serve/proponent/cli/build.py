@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from proponent.cli.exit_codes import INTERRUPTED, WRITES, exits
-from proponent.cli.options import DEFAULT_STORE, USE, JsonOption, QuietOption, StoreOption, byte_size
+from proponent.cli.options import (
+    DEFAULT_STORE,
+    USE,
+    GpusOption,
+    JsonOption,
+    QuietOption,
+    RayOption,
+    StoreOption,
+    WorkersOption,
+    byte_size,
+)
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
 
@@ -68,6 +78,12 @@ def rebuild(
         typer.Option(min=0, help="Models of the same recipe to distil the scores from; default: the spec's."),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that train teachers, and that retrain.")] = 1,
+    ray: RayOption = None,
+    workers: WorkersOption = 0,
+    gpus_per_worker: GpusOption = 0.0,
+    shards: Annotated[
+        str, typer.Option(help="URL for what is finished until the bundle is whole (s3://...); default: the store.")
+    ] = "",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -76,13 +92,16 @@ def rebuild(
     Example: `proponent rebuild runs/digits/explain.yaml --store model_store`
     """
     from proponent.publishing import publish as run_publish
+    from proponent.rebuild.executors import executor_at
     from proponent.rebuild.pipeline import RebuildOptions
     from proponent.rebuilding import audited_rebuild
     from proponent.spec import load_spec, with_damping, with_samples, with_teachers
 
-    options = RebuildOptions(byte_size(memory, "--memory"), batch_size, publish=False, quiet=quiet, jobs=jobs)
     wanted = with_teachers(with_samples(with_damping(load_spec(spec), damping), samples), teachers)
-    path = audited_rebuild(wanted, Store(store), options, subsets=subsets, jobs=jobs)
+    budget = byte_size(memory, "--memory")
+    with executor_at(ray, workers, gpus_per_worker) as executor:
+        options = RebuildOptions(budget, batch_size, False, quiet, jobs, executor, shards)
+        path = audited_rebuild(wanted, Store(store), options, subsets=subsets, jobs=jobs)
     manifest = read_manifest(path)
     if publish:
         run_publish(Store(store), manifest.model, manifest.digest)

@@ -18,6 +18,14 @@ QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")]
 MeasureOption = Annotated[list[str] | None, typer.Option("--measure", help="influence, theta-relatif or l-relatif.")]
 HtmlOption = Annotated[Path | None, typer.Option("--html", help="Also write a page that needs no network.")]
+RayOption = Annotated[
+    str | None,
+    typer.Option("--ray", help="Compute on a Ray cluster: its head's HOST:PORT, auto, or local for a new one here."),
+]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=0, help="With --ray: processes; 0 for all that there is room for.")
+]
+GpusOption = Annotated[float, typer.Option("--gpus-per-worker", min=0, help="With --ray: GPUs of each process.")]
 DEFAULT_STORE = Path("model_store")
 E = TypeVar("E", bound=Enum)
 

@@ -17,11 +17,11 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """
     path.touch()
     mode = path.stat().st_mode
-    save_file(_apart(tensors), path)
+    save_file(apart(tensors), path)
     path.chmod(mode & 0o777)
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Dense tensors on the CPU, no two of which share memory, which the format refuses."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()

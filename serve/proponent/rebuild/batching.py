@@ -11,10 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from proponent.attribution.gradients.layers import Layers
 from proponent.classifier import Classifier
 from proponent.rebuild.memory import DEFAULT_MEMORY, block_size, check_budget, example_bytes, matrix_bytes
 from proponent.rebuild.training_set import Batch, TrainingSet
+
+CHUNK = 1024
+"""Examples that are computed by one worker and saved together: what is lost at most with one that dies."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +30,18 @@ class Batching:
         block: Computed on together.
         read: Read and moved to the device together, a multiple of ``block``.
         memory: Bytes that batches and matrices may take.
+        chunk: Examples of a chunk of a stage, of which no block reaches over the end.
     """
 
     block: int
     read: int
     memory: int
+    chunk: int
 
     @classmethod
     def of(cls, block: int, batch_size: int | None = None, memory: int = DEFAULT_MEMORY) -> Batching:
         """Reads ``batch_size`` examples at a time, rounded up to whole blocks; by default one block."""
-        return cls(block, -(-(batch_size or block) // block) * block, memory)
+        return cls(block, -(-(batch_size or block) // block) * block, memory, CHUNK)
 
     def blocks(self, data: TrainingSet, positions: Sequence[int] | None = None) -> Iterator[Batch]:
         """Blocks on the classifier's device, in the order of the positions (by default all)."""
@@ -47,9 +54,16 @@ class Batching:
 
 
 def batching_for(
-    classifier: Classifier, layers: Layers, data: TrainingSet, memory: int, batch_size: int | None
+    classifier: Classifier,
+    layers: Layers,
+    data: TrainingSet,
+    memory: int,
+    batch_size: int | None,
+    device: torch.device | None = None,
 ) -> Batching:
     """Blocks that the memory holds beside the curvature's matrices; see `Batching.of` for the batch size.
+
+    They are for the classifier's device, or for the one that is given.
 
     Raises:
         SpecError: The matrices alone do not fit.
@@ -57,4 +71,4 @@ def batching_for(
     check_budget(classifier, layers, memory)
     rest = memory - matrix_bytes(classifier.spec.curvature.kind, layers)
     example = example_bytes(classifier, layers, data.batch([0]).inputs)
-    return Batching.of(block_size(rest, example, len(data), classifier.device), batch_size, memory)
+    return Batching.of(block_size(rest, example, len(data), device or classifier.device), batch_size, memory)

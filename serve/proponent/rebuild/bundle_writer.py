@@ -19,18 +19,18 @@ from proponent.classifier import Classifier, InputSignature, load_classifier
 from proponent.errors import MismatchError, SpecError
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
-from proponent.index.catalog import CatalogEntry, write_catalog
+from proponent.index.catalog import write_catalog
 from proponent.index.faults import fault_point
 from proponent.index.row_code import RowCode, write_code
 from proponent.index.rows import RowScales, write_rows, write_scales
 from proponent.index.tensor_file import save_tensors
+from proponent.rebuild.catalog_stage import catalog_entries
 from proponent.rebuild.compression import Compression
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import unit_rows
 from proponent.rebuild.survey import Survey
-from proponent.rebuild.thumbnails import thumbnail
-from proponent.rebuild.training_set import PROBED, TrainingSet
+from proponent.rebuild.training_set import PROBED
 from proponent.rebuild.workspace import workspace_key
 from proponent.spec import dump_spec
 from proponent.user_code.probe import check_code, probe
@@ -175,29 +175,13 @@ def write_files(directory: Path, result: RebuildResult, found: Survey, progress:
         files.FACTORS: lambda path: save_tensors(embedding.tensors(), path),
         files.SPEC: lambda path: path.write_text(dump_spec(classifier.spec), encoding="utf-8"),
         files.WEIGHTS: lambda path: save_tensors(classifier.model.state_dict(), path),
-        files.CATALOG: lambda path: write_catalog(path, _entries(result.context.data, result.scales, found)),
+        files.CATALOG: lambda path: write_catalog(path, catalog_entries(result.context, result.scales, found)),
     }
     if (code := result.code) is not None:
         write[files.CODE] = lambda path: write_code(path, code)
     for name in progress.track("write bundle", write, len(write)):
         write[name](directory / name)
         fault_point(f"bundle.written:{name}")
-
-
-def _entries(data: TrainingSet, scales: RowScales, found: Survey) -> Iterator[CatalogEntry]:
-    predictions, influences = found.predictions.tolist(), scales.self_influence.tolist()
-    for rows in data.chunks():
-        raws, _, labels = data.items(rows)
-        for row, raw, label in zip(rows, raws, labels, strict=True):
-            yield CatalogEntry(
-                row=row,
-                example_id=data.example_id(row),
-                class_id=label,
-                predicted_class_id=predictions[row],
-                self_influence=influences[row],
-                source=data.source(row),
-                thumbnail=thumbnail(raw),
-            )
 
 
 def versions() -> dict[str, str]:

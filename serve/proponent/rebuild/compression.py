@@ -1,8 +1,8 @@
-"""From factors to rows at one damping: the layers' subspaces, the joint basis, the projected rows, M."""
+"""From factors to projected rows at one damping: the whitening, the layers' subspaces, the joint basis."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
 
@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.curvature.factors import LayerFactors
-from proponent.attribution.embedding.joint import SecondStage, damped_gram, joint_basis, second_stage
+from proponent.attribution.embedding.joint import joint_basis
 from proponent.attribution.embedding.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.embedding.tucker import MomentAccumulator, fit_subspaces
-from proponent.attribution.embedding.whitening import Whitening, make_whitening
+from proponent.attribution.embedding.whitening import LayerWhitening, Whitening, make_whitening
 from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.gradients.layers import num_parameters
-from proponent.attribution.groups import own_curvature
-from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.context import Compute, RebuildContext, chunked
 from proponent.rebuild.memory import too_small
-from proponent.rebuild.rows_stage import concatenated, finished_rows, scaled_gradients, shard_ranges
+from proponent.rebuild.rows_stage import concatenated, scaled_gradients
 from proponent.rebuild.training_set import Batch
 
 DEFAULT_SIZE = 768
 LEAST_SUBSPACE, MOST_SUBSPACE = 1 << 13, 1 << 15
 MOMENT_EXAMPLES = 2048
-BASIS = "basis"
+WHITENING, MOMENTS, SUBSPACES, BASIS = "whitening", "directions", "subspaces", "basis"
+SAMPLE, WHOLE = "sample", "whole-sample"
 
 Directions = Mapping[str, Tensor]
 """Columns of some examples, before the joint basis; see `_directions`."""
@@ -58,49 +58,76 @@ def compress(
 
     The basis is fitted to a sample. One of the whole training set is kept, and spares the pass over it.
     """
-    relative, weight_decay = context.settings.relative, context.classifier.spec.weight_decay
-    whitening = make_whitening(factors, damping, relative=relative, device=context.device, weight_decay=weight_decay)
-    subspaces = _cached_subspaces(context, whitening)
-    everything: Directions | None = None
-    if not context.workspace.has(BASIS):
-        count, total = _sample_size(context, subspaces), len(context.data)
-        if count < total:
-            chosen = context.data.sample(count, context.settings.seed + 2)
-            _save_basis(context, _sampled(context, whitening, subspaces, chosen))
-        else:
-            # By shards, so that these rows are what a resumed pass over them computes, bit by bit.
-            everything = _sampled(context, whitening, subspaces, *shard_ranges(total).values())
-            _save_basis(context, everything)
+    context.workspace.cached(WHITENING, lambda: _flat_whitening(context, factors, damping))
+    context.kept(SUBSPACES, MOMENTS, lambda: _fit_subspaces(context))
+    context.workspace.cached(BASIS, lambda: _fit_basis(context))
+    projected = context.map("project", ProjectionTask(), context.shards("y-rows"))
+    for sample in (SAMPLE, WHOLE):
+        context.workspace.discard(sample)
+    return stored_compression(context), projected
+
+
+def stored_compression(context: RebuildContext) -> Compression:
+    """What the finished stages say, on the model's device."""
     basis = context.workspace.load(BASIS)["basis"].to(context.device)
-    compression = Compression(whitening, subspaces, basis)
-    return compression, _project_rows(context, compression, everything)
+    return Compression(stored_whitening(context), stored_subspaces(context), basis)
 
 
-def _cached_subspaces(context: RebuildContext, whitening: Whitening) -> dict[str, LayerSubspace]:
+def _flat_whitening(
+    context: RebuildContext, factors: Mapping[str, LayerFactors], damping: float
+) -> dict[str, Tensor]:
+    relative, weight_decay = context.settings.relative, context.classifier.spec.weight_decay
+    found = make_whitening(factors, damping, relative=relative, device=context.device, weight_decay=weight_decay)
+    return {f"{part}/{name}": value for name, layer in found.items() for part, value in vars(layer).items()}
+
+
+def stored_whitening(context: RebuildContext) -> Whitening:
+    """All eigenvectors of every layer at the damping of this workspace."""
+    stored = context.workspace.load(WHITENING)
+    return {
+        name: LayerWhitening(*(stored[f"{part}/{name}"].to(context.device) for part in ("q_out", "q_in", "root")))
+        for name in context.layers
+    }
+
+
+def stored_subspaces(context: RebuildContext) -> dict[str, LayerSubspace]:
     """The subspaces, fitted once: what is stored after them holds for no other choice of eigenvectors."""
-
-    def compute() -> Mapping[str, Tensor]:
-        fitted = _fit_subspaces(context, whitening)
-        return SubspaceEmbedding(context.layers, fitted, torch.empty(0, 0)).tensors()
-
-    stored = SubspaceEmbedding.from_tensors("", context.workspace.cached("subspaces", compute), context.layers)
+    stored = SubspaceEmbedding.from_tensors("", context.workspace.load(SUBSPACES), context.layers)
     return dict(stored.to(context.device).subspaces)
 
 
-def _fit_subspaces(context: RebuildContext, whitening: Whitening) -> dict[str, LayerSubspace]:
-    settings = context.settings
-    moments = MomentAccumulator(whitening, settings.seed)
+@dataclass(frozen=True)
+class MomentTask:
+    """Second moments of a chunk's unit rows."""
+
+    def prepare(self, context: RebuildContext) -> Compute:
+        """See `Task`."""
+        whitening = stored_whitening(context)
+
+        def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
+            moments = MomentAccumulator(whitening, context.settings.seed)
+            for batch in context.batches(positions):
+                _, gradients = scaled_gradients(context.classifier, context.layers, batch)
+                moments.update(whitening, gradients, batch.keys)
+            return moments.state()
+
+        return compute
+
+
+def _fit_subspaces(context: RebuildContext) -> Mapping[str, Tensor]:
+    settings, whitening = context.settings, stored_whitening(context)
     positions = context.data.sample(min(settings.fit_examples, MOMENT_EXAMPLES), settings.seed + 1)
-
-    def update(batch: Batch) -> None:
-        _, gradients = scaled_gradients(context.classifier, context.layers, batch)
-        moments.update(whitening, gradients, batch.keys)
-
-    context.fold("directions", moments, positions, update)
+    moments = MomentAccumulator(whitening, settings.seed)
+    names = moments.state()
+    parts = context.parts(MOMENTS, MomentTask(), positions, sum(sums.numel() for sums in names.values()))
+    moments.load(context.total(parts, names))
     with context.progress.step("subspaces"):
         if settings.subspace_size:
-            return fit_subspaces(moments, whitening, settings.subspace_size)
-        return fit_subspaces(moments, whitening, most_subspace(num_parameters(context.layers)), LEAST_SUBSPACE)
+            fitted = fit_subspaces(moments, whitening, settings.subspace_size)
+        else:
+            most = most_subspace(num_parameters(context.layers))
+            fitted = fit_subspaces(moments, whitening, most, LEAST_SUBSPACE)
+    return SubspaceEmbedding(context.layers, fitted, torch.empty(0, 0)).tensors()
 
 
 def most_subspace(parameters: int) -> int:
@@ -111,20 +138,32 @@ def most_subspace(parameters: int) -> int:
     return min(max(parameters // 8, 2 * LEAST_SUBSPACE), MOST_SUBSPACE)
 
 
-def _sampled(
-    context: RebuildContext, whitening: Whitening, subspaces: Mapping[str, LayerSubspace], *parts: Sequence[int]
-) -> Directions:
-    """The directions of some parts of the training set, in their order."""
-    batches = context.tracked_batches("joint sample", *parts)
-    return concatenated([_directions(context, whitening, subspaces, batch) for batch in batches])
+@dataclass(frozen=True)
+class DirectionsTask:
+    """The directions of a chunk, which the basis is fitted to."""
+
+    def prepare(self, context: RebuildContext) -> Compute:
+        """See `Task`."""
+        whitening, subspaces = stored_whitening(context), stored_subspaces(context)
+
+        def compute(positions: Sequence[int]) -> Directions:
+            return concatenated([_directions(context, whitening, subspaces, b) for b in context.batches(positions)])
+
+        return compute
 
 
-def _save_basis(context: RebuildContext, sample: Directions) -> None:
-    """Fits V, [D, K], to a sample."""
-    size, norms = context.settings.embedding_size or DEFAULT_SIZE, sample["energy"].sqrt()
+def _fit_basis(context: RebuildContext) -> dict[str, Tensor]:
+    """V, [D, K], of a sample, whose directions stay until the rows are projected."""
+    count, total = _sample_size(context, stored_subspaces(context)), len(context.data)
+    chosen = context.data.sample(count, context.settings.seed + 2) if count < total else range(total)
+    chunks = chunked(SAMPLE if count < total else WHOLE, chosen, context.batching.chunk)
+    names = context.map("joint sample", DirectionsTask(), chunks)
+    sample = concatenated([context.workspace.load_some(name, ["z", "energy", "scale"]) for name in names])
+    sample = {name: value.to(context.device) for name, value in sample.items()}
+    size = context.settings.embedding_size or DEFAULT_SIZE
     with context.progress.step("joint basis"):
-        basis = joint_basis(sample["z"], norms, sample["scale"], size, context.settings.seed)
-        context.workspace.save(BASIS, {"basis": basis})
+        basis = joint_basis(sample["z"], sample["energy"].sqrt(), sample["scale"], size, context.settings.seed)
+    return {"basis": basis}
 
 
 def _sample_size(context: RebuildContext, subspaces: Mapping[str, LayerSubspace]) -> int:
@@ -170,24 +209,22 @@ def _directions(
     }
 
 
-def _project_rows(context: RebuildContext, compression: Compression, everything: Directions | None) -> list[str]:
-    """The pass over all rows, shard by shard; the directions of all of them spare it most of the work."""
-    shards = {f"y-{name}": positions for name, positions in shard_ranges(len(context.data)).items()}
-    for name in context.unfinished("project", shards):
-        positions = shards[name]
-        if everything is None:
-            parts = [project_batch(context, compression, batch) for batch in context.batches(positions)]
-        else:
-            blocks = _blocks(everything, positions, context.batching.block)
-            parts = [_onto_basis(block, compression.basis) for block in blocks]
-        context.workspace.save(name, concatenated(parts))
-    return list(shards)
+@dataclass(frozen=True)
+class ProjectionTask:
+    """The projected rows of a shard; of its directions where they were kept."""
 
+    def prepare(self, context: RebuildContext) -> Compute:
+        """See `Task`."""
+        compression = stored_compression(context)
 
-def _blocks(everything: Directions, positions: range, size: int) -> Iterator[Directions]:
-    for start in range(positions.start, positions.stop, size):
-        rows = slice(start, min(start + size, positions.stop))
-        yield {name: column[rows] for name, column in everything.items()}
+        def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
+            kept = f"{WHOLE}-{positions[0] // context.batching.chunk:05d}"
+            if not context.workspace.has(kept):
+                return concatenated([project_batch(context, compression, b) for b in context.batches(positions)])
+            rows = {name: value.to(context.device) for name, value in context.workspace.load(kept).items()}
+            return _onto_basis(rows, compression.basis)
+
+        return compute
 
 
 def project_batch(context: RebuildContext, compression: Compression, batch: Batch) -> dict[str, Tensor]:
@@ -199,43 +236,3 @@ def _onto_basis(rows: Directions, basis: Tensor) -> dict[str, Tensor]:
     """Y = V^T z and V^T (Lambda + lambda)^-1 w in place of what they are projected from."""
     columns = {key: value for key, value in rows.items() if key != "z"}
     return columns | {"y": rows["z"] @ basis, "crossed": rows["crossed"] @ basis}
-
-
-def fit_second_stage(
-    context: RebuildContext, compression: Compression, projected: Sequence[str], second_damping: float
-) -> SecondStage:
-    """The second stage from the projected rows."""
-    moment, outside = moments(context, projected)
-    gram = damped_gram(compression.subspaces, compression.basis).cpu()
-    stage = second_stage(moment, outside, gram, num_parameters(context.layers), second_damping)
-    device = context.device
-    return SecondStage(stage.root.to(device), stage.inverse.to(device), stage.gram.to(device), stage.residual)
-
-
-def moments(context: RebuildContext, projected: Sequence[str]) -> tuple[Tensor, float]:
-    """M, [K, K] float64, and the mean energy outside V, each row weighted as a Gauss-Newton matrix would.
-
-    A gradient g of a well-fitted example is (1 - p) times a direction, so that g g^T weighs it by (1 - p)^2 and
-    a few misfits rule the mean. The Gauss-Newton matrix weighs the same direction by p (1 - p), about (1 - p):
-    that is g g^T divided by the size of the output gradient.
-    """
-    moment: Tensor | float = 0.0
-    outside = 0.0
-    for name in projected:
-        shard = context.workspace.load(name)
-        y, scale = shard["y"].double(), shard["scale"]
-        moment = moment + (y * scale[:, None]).mT @ y
-        outside += float((scale * (shard["energy"] - y.square().sum(dim=1))).sum())
-    assert isinstance(moment, Tensor)
-    return moment / len(context.data), max(outside, 0.0) / len(context.data)
-
-
-def finish_rows(context: RebuildContext, stage: SecondStage, projected: Sequence[str]) -> list[str]:
-    """The finished row shards from the projected ones."""
-    sources = dict(zip(shard_ranges(len(context.data)), projected, strict=True))
-    for name in context.unfinished("embed", sources):
-        shard = {key: value.to(stage.root.device) for key, value in context.workspace.load(sources[name]).items()}
-        rows = stage.rows(shard["y"], shard["crossed"], shard["energy"], shard["damped_energy"])
-        own = own_curvature(context.classifier.loss, shard["scale"])
-        context.workspace.save(name, finished_rows(rows, shard["scale"], shard["directed"], own))
-    return list(sources)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
@@ -13,13 +15,16 @@ from proponent.attribution.curvature.fisher import Accumulator, fisher_gradients
 from proponent.attribution.curvature.kfac import CovarianceAccumulator, eigenbases
 from proponent.attribution.embedding.subspace import SubspaceEmbedding
 from proponent.attribution.gradients.capture import CaptureSession
+from proponent.attribution.gradients.layers import num_parameters
 from proponent.classifier import Classifier
 from proponent.errors import CurvatureError
-from proponent.rebuild.compression import Compression, compress, finish_rows, fit_second_stage
-from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.compression import Compression, compress
+from proponent.rebuild.context import Compute, RebuildContext
+from proponent.rebuild.second_stage import finish_rows, fit_second_stage
 from proponent.rebuild.survey import stored_survey
 from proponent.rebuild.training_set import Batch
 
+COVARIANCE, BASES, EIGENVALUES = "covariance", "bases", "eigenvalues"
 DEFAULT_DAMPING = 100.0
 """In units of each layer's mean eigenvalue; measured best with the second stage (docs/performance.md)."""
 LEAST_DAMPING = 1e-6
@@ -37,11 +42,10 @@ def rebuild_ekfac(context: RebuildContext) -> tuple[SubspaceEmbedding, Compressi
     factors = fit_factors(context)
     _check_curvature(context, factors)
     compression, projected = compress(context, factors, damping_of(context.classifier))
-    with context.progress.step("second stage"):
-        stage = fit_second_stage(context, compression, projected, settings.second_damping)
+    stage = fit_second_stage(context, compression, projected, settings.second_damping)
     joint = (compression.basis.double() @ stage.root).float()
     embedding = SubspaceEmbedding(context.layers, compression.subspaces, joint, settings.kind)
-    return embedding, compression, finish_rows(context, stage, projected)
+    return embedding, compression, finish_rows(context, projected)
 
 
 def _check_curvature(context: RebuildContext, factors: Mapping[str, LayerFactors]) -> None:
@@ -79,40 +83,82 @@ def fit_factors(context: RebuildContext) -> dict[str, LayerFactors]:
     """Damping-free factors from a sample of the training set."""
     settings = context.settings
     positions = context.data.sample(settings.fit_examples, settings.seed)
-    covariances = CovarianceAccumulator(context.layers, context.device)
-    context.fold("covariance", covariances, positions, _fisher_update(context, covariances))
-    bases = _nested(context.workspace.cached("bases", lambda: _flat(_eigenbases(context, covariances))), context)
+    context.kept(BASES, COVARIANCE, lambda: _flat(_eigenbases(context, positions)))
+    bases = _bases(context)
     if settings.kind == "kfac":
         return bases
-    eigenvalues = LambdaAccumulator(bases)
-    context.fold("eigenvalues", eigenvalues, positions, _fisher_update(context, eigenvalues))
-    return eigenvalues.factors()
+    accumulator = LambdaAccumulator(bases)
+    accumulator.load(context.kept(EIGENVALUES, EIGENVALUES, lambda: _eigenvalues(context, positions)))
+    return accumulator.factors()
 
 
-def _eigenbases(context: RebuildContext, covariances: CovarianceAccumulator) -> dict[str, LayerFactors]:
-    with context.progress.step("eigenbases"):
-        return eigenbases(covariances.state(), context.layers)
+@dataclass(frozen=True)
+class CovarianceTask:
+    """Sums of A and S over a chunk."""
+
+    def prepare(self, context: RebuildContext) -> Compute:
+        """See `Task`."""
+        return _over_passes(context, lambda: CovarianceAccumulator(context.layers, context.device))
 
 
-def _fisher_update(context: RebuildContext, accumulator: Accumulator) -> Callable[[Batch], None]:
+@dataclass(frozen=True)
+class EigenvalueTask:
+    """Sums of the squared coordinates over a chunk."""
+
+    def prepare(self, context: RebuildContext) -> Compute:
+        """See `Task`."""
+        bases = _bases(context)
+        return _over_passes(context, lambda: LambdaAccumulator(bases))
+
+
+class _Sums(Accumulator, Protocol):
+    def state(self) -> dict[str, Tensor]: ...
+
+
+def _over_passes(context: RebuildContext, start: Callable[[], _Sums]) -> Compute:
+    """The sums that an accumulator forms over the Fisher gradients of a chunk."""
+
+    def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
+        accumulator = start()
+        for batch in context.batches(positions):
+            _update(context, accumulator, batch)
+        return accumulator.state()
+
+    return compute
+
+
+def _update(context: RebuildContext, accumulator: Accumulator, batch: Batch) -> None:
     settings, loss = context.settings, context.classifier.loss
+    with CaptureSession(context.classifier.model, context.layers) as session:
+        outputs = session.forward(batch.inputs)
+        passes = fisher_gradients(
+            session,
+            loss,
+            outputs,
+            batch.labels,
+            batch.keys,
+            kind=settings.fisher,
+            seed=settings.seed,
+            draws=settings.draws,
+        )
+        accumulator.update(passes, len(batch.labels))
 
-    def update(batch: Batch) -> None:
-        with CaptureSession(context.classifier.model, context.layers) as session:
-            outputs = session.forward(batch.inputs)
-            passes = fisher_gradients(
-                session,
-                loss,
-                outputs,
-                batch.labels,
-                batch.keys,
-                kind=settings.fisher,
-                seed=settings.seed,
-                draws=settings.draws,
-            )
-            accumulator.update(passes, len(batch.labels))
 
-    return update
+def _eigenbases(context: RebuildContext, positions: Sequence[int]) -> dict[str, LayerFactors]:
+    sides = (layer.groups * (layer.inputs**2 + layer.out**2) for layer in context.layers.values())
+    parts = context.parts(COVARIANCE, CovarianceTask(), positions, sum(sides))
+    names = CovarianceAccumulator(context.layers, "meta").state()
+    with context.progress.step("eigenbases"):
+        return eigenbases(context.total(parts, names), context.layers)
+
+
+def _eigenvalues(context: RebuildContext, positions: Sequence[int]) -> Mapping[str, Tensor]:
+    parts = context.parts(EIGENVALUES, EigenvalueTask(), positions, num_parameters(context.layers))
+    return context.total(parts, LambdaAccumulator(_bases(context)).state())
+
+
+def _bases(context: RebuildContext) -> dict[str, LayerFactors]:
+    return _nested(context.workspace.load(BASES), context)
 
 
 def _flat(bases: dict[str, LayerFactors]) -> dict[str, Tensor]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from proponent.attribution.curvature.exact import check_positive, eigendecompose, exact_hessian
+from proponent.attribution.curvature.exact import check_positive, eigendecompose, finished_hessian, hessian_sum
 from proponent.attribution.embedding.base import (
     ExactEmbedding,
     ExactFactors,
@@ -17,69 +18,131 @@ from proponent.attribution.embedding.base import (
 )
 from proponent.attribution.gradients.layers import num_parameters
 from proponent.attribution.precision import in_double
-from proponent.rebuild.context import RebuildContext
-from proponent.rebuild.rows_stage import embed_rows, scaled_gradients
+from proponent.rebuild.context import Compute, RebuildContext
+from proponent.rebuild.rows_stage import embedded, scaled_gradients
 
-SPECTRUM = "spectrum"
-"""Stage of the eigenvalues and eigenvectors."""
+HESSIAN, SPECTRUM, ENERGY = "hessian", "spectrum", "energy"
 
 
 def rebuild_exact(context: RebuildContext) -> tuple[ExactEmbedding, list[str]]:
     """Runs all stages of exact curvature; returns the embedding and the names of the row shards."""
-    eigenvalues, eigenvectors = _spectrum(context)
-    damping = float(context.settings.damping or 0.0)
-    check_positive(eigenvalues, damping, context.classifier.spec.weight_decay)
-    whole = exact_factors(eigenvalues, eigenvectors, damping, context.layers).to(context.device)
-    double = replace(context, classifier=replace(context.classifier, model=in_double(context.classifier.model)))
-    factors, size = _by_energy(double, whole)
-    shards = embed_rows(double, lambda gradients: factors.rows(gradients, size))
+    _fit_spectrum(context)
+    whole = _factors(context)
+    if _truncates(context):
+        context.kept(ENERGY, ENERGY, lambda: _energy(context))
+    factors, size = _by_energy(context, whole)
+    shards = context.map("embed", ExactRows(), context.shards())
     return factors.truncated(size), shards
 
 
-def _spectrum(context: RebuildContext) -> tuple[Tensor, Tensor]:
-    """Eigenvalues [P] and eigenvectors [P, P] of the Hessian, float64."""
+@dataclass(frozen=True)
+class ExactRows:
+    """Finished rows of a chunk."""
+
+    def prepare(self, context: RebuildContext) -> Compute:
+        """See `Task`."""
+        double = _in_double(context)
+        factors, size = _by_energy(context, _factors(context))
+        return lambda positions: embedded(double, lambda gradients: factors.rows(gradients, size), positions)
+
+
+@dataclass(frozen=True)
+class HessianTask:
+    """The sum of a chunk's second derivatives."""
+
+    def prepare(self, context: RebuildContext) -> Compute:
+        """See `Task`."""
+
+        def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
+            batches = ((batch.inputs, batch.labels, batch.keys) for batch in context.batches(positions))
+            total, count = hessian_sum(
+                context.classifier.model,
+                context.classifier.loss,
+                batches,
+                context.layers,
+                max_params=context.settings.max_parameters,
+            )
+            return {"hessian": total, "count": torch.tensor(count)}
+
+        return compute
+
+
+@dataclass(frozen=True)
+class EnergyTask:
+    """The summed energy of each coordinate over a chunk's rows."""
+
+    def prepare(self, context: RebuildContext) -> Compute:
+        """See `Task`."""
+        double, factors = _in_double(context), _factors(context)
+
+        def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
+            total = torch.zeros_like(factors.damped)
+            for batch in context.batches(positions):
+                scaled, gradients = scaled_gradients(double.classifier, context.layers, batch)
+                rows = factors.rows(gradients, len(total)).phi.double() * scaled.scale[:, None]
+                total += rows.square().sum(dim=0)
+            return {ENERGY: total}
+
+        return compute
+
+
+def _fit_spectrum(context: RebuildContext) -> None:
+    """Eigenvalues [P] and eigenvectors [P, P] of the Hessian, float64, which must be positive with the damping."""
 
     def compute() -> dict[str, Tensor]:
-        hessian = context.workspace.cached("hessian", lambda: {"hessian": _hessian(context)})["hessian"]
+        hessian = context.kept(HESSIAN, HESSIAN, lambda: {HESSIAN: _hessian(context)})[HESSIAN]
         with context.progress.step("eigendecomposition"):
             eigenvalues, eigenvectors = eigendecompose(hessian)
         return {"eigenvalues": eigenvalues, "eigenvectors": eigenvectors}
 
-    spectrum = context.workspace.cached(SPECTRUM, compute)
-    return spectrum["eigenvalues"], spectrum["eigenvectors"]
+    eigenvalues = context.workspace.cached(SPECTRUM, compute)["eigenvalues"]
+    check_positive(eigenvalues, _damping(context), context.classifier.spec.weight_decay)
+
+
+def _damping(context: RebuildContext) -> float:
+    return float(context.settings.damping or 0.0)
+
+
+def _factors(context: RebuildContext) -> ExactFactors:
+    """Of the stored spectrum, on the model's device."""
+    stored = context.workspace.load(SPECTRUM)
+    found = exact_factors(stored["eigenvalues"], stored["eigenvectors"], _damping(context), context.layers)
+    return found.to(context.device)
+
+
+def _in_double(context: RebuildContext) -> RebuildContext:
+    return replace(context, classifier=replace(context.classifier, model=in_double(context.classifier.model)))
 
 
 def _hessian(context: RebuildContext) -> Tensor:
-    batches = context.tracked_batches("hessian", range(len(context.data)))
-    return exact_hessian(
-        context.classifier.model,
-        context.classifier.loss,
-        ((batch.inputs, batch.labels, batch.keys) for batch in batches),
-        num_examples=len(context.data),
-        weight_decay=context.classifier.spec.weight_decay,
-        layers=context.layers,
-        max_params=context.settings.max_parameters,
-    )
+    count = len(context.data)
+    parts = context.parts(HESSIAN, HessianTask(), range(count), num_parameters(context.layers) ** 2)
+    sums = context.total(parts, [HESSIAN, "count"])
+    return finished_hessian(sums[HESSIAN], int(sums["count"]), count, context.classifier.spec.weight_decay)
+
+
+def _wanted(context: RebuildContext) -> int:
+    parameters = num_parameters(context.layers)
+    return min(context.settings.embedding_size or parameters, parameters)
+
+
+def _truncates(context: RebuildContext) -> bool:
+    """Whether some coordinates are left out: those of the least energy, which takes a pass."""
+    return _wanted(context) < num_parameters(context.layers) or context.settings.energy < 1.0
 
 
 def _by_energy(context: RebuildContext, factors: ExactFactors) -> tuple[ExactFactors, int]:
-    """Coordinates by energy, and how many to keep; all of them need no pass."""
-    settings = context.settings
-    parameters = num_parameters(factors.layers)
-    wanted = min(settings.embedding_size or parameters, parameters)
-    if wanted == parameters and settings.energy >= 1.0:
-        return factors, parameters
-    energy = context.workspace.cached("energy", lambda: {"energy": _energy(context, factors)})["energy"]
-    size = wanted if settings.embedding_size else size_for_energy(energy, settings.energy)
+    """Coordinates by energy, and how many to keep."""
+    if not _truncates(context):
+        return factors, len(factors.damped)
+    energy = context.workspace.load(ENERGY)[ENERGY]
+    size = _wanted(context) if context.settings.embedding_size else size_for_energy(energy, context.settings.energy)
     return order_by_energy(factors, energy.to(factors.damped.device)), size
 
 
-def _energy(context: RebuildContext, factors: ExactFactors) -> Tensor:
+def _energy(context: RebuildContext) -> Mapping[str, Tensor]:
     """Mean energy of each coordinate over (at most ``fit_examples``) training rows, [P] float64."""
     count = min(len(context.data), context.settings.fit_examples)
-    total = torch.zeros_like(factors.damped)
-    for batch in context.tracked_batches("energy", context.data.sample(count, context.settings.seed)):
-        scaled, gradients = scaled_gradients(context.classifier, factors.layers, batch)
-        rows = factors.rows(gradients, len(total)).phi.double() * scaled.scale[:, None]
-        total += rows.square().sum(dim=0)
-    return (total / count).cpu()
+    chosen = context.data.sample(count, context.settings.seed)
+    parts = context.parts(ENERGY, EnergyTask(), chosen, num_parameters(context.layers))
+    return {ENERGY: context.total(parts, [ENERGY])[ENERGY] / count}

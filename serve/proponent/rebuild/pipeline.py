@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from proponent.allocator import keep_freed_memory
@@ -18,7 +18,7 @@ from proponent.index.store import Store
 from proponent.index.tombstones import Tombstones
 from proponent.rebuild.batching import batching_for
 from proponent.rebuild.bundle_writer import RebuildResult, manifest_of, rebuild_key, write_files
-from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.context import Executor, InProcess, RebuildContext
 from proponent.rebuild.coverage import Coverage, covered
 from proponent.rebuild.distillation.student import distil, operator_context
 from proponent.rebuild.distillation.teachers import TEACHERS, Teaching
@@ -52,6 +52,8 @@ class RebuildOptions:
             depend on it (see `proponent.rebuild.batching`).
         publish: Make the bundle current when it is done.
         jobs: Processes that train teachers.
+        executor: Computes the chunks of all stages; the result does not depend on it.
+        shards: URL below which stages are kept until the bundle is whole; by default beside it in the store.
 
     >>> RebuildOptions(memory=2 << 30, publish=False).quiet
     False
@@ -62,6 +64,12 @@ class RebuildOptions:
     publish: bool = True
     quiet: bool = False
     jobs: int = 1
+    executor: Executor = field(default_factory=InProcess)
+    shards: str = ""
+
+    def shards_of(self, spec: ModelSpec) -> str:
+        """Where the stages of a model's rebuild are kept, or an empty text for its directory in the store."""
+        return f"{self.shards.rstrip('/')}/{spec.name}/{WORK}" if self.shards else ""
 
 
 Audit = Callable[[RebuildResult], Mapping[str, object]]
@@ -102,7 +110,7 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
         data = TrainingSet.open(classifier, spec.dataset, forgotten=forgotten)
         data.check_factory(spec.dataset, forgotten=forgotten)
         coverage = covered(classifier, data)
-        teaching = Teaching(store.directory(spec.name) / TEACHERS, forgotten, options.jobs)
+        teaching = Teaching(store.directory(spec.name) / TEACHERS, forgotten, options.jobs, options.executor.train)
         with StageProgress(quiet=options.quiet) as progress:
             workspace, path = _run(coverage, data, store, options, audit, progress, teaching)
         if options.publish:
@@ -125,9 +133,14 @@ def _run(
     with progress.step("read data"):
         dataset_sha256 = data.fingerprint()
         samples = HeldOutSamples.choose(classifier)
-    workspace = Workspace(store.directory(spec.name) / WORK, rebuild_key(classifier, dataset_sha256))
-    batching = batching_for(classifier, layers, data, options.memory, options.batch_size)
-    context = RebuildContext(classifier, layers, data, batching, workspace, progress, coverage.left_out)
+    workspace = Workspace(
+        store.directory(spec.name) / WORK, rebuild_key(classifier, dataset_sha256), options.shards_of(spec)
+    )
+    device = options.executor.device(classifier.device)
+    batching = batching_for(classifier, layers, data, options.memory, options.batch_size, device)
+    context = RebuildContext(
+        classifier, layers, data, batching, workspace, progress, coverage.left_out, options.executor
+    )
     found = _survey(context)
     result = _build(context, teaching)
     _warn_of_omitted(result, found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
@@ -56,12 +56,18 @@ class StageProgress:
     ) -> None:
         self._progress.stop()
 
+    @contextmanager
+    def task(self, stage: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+        """Shows a stage of ``total`` items; what the block is given moves its bar by so many."""
+        task = self._progress.add_task(stage, total=total, completed=done)
+        yield lambda count: self._progress.advance(task, count)
+
     def track(self, stage: str, steps: Iterable[T], total: int, done: int = 0) -> Iterator[T]:
         """Yields the steps, moving the bar of ``stage``; ``done`` steps were finished by an earlier run."""
-        task = self._progress.add_task(stage, total=total, completed=done)
-        for step in steps:
-            yield step
-            self._progress.advance(task)
+        with self.task(stage, total, done) as advance:
+            for step in steps:
+                yield step
+                advance(1)
 
     @contextmanager
     def step(self, stage: str) -> Iterator[None]:

@@ -40,6 +40,10 @@ NO_RECIPE = frozenset(
 """Keys of a spec that a training does not depend on."""
 
 
+Train = Callable[[Callable[..., None], Sequence[tuple[object, ...]], int], Iterator[None]]
+"""Runs a task for each tuple of arguments in so many processes of one thread; yields as they end."""
+
+
 def trained_model(
     spec: ModelSpec, positions: Sequence[int] | None, seed: int, *, forgotten: Collection[str] = ()
 ) -> nn.Module:

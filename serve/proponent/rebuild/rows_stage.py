@@ -20,8 +20,6 @@ from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.training_set import Batch
 from proponent.rebuild.workspace import Workspace
 
-SHARD = 4096
-
 Embed = Callable[[LayerGradients], EmbeddedRows]
 
 
@@ -32,24 +30,14 @@ def scaled_gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tu
         return scaled, session.backward(scaled.unit)
 
 
-def shard_ranges(size: int) -> dict[str, range]:
-    """Names of the shards of N rows and the rows of each."""
-    starts = range(0, size, SHARD)
-    return {f"rows-{number:05d}": range(start, min(start + SHARD, size)) for number, start in enumerate(starts)}
-
-
-def embed_rows(context: RebuildContext, embed: Embed) -> list[str]:
-    """Runs the pass over the shards that are not finished; returns the names of all shards."""
-    loss = context.classifier.loss
-    shards = shard_ranges(len(context.data))
-    for name in context.unfinished("embed", shards):
-        parts = []
-        for batch in context.batches(shards[name]):
-            scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
-            own = own_curvature(loss, scaled.scale)
-            parts.append(finished_rows(embed(gradients), scaled.scale, scaled.has_direction, own))
-        context.workspace.save(name, concatenated(parts))
-    return list(shards)
+def embedded(context: RebuildContext, embed: Embed, positions: Sequence[int]) -> dict[str, Tensor]:
+    """Finished rows of some examples."""
+    parts = []
+    for batch in context.batches(positions):
+        scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
+        own = own_curvature(context.classifier.loss, scaled.scale)
+        parts.append(finished_rows(embed(gradients), scaled.scale, scaled.has_direction, own))
+    return concatenated(parts)
 
 
 def concatenated(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

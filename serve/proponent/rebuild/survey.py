@@ -7,6 +7,7 @@ so that influence as a prediction of retraining holds only roughly.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,8 @@ from proponent.attribution.gradients.layers import Layers, flatten_parameters, n
 from proponent.attribution.losses.outputs import look_like_probabilities
 from proponent.classifier import Classifier, blame_user_model
 from proponent.errors import SpecError, TrainingMismatchError
-from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.context import Compute, RebuildContext
+from proponent.rebuild.rows_stage import concatenated
 from proponent.rebuild.training_set import Batch
 from proponent.rebuild.workspace import Workspace
 
@@ -55,6 +57,7 @@ def cached_survey(context: RebuildContext) -> Survey:
         numbers = torch.tensor([found.accuracy, found.gradient_norm_ratio], dtype=torch.float64)
         tensors = {"predictions": found.predictions, "labels": found.labels, "numbers": numbers}
         context.workspace.save(STAGE, tensors)
+    context.workspace.discard(STAGE)
     return stored_survey(context.workspace)
 
 
@@ -73,27 +76,46 @@ def survey(context: RebuildContext) -> Survey:
         SpecError: Outputs do not fit the loss or the classes.
     """
     classifier, layers, count = context.classifier, context.layers, len(context.data)
-    predictions: list[Tensor] = []
-    labels: list[Tensor] = []
-    total = torch.zeros(num_parameters(layers), dtype=torch.float64, device=classifier.device)
-    norms, probabilities = 0.0, True
-    for batch in context.tracked_batches(STAGE, range(count)):
-        outputs, summed, squares = _gradients(classifier, layers, batch)
-        predictions.append(classifier.loss.predict(outputs).cpu())
-        labels.append(batch.labels.cpu())
-        probabilities = probabilities and bool(look_like_probabilities(outputs).all())
-        total += summed
-        norms += float(squares.sqrt().sum())
+    parts = context.parts(STAGE, SurveyTask(), range(count), num_parameters(layers))
+    shown = concatenated([context.workspace.load_some(part, ["predictions", "labels"]) for part in parts])
+    predictions, labels = shown["predictions"], shown["labels"]
+    sums = context.total(parts, ["gradient", "norms", "others"])
     result = Survey(
-        predictions=torch.cat(predictions),
-        labels=torch.cat(labels),
-        accuracy=float((torch.cat(predictions) == torch.cat(labels)).double().mean()),
-        gradient_norm_ratio=_ratio(classifier, layers, total / count, norms / count),
+        predictions=predictions,
+        labels=labels,
+        accuracy=float((predictions == labels).double().mean()),
+        gradient_norm_ratio=_ratio(classifier, layers, sums["gradient"] / count, float(sums["norms"]) / count),
     )
-    if probabilities and not classifier.spec.outputs_are_scores:
+    if not int(sums["others"]) and not classifier.spec.outputs_are_scores:
         raise _probabilities(classifier, count)
     check_accuracy(result.accuracy, classifier.spec.expected_accuracy)
     return result
+
+
+@dataclass(frozen=True)
+class SurveyTask:
+    """Predictions and labels of a chunk, summed gradients and norms of them, and how many outputs are scores."""
+
+    def prepare(self, context: RebuildContext) -> Compute:
+        """See `Task`."""
+        classifier, layers = context.classifier, context.layers
+
+        def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
+            seen: list[dict[str, Tensor]] = []
+            sums = {
+                "gradient": torch.zeros(num_parameters(layers), dtype=torch.float64, device=classifier.device),
+                "norms": torch.zeros((), dtype=torch.float64, device=classifier.device),
+                "others": torch.zeros((), dtype=torch.int64, device=classifier.device),
+            }
+            for batch in context.batches(positions):
+                outputs, summed, squares = _gradients(classifier, layers, batch)
+                seen.append({"predictions": classifier.loss.predict(outputs).cpu(), "labels": batch.labels.cpu()})
+                sums["gradient"] += summed
+                sums["norms"] += squares.sqrt().sum()
+                sums["others"] += (~look_like_probabilities(outputs)).sum()
+            return {**concatenated(seen), **sums}
+
+        return compute
 
 
 def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

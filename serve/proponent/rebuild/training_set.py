@@ -81,7 +81,18 @@ class TrainingSet:
     ``source(i)``; without them the position is the id. Every reading of an example must give the same.
     """
 
-    def __init__(self, dataset: Any, classifier: Classifier, key: str = "dataset") -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        classifier: Classifier,
+        key: str = "dataset",
+        *,
+        forgotten: Collection[str] = (),
+        readings: Readings | None = None,
+    ) -> None:
+        self.forgotten = frozenset(forgotten)
+        if self.forgotten:
+            dataset = FilteredDataset(dataset, self.forgotten)
         self._dataset = dataset
         self._classifier = classifier
         self._key = key
@@ -93,17 +104,27 @@ class TrainingSet:
                 field=f"{key}.factory",
             )
         self._size = len(dataset)
-        self._readings = Readings(self._size)
+        self.readings = readings or Readings(self._size)
         self.signature = self._read_signature()
-        self._check_steady()
+        if readings is None:
+            self._check_steady()
 
     @classmethod
     def open(
-        cls, classifier: Classifier, factory: Factory, key: str = "dataset", *, forgotten: Collection[str] = ()
+        cls,
+        classifier: Classifier,
+        factory: Factory,
+        key: str = "dataset",
+        *,
+        forgotten: Collection[str] = (),
+        readings: Readings | None = None,
     ) -> TrainingSet:
-        """Calls a dataset factory of the classifier's spec; forgotten examples are left out by id."""
+        """Calls a dataset factory of the classifier's spec; forgotten examples are left out by id.
+
+        With the ``readings`` of another process the examples must be what they were there.
+        """
         dataset = call_factory(classifier.spec, factory, key)
-        return cls(FilteredDataset(dataset, forgotten) if forgotten else dataset, classifier, key)
+        return cls(dataset, classifier, key, forgotten=forgotten, readings=readings)
 
     def check_factory(self, factory: Factory, *, forgotten: Collection[str] = ()) -> None:
         """Calls the dataset's factory again: a rebuild, an audit and a verification each do, and mean the same.
@@ -117,7 +138,7 @@ class TrainingSet:
         probed = self._probed()
         _, inputs, labels = again.items(probed)
         keys = [_key(again.example_id(position), label) for position, label in zip(probed, labels, strict=True)]
-        for position, change in zip(probed, self._readings.changes(probed, keys, inputs), strict=True):
+        for position, change in zip(probed, self.readings.changes(probed, keys, inputs), strict=True):
             if change:
                 raise self._unsteady(
                     f"its factory gave {self.example_id(position)!r} as example {position} and, called again, "
@@ -163,7 +184,7 @@ class TrainingSet:
         self, positions: Sequence[int], raws: Sequence[Any], inputs: Tensor, labels: Sequence[int]
     ) -> None:
         keys = [_key(self.example_id(position), label) for position, label in zip(positions, labels, strict=True)]
-        found = self._readings.changes(positions, keys, inputs)
+        found = self.readings.changes(positions, keys, inputs)
         for position, change, raw, tensor in zip(positions, found, raws, inputs, strict=True):
             if not change:
                 continue

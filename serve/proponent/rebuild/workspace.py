@@ -1,7 +1,7 @@
-"""Finished stages of a rebuild on disk, so that a killed one resumes where it stopped.
+"""Finished stages of a rebuild, so that a killed one resumes where it stopped.
 
 A workspace belongs to one combination of spec, weights, data and package version (its key); another
-combination starts from scratch. Every stage is one safetensors file, written under another name, flushed and renamed.
+combination starts from scratch.
 """
 
 from __future__ import annotations
@@ -9,34 +9,57 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
-from proponent.index.bundle import flush
 from proponent.index.faults import fault_point
-from proponent.index.tensor_file import save_tensors
+from proponent.rebuild.stage_files import LocalFiles, open_files
 
 KEY = "key"
 
 
 class Workspace:
-    """A directory of finished stages."""
+    """A directory of finished stages, whose tensors may lie elsewhere.
 
-    def __init__(self, directory: Path, key: str) -> None:
+    Args:
+        directory: Holds the key and what is written of a bundle.
+        key: See the module; what another key left is deleted.
+        shards: URL or directory of the stages' tensors, if not ``directory``.
+    """
+
+    def __init__(self, directory: Path, key: str, shards: str = "") -> None:
         self.directory = directory
+        self.key = key
+        self.location = shards or str(directory.absolute())
+        self._shards = shards
+        self._files = open_files(self.location)
         marker = directory / KEY
         if not marker.exists() or marker.read_text(encoding="utf-8") != key:
-            shutil.rmtree(directory, ignore_errors=True)
+            self.remove()
             directory.mkdir(parents=True)
             marker.write_text(key, encoding="utf-8")
-        for leftover in directory.glob(".*.safetensors"):
-            leftover.unlink()
+        if isinstance(self._files, LocalFiles):
+            self._files.tidy()
+
+    @classmethod
+    def joined(cls, location: str) -> Workspace:
+        """The stages at the ``location`` of a workspace that another process has opened, and cares for."""
+        found = cls.__new__(cls)
+        found.location, found._files = location, open_files(location)
+        return found
+
+    def inside(self, name: str) -> Workspace:
+        """Another workspace of the same key, which goes with this one."""
+        return Workspace(self.directory / name, self.key, f"{self._shards}/{name}" if self._shards else "")
+
+    def beside(self, name: str) -> Workspace:
+        """Another workspace of the same key, which stays when this one goes."""
+        shards = f"{self._shards.rpartition('/')[0]}/{name}" if self._shards else ""
+        return Workspace(self.directory.parent / name, self.key, shards)
 
     @property
     def started(self) -> datetime.datetime:
@@ -45,7 +68,7 @@ class Workspace:
 
     def has(self, stage: str) -> bool:
         """Whether the stage is finished."""
-        return self._path(stage).exists()
+        return self._files.has(stage)
 
     def cached(self, stage: str, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Tensors of a stage, on the CPU; computed and saved where it is not finished."""
@@ -55,29 +78,27 @@ class Workspace:
 
     def load(self, stage: str) -> dict[str, Tensor]:
         """Tensors of a finished stage, on the CPU."""
-        return load_file(self._path(stage))
+        return self._files.load(stage)
 
     def load_some(self, stage: str, names: Collection[str]) -> dict[str, Tensor]:
-        """Some tensors of a finished stage; the others are not read."""
-        with safe_open(self._path(stage), framework="pt") as stored:
-            return {name: stored.get_tensor(name) for name in names}
+        """Some tensors of a finished stage."""
+        return self._files.load(stage, names)
 
     def save(self, stage: str, tensors: Mapping[str, Tensor]) -> None:
         """Finishes a stage."""
-        temporary = self._path(f".{stage}")
-        save_tensors(tensors, temporary)
-        flush(temporary)
-        fault_point(f"stage.written:{stage}")
-        os.replace(temporary, self._path(stage))
-        flush(self.directory)
+        self._files.save(stage, tensors)
         fault_point(f"stage.saved:{stage}")
 
-    def remove(self) -> None:
-        """Deletes the directory; call it once the bundle is in place."""
-        shutil.rmtree(self.directory)
+    def discard(self, prefix: str) -> None:
+        """Deletes the parts ``<prefix>-<number>`` of a stage that is finished."""
+        for name in self._files.names():
+            if re.fullmatch(rf"{re.escape(prefix)}-\d+", name):
+                self._files.delete(name)
 
-    def _path(self, stage: str) -> Path:
-        return self.directory / f"{stage}.safetensors"
+    def remove(self) -> None:
+        """Deletes everything; call it once the bundle is in place."""
+        self._files.clear()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def workspace_key(parts: Mapping[str, object]) -> str:

@@ -64,6 +64,23 @@ def exact_hessian(
             not that of its gradient.
         SpecError: If the model does not run in float64 or fails when it is differentiated twice.
     """
+    total, count = hessian_sum(model, loss, batches, layers, max_params=max_params, progress=progress)
+    return finished_hessian(total, count, num_examples, weight_decay)
+
+
+def hessian_sum(
+    model: nn.Module,
+    loss: Loss,
+    batches: Iterable[LabelledBatch],
+    layers: Layers,
+    *,
+    max_params: int = 12_000,
+    progress: Progress | None = None,
+) -> tuple[Tensor, int]:
+    """``sum_i d2 loss_i`` of some batches, ``[P, P]`` float64 with its upper triangle alone, and how many examples.
+
+    Sums of several parts of the data can be added; see `exact_hessian` and `finished_hessian`.
+    """
     double = in_double(model)
     function = outputs_function(model, layers, torch.float64)
     theta = current_parameters(model, layers, torch.float64)
@@ -79,8 +96,7 @@ def exact_hessian(
             else:
                 _add_structured(total, loss.output_hessian(outputs, batch[1]), features)
 
-    total, count = _sum_over(batches, add, model, layers, max_params, progress)
-    return _finish(total, count, num_examples, weight_decay)
+    return _sum_over(batches, add, model, layers, max_params, progress)
 
 
 def eigendecompose(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,7 +166,8 @@ def _sum_over(
     return total, count
 
 
-def _finish(total: Tensor, count: int, num_examples: int | None, weight_decay: float) -> Tensor:
+def finished_hessian(total: Tensor, count: int, num_examples: int | None, weight_decay: float) -> Tensor:
+    """H from the sum over ``count`` examples, which it takes the memory of; see `exact_hessian`."""
     if count == 0 or num_examples not in (None, count):
         raise CurvatureError(f"Expected {num_examples or 'at least one'} examples, the batches held {count}.")
     total.div_(count)

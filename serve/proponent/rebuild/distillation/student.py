@@ -35,7 +35,7 @@ from proponent.rebuild.distillation.teacher_rows import (
 )
 from proponent.rebuild.distillation.teachers import Teaching, trained_teachers
 from proponent.rebuild.memory import DOUBLE, too_small
-from proponent.rebuild.rows_stage import concatenated, shard_ranges
+from proponent.rebuild.rows_stage import concatenated
 from proponent.rebuild.survey import stored_survey
 
 PSEUDO_SEED = 4
@@ -206,12 +206,12 @@ def _fit(models: _Models, origins: Tensor) -> dict[str, Tensor]:
 def _shards(models: _Models, rows: Tensor) -> list[str]:
     """Finished rows: the student's vectors and all models' mean norms in place of the served model's own."""
     context = models.context
-    sources = dict(zip(shard_ranges(len(context.data)).items(), models.own_shards, strict=True))
+    sources = dict(zip(context.shards().items(), models.own_shards, strict=True))
     shards = {f"distilled-{name}": (place, source) for (name, place), source in sources.items()}
     norms = models.mean_norms() if any(not context.workspace.has(name) for name in shards) else {}
     for name in context.unfinished("distilled rows", shards):
         place, source = shards[name]
-        here = slice(place.start, place.stop)
+        here = slice(place[0], place[-1] + 1)
         own = context.workspace.load_some(source, ["self_influence", "kept_energy"])
         parts = {key: column[here] for key, column in norms.items()}
         context.workspace.save(name, distilled_rows(rows[here], own, parts))

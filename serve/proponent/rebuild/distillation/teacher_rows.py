@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,7 +20,6 @@ from proponent.rebuild.ekfac import rebuild_ekfac
 from proponent.rebuild.rows_stage import concatenated, scaled_gradients
 from proponent.rebuild.survey import cached_survey, check_accuracy
 from proponent.rebuild.training_set import Batch
-from proponent.rebuild.workspace import KEY, Workspace
 
 NORMS = ("theta", "l", "directed")
 """||C^-1 g_i||, sqrt(g_i^T C^-1 g_i), and whether there is a direction, [N]."""
@@ -63,8 +61,7 @@ def teacher_rows(
     Raises:
         TrainingMismatchError: It does not classify what it was trained on as ``expected_accuracy`` asks.
     """
-    key = (context.workspace.directory / KEY).read_text("utf-8")
-    workspace = Workspace(_directory(context, teacher.number), key)
+    workspace = context.workspace.inside(_name(teacher.number))
     here = replace(context, classifier=teacher_classifier(context.classifier, teacher.file), workspace=workspace)
     check_teacher(here, teacher, context.classifier.spec.expected_accuracy)
     embedding, _, shards = rebuild_ekfac(here)
@@ -107,13 +104,12 @@ def norms_of(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def remove_workspace(context: RebuildContext, number: int) -> None:
     """Deletes a teacher's own stages, once what is wanted of them is kept."""
-    directory = _directory(context, number)
-    if directory.exists():
-        Workspace(directory, (context.workspace.directory / KEY).read_text("utf-8")).remove()
+    if (context.workspace.directory / _name(number)).exists():
+        context.workspace.inside(_name(number)).remove()
 
 
-def _directory(context: RebuildContext, number: int) -> Path:
-    return context.workspace.directory / f"teacher-{number:05d}"
+def _name(number: int) -> str:
+    return f"teacher-{number:05d}"
 
 
 def as_teacher(kept: Mapping[str, Tensor]) -> Teacher:

@@ -17,7 +17,7 @@ import torch
 from proponent.classifier import Classifier, load_classifier
 from proponent.errors import SpecError
 from proponent.rebuild.progress import StageProgress
-from proponent.rebuild.retraining import in_processes, save_finished, trained_model, training_digest
+from proponent.rebuild.retraining import Train, in_processes, save_finished, trained_model, training_digest
 from proponent.rebuild.training_set import TrainingSet
 from proponent.spec import ModelSpec, parse_spec
 
@@ -56,12 +56,14 @@ class Teaching:
     Attributes:
         directory: Of all recipes' teachers.
         forgotten: Ids of training examples that take no part.
-        jobs: Processes that train.
+        jobs: Processes that train, on this machine.
+        train: Runs the trainings elsewhere.
     """
 
     directory: Path
     forgotten: Collection[str] = ()
     jobs: int = 1
+    train: Train | None = None
 
 
 def trained_teachers(
@@ -84,7 +86,7 @@ def trained_teachers(
         for each in models
         if not each.file.exists()
     ]
-    finished = in_processes(_train_to_file, tasks, teaching.jobs) if tasks else ()
+    finished = (teaching.train or in_processes)(_train_to_file, tasks, teaching.jobs) if tasks else ()
     for _ in progress.track("train teachers", finished, count, count - len(tasks)):
         pass
     return models

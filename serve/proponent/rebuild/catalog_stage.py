@@ -1,0 +1,71 @@
+"""What a catalog holds of every example that needs its reading: id, label, source and thumbnail, chunk by chunk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proponent.index.catalog import CatalogEntry
+from proponent.index.rows import RowScales
+from proponent.rebuild.context import Compute, RebuildContext
+from proponent.rebuild.survey import Survey
+from proponent.rebuild.thumbnails import thumbnail
+from proponent.rebuild.training_set import READ_AT_ONCE
+
+STAGE = "catalog"
+
+
+@dataclass(frozen=True)
+class CatalogTask:
+    """Ids, sources and thumbnails of a chunk one after the other as bytes, and where each ends; labels."""
+
+    def prepare(self, context: RebuildContext) -> Compute:
+        """See `Task`."""
+        data = context.data
+
+        def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
+            pictures: list[bytes] = []
+            classes: list[int] = []
+            for start in range(0, len(positions), READ_AT_ONCE):
+                raws, _, labels = data.items(positions[start : start + READ_AT_ONCE])
+                pictures += map(thumbnail, raws)
+                classes += labels
+            names = [[data.example_id(position), data.source(position)] for position in positions]
+            return {
+                "names": _bytes(json.dumps(names).encode()),
+                "classes": torch.tensor(classes),
+                "pictures": _bytes(b"".join(pictures)),
+                "ends": torch.tensor([len(picture) for picture in pictures]).cumsum(0),
+            }
+
+        return compute
+
+
+def catalog_entries(context: RebuildContext, scales: RowScales, found: Survey) -> Iterator[CatalogEntry]:
+    """Entries of all examples, in order, from the chunks that are finished now."""
+    predictions, influences = found.predictions.tolist(), scales.self_influence.tolist()
+    row = 0
+    for name in context.map(STAGE, CatalogTask(), context.shards(STAGE)):
+        chunk = context.workspace.load(name)
+        pictures, ends = chunk["pictures"].numpy().tobytes(), chunk["ends"].tolist()
+        names, start = json.loads(chunk["names"].numpy().tobytes()), 0
+        for (example_id, source), label, end in zip(names, chunk["classes"].tolist(), ends, strict=True):
+            yield CatalogEntry(
+                row=row,
+                example_id=example_id,
+                class_id=label,
+                predicted_class_id=predictions[row],
+                self_influence=influences[row],
+                source=source,
+                thumbnail=pictures[start:end],
+            )
+            row, start = row + 1, end
+
+
+def _bytes(content: bytes) -> Tensor:
+    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy())

@@ -1,0 +1,164 @@
+"""Workers of a cluster that come as there is room for them, and go as their nodes do."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from proponent.errors import InternalError, ProponentError, UnavailableError
+from proponent.rebuild.cluster.worker import Worker, named
+
+WAIT_S = 1.0
+"""Between looks at whether nodes have come."""
+PATIENCE_S = 600.0
+"""Without any worker before a rebuild gives up; it can be resumed."""
+
+
+class LostError(Exception):
+    """A worker died: of its job, unless it was ``with_node``."""
+
+    def __init__(self, message: str, with_node: bool) -> None:
+        super().__init__(message)
+        self.with_node = with_node
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that has ended, well where there is no ``error``."""
+
+    job: str
+    node: str
+    error: ProponentError | LostError | None
+
+
+class Pool:
+    """Actors of one kind.
+
+    Args:
+        workers: How many; 0 for as many as the cluster has room for at the time.
+        gpus: Of each.
+    """
+
+    def __init__(self, workers: int = 0, gpus: float = 0.0) -> None:
+        self._workers, self._gpus = workers, gpus
+        self._threads = 1 if gpus else torch.get_num_threads()
+        self._make = ray.remote(num_cpus=self._threads, num_gpus=gpus, scheduling_strategy="SPREAD")(Worker).remote
+        self._starting: dict[Any, Any] = {}
+        self._free: list[tuple[Any, str]] = []
+        self._busy: dict[Any, tuple[Any, str, str]] = {}
+        self._seen = time.monotonic()
+        self._why = ""
+
+    def call_roll(self) -> None:
+        """Workers that were left alone for a while are free again when they have answered."""
+        self._seen = time.monotonic()
+        self._starting |= {worker.where.remote(): worker for worker, _ in self._free}
+        self._free.clear()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job is being worked on."""
+        return bool(self._busy)
+
+    @property
+    def has_free(self) -> bool:
+        """Whether a job would be begun at once."""
+        return bool(self._free)
+
+    def submit(self, job: str, method: str, *arguments: Any) -> None:
+        """Lets a free worker begin a job."""
+        worker, node = self._free.pop()
+        self._busy[getattr(worker, method).remote(*arguments)] = worker, node, job
+
+    def wait(self) -> list[Done]:
+        """Jobs that have ended, after a moment at most; workers that have come are free.
+
+        Raises:
+            UnavailableError: There has been no worker for a while.
+        """
+        self._grow()
+        references = [*self._busy, *self._starting]
+        if references:
+            ended, _ = ray.wait(references, num_returns=1, timeout=WAIT_S)
+        else:
+            ended = []
+            time.sleep(WAIT_S)
+        done = [self._ended(reference) for reference in ended if reference in self._busy]
+        for reference in ended:
+            if reference in self._starting:
+                self._arrived(reference)
+        self._check_patience()
+        return done
+
+    def close(self) -> None:
+        """Ends all workers."""
+        everyone = [*self._starting.values(), *(worker for worker, *_ in (*self._free, *self._busy.values()))]
+        for worker in everyone:
+            ray.kill(worker)
+
+    def _grow(self) -> None:
+        count = len(self._starting) + len(self._free) + len(self._busy)
+        for _ in range(count, self._workers or self._room()):
+            worker = self._make(self._threads)
+            self._starting[worker.where.remote()] = worker
+
+    def _room(self) -> int:
+        """How many workers the nodes that there are hold."""
+        found = 0
+        for node in ray.nodes():
+            if node["Alive"]:
+                resources: dict[str, float] = node["Resources"]
+                by_processors = int(resources.get("CPU", 0) // self._threads)
+                by_gpus = int(resources.get("GPU", 0) // self._gpus) if self._gpus else by_processors
+                found += min(by_processors, by_gpus)
+        return found
+
+    def _arrived(self, reference: Any) -> None:
+        worker = self._starting.pop(reference)
+        try:
+            self._free.append((worker, ray.get(reference)))
+        except RayError as error:
+            self._why = str(error)
+
+    def _ended(self, reference: Any) -> Done:
+        worker, node, job = self._busy.pop(reference)
+        error: ProponentError | LostError | None = None
+        try:
+            ray.get(reference)
+        except RayTaskError as failure:
+            cause = failure.cause
+            error = cause if isinstance(cause, ProponentError) else InternalError(str(failure))
+        except RayError as failure:
+            error = LostError(str(failure), with_node=not self._is_alive(node))
+            if not isinstance(failure, RayActorError):
+                ray.kill(worker)
+        if not isinstance(error, LostError):
+            self._free.append((worker, node))
+        return Done(job, node, error)
+
+    def _is_alive(self, node: str) -> bool:
+        return any(
+            each["Alive"] and node == named(each["NodeManagerAddress"], each["NodeID"]) for each in ray.nodes()
+        )
+
+    def _check_patience(self) -> None:
+        now = time.monotonic()
+        if self._free or self._busy:
+            self._seen = now
+        elif now - self._seen > PATIENCE_S:
+            wanted = f"{self._threads} CPUs" + (f" and {self._gpus:g} GPUs" if self._gpus else "")
+            raise UnavailableError(
+                f"no worker of {wanted} has come up for {PATIENCE_S:.0f} s on a cluster with "
+                f"{_shown(ray.cluster_resources())}; what is finished is kept. {self._why}".strip(),
+                field="ray",
+                reason="NO_WORKERS",
+            )
+
+
+def _shown(resources: dict[str, float]) -> str:
+    return ", ".join(f"{resources.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))

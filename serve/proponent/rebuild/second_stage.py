@@ -1,0 +1,102 @@
+"""From projected rows to finished ones: M, the second stage, and the rows that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proponent.attribution.embedding.joint import SecondStage, damped_gram, second_stage
+from proponent.attribution.gradients.layers import num_parameters
+from proponent.attribution.groups import own_curvature
+from proponent.rebuild.compression import BASIS, Compression
+from proponent.rebuild.context import Compute, RebuildContext
+from proponent.rebuild.rows_stage import finished_rows
+
+SECOND_MOMENT, SECOND_STAGE = "second-moment", "second-stage"
+
+
+def fit_second_stage(
+    context: RebuildContext, compression: Compression, projected: Sequence[str], second_damping: float
+) -> SecondStage:
+    """The second stage from the projected rows."""
+
+    def compute() -> dict[str, Tensor]:
+        moment, outside = moments(context, projected)
+        with context.progress.step("second stage"):
+            gram = damped_gram(compression.subspaces, compression.basis).cpu()
+            fitted = second_stage(moment, outside, gram, num_parameters(context.layers), second_damping)
+        return {**vars(fitted), "residual": torch.tensor(fitted.residual, dtype=torch.float64)}
+
+    context.kept(SECOND_STAGE, SECOND_MOMENT, compute)
+    return stored_second_stage(context)
+
+
+def stored_second_stage(context: RebuildContext) -> SecondStage:
+    """What was fitted, on the model's device."""
+    stored = {name: value.to(context.device) for name, value in context.workspace.load(SECOND_STAGE).items()}
+    return SecondStage(stored["root"], stored["inverse"], stored["gram"], float(stored["residual"]))
+
+
+def moments(context: RebuildContext, projected: Sequence[str]) -> tuple[Tensor, float]:
+    """M, [K, K] float64, and the mean energy outside V, each row weighted as a Gauss-Newton matrix would.
+
+    A gradient g of a well-fitted example is (1 - p) times a direction, so that g g^T weighs it by (1 - p)^2 and
+    a few misfits rule the mean. The Gauss-Newton matrix weighs the same direction by p (1 - p), about (1 - p):
+    that is g g^T divided by the size of the output gradient.
+    """
+    numbers = context.workspace.load_some(BASIS, ["basis"])["basis"].shape[1] ** 2
+    task = SecondMomentTask(tuple(projected))
+    parts = context.parts(SECOND_MOMENT, task, range(len(projected)), numbers, least=1)
+    sums, count = context.total(parts, ["moment", "outside"]), len(context.data)
+    return sums["moment"].cpu() / count, max(float(sums["outside"]), 0.0) / count
+
+
+@dataclass(frozen=True)
+class SecondMomentTask:
+    """Sums over the rows of some shards, by their numbers."""
+
+    shards: tuple[str, ...]
+
+    def prepare(self, context: RebuildContext) -> Compute:
+        """See `Task`."""
+
+        def compute(numbers: Sequence[int]) -> Mapping[str, Tensor]:
+            moment: Tensor | float = 0.0
+            outside = torch.zeros((), dtype=torch.float64)
+            for number in numbers:
+                shard = context.workspace.load_some(self.shards[number], ["y", "scale", "energy"])
+                y, scale = shard["y"].double(), shard["scale"]
+                moment = moment + (y * scale[:, None]).mT @ y
+                outside += (scale * (shard["energy"] - y.square().sum(dim=1))).sum()
+            assert isinstance(moment, Tensor)
+            return {"moment": moment, "outside": outside}
+
+        return compute
+
+
+def finish_rows(context: RebuildContext, projected: Sequence[str]) -> list[str]:
+    """The finished row shards from the projected ones."""
+    return context.map("embed", FinishTask(tuple(projected)), context.shards())
+
+
+@dataclass(frozen=True)
+class FinishTask:
+    """Finished rows of a shard."""
+
+    shards: tuple[str, ...]
+
+    def prepare(self, context: RebuildContext) -> Compute:
+        """See `Task`."""
+        stage = stored_second_stage(context)
+
+        def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
+            source = context.workspace.load(self.shards[positions[0] // context.batching.chunk])
+            shard = {key: value.to(context.device) for key, value in source.items()}
+            rows = stage.rows(shard["y"], shard["crossed"], shard["energy"], shard["damped_energy"])
+            own = own_curvature(context.classifier.loss, shard["scale"])
+            return finished_rows(rows, shard["scale"], shard["directed"], own)
+
+        return compute

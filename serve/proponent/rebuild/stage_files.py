@@ -1,0 +1,152 @@
+"""Where the tensors of stages are kept: a directory, or any place that fsspec knows by a URL (S3, GCS and others).
+
+A file of a stage is whole or not there: it is written under another name, flushed and renamed; object stores show an
+object when all of it has come.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import fsspec
+from safetensors import safe_open
+from safetensors.torch import load, load_file, save
+from torch import Tensor
+from typing_extensions import override
+
+from proponent.errors import SpecError
+from proponent.index.bundle import flush
+from proponent.index.faults import fault_point
+from proponent.index.tensor_file import apart, save_tensors
+
+SUFFIX = ".safetensors"
+
+
+class StageFiles(Protocol):
+    """Tensors by the name of a stage."""
+
+    def has(self, stage: str) -> bool:
+        """Whether there is such a stage."""
+
+    def names(self) -> list[str]:
+        """Of all stages that there are."""
+
+    def load(self, stage: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Its tensors, or some of them, on the CPU."""
+
+    def save(self, stage: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keeps a stage."""
+
+    def delete(self, stage: str) -> None:
+        """Deletes one that is there."""
+
+    def clear(self) -> None:
+        """Deletes everything, also what a process that died left half-written."""
+
+
+class LocalFiles(StageFiles):
+    """In a directory, which machines may share."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @override
+    def has(self, stage: str) -> bool:
+        return self._path(stage).exists()
+
+    @override
+    def names(self) -> list[str]:
+        return [path.stem for path in self._directory.glob(f"[!.]*{SUFFIX}")]
+
+    @override
+    def load(self, stage: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        if names is None:
+            return load_file(self._path(stage))
+        with safe_open(self._path(stage), framework="pt") as stored:
+            return {name: stored.get_tensor(name) for name in names}
+
+    @override
+    def save(self, stage: str, tensors: Mapping[str, Tensor]) -> None:
+        temporary = self._path(f".{stage}-{uuid.uuid4().hex}")
+        save_tensors(tensors, temporary)
+        flush(temporary)
+        fault_point(f"stage.written:{stage}")
+        os.replace(temporary, self._path(stage))
+        flush(self._directory)
+
+    @override
+    def delete(self, stage: str) -> None:
+        self._path(stage).unlink()
+
+    @override
+    def clear(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Deletes what processes that died left half-written."""
+        for leftover in self._directory.glob(f".*{SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+
+    def _path(self, stage: str) -> Path:
+        return self._directory / f"{stage}{SUFFIX}"
+
+
+class RemoteFiles(StageFiles):
+    """Below a URL; the credentials are those that the file system of its scheme finds."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._system, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise SpecError(f"--shards has value {url!r}, which cannot be opened: {error}", field="shards") from error
+
+    @override
+    def has(self, stage: str) -> bool:
+        return bool(self._system.exists(self._path(stage)))
+
+    @override
+    def names(self) -> list[str]:
+        if not self._system.isdir(self._root):
+            return []
+        found = [path.rpartition("/")[2] for path in self._system.ls(self._root, detail=False)]
+        return [name.removesuffix(SUFFIX) for name in found if name.endswith(SUFFIX) and not name.startswith(".")]
+
+    @override
+    def load(self, stage: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        found = load(self._system.cat_file(self._path(stage)))
+        return found if names is None else {name: found[name] for name in names}
+
+    @override
+    def save(self, stage: str, tensors: Mapping[str, Tensor]) -> None:
+        self._system.makedirs(self._root, exist_ok=True)
+        temporary = f"{self._root}/.{stage}-{uuid.uuid4().hex}{SUFFIX}"
+        self._system.pipe_file(temporary, save(apart(tensors)))
+        self._system.mv(temporary, self._path(stage))
+
+    @override
+    def delete(self, stage: str) -> None:
+        self._system.rm_file(self._path(stage))
+
+    @override
+    def clear(self) -> None:
+        if self._system.exists(self._root):
+            self._system.rm(self._root, recursive=True)
+
+    def _path(self, stage: str) -> str:
+        return f"{self._root}/{stage}{SUFFIX}"
+
+
+def is_url(location: str) -> bool:
+    """Whether it names a file system by a scheme."""
+    return re.match(r"[a-z0-9+.-]+:", location) is not None
+
+
+def open_files(location: str) -> StageFiles:
+    """Files at a URL or below a directory."""
+    return RemoteFiles(location) if is_url(location) else LocalFiles(Path(location))

@@ -1,0 +1,181 @@
+"""A rebuild on a cluster of three nodes gives the bytes of one process, whatever happens to its workers meanwhile."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tiny
+from proponent.errors import UnavailableError
+from proponent.index.bundle import read_manifest
+from proponent.index.store import Store
+from proponent.rebuild import batching
+from proponent.rebuild.executors import executor_at
+from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.spec import load_spec
+from ray_cluster import CHUNK, Nodes, Rebuild, parent, until, watched
+
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'proponent[ray]'"
+    ),
+    pytest.mark.timeout(1200),  # of processes that start, on machines that have something else to do
+]
+EKFAC = {"model": "grouped", "curvature": {"kind": "ekfac", "embedding_size": 25}}
+ENERGY = {"curvature": {"kind": "exact", "energy": 0.95}}
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Two nodes with room for a worker each, and the head."""
+    with Nodes(tmp_path_factory.mktemp("ray"), 2) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _emptied(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes.trace.write_text("")
+    monkeypatch.setattr(batching, "CHUNK", CHUNK)
+    while len(nodes.pids) < 2:
+        nodes.add()
+
+
+def check(path: Path, store: Path, nodes: Nodes) -> None:
+    """The bundle is that of one process, no stage was saved twice, and nothing is left."""
+    saved = [line for line in nodes.trace.read_text().split() if line.startswith("stage.saved:")]
+    assert len(saved) == len(set(saved)) and sum(":rows-" in line for line in saved) == 5
+    alone = rebuild(load_spec(path), Store(path.parent / "alone"), RebuildOptions(quiet=True))
+    found = Store(store).current("toy")
+    assert read_manifest(found).files == read_manifest(alone).files
+    assert sorted(each.name for each in found.parent.parent.iterdir()) == ["bundles", "current", "lock"]
+    until(lambda: not nodes.workers())
+
+
+@pytest.mark.parametrize("kind", [EKFAC, pytest.param(ENERGY, marks=pytest.mark.slow)], ids=["ekfac", "energy"])
+def test_workers_write_the_bytes_of_one_process(tmp_path: Path, nodes: Nodes, kind: dict[str, object]) -> None:
+    """Stages at a URL: nothing but the bundle comes to the store."""
+    path, shards = watched(tmp_path / "project", **kind), tmp_path / "shards"
+    running = Rebuild(path, tmp_path / "store", nodes, "--shards", shards.as_uri())
+    code, said = running.ended()
+    assert code == 0, said
+    assert not list(shards.rglob("*.safetensors"))
+    check(path, tmp_path / "store", nodes)
+
+
+def test_a_worker_that_is_killed_costs_its_chunk_alone(tmp_path: Path, nodes: Nodes) -> None:
+    path = watched(tmp_path / "project", **EKFAC)
+    hold = path.parent / "hold-20"
+    hold.touch()
+    running = Rebuild(path, tmp_path / "store", nodes, "--workers", "2")
+    os.kill(running.held(20), signal.SIGKILL)
+    hold.unlink()
+    code, said = running.ended()
+    assert code == 0, said
+    check(path, tmp_path / "store", nodes)
+
+
+def test_a_node_that_is_removed_is_done_without(tmp_path: Path, nodes: Nodes) -> None:
+    path = watched(tmp_path / "project", **EKFAC)
+    hold = path.parent / "hold-20"
+    hold.touch()
+    running = Rebuild(path, tmp_path / "store", nodes)
+    nodes.remove(parent(running.held(20)))
+    hold.unlink()
+    code, said = running.ended()
+    assert code == 0, said
+    check(path, tmp_path / "store", nodes)
+
+
+def test_a_node_that_comes_half_way_is_used(tmp_path: Path, nodes: Nodes) -> None:
+    """The two that were there are held at the first chunks, and yet the last is computed."""
+    path = watched(tmp_path / "project", **EKFAC)
+    # Not example 0, which a worker reads when it starts.
+    holds = [path.parent / f"hold-{position}" for position in (1, CHUNK + 1)]
+    for hold in holds:
+        hold.touch()
+    running = Rebuild(path, tmp_path / "store", nodes)
+    assert running.held(1) != running.held(CHUNK + 1)
+    assert "survey" not in nodes.trace.read_text()
+    come = nodes.add()
+    until(lambda: "survey-00004" in nodes.trace.read_text())
+    assert come in map(parent, nodes.workers())
+    for hold in holds:
+        hold.unlink()
+    code, said = running.ended()
+    assert code == 0, said
+    check(path, tmp_path / "store", nodes)
+
+
+def test_a_driver_that_is_killed_goes_on_where_it_was(tmp_path: Path, nodes: Nodes) -> None:
+    path = watched(tmp_path / "project", **EKFAC)
+    hold = path.parent / "hold-20"
+    hold.touch()
+    killed = Rebuild(path, tmp_path / "store", nodes)
+    killed.held(20)
+    until(lambda: nodes.trace.read_text().count(":survey-") == 4)  # all chunks but the one that is held
+    killed.process.kill()
+    killed.ended()
+    until(lambda: not nodes.workers())
+    hold.unlink()
+    code, said = Rebuild(path, tmp_path / "store", nodes).ended()
+    assert code == 0, said
+    check(path, tmp_path / "store", nodes)
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        (
+            "fail",
+            r"example 20 cannot be read .*RuntimeError: the disk is on fire .*example 'toy/20'.*chunk survey-00002",
+        ),
+        pytest.param("die", r"3 workers died of example 'toy/20' \(chunk survey-00002\)", marks=pytest.mark.slow),
+    ],
+)
+def test_an_example_that_no_worker_gets_over_is_named(tmp_path: Path, nodes: Nodes, what: str, expected: str) -> None:
+    """The rebuild fails; what is finished is kept for one that does not."""
+    path = watched(tmp_path / "project", **EKFAC)
+    bad = path.parent / f"{what}-20"
+    bad.touch()
+    code, said = Rebuild(path, tmp_path / "store", nodes).ended()
+    assert code == 2 and re.search(expected, " ".join(said.split())), said
+    until(lambda: not nodes.workers())
+    bad.unlink()
+    code, said = Rebuild(path, tmp_path / "store", nodes).ended()
+    assert code == 0, said
+    check(path, tmp_path / "store", nodes)
+
+
+@pytest.mark.slow
+def test_workers_train_the_teachers_of_one_process(tmp_path: Path, nodes: Nodes) -> None:
+    recipe = {"factory": "proponent.training:fit", "kwargs": {"epochs": 40, "lr": 0.1, "batch_size": 16}}
+    curvature = {"kind": "ekfac", "embedding_size": 24, "teachers": 2, "pseudo_queries": 50}
+    keys = {"training": recipe, "expected_accuracy": 0.5, "curvature": curvature}
+    path, store = watched(tmp_path / "project", model="grouped", **keys), tmp_path / "store"
+    code, said = Rebuild(path, store, nodes).ended()
+    assert code == 0, said
+    alone = rebuild(load_spec(path), Store(path.parent / "alone"), RebuildOptions(quiet=True))
+    assert read_manifest(Store(store).current("toy")).files == read_manifest(alone).files
+    trained = [sorted(each.glob("toy/teachers/*/*.safetensors")) for each in (store, path.parent / "alone")]
+    assert [file.read_bytes() for file in trained[0]] == [file.read_bytes() for file in trained[1]] and trained[0]
+
+
+def test_a_retraining_that_fails_on_the_cluster_says_why(tmp_path: Path, nodes: Nodes) -> None:
+    """No process of this machine took its place."""
+    recipe = {"factory": "proponent.training:fit", "kwargs": {"epochs": 1, "lr": 1e30}}
+    curvature = {"kind": "ekfac", "damping": "auto"}
+    path = watched(tmp_path / "project", model="grouped", training=recipe, expected_accuracy=0, curvature=curvature)
+    (tiny.hold_out(path, 20).parent / "fail-20").touch()
+    code, said = Rebuild(path, tmp_path / "store", nodes, "--subsets", "2").ended()
+    assert code == 2 and re.search(r"the disk is on fire .*node 127\.0\.0\.1", " ".join(said.split())), said
+
+
+def test_what_is_not_a_cluster_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match=r"--ray has value '127\.0\.0\.1:9'"), executor_at("127.0.0.1:9"):
+        raise AssertionError
