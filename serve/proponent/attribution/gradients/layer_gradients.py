@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from proponent.attribution.gradients.layers import LayerShape
 from proponent.attribution.gradients.patch_moment import has_fast_moment, patch_moment
-from proponent.attribution.gradients.patches import NARROW, input_rows, output_rows, patch_products, weight_gradients
+from proponent.attribution.gradients.patches import (
+    NARROW,
+    counts,
+    input_rows,
+    looked_up,
+    output_rows,
+    patch_products,
+    weight_gradients,
+)
 
 COPIED = 2
 """Cost of a multiplication on patches that were copied out, or in a convolution of one example, beside a product."""
@@ -90,6 +98,9 @@ class LayerGradient:
 
     def inputs_times(self, right: Tensor) -> Tensor:
         """``a right``, ``[B, G, T, s]``, for ``right`` [G, i, s]."""
+        if self._looks_up:
+            found = [looked_up(use.module, use.inputs, right) for use in self.uses]
+            return self._join(found, right.shape[2])
         if not self._overlaps:
             return times(self.inputs, right)
         has_bias = self.shape.has_bias
@@ -105,6 +116,8 @@ class LayerGradient:
 
     def input_moment(self) -> Tensor:
         """Sum over examples and positions of ``a a^T``, ``[G, i, i]``."""
+        if self._looks_up:
+            return torch.stack([counts(use.module, use.inputs) for use in self.uses]).sum(dim=0).diag()[None]
         has_weight, on_cpu = self.shape.has_weight, self.anchor.device.type == "cpu"
         if not (has_weight and on_cpu and self.uses and all(has_fast_moment(use.module) for use in self.uses)):
             inputs = self.inputs
@@ -143,6 +156,8 @@ class LayerGradient:
         Returns:
             ``[B, G, r, s]``.
         """
+        if self._looks_up:
+            return self.deltas_times(left) @ self.inputs_times(right)
         (_, out, r), (_, width, s), positions = left.shape, right.shape, self.positions
         copied = COPIED if self._overlaps else 1
         alone = 1 if width <= NARROW * 9 else copied
@@ -164,6 +179,11 @@ class LayerGradient:
         return self.shape.has_weight and any(
             isinstance(use.module, nn.Conv2d) and tuple(use.module.kernel_size) != (1, 1) for use in self.uses
         )
+
+    @property
+    def _looks_up(self) -> bool:
+        """Whether rows of inputs hold one 1 each, at an index: products with them are rows of the other factor."""
+        return bool(self.uses) and isinstance(self.uses[0].module, nn.Embedding)
 
     def _join(self, rows: list[Tensor], width: int) -> Tensor:
         if not rows:

@@ -79,6 +79,24 @@ def _one_hot(module: nn.Embedding, indices: Tensor) -> Tensor:
     return rows
 
 
+def looked_up(module: nn.Module, indices: Tensor, matrix: Tensor) -> Tensor:
+    """Products of an Embedding's rows with ``[1, V, s]``, ``[B, 1, T, s]``: no row is made for a word."""
+    assert isinstance(module, nn.Embedding)
+    table = matrix[0]
+    if module.padding_idx is not None:
+        table = table.index_fill(0, indices.new_tensor([module.padding_idx]), 0.0)
+    return F.embedding(indices.reshape(indices.shape[0], 1, -1), table)
+
+
+def counts(module: nn.Module, indices: Tensor) -> Tensor:
+    """How often each word of an Embedding stands in a batch, ``[V]``: the diagonal of its rows' second moment."""
+    assert isinstance(module, nn.Embedding)
+    found = torch.bincount(indices.flatten(), minlength=module.num_embeddings).to(module.weight.dtype)
+    if module.padding_idx is not None:
+        found[module.padding_idx] = 0
+    return found
+
+
 def patch_products(module: nn.Module, inputs: Tensor, kernels: Tensor, offsets: Tensor | None) -> Tensor:
     """Products of every patch with the columns of a matrix: a convolution, which copies no patches out.
 
