@@ -191,3 +191,12 @@ def test_without_any_influence_the_unit_stays() -> None:
     _, _, teachers = problem(8, 4, 3, 6, 5)
     phi, scales = drawn(8, 4, seed=1), torch.ones(8, dtype=torch.float64)
     assert slope(nothing, one_group(teachers), phi, scales, teachers) == 1.0
+
+
+def test_teachers_that_say_nothing_are_kept_whole_and_not_coded() -> None:
+    """As those of a hinge loss whose margins are all large: there is nothing that more numbers would hold."""
+    phi, origins, teachers = problem(8, 4, 3, 6, 5)
+    silent = [Teacher(each.queries, 0 * each.rows, each.scales) for each in teachers]
+    found = fit(moment_of(phi, origins, silent), 0.1).student(2, torch.arange(6) % 2)
+    assert found.bases is None and found.kept == 1.0
+    assert found.rows.shape == (6, 2) and not bool(found.rows.any())

@@ -135,18 +135,21 @@ class Fit:
     def student(self, size: int, groups: Tensor) -> Student:
         """The student whose rows have ``size`` numbers: K, or fewer where there are no more directions.
 
+        Teachers that say nothing (the loss is flat at every training example) are kept whole by any numbers.
+
         Args:
             size: K.
             groups: Of the training examples, [N] int64 from 0.
         """
-        shares = self.energies.cumsum(0) / positive_or_one(self.energies.sum())
+        total = self.energies.sum()
+        shares = torch.where(total > 0, self.energies.cumsum(0) / positive_or_one(total), 1.0)
         width = int((shares < 1 - LOST).sum()) + 1
         if width <= size or not bool(groups.any()):
             directions = self.directions[:, :size]
             return Student(self.basis @ directions, self.values.mT @ directions, float(shares[:size][-1]))
         directions = self.directions[:, :width]
         rows, bases = _coded(self.values.mT @ directions, groups, min(size, int(groups.bincount().max())))
-        kept = float(rows.square().sum() / positive_or_one(self.energies.sum()))
+        kept = float(rows.square().sum() / total)
         return Student(self.basis @ directions, rows, kept, bases)
 
 
