@@ -11,8 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from captured import TIGHT, check_against_oracle
+import oracle
+from captured import CROSS_ENTROPY, TIGHT, check_against_oracle
+from proponent.attribution.curvature.exact import exact_hessian
 from proponent.attribution.gradients.families import FAMILIES, family_of
 from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.gradients.layers import (
@@ -329,6 +332,21 @@ def test_an_encoder_has_the_outputs_and_gradients_that_it_has_without(frozen: bo
     assert list(again) == list(expected) and all(bool(g.dense().any()) for g in again.values())
     torch.testing.assert_close(model(inputs), outputs, **TIGHT)
     assert [sorted(vars(module)) for module in model.modules()] == before
+
+
+def test_the_exact_hessian_over_an_attention_alone() -> None:
+    """Its module returns a tuple, and may be called by names."""
+    torch.manual_seed(6)
+    model, inputs = Attending({"batch_first": True}, {"need_weights": False}, "self").eval(), torch.randn(BATCH, 3, 4)
+    labels, layers = torch.arange(BATCH), find_layers(model, ["attention"])
+    assert len(layers) == 4
+    found = exact_hessian(model, CROSS_ENTROPY, [(inputs, labels, labels)], layers)
+    twin = model.double()
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = oracle.objective_hessian(
+            twin, CROSS_ENTROPY.per_example, inputs.double(), labels, oracle.order(twin, dict.fromkeys(layers, 1))
+        )
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_an_attention_with_a_forward_of_its_own_is_left_out() -> None:

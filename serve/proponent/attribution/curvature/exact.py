@@ -7,6 +7,7 @@ Rows and columns follow the parameter order of `proponent.attribution.gradients.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -249,14 +250,12 @@ def _affine_features(model: nn.Module, layers: Layers, inputs: Tensor) -> tuple[
         # Before the user's own hooks, which may replace the outputs.
         calls.append((args[0] if args else kwargs["input"], outputs, outputs._version))
 
-    handle = module.register_forward_hook(record, prepend=True, with_kwargs=True)
-    try:
+    with ExitStack() as hooks:
+        if len(layers) == 1 and isinstance(module, nn.Linear):
+            hooks.callback(module.register_forward_hook(record, prepend=True, with_kwargs=True).remove)
         with torch.inference_mode(False), torch.no_grad(), eager():
             outputs = model(inputs)
-    finally:
-        handle.remove()
-    single = len(layers) == 1 and isinstance(module, nn.Linear) and len(calls) == 1
-    if not single or not _is_same(outputs, *calls[0][1:]):
+    if len(calls) != 1 or not _is_same(outputs, *calls[0][1:]):
         return outputs, None
     rows = calls[0][0].double()[:, : shape.inputs - shape.has_bias]
     return outputs, torch.nn.functional.pad(rows, (0, 1), value=1.0) if shape.has_bias else rows
