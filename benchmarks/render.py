@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import load_page
+import scale_page
 import sizing_page
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 DOCS = HERE.parent / "docs"
-PAGES = ("performance.md", "sizing.md")
+PAGES = ("performance.md", "sizing.md", "scale.md")
 
 
 def main() -> None:
@@ -48,7 +49,13 @@ def page(name: str, found: Mapping[str, Any]) -> str:
         "interval": _interval,
     }
     sizing = sizing_page.figures(found["sizing"])
-    return environment.get_template(f"{name}.j2").render(results=found, load_tables=load_page.section, sizing=sizing)
+    return environment.get_template(f"{name}.j2").render(
+        results=found,
+        load_tables=load_page.section,
+        sizing=sizing,
+        scale=scale_page.figures(found),
+        ratios=scale_page.ratios(found),
+    )
 
 
 def fixed(value: float, digits: int) -> str:

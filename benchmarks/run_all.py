@@ -45,6 +45,7 @@ BENCHMARKS = (
     Benchmark("compression", "compression.py {resnet20} --truth {work}/truth --dampings 10,100,1000", 150),
     Benchmark("explain_cost", "explain_cost.py --work {work}/explain --epochs 1", 15),
     Benchmark("rebuild_cost", "rebuild_cost.py --work {work}/explain --epochs 1", 15),
+    Benchmark("cluster", "cluster.py --work {work}/explain", 15),
     Benchmark("cost", "cost.py --work {work}/cost --threads 1", 40),
     Benchmark("exact_rebuild", "exact_rebuild.py --work {work}", 15),
     Benchmark("memory", "memory.py", 5),

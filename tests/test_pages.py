@@ -47,7 +47,7 @@ def render() -> Iterator[Any]:
         yield importlib.import_module("render")
 
 
-@pytest.mark.parametrize("name", ["performance.md", "sizing.md"])
+@pytest.mark.parametrize("name", ["performance.md", "sizing.md", "scale.md"])
 def test_a_page_is_made_of_the_results(render: Any, name: str) -> None:
     assert name in render.PAGES
     found = render.page(name, render.results())
