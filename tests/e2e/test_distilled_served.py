@@ -1,4 +1,4 @@
-"""A bundle with teachers, built by the command line and served: what its replies say."""
+"""A bundle with teachers and coded rows, built by the command line and served: what its replies say."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from PIL import Image
 from running import RunningGateway, cli
 
 import tiny
+from proponent.index.bundle import read_manifest
+from proponent.index.store import Store
 from proponent.v1 import explanation_pb2 as pb
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -18,12 +20,14 @@ TRAINING = {"factory": "proponent.training:fit", "kwargs": {"epochs": 30, "lr": 
 
 
 def test_replies_say_that_scores_are_of_the_recipe(tmp_path: Path) -> None:
-    curvature = {"kind": "ekfac", "pseudo_queries": 60}
+    curvature = {"kind": "ekfac", "pseudo_queries": 60, "embedding_size": 8}
     path = tiny.project(
         tmp_path / "project", model="grouped", expected_accuracy=0.4, training=TRAINING, curvature=curvature
     )
     store = tmp_path / "store"
     cli("rebuild", str(path), "--store", str(store), "--teachers", "2", "--quiet")
+    manifest = read_manifest(Store(store).current("toy"))
+    assert (manifest.embedding_size, manifest.row_groups) == (8, 3)
     picture = io.BytesIO()
     Image.fromarray(tiny.pictures(1, seed=1)[0][0].numpy()).save(picture, format="PNG")
     gateway = RunningGateway(store, tmp_path / "gateway.log", "--worker-host", "processes")
