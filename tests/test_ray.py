@@ -118,7 +118,7 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(tmp_path: Path, nodes: Nod
     hold.touch()
     killed = Rebuild(path, tmp_path / "store", nodes)
     killed.held(20)
-    until(lambda: nodes.trace.read_text().count(":survey-") == 4)  # all chunks but the one that is held
+    until(lambda: nodes.trace.read_text().count("saved:survey-") == 4)  # all chunks but the one that is held
     killed.process.kill()
     killed.ended()
     until(lambda: not nodes.workers())
