@@ -288,7 +288,7 @@ class Broken(nn.Module):
     [
         ("merged batch", "'layer'.*batch of 3"),
         ("modified input", "'layer'.*in place"),
-        ("tuple", "one tensor.*tuple"),
+        ("tuple", r"must return a tensor, .* got tuple"),
     ],
 )
 def test_what_cannot_be_captured_is_refused(kind: str, message: str) -> None:

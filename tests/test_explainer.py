@@ -498,11 +498,14 @@ def test_named_scores_are_those_of_the_lists(explainer: Explainer) -> None:
 
 
 def test_nothing_is_left_on_the_model(explainer: Explainer) -> None:
-    before = {name: parameter.clone() for name, parameter in explainer.classifier.model.named_parameters()}
+    model = explainer.classifier.model
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    hooks = [dict(module._forward_hooks) for module in model.modules()]
     explainer.explain(tiny.inputs(2), [ExplainOptions()] * 2)
-    for module in explainer.classifier.model.modules():
-        assert not module._forward_hooks and not module._backward_hooks and not module.training
-    for name, parameter in explainer.classifier.model.named_parameters():
+    assert [dict(module._forward_hooks) for module in model.modules()] == hooks
+    for module in model.modules():
+        assert not module._backward_hooks and not module.training
+    for name, parameter in model.named_parameters():
         assert parameter.grad is None and torch.equal(parameter, before[name])
 
 

@@ -33,6 +33,7 @@ from proponent.study.workbench import Workbench
 
 DOCS = Path(__file__).parent.parent / "docs"
 KILLED = 9
+pytestmark = pytest.mark.filterwarnings("ignore::proponent.rebuild.coverage.UncoveredWarning")
 
 
 def run(names: list[str], out: Path, data_root: Path | None, *, quick: bool = True) -> None:
