@@ -53,8 +53,8 @@ def page(name: str, found: Mapping[str, Any]) -> str:
         results=found,
         load_tables=load_page.section,
         sizing=sizing,
-        scale=scale_page.figures(found),
-        ratios=scale_page.ratios(found),
+        scale_of=scale_page.figures,
+        ratios_of=scale_page.ratios,
     )
 
 
