@@ -79,6 +79,9 @@ def _moment(padded: Tensor, kernel: tuple[int, int], positions: tuple[int, int],
             for (rows, columns), found in lagged.items()
             if u <= rows[0] < u + positions[0] and v <= columns[0] < v + positions[1]
         ]
+        if not inside:  # in a small image a number may lie in padding at all positions
+            moment[:, u, v] = 0
+            continue
         total = torch.stack(inside).sum(dim=0)
         moment[:, u, v, :, u:] = total[:, :, : height - u, width - 1 - v : 2 * width - 1 - v]
     for u, below in combinations(range(height), 2):
