@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import prune, weight_norm
 
 import oracle
 from captured import CROSS_ENTROPY, TIGHT, check_against_oracle
@@ -25,6 +26,7 @@ from proponent.attribution.gradients.layers import (
     uncovered,
     unflatten_parameters,
 )
+from proponent.attribution.gradients.left_out import left_out_modules
 from proponent.attribution.gradients.soundness import unsound_layers
 
 BATCH = 3
@@ -164,7 +166,8 @@ def test_a_transposed_convolution_whose_call_chooses_the_size() -> None:
             self.layer, self.head = nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1), nn.Linear(3, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.layer(x, output_size=[8, 7]).square().mean(dim=(2, 3)))  # type: ignore[no-any-return]
+            found = self.layer(output_size=[8, 7], input=x)
+            return self.head(found.square().mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
     check(Sized(), torch.randn(BATCH, 2, 4, 4).double(), 1)
 
@@ -417,6 +420,30 @@ def test_adapters_alone_are_covered_where_the_rest_is_frozen() -> None:
     layers = find_layers(model)
     assert list(layers) == ["layer.lora_A.default", "layer.lora_B.default"] and uncovered(model, layers) == {}
     check(model, torch.randn(BATCH, 2, 4).double(), 2)
+
+
+# Weights made of other parameters ------------------------------------------------------------------------------
+
+DERIVED: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "weight norm": (lambda a: weight_norm(a, "in_proj_weight"), "in_proj_weight"),
+    "pruned weight": (lambda a: prune.l1_unstructured(a, "in_proj_weight", 3), "in_proj_weight"),
+    "pruned bias": (lambda a: prune.l1_unstructured(a, "in_proj_bias", 3), "in_proj_bias"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+@pytest.mark.parametrize("name", DERIVED)
+def test_an_attention_with_derived_weights_is_left_out_by_name(name: str) -> None:
+    change, tensor = DERIVED[name]
+    model = Attending({"batch_first": True}, {"need_weights": False}, "self").requires_grad_(False)
+    model.attention.requires_grad_(True)
+    model.head.requires_grad_(True)
+    change(model.attention)
+    layers = find_layers(model.eval())
+    assert set(layers) == {"head"}
+    assert unsound_layers(model, layers, torch.randn(BATCH, 3, 4), torch.randn(BATCH, 3)) == {}
+    left = left_out_modules(model, layers, {}, include=None, frozen=False, families=FAMILIES)
+    assert left["attention"] == f"its {tensor} comes from other parameters (weight_norm, pruning and the like)"
 
 
 # What is not covered ------------------------------------------------------------------------------------------

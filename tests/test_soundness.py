@@ -136,6 +136,19 @@ def test_rows_that_change_places_inside_are_found() -> None:
     assert tried(Unshuffled(shuffled), torch.randn(6, SIZE)) == ["last"]
 
 
+@pytest.mark.parametrize("share", [1.0, 1e-2, 1e-3])
+def test_rows_that_change_places_in_a_small_part_are_found(share: float) -> None:
+    """The inverse of the curvature may make them large again."""
+
+    class Aside(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.last(x + share * self.first(x.flip(0)).tanh().flip(0))
+            return result
+
+    torch.manual_seed(16)
+    assert tried(Aside(RIGHT["plain"]), torch.randn(6, SIZE)) == ["first"]
+
+
 def test_tokens_that_pass_for_the_batch_are_found() -> None:
     assert tried(Tokens(), torch.randn(4, 4, SIZE)) == ["inner"]
 

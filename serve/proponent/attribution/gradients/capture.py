@@ -179,7 +179,7 @@ class CaptureSession:
 
     def _hook(self, name: str) -> Callable[..., Tensor | None]:
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
-            inputs = args[0] if args else next(iter(kwargs.values()))
+            inputs = args[0] if args else next(value for value in kwargs.values() if isinstance(value, Tensor))
             return self._record({name: _as_it_is}, inputs, output)
 
         return record

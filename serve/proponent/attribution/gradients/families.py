@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
@@ -45,7 +45,7 @@ _FAMILIES: Mapping[type[nn.Module], str] = {
 }
 TRANSPOSED_LINEAR = "transposed_linear"
 """The Conv1D of transformers, a linear layer whose weight is ``[in, out]``."""
-ATTENTION, EMBEDDING, BATCH_NORM = "multi_head_attention", "embedding", "batch_norm"
+EMBEDDING, BATCH_NORM = "embedding", "batch_norm"
 _COLUMNS = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d", EMBEDDING, TRANSPOSED_LINEAR})
 _VECTORS = frozenset({"layer_norm", "rms_norm", "group_norm", BATCH_NORM})
 
@@ -54,17 +54,23 @@ DEFAULT_FAMILIES = tuple(family for family in FAMILIES if family not in (BATCH_N
 """What is covered unless a spec says otherwise."""
 
 PROJECTIONS = ("query", "key", "value")
+_TENSORS = ("weight", "bias", "in_proj_weight", *(f"{which[0]}_proj_weight" for which in PROJECTIONS), "in_proj_bias")
 
 
 def family_of(module: nn.Module) -> str | None:
     """The family of a module; None where its parameters are not a layer's that can be covered."""
     family = _FAMILIES.get(type(module)) or (TRANSPOSED_LINEAR if _is_transposed_linear(module) else None)
-    if family == ATTENTION:
-        return family
-    # A weight that is not a parameter of the module belongs to a re-parametrisation such as weight_norm.
+    if isinstance(module, nn.MultiheadAttention):
+        return None if derived_tensors(module) else family
     if family is None or module._parameters.get("weight") is None:
         return None
     return family if _is_plain(module) else None
+
+
+def derived_tensors(module: nn.Module) -> list[str]:
+    """Weights and biases that a re-parametrisation, such as weight_norm or pruning, makes of other parameters."""
+    own = {*module._parameters, *module._buffers}
+    return [name for name in _TENSORS if name not in own and isinstance(getattr(module, name, None), Tensor)]
 
 
 def form_of(family: str) -> Form:

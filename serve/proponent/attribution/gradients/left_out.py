@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import nn
 
-from proponent.attribution.gradients.families import family_of
+from proponent.attribution.gradients.families import derived_tensors, family_of
 from proponent.attribution.gradients.layers import Layers, is_below
 
 
@@ -53,6 +53,8 @@ def _reason(
     family, kind = family_of(module), type(module).__name__
     if mistaken:
         return mistaken[0]
+    if derived := derived_tensors(module):
+        return f"its {', '.join(derived)} comes from other parameters (weight_norm, pruning and the like)"
     if family is None:
         return f"{kind} is not of a family that can be covered"
     if family not in families:
