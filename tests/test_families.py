@@ -385,6 +385,17 @@ def test_embeddings_on_request(extra: list[int], padding: int | None, seed: int)
     assert "table" not in find_layers(model) and uncovered(model, find_layers(model)) == {"table.weight": 10}
 
 
+def test_the_exact_hessian_over_an_embedding_with_padding() -> None:
+    """The padding's row stays as it is: no gradient, no curvature."""
+    torch.manual_seed(8)
+    model, inputs = Looked(nn.Embedding(5, 2, padding_idx=1), (3,)).double().eval(), torch.randint(5, (6, 3)).double()
+    labels, layers = torch.arange(6) % 3, find_layers(model, families=FAMILIES)
+    found = exact_hessian(model, CROSS_ENTROPY, [(inputs, labels, labels)], layers)
+    entries = oracle.order(model, dict.fromkeys(layers, 1))
+    expected = oracle.objective_hessian(model, CROSS_ENTROPY.per_example, inputs, labels, entries)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_an_embedding_with_sparse_gradients_is_covered_as_well() -> None:
     model, inputs = Looked(nn.Embedding(5, 2, sparse=True), (2,)).eval(), torch.randint(5, (BATCH, 2)).float()
     assert unsound_layers(model, find_layers(model, families=FAMILIES), inputs, torch.randn(BATCH, 3)) == {}
@@ -453,3 +464,14 @@ def test_an_attention_with_derived_weights_is_left_out_by_name(name: str) -> Non
 def test_other_modules_are_not_covered(kind: Callable[..., nn.Module]) -> None:
     options = (2, 2, 2) if kind is nn.Bilinear else (2, 2) if kind is not nn.InstanceNorm1d else (2,)
     assert family_of(kind(*options)) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
+def test_a_part_in_torchscript_is_left_out_by_name() -> None:
+    part = torch.jit.trace(nn.Linear(4, 4), torch.zeros(1, 4))
+    model = Pooled(nn.Identity(), part, 4).eval()
+    layers = find_layers(model)
+    assert set(layers) == {"head"}
+    assert unsound_layers(model, layers, torch.randn(BATCH, 4), torch.randn(BATCH, 3)) == {}
+    left = left_out_modules(model, layers, {}, include=None, frozen=False, families=FAMILIES)
+    assert left == {"layer": f"{type(part).__name__} is not of a family that can be covered"}

@@ -193,6 +193,7 @@ def test_two_projects_with_a_module_of_one_name_do_not_get_mixed_up(folder: Path
         load_classifier(load_spec(other))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
@@ -201,6 +202,7 @@ def test_two_projects_with_a_module_of_one_name_do_not_get_mixed_up(folder: Path
         ({"model": {"factory": "torch:__version__"}}, "expected a callable"),
         ({"model": {"factory": "torch.nn:Linear", "kwargs": {"widht": 3}}}, "key 'model.kwargs' has value"),
         ({"model": {"factory": "builtins:dict"}}, "it returned dict, expected a torch.nn.Module"),
+        ({"model": {"factory": "scripted_model:made"}}, "it returned TorchScript, whose layers cannot be seen"),
         ({"transform": {"factory": "builtins:dict", "kwargs": {"a": 1}}}, "key 'transform"),
         ({"loss": "no_such_module:loss"}, "key 'loss'"),
         (
@@ -215,6 +217,9 @@ def test_two_projects_with_a_module_of_one_name_do_not_get_mixed_up(folder: Path
 )
 def test_a_factory_that_cannot_be_called_is_named(folder: Path, keys: dict[str, Any], expected: str) -> None:
     (folder / "breaks.py").write_text("raise ValueError('of no use')\n")
+    (folder / "scripted_model.py").write_text(
+        "import torch\n\n\ndef made():\n    return torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2))\n"
+    )
     with pytest.raises(SpecError) as caught:
         load_classifier(load_spec(tiny.change(folder / "explain.yaml", **keys)))
     assert expected in caught.value.message

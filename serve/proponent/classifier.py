@@ -165,6 +165,12 @@ def build_model(spec: ModelSpec) -> nn.Module:
             "expected a torch.nn.Module",
             field="model.factory",
         )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise SpecError(
+            f"key 'model.factory' has value {spec.model.factory!r}: it returned TorchScript, whose layers cannot be "
+            "seen: expected the torch.nn.Module that it was made from",
+            field="model.factory",
+        )
     return returning_logits(model)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from proponent.attribution.functional import LabelledBatch, current_parameters, outputs_function, summed_loss
 from proponent.attribution.gradients.capture import eager
-from proponent.attribution.gradients.layers import Layers, num_parameters
+from proponent.attribution.gradients.layers import Layers, flatten_parameters, num_parameters
 from proponent.attribution.losses import Loss
 from proponent.attribution.precision import blame_exact_curvature, in_double
 from proponent.errors import CurvatureError
@@ -93,7 +93,7 @@ def hessian_sum(
                 first = not bool(total.any())
                 _add_hessian(total, summed_loss(function, loss, batch), theta)
                 if first:
-                    _check_products(total, summed_loss(function, loss, batch), theta)
+                    _check_products(total, summed_loss(function, loss, batch), theta, _trained(double, layers))
             else:
                 _add_structured(total, loss.output_hessian(outputs, batch[1]), features)
 
@@ -207,14 +207,24 @@ def _gradient(value: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[Tensor,
     return leaf, gradient
 
 
-def _check_products(hessian: Tensor, value: Callable[[Tensor], Tensor], theta: Tensor) -> None:
+def _trained(model: nn.Module, layers: Layers) -> Tensor:
+    """1, or 0 at the padding index of an Embedding, where autograd gives no gradient: ``[P]``."""
+    found = {name: torch.ones_like(parameter, requires_grad=False) for name, parameter in model.named_parameters()}
+    for layer in layers.values():
+        module = model.get_submodule(layer.module)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            found[layer.weight.name][module.padding_idx] = 0
+    return flatten_parameters(found, layers)
+
+
+def _check_products(hessian: Tensor, value: Callable[[Tensor], Tensor], theta: Tensor, trained: Tensor) -> None:
     """Refuses functions that are differentiable once: autograd takes what they return for a constant.
 
     One of a few directions has to do: a step across a kink of the model changes its gradient by a jump.
     """
     generator = torch.Generator().manual_seed(0)
     steps = (torch.randn(len(theta), generator=generator, dtype=theta.dtype) * _STEP for _ in range(_DIRECTIONS))
-    if not any(_is_product(hessian, value, theta, step.to(theta.device)) for step in steps):
+    if not any(_is_product(hessian, value, theta, step.to(theta.device) * trained) for step in steps):
         raise CurvatureError(
             "The model's second derivative by autograd is not that of its gradient: a function that can be "
             "differentiated once only? Use curvature.kind ekfac, or name later layers in curvature.layers.",

@@ -69,7 +69,9 @@ def family_of(module: nn.Module) -> str | None:
 
 def derived_tensors(module: nn.Module) -> list[str]:
     """Weights and biases that a re-parametrisation, such as weight_norm or pruning, makes of other parameters."""
-    own = {*module._parameters, *module._buffers}
+    # By public names: of what TorchScript has, the others cannot be read.
+    held = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    own = {name for name, _ in held}
     return [name for name in _TENSORS if name not in own and isinstance(getattr(module, name, None), Tensor)]
 
 
@@ -87,9 +89,11 @@ def is_output_projection(module: nn.Module) -> bool:
 
 def _is_transposed_linear(module: nn.Module) -> bool:
     """By name and form: transformers is not a dependency."""
+    if type(module).__name__ != "Conv1D":
+        return False
     weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
     width = getattr(module, "nf", None)
-    if type(module).__name__ != "Conv1D" or weight is None or bias is None:
+    if weight is None or bias is None:
         return False
     return weight.ndim == 2 and weight.shape[1] == width and tuple(bias.shape) == (width,)
 
