@@ -12,9 +12,12 @@ from safetensors.torch import load_file
 
 import oracle
 import tiny
+from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.families import DEFAULT_FAMILIES, FAMILIES
+from proponent.attribution.gradients.layers import find_layers
 from proponent.attribution.losses import get_loss
 from proponent.audit.quick import quick_audit
+from proponent.classifier import load_classifier
 from proponent.errors import SpecError
 from proponent.explainer import Explainer
 from proponent.explainer.opening import read_spec
@@ -108,6 +111,40 @@ def test_bundles_that_know_no_families_cover_what_was_covered_then(mixture: Path
     assert content["curvature"].pop("cover") == list(FIRST_COVER)
     (bundle / files.SPEC).write_text(yaml.safe_dump(content))
     assert read_spec(bundle).curvature.cover == FIRST_COVER
+
+
+PADDED = """
+
+class Padded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 1), nn.Linear(6, 3)
+
+    def forward(self, x):
+        tokens = x.flatten(1, 2)
+        mask = torch.arange(6) >= 2 + (tokens[:, :1, 0] > 0.5).long()
+        return self.head(self.encoder(tokens, src_key_padding_mask=mask).mean(dim=1))
+
+
+def padded():
+    return Padded()
+"""
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")  # while the tiny model is trained
+def test_an_encoder_predicts_of_padded_tokens_what_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch has another path for it where no gradient is asked for."""
+    monkeypatch.setattr(tiny, "MODULE", tiny.MODULE + PADDED)
+    model = load_classifier(load_spec(tiny.project(tmp_path, model="padded", iterations=5))).model
+    inputs = torch.stack(tiny.inputs(4))
+    with torch.inference_mode():
+        predicted = model(inputs)
+    with CaptureSession(model, find_layers(model)) as session:
+        explained = session.forward(inputs)
+    torch.testing.assert_close(predicted, explained)
 
 
 # The key ------------------------------------------------------------------------------------------------------

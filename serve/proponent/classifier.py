@@ -171,7 +171,18 @@ def build_model(spec: ModelSpec) -> nn.Module:
             "seen: expected the torch.nn.Module that it was made from",
             field="model.factory",
         )
-    return returning_logits(model)
+    return returning_logits(_keeping_padding(model))
+
+
+def _keeping_padding(model: nn.Module) -> nn.Module:
+    """A model that predicts without gradients what it does with them.
+
+    Without, torch's encoder takes its tokens out of the padding, and zeros stand there in place of its outputs.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+    return model
 
 
 def untrained_model(spec: ModelSpec) -> nn.Module:
