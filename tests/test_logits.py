@@ -92,3 +92,8 @@ def test_a_model_without_logits_is_refused(returned: str, tmp_path: Path, monkey
         SpecError, match=r"must return a tensor, a tuple that begins with it or an object with \.logits"
     ):
         explained(tmp_path, monkeypatch, returned)
+
+
+def test_a_loss_before_the_logits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SpecError, match="must return outputs for each example, got a single number"):
+        explained(tmp_path, monkeypatch, "(scores.sum(), scores)")

@@ -136,6 +136,20 @@ def test_rows_that_change_places_inside_are_found() -> None:
     assert tried(Unshuffled(shuffled), torch.randn(6, SIZE)) == ["last"]
 
 
+@pytest.mark.parametrize("descending", [False, True])
+def test_rows_that_are_sorted_inside_are_found_in_whatever_order_they_come(descending: bool) -> None:
+    class Sorted(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            order = x[:, 0].argsort()
+            result: Tensor = self.last(self.first(x[order]).tanh()[order.argsort()])
+            return result
+
+    torch.manual_seed(17)
+    inputs = torch.randn(3, SIZE)
+    inputs = inputs[inputs[:, 0].argsort(descending=descending)]
+    assert tried(Sorted(RIGHT["plain"]), inputs) == ["first"]
+
+
 @pytest.mark.parametrize("share", [1.0, 1e-2, 1e-3])
 def test_rows_that_change_places_in_a_small_part_are_found(share: float) -> None:
     """The inverse of the curvature may make them large again."""

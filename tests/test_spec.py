@@ -203,6 +203,10 @@ def test_two_projects_with_a_module_of_one_name_do_not_get_mixed_up(folder: Path
         ({"model": {"factory": "torch.nn:Linear", "kwargs": {"widht": 3}}}, "key 'model.kwargs' has value"),
         ({"model": {"factory": "builtins:dict"}}, "it returned dict, expected a torch.nn.Module"),
         ({"model": {"factory": "scripted_model:made"}}, "it returned TorchScript, whose layers cannot be seen"),
+        (
+            {"model": {"factory": "torch.nn:LazyLinear", "kwargs": {"out_features": 2}}},
+            "layer '' is a LazyLinear: give it",
+        ),
         ({"transform": {"factory": "builtins:dict", "kwargs": {"a": 1}}}, "key 'transform"),
         ({"loss": "no_such_module:loss"}, "key 'loss'"),
         (

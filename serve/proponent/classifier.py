@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from proponent.attribution.gradients.layers import LayerShape, find_layers, frozen_state
 from proponent.attribution.logits import returning_logits
@@ -171,7 +172,19 @@ def build_model(spec: ModelSpec) -> nn.Module:
             "seen: expected the torch.nn.Module that it was made from",
             field="model.factory",
         )
+    _check_sizes(spec, model)
     return returning_logits(_keeping_padding(model))
+
+
+def _check_sizes(spec: ModelSpec, model: nn.Module) -> None:
+    """Refuses lazy layers: their first call makes other layers of them."""
+    for name, module in model.named_modules():
+        if isinstance(module, LazyModuleMixin):
+            raise SpecError(
+                f"key 'model.factory' has value {spec.model.factory!r}: its layer {name!r} is a "
+                f"{type(module).__name__}: give it its size, or call the model once in the factory",
+                field="model.factory",
+            )
 
 
 def _keeping_padding(model: nn.Module) -> nn.Module:

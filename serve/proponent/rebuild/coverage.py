@@ -89,6 +89,8 @@ def _unsound(classifier: Classifier, layers: Layers, inputs: Tensor) -> Mapping[
     model = classifier.model
     with torch.no_grad():
         outputs = model(inputs)
+    if isinstance(outputs, Tensor):
+        classifier.loss.check_outputs(outputs)
     if not isinstance(outputs, Tensor) or not bool(outputs.isfinite().all()):
         return {}  # the survey refuses that, and says more about it
     unsound = unsound_layers(model, layers, inputs, _any_gradient(outputs))

@@ -41,16 +41,27 @@ def unsound_layers(model: nn.Module, layers: Layers, inputs: Tensor, output_grad
     outputs, problems = _problems(model, layers, inputs)
     found |= problems
     positions = sorted({0, len(inputs) // 2, len(inputs) - 1}) if len(inputs) > 1 else []
-    for here in (slice(position, position + 1) for position in positions):
+    for here in map(_only, positions):
         alone, problems = _alone(model, layers, inputs[here])
         _check_outputs(alone, outputs[here])
         found |= {name: why for name, why in problems.items() if name not in found}
     left = {name: layer for name, layer in layers.items() if name not in found}
     together = _gradients(model, left, inputs, output_gradient)
-    for here in (slice(position, position + 1) for position in positions):
-        expected = {name: gradient.examples(here) for name, gradient in together.items()}
-        found |= _changed(_gradients(model, left, inputs[here], output_gradient[here]), expected)
+    # A model that sorts its examples may leave some of them in their places, but not those in reverse as well.
+    reverse = _gradients(model, left, inputs.flip(0), output_gradient.flip(0))
+    for position in positions:
+        here, there = _only(position), _only(len(inputs) - 1 - position)
+        alone_here = _gradients(model, left, inputs[here], output_gradient[here])
+        found |= _changed(alone_here, _of(together, here)) | _changed(alone_here, _of(reverse, there))
     return found | _misused(model, left, inputs, output_gradient, together)
+
+
+def _only(position: int) -> slice:
+    return slice(position, position + 1)
+
+
+def _of(gradients: LayerGradients, examples: slice) -> LayerGradients:
+    return {name: gradient.examples(examples) for name, gradient in gradients.items()}
 
 
 def _failing(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> dict[str, str]:
