@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import nn
 
-from proponent.attribution.gradients.families import derived_tensors, family_of
+from proponent.attribution.gradients.families import derived_tensors, family_of, is_output_projection
 from proponent.attribution.gradients.layers import Layers, is_below
 
 
@@ -55,6 +55,8 @@ def _reason(
         return mistaken[0]
     if derived := derived_tensors(module):
         return f"its {', '.join(derived)} comes from other parameters (weight_norm, pruning and the like)"
+    if is_output_projection(module):
+        return "it belongs to an attention that is not covered"
     if family is None:
         return f"{kind} is not of a family that can be covered"
     if family not in families:
