@@ -35,6 +35,7 @@ from proponent.rebuild.compression import most_subspace
 from proponent.rebuild.context import Compute, InProcess, RebuildContext, Task
 from proponent.rebuild.coverage import UncoveredWarning
 from proponent.rebuild.ekfac import SmallDampingWarning
+from proponent.rebuild.executors import executor_at
 from proponent.rebuild.memory import block_size
 from proponent.rebuild.pipeline import (
     NotStationaryWarning,
@@ -346,6 +347,12 @@ def test_who_computes_which_chunk_changes_nothing(tmp_path: Path, kind: str, mon
     monkeypatch.setattr(batching, "CHUNK", 7)
     path = tiny.project(tmp_path, **KINDS[kind])
     check_same(build(path, tmp_path / "scattered", executor=Scattered()), build(path))
+
+
+@pytest.mark.parametrize(("asked", "flag"), [((2, 0.0), "--workers has value 2"), ((0, 0.5), "--gpus-per-worker")])
+def test_workers_without_a_cluster_are_refused(asked: tuple[int, float], flag: str) -> None:
+    with pytest.raises(SpecError, match=f"{flag}.*needs --ray"):
+        executor_at(None, *asked)
 
 
 def test_large_sums_have_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

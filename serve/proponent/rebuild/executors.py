@@ -18,10 +18,13 @@ def executor_at(ray: str | None, workers: int = 0, gpus: float = 0.0) -> Abstrac
         gpus: Of each worker.
 
     Raises:
-        SpecError: Ray is not installed.
+        SpecError: Ray is not installed, or workers are asked for without a cluster.
         UnavailableError: There is no such cluster.
     """
     if ray is None:
+        for flag, value in {"--workers": workers, "--gpus-per-worker": gpus}.items():
+            if value:
+                raise SpecError(f"{flag} has value {value:g}: it needs --ray, which names the cluster", field="ray")
         return nullcontext(InProcess())
     if importlib.util.find_spec("ray") is None:
         raise SpecError("--ray: Ray is not installed: pip install 'proponent[ray]'", field="ray")
