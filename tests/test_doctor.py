@@ -96,6 +96,12 @@ def test_a_damaged_bundle_is_named_by_its_file(store: Path) -> None:
     the(Status.FAILURE, check_bundles(Settings(store=store)), "manifest.json")
 
 
+def test_a_model_that_is_not_in_the_store_has_nothing_to_roll_back_to(store: Path) -> None:
+    settings = Settings(store=store, models=["elsewhere"])
+    found = the(Status.FAILURE, check_bundles(settings), "bundle of elsewhere", "proponent rebuild SPEC", str(store))
+    assert "rollback" not in found.remedy
+
+
 def test_a_bundle_of_the_future_tells_of_a_wrong_clock(store: Path) -> None:
     [name] = Store(store).models()
     bundle = Store(store).current(name)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import stores
 import tiny
+from proponent.cli.bundles import _print_suspects
 from proponent.errors import CorruptBundleError, InvalidInputError, NotFoundError
 from proponent.explainer import Explainer
 from proponent.index.bundle import CATALOG, ROWS
@@ -215,6 +216,13 @@ def test_suspects_as_csv(store: Store) -> None:
     assert len(rows) == 3
     assert list(rows[0])[:3] == ["example_id", "is_label_issue", "label_score"]
     assert {row["given_label"] for row in rows} <= {"bars", "stripes", "frame"}
+
+
+def test_texts_that_a_spreadsheet_would_compute_are_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"example_id": "=1+1", "given_label": "@cat", "predicted_label": "a-b", "self_influence": -0.5}
+    _print_suspects([row], as_csv=True)
+    [read] = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert list(read.values()) == ["'=1+1", "'@cat", "a-b", "-0.5"]
 
 
 @pytest.mark.parametrize("command", ["verify", "diff", "publish", "rollback", "gc", "forget", "suspects"])

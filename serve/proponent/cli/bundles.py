@@ -167,13 +167,13 @@ def suspects(
 
 
 def _print_suspects(rows: list[dict[str, Any]], as_csv: bool) -> None:
+    from proponent.cli.terminal import one_line, spreadsheet_cell
+
     if as_csv:
         writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: spreadsheet_cell(value) for key, value in row.items()} for row in rows)
         return
-    from proponent.cli.terminal import one_line
-
     for row in rows:
         mark = "issue" if row["is_label_issue"] else ""
         labels = f"{one_line(row['given_label']):>12} -> {one_line(row['predicted_label']):<12}"

@@ -21,11 +21,17 @@ MEASURE_NAMES = {
 }
 _WIDTH = 12
 _SHADES = " .:-=+*#%@"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def one_line(text: str) -> str:
     """An id or a label as a terminal may be given it: on one line, and nothing in it acts."""
     return printable(text, keep="")
+
+
+def spreadsheet_cell(value: object) -> object:
+    """A value as a spreadsheet may be given it: an apostrophe before a text that it would compute."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def draw(png: bytes, *, width: int = _WIDTH, colour: bool = True) -> Text:

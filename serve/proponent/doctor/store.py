@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from proponent.doctor.finding import Finding, failure, ok, warning
-from proponent.errors import ProponentError
+from proponent.errors import NotFoundError, ProponentError
 from proponent.gateway.settings import Settings
 from proponent.index.bundle import read_manifest
 from proponent.index.lifecycle import size_of
@@ -75,6 +75,8 @@ def _bundle(store: Store, name: str) -> Finding:
     try:
         bundle = store.current(name)
         manifest, found = read_manifest(bundle), verify(bundle, sample=0)
+    except NotFoundError as error:
+        return failure(check, error.message, f"proponent rebuild SPEC --store {store.root}, or serve another model")
     except ProponentError as error:
         return failure(check, error.message, f"publish a bundle that is whole: proponent rollback --model {name}")
     except OSError as error:
