@@ -20,6 +20,7 @@ from proponent.index.catalog import Catalog, CatalogEntry, Page, Place, write_ca
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | TEXT
 ENTRIES = st.lists(
     st.builds(
         CatalogEntry,
@@ -30,6 +31,8 @@ ENTRIES = st.lists(
         self_influence=st.floats(allow_nan=False),
         source=TEXT,
         thumbnail=st.binary(max_size=50),
+        text=TEXT,
+        record=st.none() | st.dictionaries(TEXT, SCALARS, max_size=3),
     ),
     unique_by=lambda entry: entry.example_id,
     max_size=12,
@@ -41,7 +44,7 @@ def numbered(entries: Sequence[CatalogEntry]) -> list[CatalogEntry]:
 
 
 def bare(entry: CatalogEntry) -> CatalogEntry:
-    return CatalogEntry(**{**vars(entry), "thumbnail": b""})
+    return CatalogEntry(**{**vars(entry), "thumbnail": b"", "text": "", "record": None})
 
 
 def plain(count: int) -> list[CatalogEntry]:
@@ -65,10 +68,21 @@ def test_every_entry_comes_back_whatever_it_holds(entries: list[CatalogEntry], r
         assert catalog.labels() == [entry.class_id for entry in expected]
         assert [catalog.get(entry.example_id) for entry in expected] == expected
         assert catalog.rows_of([e.example_id for e in shuffled]) == {e.example_id: e.row for e in expected}
-        assert catalog.by_rows([e.row for e in shuffled], thumbnails=True) == dict(enumerate(expected))
+        assert catalog.by_rows([e.row for e in shuffled], contents=True) == dict(enumerate(expected))
         assert catalog.by_rows([e.row for e in shuffled]) == dict(enumerate(map(bare, expected)))
         ranked = sorted(expected, key=lambda e: (-e.self_influence, e.row))
         assert [s.example_id for s in catalog.label_suspects(100).suspects] == [e.example_id for e in ranked]
+
+
+def test_a_catalog_from_before_texts_were_kept_still_shows_the_rest(tmp_path: Path) -> None:
+    expected = plain(3)
+    write_catalog(tmp_path / "catalog.sqlite", expected)
+    with closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as older, older:
+        older.execute("DROP TABLE content")
+    with closing(Catalog.open(tmp_path / "catalog.sqlite")) as catalog:
+        assert list(catalog) == expected
+        assert catalog.get("id/1") == expected[1]
+        assert catalog.by_rows([2], contents=True) == {2: expected[2]}
 
 
 def test_more_keys_than_one_statement_takes_are_looked_up(tmp_path: Path) -> None:

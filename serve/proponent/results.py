@@ -9,9 +9,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from proponent.options import Measure
+
+Scalar: TypeAlias = str | bool | int | float | None
+"""A value of a table row; None is a missing one."""
 
 if TYPE_CHECKING:
     import pandas

@@ -96,7 +96,7 @@ class Answers:
         return known
 
     def _looked_up(self, rows: Sequence[int], view: View) -> dict[int, Influence]:
-        entries = self._catalog.by_rows(rows, thumbnails=view >= View.THUMBNAIL)
+        entries = self._catalog.by_rows(rows, contents=view >= View.THUMBNAIL)
         return {row: self._example(entry, view) for row, entry in entries.items()}
 
     def _example(self, entry: CatalogEntry, view: View) -> Influence:

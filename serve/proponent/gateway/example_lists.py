@@ -32,7 +32,7 @@ def list_examples(
             size,
             after=_row(request.page_token, digest, key),
             forgotten=forgotten,
-            thumbnails=request.view == pb.VIEW_THUMBNAIL,
+            contents=request.view == pb.VIEW_THUMBNAIL,
         )
     except KeyError:
         raise bad_token() from None

@@ -61,7 +61,7 @@ def list_frequent_examples(
     found = stored.frequencies(_SIDES[request.side], top_k)
     first = found.first(size)
     rows = bundle.catalog.rows_of([example_id for example_id, _ in first])
-    entries = bundle.catalog.by_rows(list(rows.values()), thumbnails=request.view == pb.VIEW_THUMBNAIL)
+    entries = bundle.catalog.by_rows(list(rows.values()), contents=request.view == pb.VIEW_THUMBNAIL)
     issues = bundle.examples.issue_place(forgotten)
     return pb.ListFrequentExamplesResponse(
         examples=[

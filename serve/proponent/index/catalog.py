@@ -6,14 +6,16 @@ import json
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from proponent.index.database import Database
 from proponent.index.paging import bad_token, page_token, token_parts
+from proponent.results import Scalar
 
 _SCHEMA = """
 CREATE TABLE example (
@@ -31,6 +33,11 @@ CREATE TABLE confusion (
   count INTEGER NOT NULL,
   PRIMARY KEY (class_id, predicted_class_id)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE content (
+  row INTEGER PRIMARY KEY,
+  text TEXT NOT NULL,
+  record TEXT NOT NULL
+) STRICT;
 CREATE INDEX by_self_influence ON example (self_influence DESC, row);
 """
 # Made when all rows are there, which is faster.
@@ -42,13 +49,21 @@ _ONCE_FILLED = (
     "WHERE class_id <> predicted_class_id",
 )
 _COLUMNS = "row, example_id, class_id, predicted_class_id, self_influence, source"
+_VALUES = ", ".join(f":{name}" for name in (*_COLUMNS.split(", "), "thumbnail"))
+_WIDTH = len(_COLUMNS.split(", ")) + 1
 _LONGEST_NUMBER = 18
 SUSPECT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One training example; ``thumbnail`` is a PNG, or empty where it was not asked for or not kept."""
+    """One training example, and what shows it: empty where it was not asked for or not kept.
+
+    Attributes:
+        thumbnail: PNG.
+        text: Of an example that is a text.
+        record: Values by column, of an example that is a row of a table; None is a missing one.
+    """
 
     row: int
     example_id: str
@@ -57,6 +72,8 @@ class CatalogEntry:
     self_influence: float
     source: str
     thumbnail: bytes = b""
+    text: str = ""
+    record: Mapping[str, Scalar] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,23 +136,17 @@ def write_catalog(path: Path, entries: Iterable[CatalogEntry]) -> None:
     """Writes a new catalog file, rows in any order."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
-        connection.executemany(
-            "INSERT INTO example VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                (
-                    e.row,
-                    e.example_id,
-                    e.class_id,
-                    e.predicted_class_id,
-                    e.self_influence,
-                    e.source,
-                    e.thumbnail,
-                )
-                for e in entries
-            ),
-        )
+        for entry in entries:
+            connection.execute(f"INSERT INTO example ({_COLUMNS}, thumbnail) VALUES ({_VALUES})", vars(entry))
+            if entry.text or entry.record is not None:
+                values = entry.row, entry.text, _json(entry.record)
+                connection.execute("INSERT INTO content VALUES (?, ?, ?)", values)
         for statement in _ONCE_FILLED:
             connection.execute(statement)
+
+
+def _json(record: Mapping[str, Scalar] | None) -> str:
+    return "" if record is None else json.dumps(record, ensure_ascii=False)
 
 
 class Catalog:
@@ -149,6 +160,7 @@ class Catalog:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.counted = database.has("confusion")
+        self.has_contents = database.has("content")
         size = "sum(count) FROM confusion" if self.counted else "count(*) FROM example"
         self._size = int(database.query(f"SELECT {size}")[0][0] or 0)
 
@@ -182,15 +194,15 @@ class Catalog:
         return Counter({(label, predicted): count for label, predicted, count in found})
 
     def get(self, example_id: str) -> CatalogEntry | None:
-        """The example with its thumbnail, or None."""
-        found = self.database.query(f"SELECT {_COLUMNS}, thumbnail FROM example WHERE example_id = ?", (example_id,))
-        return CatalogEntry(*found[0]) if found else None
+        """The example with what shows it, or None."""
+        found = self.database.query(f"{self._whole} WHERE example_id = ?", (example_id,))
+        return _entry(found[0]) if found else None
 
-    def by_rows(self, rows: Sequence[int], *, thumbnails: bool = False) -> dict[int, CatalogEntry]:
-        """The examples of the given row numbers."""
-        columns = _COLUMNS + (", thumbnail" if thumbnails else "")
-        found = self.database.lookup(f"SELECT {columns} FROM example WHERE row IN", list(dict.fromkeys(rows)))
-        return {entry[0]: CatalogEntry(*entry) for entry in found}
+    def by_rows(self, rows: Sequence[int], *, contents: bool = False) -> dict[int, CatalogEntry]:
+        """The examples of the given row numbers; with ``contents`` also what shows them."""
+        select = self._whole if contents else f"SELECT {_COLUMNS} FROM example"
+        found = self.database.lookup(f"{select} WHERE row IN", list(dict.fromkeys(rows)))
+        return {values[0]: _entry(values) for values in found}
 
     def rows_of(self, example_ids: Sequence[str]) -> dict[str, int]:
         """Row numbers of the ids that exist."""
@@ -244,6 +256,14 @@ class Catalog:
         )
         return self._place(count, gone) if count else None
 
+    @property
+    def _whole(self) -> str:
+        """Selects examples with what shows them."""
+        columns = f"SELECT {_COLUMNS}, thumbnail"
+        if not self.has_contents:
+            return f"{columns} FROM example"
+        return f"{columns}, ifnull(text, ''), ifnull(record, '') FROM example LEFT JOIN content USING (row)"
+
     def _ranked(self, limit: int, after: Place, gone: Sequence[int]) -> list[CatalogEntry]:
         """Examples by descending self-influence, then row, from behind a key: first those of the same value."""
         select = f"SELECT {_COLUMNS} FROM example WHERE row NOT IN (SELECT value FROM json_each(?)) AND"
@@ -264,9 +284,17 @@ class Catalog:
         return Place(found[0][0], found[0][1], offset) if found else None
 
     def __iter__(self) -> Iterator[CatalogEntry]:
-        """All examples with thumbnails, by row."""
-        for entry in self.database.stream(f"SELECT {_COLUMNS}, thumbnail FROM example ORDER BY row"):
-            yield CatalogEntry(*entry)
+        """All examples with what shows them, by row."""
+        for values in self.database.stream(f"{self._whole} ORDER BY row"):
+            yield _entry(values)
+
+
+def _entry(values: Sequence[Any]) -> CatalogEntry:
+    """An example from the columns of ``example``, and those of ``content`` where they were read."""
+    if len(values) <= _WIDTH:
+        return CatalogEntry(*values)
+    *others, record = values
+    return CatalogEntry(*others, json.loads(record) if record else None)
 
 
 def _suspect(entry: CatalogEntry, place: int, total: int) -> Suspect:

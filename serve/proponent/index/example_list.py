@@ -101,7 +101,7 @@ class ExampleList:
         *,
         after: int | None = None,
         forgotten: frozenset[str] = frozenset(),
-        thumbnails: bool = False,
+        contents: bool = False,
     ) -> ExamplePage:
         """A page of the examples that a filter admits.
 
@@ -111,7 +111,7 @@ class ExampleList:
             limit: Most examples on the page.
             after: Row of the example that the page comes behind; None begins.
             forgotten: Ids that take no part.
-            thumbnails: Whether the entries are to hold theirs.
+            contents: Whether the entries are to hold what shows them.
 
         Raises:
             KeyError: There is no such row.
@@ -120,7 +120,7 @@ class ExampleList:
         total = self._total(chosen) - sum(map(chosen.admits, gone.values()))
         last = None if after is None else self._catalog.by_rows([after])[after]
         rows = self._rows(chosen, order, limit + 1, last, gone, total) if total > 0 else []
-        entries = self._catalog.by_rows(rows[:limit], thumbnails=thumbnails)
+        entries = self._catalog.by_rows(rows[:limit], contents=contents)
         return ExamplePage([entries[row] for row in rows[:limit]], total, rows[limit - 1] if rows[limit:] else None)
 
     def issue_place(self, forgotten: frozenset[str] = frozenset()) -> Place | None:

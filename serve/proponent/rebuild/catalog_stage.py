@@ -1,4 +1,4 @@
-"""What a catalog holds of every example that needs its reading: id, label, source and thumbnail, chunk by chunk."""
+"""What a catalog holds of every example that needs its reading: id, label, source, what shows it; by chunks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from proponent.index.catalog import CatalogEntry
 from proponent.index.rows import RowScales
+from proponent.rebuild.contents import Content, content_of
 from proponent.rebuild.context import Compute, RebuildContext
 from proponent.rebuild.survey import Survey
-from proponent.rebuild.thumbnails import thumbnail
 from proponent.rebuild.training_set import READ_AT_ONCE
 
 STAGE = "catalog"
@@ -22,25 +22,28 @@ STAGE = "catalog"
 
 @dataclass(frozen=True)
 class CatalogTask:
-    """Ids, sources and thumbnails of a chunk one after the other as bytes, and where each ends; labels."""
+    """What is read of a chunk: ids, sources, texts and records, thumbnails one after the other as bytes, labels."""
 
     def prepare(self, context: RebuildContext) -> Compute:
         """See `Task`."""
         data = context.data
 
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
-            pictures: list[bytes] = []
+            contents: list[Content] = []
             classes: list[int] = []
             for start in range(0, len(positions), READ_AT_ONCE):
                 raws, _, labels = data.items(positions[start : start + READ_AT_ONCE])
-                pictures += map(thumbnail, raws)
+                contents += map(content_of, raws)
                 classes += labels
-            names = [[data.example_id(position), data.source(position)] for position in positions]
+            words = [
+                [data.example_id(position), data.source(position), content.text, content.record]
+                for position, content in zip(positions, contents, strict=True)
+            ]
             return {
-                "names": _bytes(json.dumps(names).encode()),
+                "words": _bytes(json.dumps(words).encode()),
                 "classes": torch.tensor(classes),
-                "pictures": _bytes(b"".join(pictures)),
-                "ends": torch.tensor([len(picture) for picture in pictures]).cumsum(0),
+                "pictures": _bytes(b"".join(content.thumbnail for content in contents)),
+                "ends": torch.tensor([len(content.thumbnail) for content in contents]).cumsum(0),
             }
 
         return compute
@@ -53,8 +56,10 @@ def catalog_entries(context: RebuildContext, scales: RowScales, found: Survey) -
     for name in context.map(STAGE, CatalogTask(), context.shards(STAGE)):
         chunk = context.workspace.load(name)
         pictures, ends = chunk["pictures"].numpy().tobytes(), chunk["ends"].tolist()
-        names, start = json.loads(chunk["names"].numpy().tobytes()), 0
-        for (example_id, source), label, end in zip(names, chunk["classes"].tolist(), ends, strict=True):
+        words, start = json.loads(chunk["words"].numpy().tobytes()), 0
+        for (example_id, source, text, record), label, end in zip(
+            words, chunk["classes"].tolist(), ends, strict=True
+        ):
             yield CatalogEntry(
                 row=row,
                 example_id=example_id,
@@ -63,6 +68,8 @@ def catalog_entries(context: RebuildContext, scales: RowScales, found: Survey) -
                 self_influence=influences[row],
                 source=source,
                 thumbnail=pictures[start:end],
+                text=text,
+                record=record,
             )
             row, start = row + 1, end
 

@@ -116,5 +116,5 @@ def _frequent(method: str, counts: Counter[str], catalog: Catalog) -> Frequent:
 def _entries(catalog: Catalog, ids: Sequence[str]) -> dict[str, CatalogEntry]:
     """Examples with their thumbnails, by id."""
     rows = catalog.rows_of(ids)
-    found = catalog.by_rows(list(rows.values()), thumbnails=True)
+    found = catalog.by_rows(list(rows.values()), contents=True)
     return {name: found[row] for name, row in rows.items()}
