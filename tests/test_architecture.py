@@ -94,6 +94,7 @@ GATEWAY_MAY = (
     "proponent.options",
     "proponent.request_options",
     "proponent.results",
+    "proponent.signature",
     "proponent.errors",
     "proponent.bounds.cost",
     "proponent.index.catalog",
@@ -143,8 +144,14 @@ def test_the_process_of_the_gateway_never_loads_torch_or_faiss(module: str) -> N
 
 def test_the_bottom_imports_nothing_of_ours() -> None:
     """But the options that results speak of, and what a result asks for when it is to become a table or be shown."""
-    shown = {"proponent.options", "proponent.display.lists_plot", "proponent.display.notebook"}
-    for name in ("proponent.errors", "proponent.bounds.liveness", "proponent.options", "proponent.results"):
+    shown = {"proponent.options", "proponent.signature", "proponent.display.lists_plot", "proponent.display.notebook"}
+    for name in (
+        "proponent.errors",
+        "proponent.bounds.liveness",
+        "proponent.options",
+        "proponent.signature",
+        "proponent.results",
+    ):
         found = set(imports(MODULES[name])) - (shown if name == "proponent.results" else set())
         others = {"pandas", "matplotlib"} if name == "proponent.results" else set()
         assert {module.partition(".")[0] for module in found} - others <= sys.stdlib_module_names

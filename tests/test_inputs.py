@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from broken_images import broken_image
-from proponent.classifier import InputSignature
 from proponent.datasets.image_folder import open_folder
 from proponent.datasets.transforms import pixels
 from proponent.errors import InvalidInputError
+from proponent.signature import InputSignature
 from proponent.worker.inputs import MAX_PIXELS, decode_image, image_tensor, raw_tensor
 
 GREY = InputSignature((1, 5, 7), "L", (7, 5))

@@ -217,7 +217,8 @@ def test_an_explanation_arrives_whole(explanation: Explanation, request_id: str)
 
 
 def read(message: pb.Influence) -> Influence:
-    return Influence(**{field.name: getattr(message, field.name) for field in pb.Influence.DESCRIPTOR.fields})
+    values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
+    return Influence(**{**values, "record": MessageToDict(message.record) if message.HasField("record") else None})
 
 
 def test_every_explanation_has_an_id_of_its_own() -> None:

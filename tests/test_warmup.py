@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from proponent.classifier import InputSignature
 from proponent.errors import InvalidInputError
+from proponent.signature import InputSignature
 from proponent.worker.warmup import warmed_up
 
 

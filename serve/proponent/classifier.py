@@ -28,21 +28,6 @@ from proponent.spec import LOSSES, Factory, ModelSpec
 
 
 @dataclass(frozen=True)
-class InputSignature:
-    """What the model takes.
-
-    Attributes:
-        shape: Shape of one input tensor, without the batch dimension.
-        mode: Pillow mode of an encoded image, "L" or "RGB".
-        image_size: (width, height) of the training images, or empty where they differ.
-    """
-
-    shape: tuple[int, ...]
-    mode: str
-    image_size: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
 class Classifier:
     """A loaded model in eval mode on its device, and what is needed to read its inputs and outputs.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from proponent.options import Measure
+from proponent.signature import InputSignature
 
 Scalar: TypeAlias = str | bool | int | float | None
 """A value of a table row; None is a missing one."""
@@ -84,6 +85,7 @@ class Influence:
 
     ``score`` is signed: positive argues for the explained label (training on the example lowered its loss).
     ``self_influence`` is g_i^T C^-1 g_i. ``rank`` counts from 1. What a service's disclosure level leaves out is nan.
+    ``text`` and ``record`` are the example itself where the data set holds texts or rows of a table.
 
     >>> influence = Influence("img-7", +2.5, 1, class_id=1, label="dog", predicted_class_id=1, self_influence=0.5)
     >>> influence.score > 0  # argues for the explained label
@@ -99,6 +101,8 @@ class Influence:
     self_influence: float
     source: str = ""
     thumbnail: bytes = b""
+    text: str = ""
+    record: Mapping[str, object] | None = None
 
     def __init__(
         self,
@@ -111,6 +115,8 @@ class Influence:
         self_influence: float,
         source: str = "",
         thumbnail: bytes = b"",
+        text: str = "",
+        record: Mapping[str, object] | None = None,
     ) -> None:
         """All at once: field by field, as a frozen dataclass does it, takes four times as long."""
         vars(self).update(
@@ -123,6 +129,8 @@ class Influence:
             self_influence=self_influence,
             source=source,
             thumbnail=thumbnail,
+            text=text,
+            record=record,
         )
 
     def ranked(self, score: float, rank: int) -> Influence:
@@ -312,6 +320,8 @@ class FlipSet:
 class TrainingExample:
     """What the catalog knows of one training example; ``thumbnail`` is a PNG, empty where there is none.
 
+    ``text`` and ``record`` are the example itself where the data set holds texts or rows of a table.
+
     ``is_label_issue`` says whether the model disagrees with the label and self-influence is among the highest tenth.
     """
 
@@ -323,6 +333,8 @@ class TrainingExample:
     source: str = ""
     thumbnail: bytes = b""
     is_label_issue: bool = False
+    text: str = ""
+    record: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -393,6 +405,7 @@ class ModelInfo:
     unavailable_reason: str
     unavailable_detail: str
     teachers: int
+    input_signature: InputSignature
 
 
 def table(rows: Iterable[Mapping[str, object]]) -> pandas.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 
 from proponent.options import Measure
 from proponent.results import (
@@ -29,6 +30,7 @@ from proponent.results import (
     Suspects,
     TrainingExample,
 )
+from proponent.signature import Column, ColumnType, InputKind, InputSignature, TensorSignature
 from proponent.v1 import explanation_pb2 as pb
 
 
@@ -125,8 +127,34 @@ def model_info(message: pb.GetModelResponse) -> ModelInfo:
             **repeated,
             "audit": MessageToDict(message.audit),
             "disclosure_level": disclosure_level_of(message),
+            "input_signature": _signature(message),
         }
     )
+
+
+def _signature(message: pb.GetModelResponse) -> InputSignature:
+    found = message.input_signature
+    kind = pb.InputKind.Name(found.kind).removeprefix("INPUT_KIND_")
+    return InputSignature(
+        shape=tuple(message.input_shape),
+        mode=message.image_mode,
+        image_size=tuple(message.image_size),
+        kind=InputKind[kind] if kind in InputKind.__members__ else None,
+        tensors=tuple(_tensor_signature(tensor) for tensor in found.tensors),
+        columns=tuple(_column(column) for column in found.columns),
+        max_text_length=found.max_text_length,
+    )
+
+
+def _tensor_signature(message: pb.TensorSignature) -> TensorSignature:
+    bounds = (getattr(message, side) if message.HasField(side) else None for side in ("min_value", "max_value"))
+    return TensorSignature(message.name, message.dtype, tuple(message.shape), *bounds)
+
+
+def _column(message: pb.Column) -> Column:
+    kind = pb.ColumnType.Name(message.type).removeprefix("COLUMN_TYPE_")
+    found = ColumnType[kind] if kind in ColumnType.__members__ else ColumnType.ANY
+    return Column(message.name, found, tuple(message.categories), message.optional)
 
 
 def suspects(message: pb.ListSuspectsResponse) -> Suspects:
@@ -148,13 +176,15 @@ def _influences(messages: Iterable[pb.Influence]) -> tuple[Influence, ...]:
 
 
 def values_of(message: Message) -> dict[str, Any]:
-    """A message's fields by name; a number that was left out is nan."""
-    return {
-        field.name: math.nan
-        if field.has_presence and not message.HasField(field.name)
-        else getattr(message, field.name)
-        for field in message.DESCRIPTOR.fields
-    }
+    """A message's fields by name; a number that was left out is nan, a record None."""
+    return {field.name: _value(message, field) for field in message.DESCRIPTOR.fields}
+
+
+def _value(message: Message, field: Any) -> Any:
+    is_there = not field.has_presence or message.HasField(field.name)
+    if field.message_type is Struct.DESCRIPTOR:
+        return MessageToDict(getattr(message, field.name)) if is_there else None
+    return getattr(message, field.name) if is_there else math.nan
 
 
 def disclosure_level_of(message: Any) -> DisclosureLevel:

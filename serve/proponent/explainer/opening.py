@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from proponent.attribution.embedding.base import ExactEmbedding, InfluenceEmbedding
 from proponent.attribution.embedding.subspace import SubspaceEmbedding
 from proponent.attribution.gradients.layers import Layers
-from proponent.classifier import Classifier, InputSignature, load_classifier
+from proponent.classifier import Classifier, load_classifier
 from proponent.errors import CorruptBundleError, MismatchError, SpecError
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
@@ -67,13 +67,8 @@ def load_bundled_classifier(
             ) from error
         raise
     check_weights(classifier, manifest, path)
-    check_code(classifier, signature_of(manifest), manifest.probes)
+    check_code(classifier, manifest.signature, manifest.probes)
     return classifier
-
-
-def signature_of(manifest: Manifest) -> InputSignature:
-    """What one input must look like."""
-    return InputSignature(tuple(manifest.input_shape), manifest.image_mode, tuple(manifest.image_size))
 
 
 def load_embedding(path: Path, kind: str, layers: Layers) -> InfluenceEmbedding:

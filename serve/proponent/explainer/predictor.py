@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.precision import single_precision
-from proponent.classifier import Classifier, InputSignature
+from proponent.classifier import Classifier
 from proponent.errors import InvalidInputError, ProponentError
-from proponent.explainer.opening import load_bundled_classifier, signature_of
+from proponent.explainer.opening import load_bundled_classifier
 from proponent.index.bundle import SPEC, WEIGHTS, Manifest, damage_of, read_manifest
 from proponent.index.lock import BundleLock
 from proponent.results import Prediction
+from proponent.signature import InputSignature
 
 
 def accepted(value: object, signature: InputSignature) -> Tensor | InvalidInputError:
@@ -102,7 +103,7 @@ class Predictor:
     @property
     def signature(self) -> InputSignature:
         """What one input must look like."""
-        return signature_of(self.manifest)
+        return self.manifest.signature
 
     def accept(self, value: Tensor) -> Tensor:
         """One input as the model takes it.

@@ -11,6 +11,7 @@ from google.protobuf.struct_pb2 import Struct
 from proponent.errors import InvalidInputError, NotFoundError
 from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.disclosure import Disclosure
+from proponent.gateway.signatures import signature_message
 from proponent.index.audit_file import known_audit
 from proponent.index.catalog import Suspect
 from proponent.v1 import explanation_pb2 as pb
@@ -93,6 +94,7 @@ def describe_model(bundle: BundleHandle) -> pb.GetModelResponse:
         samples=manifest.samples,
         train_accuracy=manifest.train_accuracy,
         teachers=manifest.teachers,
+        input_signature=signature_message(manifest.signature),
     )
 
 

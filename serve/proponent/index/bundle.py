@@ -19,6 +19,7 @@ from typing import Any
 
 from proponent.errors import CorruptBundleError
 from proponent.index.faults import fault_point
+from proponent.signature import InputSignature, signature_from
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -45,6 +46,7 @@ _ADDED: frozenset[str] = frozenset(
         "distillation",
         "frozen",
         "frozen_share",
+        "inputs",
         "left_out",
         "probes",
         "query_size",
@@ -79,6 +81,7 @@ class Manifest:
             of the fit that K numbers hold); empty without teachers.
         row_groups: Bases that rows are coded in, see ``index.row_code``; 0: a row has as many numbers as a query.
         query_size: Numbers of a query where rows are coded; 0: as many as a row has.
+        inputs: What the model takes, beside the three keys named after it; empty in older bundles.
         digest: SHA-256 of the manifest file; empty before it is written.
     """
 
@@ -116,9 +119,15 @@ class Manifest:
     distillation: dict[str, Any] = field(default_factory=dict)
     row_groups: int = 0
     query_size: int = 0
+    inputs: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
     digest: str = ""
+
+    @property
+    def signature(self) -> InputSignature:
+        """What one input must look like."""
+        return signature_from(tuple(self.input_shape), self.image_mode, tuple(self.image_size), self.inputs)
 
 
 def read_manifest(bundle: Path) -> Manifest:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from proponent.attribution.embedding.base import InfluenceEmbedding
 from proponent.attribution.gradients.layers import frozen_parameters, uncovered
-from proponent.classifier import Classifier, InputSignature, load_classifier
+from proponent.classifier import Classifier, load_classifier
 from proponent.errors import MismatchError, SpecError
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
@@ -32,6 +32,7 @@ from proponent.rebuild.rows_stage import unit_rows
 from proponent.rebuild.survey import Survey
 from proponent.rebuild.training_set import PROBED
 from proponent.rebuild.workspace import workspace_key
+from proponent.signature import InputSignature
 from proponent.spec import dump_spec
 from proponent.user_code.probe import check_code, probe
 from proponent.user_code.source import code_sha256

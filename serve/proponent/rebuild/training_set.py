@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from proponent.attribution.user_code import blame
-from proponent.classifier import Classifier, InputSignature, call_factory
+from proponent.classifier import Classifier, call_factory
 from proponent.errors import SpecError
 from proponent.rebuild.readings import Readings
+from proponent.signature import InputSignature
 from proponent.spec import Factory
 
 PROBED = 64

@@ -22,8 +22,9 @@ from torch import Tensor
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.precision import single_precision
-from proponent.classifier import Classifier, InputSignature
+from proponent.classifier import Classifier
 from proponent.errors import MismatchError, SpecError
+from proponent.signature import InputSignature
 
 REASON = "MODEL_CODE_CHANGED"
 _CHANNELS = {"L": 1, "RGB": 3}

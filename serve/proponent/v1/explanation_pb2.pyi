@@ -68,6 +68,23 @@ class DeadlinePolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEADLINE_POLICY_FAIL_WHEN_LATE: _ClassVar[DeadlinePolicy]
     DEADLINE_POLICY_PREDICTION_ONLY_WHEN_LATE: _ClassVar[DeadlinePolicy]
 
+class InputKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INPUT_KIND_UNSPECIFIED: _ClassVar[InputKind]
+    INPUT_KIND_IMAGE: _ClassVar[InputKind]
+    INPUT_KIND_TENSOR: _ClassVar[InputKind]
+    INPUT_KIND_TEXT: _ClassVar[InputKind]
+    INPUT_KIND_RECORD: _ClassVar[InputKind]
+    INPUT_KIND_TENSORS: _ClassVar[InputKind]
+
+class ColumnType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COLUMN_TYPE_UNSPECIFIED: _ClassVar[ColumnType]
+    COLUMN_TYPE_NUMBER: _ClassVar[ColumnType]
+    COLUMN_TYPE_CATEGORY: _ClassVar[ColumnType]
+    COLUMN_TYPE_FLAG: _ClassVar[ColumnType]
+    COLUMN_TYPE_TEXT: _ClassVar[ColumnType]
+
 class Estimator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ESTIMATOR_UNSPECIFIED: _ClassVar[Estimator]
@@ -105,6 +122,17 @@ REDUNDANCY_MMD: Redundancy
 DEADLINE_POLICY_UNSPECIFIED: DeadlinePolicy
 DEADLINE_POLICY_FAIL_WHEN_LATE: DeadlinePolicy
 DEADLINE_POLICY_PREDICTION_ONLY_WHEN_LATE: DeadlinePolicy
+INPUT_KIND_UNSPECIFIED: InputKind
+INPUT_KIND_IMAGE: InputKind
+INPUT_KIND_TENSOR: InputKind
+INPUT_KIND_TEXT: InputKind
+INPUT_KIND_RECORD: InputKind
+INPUT_KIND_TENSORS: InputKind
+COLUMN_TYPE_UNSPECIFIED: ColumnType
+COLUMN_TYPE_NUMBER: ColumnType
+COLUMN_TYPE_CATEGORY: ColumnType
+COLUMN_TYPE_FLAG: ColumnType
+COLUMN_TYPE_TEXT: ColumnType
 ESTIMATOR_UNSPECIFIED: Estimator
 ESTIMATOR_FIRST_ORDER: Estimator
 ESTIMATOR_SECOND_ORDER: Estimator
@@ -130,17 +158,36 @@ class Tensor(_message.Message):
     data: bytes
     def __init__(self, shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
 
+class NamedTensors(_message.Message):
+    __slots__ = ("tensors",)
+    class TensorsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Tensor
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    tensors: _containers.MessageMap[str, Tensor]
+    def __init__(self, tensors: _Optional[_Mapping[str, Tensor]] = ...) -> None: ...
+
 class PredictRequest(_message.Message):
-    __slots__ = ("model", "encoded_image", "tensor", "request_id")
+    __slots__ = ("model", "encoded_image", "tensor", "text", "record", "tensors", "request_id")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENCODED_IMAGE_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     model: str
     encoded_image: bytes
     tensor: Tensor
+    text: str
+    record: _struct_pb2.Struct
+    tensors: NamedTensors
     request_id: str
-    def __init__(self, model: _Optional[str] = ..., encoded_image: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., encoded_image: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., text: _Optional[str] = ..., record: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., tensors: _Optional[_Union[NamedTensors, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Prediction(_message.Message):
     __slots__ = ("class_id", "label", "probabilities")
@@ -215,10 +262,13 @@ class ExplainIf(_message.Message):
     def __init__(self, confidence_below: _Optional[float] = ..., sampled_share: _Optional[float] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("model", "encoded_image", "tensor", "measures", "top_k", "target", "filter", "diversity", "view", "request_id", "deadline_policy", "explain_if", "ranking")
+    __slots__ = ("model", "encoded_image", "tensor", "text", "record", "tensors", "measures", "top_k", "target", "filter", "diversity", "view", "request_id", "deadline_policy", "explain_if", "ranking")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENCODED_IMAGE_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
     MEASURES_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
@@ -232,6 +282,9 @@ class ExplainRequest(_message.Message):
     model: str
     encoded_image: bytes
     tensor: Tensor
+    text: str
+    record: _struct_pb2.Struct
+    tensors: NamedTensors
     measures: _containers.RepeatedScalarFieldContainer[Measure]
     top_k: int
     target: Target
@@ -242,10 +295,10 @@ class ExplainRequest(_message.Message):
     deadline_policy: DeadlinePolicy
     explain_if: ExplainIf
     ranking: Ranking
-    def __init__(self, model: _Optional[str] = ..., encoded_image: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., measures: _Optional[_Iterable[_Union[Measure, str]]] = ..., top_k: _Optional[int] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., view: _Optional[_Union[View, str]] = ..., request_id: _Optional[str] = ..., deadline_policy: _Optional[_Union[DeadlinePolicy, str]] = ..., explain_if: _Optional[_Union[ExplainIf, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, str]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., encoded_image: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., text: _Optional[str] = ..., record: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., tensors: _Optional[_Union[NamedTensors, _Mapping]] = ..., measures: _Optional[_Iterable[_Union[Measure, str]]] = ..., top_k: _Optional[int] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., view: _Optional[_Union[View, str]] = ..., request_id: _Optional[str] = ..., deadline_policy: _Optional[_Union[DeadlinePolicy, str]] = ..., explain_if: _Optional[_Union[ExplainIf, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, str]] = ...) -> None: ...
 
 class Influence(_message.Message):
-    __slots__ = ("example_id", "score", "rank", "class_id", "label", "predicted_class_id", "self_influence", "source", "thumbnail")
+    __slots__ = ("example_id", "score", "rank", "class_id", "label", "predicted_class_id", "self_influence", "source", "thumbnail", "text", "record")
     EXAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
@@ -255,6 +308,8 @@ class Influence(_message.Message):
     SELF_INFLUENCE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     score: float
     rank: int
@@ -264,7 +319,9 @@ class Influence(_message.Message):
     self_influence: float
     source: str
     thumbnail: bytes
-    def __init__(self, example_id: _Optional[str] = ..., score: _Optional[float] = ..., rank: _Optional[int] = ..., class_id: _Optional[int] = ..., label: _Optional[str] = ..., predicted_class_id: _Optional[int] = ..., self_influence: _Optional[float] = ..., source: _Optional[str] = ..., thumbnail: _Optional[bytes] = ...) -> None: ...
+    text: str
+    record: _struct_pb2.Struct
+    def __init__(self, example_id: _Optional[str] = ..., score: _Optional[float] = ..., rank: _Optional[int] = ..., class_id: _Optional[int] = ..., label: _Optional[str] = ..., predicted_class_id: _Optional[int] = ..., self_influence: _Optional[float] = ..., source: _Optional[str] = ..., thumbnail: _Optional[bytes] = ..., text: _Optional[str] = ..., record: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class DiversityOutcome(_message.Message):
     __slots__ = ("influence_kept", "redundancy_gained", "mean_similarity", "plain_similarity")
@@ -421,7 +478,7 @@ class GetExampleResponse(_message.Message):
     def __init__(self, example: _Optional[_Union[Example, _Mapping]] = ..., bundle_digest: _Optional[str] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("example_id", "class_id", "label", "predicted_class_id", "self_influence", "source", "thumbnail", "is_label_issue")
+    __slots__ = ("example_id", "class_id", "label", "predicted_class_id", "self_influence", "source", "thumbnail", "is_label_issue", "text", "record")
     EXAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
     CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
@@ -430,6 +487,8 @@ class Example(_message.Message):
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
     IS_LABEL_ISSUE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     class_id: int
     label: str
@@ -438,7 +497,9 @@ class Example(_message.Message):
     source: str
     thumbnail: bytes
     is_label_issue: bool
-    def __init__(self, example_id: _Optional[str] = ..., class_id: _Optional[int] = ..., label: _Optional[str] = ..., predicted_class_id: _Optional[int] = ..., self_influence: _Optional[float] = ..., source: _Optional[str] = ..., thumbnail: _Optional[bytes] = ..., is_label_issue: _Optional[bool] = ...) -> None: ...
+    text: str
+    record: _struct_pb2.Struct
+    def __init__(self, example_id: _Optional[str] = ..., class_id: _Optional[int] = ..., label: _Optional[str] = ..., predicted_class_id: _Optional[int] = ..., self_influence: _Optional[float] = ..., source: _Optional[str] = ..., thumbnail: _Optional[bytes] = ..., is_label_issue: _Optional[bool] = ..., text: _Optional[str] = ..., record: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("model",)
@@ -469,7 +530,7 @@ class ModelStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., ready: _Optional[bool] = ..., unavailable_reason: _Optional[str] = ..., unavailable_detail: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "bundle_digest", "weights_sha256", "curvature", "damping", "damping_relative", "embedding_size", "train_size", "class_names", "input_shape", "kept_energy", "audit", "loss", "created", "uncovered_share", "uncovered", "image_size", "image_mode", "frozen_share", "frozen", "allow_examples", "allow_thumbnails", "allow_samples", "samples", "train_accuracy", "disclosure_level", "unavailable_reason", "unavailable_detail", "teachers")
+    __slots__ = ("model", "bundle_digest", "weights_sha256", "curvature", "damping", "damping_relative", "embedding_size", "train_size", "class_names", "input_shape", "kept_energy", "audit", "loss", "created", "uncovered_share", "uncovered", "image_size", "image_mode", "frozen_share", "frozen", "allow_examples", "allow_thumbnails", "allow_samples", "samples", "train_accuracy", "disclosure_level", "unavailable_reason", "unavailable_detail", "teachers", "input_signature")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -499,6 +560,7 @@ class GetModelResponse(_message.Message):
     UNAVAILABLE_REASON_FIELD_NUMBER: _ClassVar[int]
     UNAVAILABLE_DETAIL_FIELD_NUMBER: _ClassVar[int]
     TEACHERS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     model: str
     bundle_digest: str
     weights_sha256: str
@@ -528,7 +590,46 @@ class GetModelResponse(_message.Message):
     unavailable_reason: str
     unavailable_detail: str
     teachers: int
-    def __init__(self, model: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., curvature: _Optional[str] = ..., damping: _Optional[float] = ..., damping_relative: _Optional[bool] = ..., embedding_size: _Optional[int] = ..., train_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., kept_energy: _Optional[float] = ..., audit: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., loss: _Optional[str] = ..., created: _Optional[str] = ..., uncovered_share: _Optional[float] = ..., uncovered: _Optional[_Iterable[str]] = ..., image_size: _Optional[_Iterable[int]] = ..., image_mode: _Optional[str] = ..., frozen_share: _Optional[float] = ..., frozen: _Optional[_Iterable[str]] = ..., allow_examples: _Optional[bool] = ..., allow_thumbnails: _Optional[bool] = ..., allow_samples: _Optional[bool] = ..., samples: _Optional[int] = ..., train_accuracy: _Optional[float] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ..., unavailable_reason: _Optional[str] = ..., unavailable_detail: _Optional[str] = ..., teachers: _Optional[int] = ...) -> None: ...
+    input_signature: InputSignature
+    def __init__(self, model: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., curvature: _Optional[str] = ..., damping: _Optional[float] = ..., damping_relative: _Optional[bool] = ..., embedding_size: _Optional[int] = ..., train_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., kept_energy: _Optional[float] = ..., audit: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., loss: _Optional[str] = ..., created: _Optional[str] = ..., uncovered_share: _Optional[float] = ..., uncovered: _Optional[_Iterable[str]] = ..., image_size: _Optional[_Iterable[int]] = ..., image_mode: _Optional[str] = ..., frozen_share: _Optional[float] = ..., frozen: _Optional[_Iterable[str]] = ..., allow_examples: _Optional[bool] = ..., allow_thumbnails: _Optional[bool] = ..., allow_samples: _Optional[bool] = ..., samples: _Optional[int] = ..., train_accuracy: _Optional[float] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ..., unavailable_reason: _Optional[str] = ..., unavailable_detail: _Optional[str] = ..., teachers: _Optional[int] = ..., input_signature: _Optional[_Union[InputSignature, _Mapping]] = ...) -> None: ...
+
+class InputSignature(_message.Message):
+    __slots__ = ("kind", "max_text_length", "columns", "tensors")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MAX_TEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    kind: InputKind
+    max_text_length: int
+    columns: _containers.RepeatedCompositeFieldContainer[Column]
+    tensors: _containers.RepeatedCompositeFieldContainer[TensorSignature]
+    def __init__(self, kind: _Optional[_Union[InputKind, str]] = ..., max_text_length: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., tensors: _Optional[_Iterable[_Union[TensorSignature, _Mapping]]] = ...) -> None: ...
+
+class Column(_message.Message):
+    __slots__ = ("name", "type", "categories", "optional")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    OPTIONAL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: ColumnType
+    categories: _containers.RepeatedScalarFieldContainer[str]
+    optional: bool
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[ColumnType, str]] = ..., categories: _Optional[_Iterable[str]] = ..., optional: _Optional[bool] = ...) -> None: ...
+
+class TensorSignature(_message.Message):
+    __slots__ = ("name", "dtype", "shape", "min_value", "max_value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    MIN_VALUE_FIELD_NUMBER: _ClassVar[int]
+    MAX_VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    min_value: int
+    max_value: int
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., min_value: _Optional[int] = ..., max_value: _Optional[int] = ...) -> None: ...
 
 class ScoreExamplesRequest(_message.Message):
     __slots__ = ("query", "example_ids")
@@ -675,13 +776,16 @@ class ListSamplesRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., view: _Optional[_Union[View, str]] = ...) -> None: ...
 
 class Sample(_message.Message):
-    __slots__ = ("sample_id", "class_id", "label", "predicted_class_id", "encoded_image", "tensor", "thumbnail")
+    __slots__ = ("sample_id", "class_id", "label", "predicted_class_id", "encoded_image", "tensor", "text", "record", "tensors", "thumbnail")
     SAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
     CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     PREDICTED_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     ENCODED_IMAGE_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
     THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
     sample_id: str
     class_id: int
@@ -689,8 +793,11 @@ class Sample(_message.Message):
     predicted_class_id: int
     encoded_image: bytes
     tensor: Tensor
+    text: str
+    record: _struct_pb2.Struct
+    tensors: NamedTensors
     thumbnail: bytes
-    def __init__(self, sample_id: _Optional[str] = ..., class_id: _Optional[int] = ..., label: _Optional[str] = ..., predicted_class_id: _Optional[int] = ..., encoded_image: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., thumbnail: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, sample_id: _Optional[str] = ..., class_id: _Optional[int] = ..., label: _Optional[str] = ..., predicted_class_id: _Optional[int] = ..., encoded_image: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., text: _Optional[str] = ..., record: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., tensors: _Optional[_Union[NamedTensors, _Mapping]] = ..., thumbnail: _Optional[bytes] = ...) -> None: ...
 
 class ListSamplesResponse(_message.Message):
     __slots__ = ("samples", "bundle_digest", "total", "next_page_token")

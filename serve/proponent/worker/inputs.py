@@ -12,9 +12,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from proponent.classifier import InputSignature
 from proponent.datasets.transforms import upright
 from proponent.errors import InvalidInputError
+from proponent.signature import InputSignature
 
 MAX_PIXELS = 16_777_216
 _CHANNELS = {"1": 1, "L": 1, "P": 1, "I": 1, "F": 1, "I;16": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}
