@@ -65,7 +65,12 @@ def manifest() -> Manifest:
 
 
 def catalog(directory: Path) -> Catalog:
-    entries = [CatalogEntry(row, f"toy/{row}", row % 3, 0, float(row), f"file-{row}", b"png") for row in range(20)]
+    entries = [
+        CatalogEntry(
+            row, f"toy/{row}", row % 3, 0, float(row), f"file-{row}", b"png", f"text-{row}", {"c": f"cell-{row}"}
+        )
+        for row in range(20)
+    ]
     write_catalog(directory / "catalog.sqlite", entries)
     return Catalog.open(directory / "catalog.sqlite")
 

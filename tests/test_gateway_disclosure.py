@@ -1,4 +1,4 @@
-"""Sources and thumbnails of training examples leave with the permission for each, whatever call they answer."""
+"""Sources of training examples and what shows them leave with the permission for each, whatever call they answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLAGS = [(False, False), (True, False), (False, True), (True, True)]
 
 
 def worker_that_tells_all(request: WorkerRequest) -> WorkerReply:
-    """As the worker does: a source from VIEW_METADATA on, a thumbnail with VIEW_THUMBNAIL, whoever asks."""
+    """As the worker does: a source from VIEW_METADATA on, what shows it with VIEW_THUMBNAIL, whoever asks."""
     kind = request.WhichOneof("call")
     asked = getattr(request, str(kind))
     view = asked.view if kind == "explain" else asked.query.view
@@ -29,6 +29,8 @@ def worker_that_tells_all(request: WorkerRequest) -> WorkerReply:
         example_id="toy/1",
         source="/data/1.png" if view >= pb.VIEW_METADATA else "",
         thumbnail=b"png" if view >= pb.VIEW_THUMBNAIL else b"",
+        text="a secret sentence" if view >= pb.VIEW_THUMBNAIL else "",
+        record={"salary": "a secret row"} if view >= pb.VIEW_THUMBNAIL else None,
     )
     if kind == "explain":
         both = pb.MeasureResult(proponents=[told], opponents=[told])
@@ -73,6 +75,7 @@ def test_a_reply_holds_what_is_permitted(service: Service, name: str, make: Call
     assert b"toy/1" in reply
     assert (b"/data/1.png" in reply) == (sources and view >= pb.VIEW_METADATA)
     assert (b"png" in reply.replace(b"1.png", b"")) == (thumbnails and view == pb.VIEW_THUMBNAIL)
+    assert (b"a secret sentence" in reply) == (b"a secret row" in reply) == (thumbnails and view == pb.VIEW_THUMBNAIL)
 
 
 def test_an_example_is_looked_up_with_permission_and_shown_with_another(service: Service) -> None:
@@ -83,11 +86,30 @@ def test_an_example_is_looked_up_with_permission_and_shown_with_another(service:
         return
     example = asyncio.run(service.calls.get_example(request, CALL)).example
     assert (example.class_id, example.label, example.source) == (1, "b", "file-4")
-    assert example.thumbnail == (b"png" if service.settings.allow_thumbnails else b"")
+    shown = service.settings.allow_thumbnails
+    assert (example.thumbnail, example.text) == ((b"png", "text-4") if shown else (b"", ""))
+    assert dict(example.record) == ({"c": "cell-4"} if shown else {})
+
+
+@pytest.mark.parametrize("view", pb.View.values(), ids=pb.View.keys())
+def test_a_list_shows_examples_with_permission_where_that_is_asked_for(service: Service, view: int) -> None:
+    request = pb.ListExamplesRequest(model="toy", view=view)  # type: ignore[arg-type]
+    sources, shown = service.settings.allow_examples, service.settings.allow_thumbnails
+    if not sources or (view == pb.VIEW_THUMBNAIL and not shown):
+        with pytest.raises(PermissionDeniedError):
+            asyncio.run(service.calls.list_examples(request, CALL))
+        return
+    found = asyncio.run(service.calls.list_examples(request, CALL)).examples
+    assert (
+        {bool(each.text) for each in found}
+        == {each.HasField("record") for each in found}
+        == {view == pb.VIEW_THUMBNAIL}
+    )
 
 
 def test_what_needs_no_permission_names_ids_alone(service: Service) -> None:
     suspects = asyncio.run(service.calls.list_suspects(pb.ListSuspectsRequest(model="toy", limit=20), CALL))
     described = asyncio.run(service.calls.get_model(pb.GetModelRequest(model="toy"), CALL))
     told = suspects.SerializeToString() + described.SerializeToString() + service.metrics.exposition()[0]
-    assert b"toy/4" in told and b"file-" not in told
+    assert b"toy/4" in told
+    assert not [word for word in (b"file-", b"text-", b"cell-") if word in told]

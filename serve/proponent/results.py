@@ -205,7 +205,8 @@ class Explanation:
     """The answer to one explanation request; ``timings`` maps a stage to seconds.
 
     ``results`` is empty where a notice says that the input was not explained. ``against_class_id`` is the class
-    argued against in a contrast.
+    argued against in a contrast. ``record`` is the row that was asked about, where it was one: rows are shown in what
+    they differ from it.
 
     >>> result = MeasureResult(Measure.INFLUENCE, proponents=[], opponents=[])
     >>> quality = Quality("exact", kept_energy=1.0)
@@ -224,6 +225,7 @@ class Explanation:
     timings: Mapping[str, float] = field(default_factory=dict)
     disclosure_level: DisclosureLevel = DisclosureLevel.FULL
     against_class_id: int | None = None
+    record: Mapping[str, object] | None = None
 
     def _repr_html_(self) -> str:
         """What notebooks show: the prediction and the lists side by side, complete in itself."""

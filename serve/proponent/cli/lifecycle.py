@@ -127,7 +127,7 @@ def forget(
 ) -> None:
     """Forget training examples: at once in every answer of every bundle, and in every later rebuild.
 
-    Their rows, metadata and thumbnails leave the disk with --compact, which makes new bundles current and removes
+    Rows, metadata, thumbnails and texts leave the disk with --compact, which makes new bundles current and removes
     the old ones; without ids it compacts what was forgotten before. A running gateway takes the new bundle; one
     that another process reads is removed by a later compaction. The receipt says what still holds them. The
     dataset itself and the trained weights are not touched.

@@ -1,16 +1,18 @@
-"""Explanations for people in a terminal: tables, with the training images drawn in half blocks."""
+"""Explanations for people in a terminal: tables, with images in half blocks, texts, and in what rows differ."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from google.protobuf.json_format import MessageToDict
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from proponent.display.contents import cells
 from proponent.errors import printable
 from proponent.v1 import explanation_pb2 as pb
 
@@ -20,6 +22,7 @@ MEASURE_NAMES = {
     pb.MEASURE_L_RELATIF: "l-RelatIF",
 }
 _WIDTH = 12
+_LONGEST_TEXT = 280
 _SHADES = " .:-=+*#%@"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -58,43 +61,78 @@ def _characters(pixels: np.ndarray) -> Text:
     return Text("\n".join("".join(_SHADES[level] for level in row) for row in levels), no_wrap=True)
 
 
-def print_explanation(console: Console, reply: pb.ExplainResponse, *, merged: bool = False) -> None:
-    """The prediction, and for each measure a table of proponents and opponents, or of both by rank."""
+def print_explanation(
+    console: Console, reply: pb.ExplainResponse, *, merged: bool = False, asked: Mapping[str, object] | None = None
+) -> None:
+    """The prediction, and for each measure a table of proponents and opponents, or of both by rank.
+
+    Rows of a table show in what they differ from the row ``asked`` about.
+    """
     best = reply.prediction.probabilities[reply.prediction.class_id]
     label = Text(one_line(reply.prediction.label), style="bold")
     console.print(Text.assemble("prediction: ", label, f" ({best:.1%})"))
     for result in reply.results:
         table = _merged_table if merged else _table
-        console.print(table(result, colour=console.color_system is not None))
+        console.print(table(result, colour=console.color_system is not None, asked=asked))
     for notice in reply.notices:
         console.print(f"note: {notice.message}", markup=False)
 
 
-def _table(result: pb.MeasureResult, *, colour: bool) -> Table:
+def _table(result: pb.MeasureResult, *, colour: bool, asked: Mapping[str, object] | None) -> Table:
     table = Table(title=MEASURE_NAMES[result.measure], title_justify="left")
     for name in ("", "proponent", "label", "score", "opponent", "label", "score"):
         table.add_column(name, justify="right" if name in ("", "score") else "left")
     for rank in range(max(len(result.proponents), len(result.opponents))):
-        pro, con = _cells(result.proponents, rank, colour), _cells(result.opponents, rank, colour)
+        pro, con = (_cells(end, rank, colour, asked) for end in (result.proponents, result.opponents))
         table.add_row(str(rank + 1), *pro, *con, end_section=True)
     return table
 
 
-def _merged_table(result: pb.MeasureResult, *, colour: bool) -> Table:
+def _merged_table(result: pb.MeasureResult, *, colour: bool, asked: Mapping[str, object] | None) -> Table:
     table = Table(title=MEASURE_NAMES[result.measure], title_justify="left")
     for name in ("", "", "example", "label", "score"):
         table.add_column(name, justify="left" if name in ("example", "label") else "right")
     sides = [("for", result.proponents), ("against", result.opponents)]
     ranked = sorted((each.rank, name, each) for name, side in sides for each in side)
     for rank, name, influence in ranked:
-        table.add_row(str(rank), name, *_cells([influence], 0, colour), end_section=True)
+        table.add_row(str(rank), name, *_cells([influence], 0, colour, asked), end_section=True)
     return table
 
 
-def _cells(influences: Sequence[pb.Influence], rank: int, colour: bool) -> tuple[Text, Text, str]:
+def _cells(
+    influences: Sequence[pb.Influence], rank: int, colour: bool, asked: Mapping[str, object] | None
+) -> tuple[Text, Text, str]:
     if rank >= len(influences):
         return Text(), Text(), ""
     influence = influences[rank]
-    name = Text(one_line(influence.example_id))
-    shown = Text("\n").join([name, draw(influence.thumbnail, colour=colour)]) if influence.thumbnail else name
-    return shown, Text(one_line(influence.label)), f"{influence.score:+.4g}"
+    shown = [Text(one_line(influence.example_id)), *_contents(influence, colour, asked)]
+    return Text("\n").join(shown), Text(one_line(influence.label)), f"{influence.score:+.4g}"
+
+
+def _contents(influence: pb.Influence, colour: bool, asked: Mapping[str, object] | None) -> list[Text]:
+    """What shows an example: its picture, its text, or its row."""
+    if influence.thumbnail:
+        return [draw(influence.thumbnail, colour=colour)]
+    if influence.text:
+        return [Text(shortened(influence.text))]
+    return row_lines(MessageToDict(influence.record), asked) if influence.HasField("record") else []
+
+
+def shortened(text: str) -> str:
+    """A text as a table may be given it: nothing in it acts, and not more than a few lines."""
+    seen = one_line(" ".join(text.split()))
+    return seen if len(seen) <= _LONGEST_TEXT else f"{seen[:_LONGEST_TEXT]}…"
+
+
+def row_lines(record: Mapping[str, object], asked: Mapping[str, object] | None = None) -> list[Text]:
+    """A line for each value that differs from the row asked about, and one for all others."""
+    found = cells(record, asked)
+    differing = [
+        Text.assemble(f"{one_line(each.column)}: ", (one_line(each.value), "bold"), f" (not {one_line(each.asked)})")
+        for each in found
+        if each.asked is not None
+    ]
+    others = [f"{one_line(each.column)} {one_line(each.value)}" for each in found if each.asked is None]
+    if not others:
+        return differing
+    return [*differing, Text(f"{'same: ' if asked is not None else ''}{', '.join(others)}", style="dim")]

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from proponent.display import figures
+from proponent.display.contents import cells, is_worded, visible
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -94,5 +95,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     shown = ("aligned", "count", "counted", "date", "figure", "percent", "signed")
-    environment.filters |= {name: getattr(figures, name) for name in shown}
+    environment.filters |= {name: getattr(figures, name) for name in shown} | {"cells": cells, "visible": visible}
+    environment.tests["worded"] = is_worded
     return environment

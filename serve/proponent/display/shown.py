@@ -53,6 +53,14 @@ class Example(Protocol):
     def thumbnail(self) -> bytes:
         """A PNG, or empty."""
 
+    @property
+    def text(self) -> str:
+        """The example itself where it is a text, else empty."""
+
+    @property
+    def record(self) -> Mapping[str, object] | None:
+        """The example itself where it is a row of a table."""
+
 
 class Outcome(Protocol):
     """What a diverse list costs and gives."""
@@ -152,3 +160,7 @@ class Explanation(Protocol):
     @property
     def notices(self) -> Sequence[Notice]:
         """What the reader must know."""
+
+    @property
+    def record(self) -> Mapping[str, object] | None:
+        """The row that was asked about, where it is known and was one."""

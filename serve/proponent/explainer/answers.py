@@ -83,7 +83,7 @@ class Answers:
         return _ranked(rows, scores, self._examples(rows, view))
 
     def _examples(self, rows: Sequence[int], view: View) -> Mapping[int, Influence]:
-        """Examples of rows, without score or rank; remembered without thumbnails, as a few lead most lists."""
+        """Examples of rows, without score or rank; remembered without what shows them, as a few lead most lists."""
         if view >= View.THUMBNAIL:
             return self._looked_up(rows, view)
         known = self._known[view]
@@ -110,6 +110,8 @@ class Answers:
             entry.self_influence,
             entry.source if view >= View.METADATA else "",
             entry.thumbnail,
+            entry.text,
+            entry.record,
         )
 
     def notices(self, query: EmbeddedQuery, measures: Sequence[Measure]) -> list[Notice]:

@@ -1,7 +1,7 @@
 """What leaves the service of a training example beyond its id: each part with the operator's permission for it alone.
 
-Sources need ``allow_examples`` and thumbnails ``allow_thumbnails``, in whatever reply they would stand; that a
-caller's token has the scope ``examples`` is checked besides.
+Sources need ``allow_examples``, and what shows an example (thumbnail, text or row) ``allow_thumbnails``, in whatever
+reply they would stand; that a caller's token has the scope ``examples`` is checked besides.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Disclosure:
 
     Attributes:
         sources: Whether callers may know where an example comes from, and look examples up.
-        thumbnails: Whether callers may see examples.
+        thumbnails: Whether callers may see examples: pictures of them, texts and rows.
         samples: Whether callers may see the held-out inputs that a bundle keeps.
     """
 
@@ -61,6 +61,7 @@ class Disclosure:
     def example(self, entry: CatalogEntry, manifest: Manifest, view: int, issues: Place | None) -> pb.Example:
         """An example as far as a view and the permissions go; ``issues`` is the last place of label issues."""
         disagrees = entry.class_id != entry.predicted_class_id
+        shown = self.thumbnails and view >= pb.VIEW_THUMBNAIL
         return pb.Example(
             example_id=entry.example_id,
             class_id=entry.class_id,
@@ -68,7 +69,9 @@ class Disclosure:
             predicted_class_id=entry.predicted_class_id,
             self_influence=entry.self_influence,
             source=entry.source if self.sources and view >= pb.VIEW_METADATA else "",
-            thumbnail=entry.thumbnail if self.thumbnails and view >= pb.VIEW_THUMBNAIL else b"",
+            thumbnail=entry.thumbnail if shown else b"",
+            text=entry.text if shown else "",
+            record=entry.record if shown else None,
             is_label_issue=disagrees and issues is not None and issues.reaches(entry),
         )
 

@@ -132,7 +132,9 @@ class Settings(BaseSettings):
     allow_examples: bool = _setting(
         False, DISCLOSURE, "Let callers look up training examples and be told their sources."
     )
-    allow_thumbnails: bool = _setting(False, DISCLOSURE, "Let replies carry thumbnails of training images.")
+    allow_thumbnails: bool = _setting(
+        False, DISCLOSURE, "Let replies carry what shows training examples: thumbnails, texts, rows."
+    )
     allow_samples: bool = _setting(
         False, DISCLOSURE, "Let callers see the held-out inputs that a bundle keeps, whole and as thumbnails."
     )

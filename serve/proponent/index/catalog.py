@@ -293,8 +293,8 @@ def _entry(values: Sequence[Any]) -> CatalogEntry:
     """An example from the columns of ``example``, and those of ``content`` where they were read."""
     if len(values) <= _WIDTH:
         return CatalogEntry(*values)
-    *others, record = values
-    return CatalogEntry(*others, json.loads(record) if record else None)
+    record = json.loads(values[-1]) if values[-1] else None
+    return CatalogEntry(*(*values[:-1], record))
 
 
 def _suspect(entry: CatalogEntry, place: int, total: int) -> Suspect:

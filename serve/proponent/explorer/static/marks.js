@@ -1,6 +1,6 @@
 /** Marked training examples as text for other tools. Pure. */
 
-const COLUMNS = ["example_id", "class_id", "label", "predicted_class_id", "self_influence", "source"];
+const COLUMNS = ["example_id", "class_id", "label", "predicted_class_id", "self_influence", "source", "text"];
 
 /**
  * @param {any[]} examples Each with its example_id, and what else is known of it.
