@@ -7,6 +7,7 @@ import { explainBody } from "./question.js";
 /**
  * @typedef {object} Explanation
  * @property {import("./question.js").Question} question What was asked.
+ * @property {Record<string, any>|null} record The row that was asked about, where it was one.
  * @property {any} reply ExplainResponse of the three measures.
  * @property {Record<string, any>} results MeasureResults by the measure's name, and DIVINE.
  * @property {Record<string, string>} errors Why a measure has no result.
@@ -25,6 +26,7 @@ export async function askExplanation(model, question, signal) {
   if (reply.error) throw apiError(reply.error);
   return {
     question,
+    record: body.record ?? null,
     reply,
     results: { ...Object.fromEntries(reply.results.map((each) => [each.measure, each])), DIVINE: divine.results?.[0] },
     errors: divine.error ? { DIVINE: divine.error.detail } : {},

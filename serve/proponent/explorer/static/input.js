@@ -1,7 +1,7 @@
 /** The input of a question, as it is sent and as it is shown. */
 import { getSample } from "./api.js";
 import { fromBase64, keptPicture, toBase64 } from "./pictures.js";
-import { hasInput } from "./question.js";
+import { hasInput, questionKey } from "./question.js";
 import { useRequest } from "./request.js";
 
 /**
@@ -18,7 +18,9 @@ const samples = new Map();
  * @param {import("./question.js").Question} question
  * @returns {Promise<Input>} A sample is asked for once for each bundle.
  */
-export async function loadInput(model, { sample, image, upload }) {
+export async function loadInput(model, { sample, image, upload, text, record }) {
+  if (text) return ofWords({ text });
+  if (record) return ofWords({ record: readRecord(record) });
   if (!sample) return ofPicture(image ? fromBase64(image) : keptPicture(upload));
   const key = JSON.stringify([model.name, model.bundle_digest, sample]);
   if (!samples.has(key)) samples.set(key, getSample(model.name, sample).then(ofSample));
@@ -30,15 +32,29 @@ export async function loadInput(model, { sample, image, upload }) {
 
 /** @param {any} model @param {import("./question.js").Question} question @returns {import("./request.js").Request<Input>} */
 export function useInput(model, question) {
-  const { sample, image, upload } = question;
-  const key = hasInput(question) ? JSON.stringify(["input", model.name, sample, image, upload]) : null;
+  const key = hasInput(question) ? `input ${model.name} ${questionKey({ ...question, target: null, against: null })}` : null;
   return useRequest(key, () => loadInput(model, question));
 }
 
 function ofSample({ sample }) {
   const picture = fromBase64(sample.encoded_image || sample.thumbnail);
-  const body = sample.encoded_image ? { image: sample.encoded_image } : { tensor: sample.tensor };
+  const body = sample.encoded_image ? { image: sample.encoded_image } : Object.fromEntries(KINDS.filter((kind) => sample[kind]).map((kind) => [kind, sample[kind]]));
   return { body, picture: picture.length ? picture : null, sample };
 }
+
+const KINDS = ["tensor", "tensors", "text", "record"];
+const ofWords = (body) => ({ body, picture: null, sample: null });
+
+/** What an address says, which may be no row at all: the service then says so. */
+function readRecord(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return {};
+  }
+}
+
+/** @param {any} model @returns {"text"|"row"|"picture"} What its inputs are to people. */
+export const nounOf = (model) => ({ INPUT_KIND_TEXT: "text", INPUT_KIND_RECORD: "row" })[model.input_signature?.kind] ?? "picture";
 
 const ofPicture = (picture) => ({ body: picture && { image: toBase64(picture) }, picture, sample: null });

@@ -2,7 +2,9 @@
 
 /**
  * @typedef {object} Question
- * @property {string} sample Id of a held-out sample; "" where the input is a picture.
+ * @property {string} sample Id of a held-out sample; "" where the input is the caller's own.
+ * @property {string} text A text; "" where the input is none.
+ * @property {string} record A row as JSON; "" where the input is none.
  * @property {string} image A picture's bytes in URL-safe base64; "" where it is a sample or too large for a link.
  * @property {string} upload Fingerprint of a picture that is too large for a link.
  * @property {number} k Length of each list.
@@ -32,6 +34,8 @@ export function readQuestion(params) {
     sample: params.get("sample") ?? "",
     image: params.get("image") ?? "",
     upload: params.get("upload") ?? "",
+    text: params.get("text") ?? "",
+    record: params.get("record") ?? "",
     k: Math.max(1, whole(params.get("k")) ?? DEFAULT_K),
     target,
     against: target === null ? null : whole(params.get("against")),
@@ -47,11 +51,12 @@ export function readQuestion(params) {
 }
 
 /** @param {Question} question @returns {boolean} */
-export const hasInput = ({ sample, image, upload }) => Boolean(sample || image || upload);
+export const hasInput = (question) => inputOf(question).some(Boolean);
+
+const inputOf = ({ sample, image, upload, text, record }) => [sample, image, upload, text, record];
 
 /** @param {Question} question @returns {string} Names the input and the label that is explained. */
-export const questionKey = ({ sample, image, upload, target, against }) =>
-  JSON.stringify([sample, image, upload, target, against]);
+export const questionKey = (question) => JSON.stringify([...inputOf(question), question.target, question.against]);
 
 /**
  * The body of one Explain call that asks for both: the three measures, and DIVINE.

@@ -1,12 +1,15 @@
 /** What changed in the reasons between two bundles. */
-import { useContext } from "../vendor/hooks.js";
+import { useContext, useState } from "../vendor/hooks.js";
+import { getSample } from "../api.js";
 import { diffBundles } from "../later_api.js";
 import { App } from "../context.js";
 import { count, counted, date, percent, shortDigest } from "../format.js";
 import { html } from "../html.js";
+import { nounOf } from "../input.js";
 import { useRequest } from "../request.js";
 import { MEASURES } from "../sentences.js";
 import { Answer } from "./problem.js";
+import { Words } from "./words.js";
 
 const LENGTHS = [1, 5, 10, 25, 50];
 const RANKED = MEASURES.filter(({ key }) => key !== "DIVINE").map(({ key, name }) => [key.replace("MEASURE_", "").toLowerCase().replace("_", "-"), name]);
@@ -71,6 +74,7 @@ function Difference({ reply: { overall, samples, top_k: length, per_class: class
 function Samples({ samples, names }) {
   return html`<ul class="compared scroll" tabindex="0">${samples.map((sample) => html`<li key=${sample.sample_id}>
     <p><strong>${sample.sample_id}</strong> <span class="quiet numeric">${percent(sample.overlap, 0)} the same${sample.base_class_id !== sample.other_class_id && `; was ${names[sample.base_class_id]}, is ${names[sample.other_class_id]}`}</span></p>
+    <${Itself} id=${sample.sample_id} />
     <dl class="moves">
       <${Moves} title="for, new" class="for" ids=${sample.entered_proponents} />
       <${Moves} title="for, gone" class="for" ids=${sample.left_proponents} />
@@ -78,6 +82,18 @@ function Samples({ samples, names }) {
       <${Moves} title="against, gone" class="against" ids=${sample.left_opponents} />
     </dl>
   </li>`)}</ul>`;
+}
+
+/** The sample, where it is a text or a row: fetched when it is opened. */
+function Itself({ id }) {
+  const { model } = useContext(App);
+  const [open, setOpen] = useState(false);
+  const found = useRequest(open ? `sample ${model.name} ${id}` : null, (signal) => getSample(model.name, id, signal));
+  const noun = nounOf(model);
+  if (noun === "picture") return null;
+  return html`<details onToggle=${({ target }) => setOpen(target.open)}><summary class="small quiet">The ${noun}</summary>
+    <${Answer} request=${found} what="Fetching it">${({ sample }) => html`<${Words} example=${sample} />`}<//>
+  </details>`;
 }
 
 function Moves({ title, class: side, ids }) {

@@ -3,6 +3,7 @@ import { useEffect, useState } from "../vendor/hooks.js";
 import { figure } from "../format.js";
 import { html } from "../html.js";
 import { followLight } from "../lit.js";
+import { isWorded, summary } from "../rows.js";
 import { useVisible } from "../visible.js";
 import { Thumbnail } from "./picture.js";
 
@@ -34,7 +35,8 @@ export function ExampleGrid({ rows, total, largest, shown, order, onOrder, onNea
     reveal(to);
     requestAnimationFrame(() => requestAnimationFrame(() => scroller.current?.querySelector(`[data-row="${to}"] input`)?.focus({ preventScroll: true })));
   };
-  return html`<div class="grid" role="grid" aria-label="Training examples" aria-rowcount=${total + 1} aria-colcount="6" onMouseOver=${followLight} onFocusIn=${followLight}>
+  const name = rows.some(isWorded) ? "grid worded" : "grid";
+  return html`<div class=${name} role="grid" aria-label="Training examples" aria-rowcount=${total + 1} aria-colcount="6" onMouseOver=${followLight} onFocusIn=${followLight}>
     <${Head} order=${order} onOrder=${onOrder} />
     <div class="grid-body" role="rowgroup" ref=${scroller} onKeyDown=${move}>
       <div role="presentation" class="grid-space" style=${{ height: `${rows.length * rowHeight}px` }}>
@@ -56,7 +58,7 @@ function target(key, active, count, page) {
 function Head({ order, onOrder }) {
   return html`<div role="rowgroup" class="grid-head"><div role="row" class="grid-row" aria-rowindex="1">
     <span role="columnheader" class="cell-mark"><span class="visually-hidden">Mark</span></span>
-    <span role="columnheader" class="cell-picture"><span class="visually-hidden">Picture</span></span>
+    <span role="columnheader" class="cell-picture"><span class="visually-hidden">What it is</span></span>
     <${Sort} class="cell-id" name="Example" orders=${["example-id"]} order=${order} onOrder=${onOrder} />
     <${Sort} class="cell-label" name="Given label" orders=${["class"]} order=${order} onOrder=${onOrder} />
     <span role="columnheader" class="cell-said">Suggested: the model’s</span>
@@ -78,7 +80,7 @@ function Row({ example, row, top, largest, shown, reachable, onActive }) {
   const differs = example.predicted_class_id !== example.class_id;
   return html`<div role="row" class="grid-row example-row" data-example=${id} data-row=${row} aria-rowindex=${row + 2} style=${{ transform: `translateY(${top}px)` }}>
     <span role="gridcell" class="cell-mark"><input type="checkbox" tabindex=${reachable ? 0 : -1} aria-label=${`Mark ${id}`} checked=${shown.marks.has(id)} onFocus=${() => onActive(row)} onChange=${(event) => shown.onMark(id, event.target.checked)} /></span>
-    <span role="gridcell" class="cell-picture"><${Thumbnail} example=${example} reason=${shown.reason} class="small" /></span>
+    <span role="gridcell" class="cell-picture">${isWorded(example) ? html`<span class="summary" title=${summary(example)}>${summary(example)}</span>` : html`<${Thumbnail} example=${example} reason=${shown.reason} class="small" />`}</span>
     <span role="gridcell" class="cell-id" title=${example.source || id}>${id}</span>
     <span role="gridcell" class="cell-label">${example.label}</span>
     <span role="gridcell" class="cell-said">${differs ? html`<span class="differs">${shown.names[example.predicted_class_id]}</span>` : html`<span class="quiet">the same</span>`}${example.is_label_issue && html` <span class="suspect">suspect</span>`}</span>

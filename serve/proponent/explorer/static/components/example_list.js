@@ -1,14 +1,17 @@
 /** The training examples of one measure, on one scale for both sides. */
 import { html } from "../html.js";
 import { headAndTail, percent, score } from "../format.js";
+import { isWorded } from "../rows.js";
 import { keptSentence } from "../sentences.js";
 import { Mark } from "./mark.js";
 import { Thumbnail } from "./picture.js";
+import { Words } from "./words.js";
 
 /**
  * @typedef {object} Shown How the examples of all lists are shown.
  * @property {string[]} names Class names.
- * @property {string} reason Why there are no thumbnails.
+ * @property {string} reason Why examples are not shown.
+ * @property {Record<string, any>|null} [asked] The row that was asked about.
  * @property {Map<string, number>} [lists] In how many columns an example stands, where there are several.
  * @property {number} [columns]
  */
@@ -25,9 +28,10 @@ export function ExampleList({ title, side, examples, largest, shown, outcome }) 
 /** @param {{example: any, largest: number, shown: Shown}} props */
 export function ExampleRow({ example, largest, shown }) {
   const { example_id: id } = example;
-  return html`<li class="example" data-example=${id || null}>
+  const worded = isWorded(example);
+  return html`<li class=${worded ? "example worded" : "example"} data-example=${id || null}>
     ${id && html`<${Mark} id=${id} />`}
-    <${Thumbnail} example=${example} reason=${shown.reason} class="small" />
+    ${worded ? html`<${Words} example=${example} asked=${shown.asked} />` : html`<${Thumbnail} example=${example} reason=${shown.reason} class="small" />`}
     <span class="title"><${Id} id=${id} />${id && shown.lists && html`<${ListCount} number=${shown.lists.get(id)} of=${shown.columns} />`}</span>
     <span class="score numeric">${example.score === undefined ? html`<span class="quiet">rank ${example.rank}</span>` : score(example.score, largest)}</span>
     <span class="labels"><${Labels} example=${example} names=${shown.names} /></span>

@@ -7,9 +7,11 @@ import { count, counted, percent } from "../format.js";
 import { html } from "../html.js";
 import { followLight } from "../lit.js";
 import { useRequest } from "../request.js";
+import { isWorded } from "../rows.js";
 import { MEASURES } from "../sentences.js";
 import { Labels } from "./example_list.js";
 import { Thumbnail } from "./picture.js";
+import { Words } from "./words.js";
 import { Answer } from "./problem.js";
 
 const SHOWN = 10;
@@ -55,9 +57,10 @@ function Counted({ reply: { examples, lists, slots, distinct }, shown }) {
 
 function Frequent({ example, number, lists, shown }) {
   const { example_id: id } = example;
-  return html`<li class="example" data-example=${id}>
+  const worded = isWorded(example);
+  return html`<li class=${worded ? "example worded" : "example"} data-example=${id}>
     <input type="checkbox" aria-label=${`Mark ${id}`} checked=${shown.marks.has(id)} onChange=${(event) => shown.onMark(id, event.target.checked)} />
-    <${Thumbnail} example=${example} reason=${shown.reason} class="small" />
+    ${worded ? html`<${Words} example=${example} />` : html`<${Thumbnail} example=${example} reason=${shown.reason} class="small" />`}
     <span class="id" title=${id}>${id}</span>
     <span class="score numeric" title=${`In ${count(number)} of ${count(lists)} lists`}>${count(number)} <span class="quiet">of ${count(lists)}</span></span>
     <span class="labels"><${Labels} example=${example} names=${shown.names} /></span>

@@ -1,8 +1,11 @@
-/** Choosing what is explained: a picture, dropped, pasted or picked, or a sample. */
-import { useEffect, useRef, useState } from "../vendor/hooks.js";
+/** Choosing what is explained: a picture, dropped, pasted or picked, a text, a row, or a sample. */
+import { useContext, useEffect, useRef, useState } from "../vendor/hooks.js";
+import { App } from "../context.js";
 import { html } from "../html.js";
 import { size } from "../format.js";
+import { nounOf } from "../input.js";
 import { LINK_BYTES, pictureParams, uploadSize } from "../pictures.js";
+import { Later } from "./later.js";
 import { Picture } from "./picture.js";
 import { Samples } from "./samples.js";
 
@@ -10,7 +13,25 @@ import { Samples } from "./samples.js";
  * @param {{question: import("../question.js").Question, input: import("../input.js").Input|null, names: string[],
  *   onChoose: (changes: Record<string, string|null>) => void}} props
  */
-export function InputPicker({ question, input, names, onChoose }) {
+export function InputPicker(props) {
+  const { model } = useContext(App);
+  return nounOf(model) === "picture" ? html`<${PictureInput} ...${props} />` : html`<${WordsInput} model=${model} ...${props} />`;
+}
+
+const TEXT = { name: "TextInput", from: () => import("./text_input.js") };
+const RECORD = { name: "RecordForm", from: () => import("./record_form.js") };
+
+function WordsInput({ model, question, input, names, onChoose }) {
+  const { text = "", record = null } = input?.body ?? {};
+  const isText = nounOf(model) === "text";
+  return html`<section class="panel input" aria-label="Input">
+    ${isText ? html`<${Later} ...${TEXT} value=${text} onChoose=${onChoose} />` : html`<${Later} ...${RECORD} record=${record} columns=${model.input_signature.columns} onChoose=${onChoose} />`}
+    <${About} question=${question} input=${input} names=${names} />
+    <${Samples} chosen=${question.sample} onChoose=${(sample) => onChoose({ sample, text: null, record: null })} />
+  </section>`;
+}
+
+function PictureInput({ question, input, names, onChoose }) {
   const [over, setOver] = useState(false);
   const take = async (file) => file && onChoose(pictureParams(new Uint8Array(await file.arrayBuffer())));
   usePaste(take);

@@ -2,6 +2,7 @@
 import { withheldSentence } from "../disclosure.js";
 import { count, counted, date, figure, percent } from "../format.js";
 import { html } from "../html.js";
+import { nounOf } from "../input.js";
 import { dampingSentence, trustSentences } from "../trust.js";
 import { auditFacts, Fact } from "./quality.js";
 
@@ -20,9 +21,16 @@ export function ModelFacts({ model }) {
 }
 
 /** @param {any} model @returns {string} */
-export function modelSentence({ name, class_names: classes, train_size: size, train_accuracy: accuracy, input_shape: shape }) {
+export function modelSentence(model) {
+  const { name, class_names: classes, train_size: size, train_accuracy: accuracy } = model;
   const right = accuracy > 0 ? ` It gives ${percent(accuracy)} of them the label that they have.` : "";
-  return `The model ${name} tells ${counted(classes.length, "class", "classes")} apart (inputs of ${shape.join(" × ")}), and was trained on ${counted(size, "example")}.${right}`;
+  return `The model ${name} tells ${counted(classes.length, "class", "classes")} apart (inputs ${inputWords(model)}), and was trained on ${counted(size, "example")}.${right}`;
+}
+
+function inputWords({ input_shape: shape, input_signature: signature, ...model }) {
+  const noun = nounOf({ ...model, input_signature: signature });
+  if (noun === "text") return "are texts";
+  return noun === "row" ? `are rows of ${counted(signature.columns.length, "column")}` : `of ${shape.join(" × ")}`;
 }
 
 function coverSentence({ uncovered, uncovered_share: uncoveredShare, frozen, frozen_share: frozenShare }) {
@@ -34,7 +42,7 @@ function coverSentence({ uncovered, uncovered_share: uncoveredShare, frozen, fro
 
 function disclosureSentence(model) {
   const { allow_examples: examples, allow_thumbnails: thumbnails, allow_samples: samples, samples: number } = model;
-  const open = [examples && "look up training examples", thumbnails && "see pictures of them", samples && number > 0 && `try ${counted(number, "held-out sample")}`].filter(Boolean);
+  const open = [examples && "look up training examples", thumbnails && `see ${{ picture: "pictures of them", text: "their texts", row: "their rows" }[nounOf(model)]}`, samples && number > 0 && `try ${counted(number, "held-out sample")}`].filter(Boolean);
   if (open.length) return `You may ${listed(open)}.`;
   return withheldSentence(model) ? "" : "The service discloses ids, labels and scores of training examples, and nothing else.";
 }
@@ -54,7 +62,7 @@ function facts(model) {
     ["Loss explained", model.loss],
     ["Training examples (N)", count(model.train_size)],
     ["Classes", model.class_names.length > 20 ? `${model.class_names.slice(0, 20).join(", ")}, …` : model.class_names.join(", ")],
-    ["Encoded image", model.image_size.length ? `${model.image_size.join(" × ")} pixels, ${model.image_mode}` : "any size"],
+    nounOf(model) === "row" ? ["Columns", model.input_signature.columns.map(({ name }) => name).join(", ") || "not told"] : nounOf(model) === "text" ? ["Input", "text"] : ["Encoded image", model.image_size.length ? `${model.image_size.join(" × ")} pixels, ${model.image_mode}` : "any size"],
     ["Samples kept", count(model.samples)],
   ];
 }

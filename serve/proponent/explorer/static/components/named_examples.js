@@ -16,7 +16,7 @@ import { Answer } from "./problem.js";
 
 /**
  * @param {any} model @param {import("../question.js").Question} question @param {string[]} ids
- * @returns {import("../request.js").Request<{scores: any[], asked: import("../sentences.js").Case, trainSize: number}>}
+ * @returns {import("../request.js").Request<{scores: any[], asked: import("../sentences.js").Case, record: Record<string, any>|null, trainSize: number}>}
  *   Scores: Influences in the order of the ids.
  */
 export function useNamedExamples(model, question, ids) {
@@ -25,16 +25,16 @@ export function useNamedExamples(model, question, ids) {
     const { body } = await loadInput(model, question);
     const query = { ...queryBody(body, question), measures: ["influence"], view: allowedView(model) };
     const { results, prediction, train_size: trainSize } = await scoreExamples(model.name, { query, example_ids: ids }, signal);
-    return { scores: results[0].scores, asked: caseOf(model, question, prediction), trainSize };
+    return { scores: results[0].scores, asked: caseOf(model, question, prediction), record: body.record ?? null, trainSize };
   });
 }
 
 /** @param {{request: import("../request.js").Request<any>}} props */
 export function NamedExamples({ request }) {
   const { model } = useContext(App);
-  const shown = { names: model.class_names, reason: missingReason(model) };
   return html`<${Answer} request=${request} what="Fetching the examples">
-    ${({ scores, asked, trainSize }) => {
+    ${({ scores, asked, record, trainSize }) => {
+      const shown = { names: model.class_names, reason: missingReason(model), asked: record };
       const largest = Math.max(...scores.map((each) => Math.abs(each.score)));
       return html`<p class="quiet small">Scores are influence: + argued for ${claim(asked)}, − against. Score ÷ ${count(trainSize)} is about how much the loss for it rises without the example, where the others keep their weights.</p>
         <ol class="named" onMouseOver=${followLight} onFocusIn=${followLight}>

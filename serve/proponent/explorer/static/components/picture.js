@@ -1,6 +1,8 @@
 /** Pictures of inputs and of training examples. */
-import { useLayoutEffect, useMemo, useState } from "../vendor/hooks.js";
+import { useContext, useLayoutEffect, useMemo, useState } from "../vendor/hooks.js";
+import { App } from "../context.js";
 import { html } from "../html.js";
+import { nounOf } from "../input.js";
 import { fromBase64, mediaType } from "../pictures.js";
 
 /**
@@ -22,8 +24,9 @@ export function Picture({ bytes, alt, class: name = "" }) {
  * @param {{example: any, reason?: string, class?: string}} props
  */
 export function Thumbnail({ example, reason = "it has none", class: name = "" }) {
+  const { model } = useContext(App);
   const bytes = useMemo(() => fromBase64(example.thumbnail ?? ""), [example.thumbnail]);
   if (bytes.length) return html`<${Picture} bytes=${bytes} alt=${`Training example of ${example.label}`} class=${name} />`;
-  const why = `No picture: ${reason}`;
+  const why = `No ${nounOf(model)}: ${reason}`;
   return html`<span class=${`picture missing ${name}`} role="img" aria-label=${why} title=${why}>${[...example.label].slice(0, 2).join("")}</span>`;
 }

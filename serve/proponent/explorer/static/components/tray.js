@@ -2,6 +2,7 @@
 import { html } from "../html.js";
 import { counted, figure, score } from "../format.js";
 import { useLit } from "../lit.js";
+import { isWorded, summary } from "../rows.js";
 import { MEASURES } from "../sentences.js";
 import { Labels } from "./example_list.js";
 import { Thumbnail } from "./picture.js";
@@ -26,7 +27,7 @@ function Lit({ results, names, reason }) {
   if (!places.length) return html`<p class="lit-example quiet small">Point at an example, or move to it by the keyboard, and it lights up in every list.</p>`;
   const { example } = places[0];
   return html`<div class="lit-example">
-    <${Thumbnail} example=${example} reason=${reason} class="medium" />
+    ${isWorded(example) ? html`<p class="summary" title=${summary(example)}>${summary(example)}</p>` : html`<${Thumbnail} example=${example} reason=${reason} class="medium" />`}
     <p><strong>${id}</strong> labelled <${Labels} example=${example} names=${names} />${example.self_influence !== undefined && html`, self-influence <span class="numeric">${figure(example.self_influence)}</span>`}${example.source && html`, from <span class="source">${example.source}</span>`}</p>
     <ul class="places">${places.map(({ name, example: found }) => html`<li key=${name} class="numeric">${name} ${found.score !== undefined && html`<strong class=${found.score < 0 ? "against" : "for"}>${score(found.score, Math.abs(found.score))}</strong> `}<span class="quiet">rank ${found.rank}</span></li>`)}</ul>
   </div>`;

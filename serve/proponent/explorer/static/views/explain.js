@@ -8,12 +8,11 @@ import { markIn, Marks } from "../components/mark.js";
 import { MeasureColumns } from "../components/measure_columns.js";
 import { Probabilities } from "../components/probabilities.js";
 import { Answer, Empty, NotCarried } from "../components/problem.js";
-import { Tray } from "../components/tray.js";
 import { App } from "../context.js";
 import { asTold, missingReason, tells, withheldSentence } from "../disclosure.js";
 import { askExplanation } from "../explanation.js";
 import { html } from "../html.js";
-import { loadInput, useInput } from "../input.js";
+import { loadInput, nounOf, useInput } from "../input.js";
 import { hasInput, queryBody, questionKey, readQuestion } from "../question.js";
 import { useRequest } from "../request.js";
 import { formatHash } from "../route.js";
@@ -22,6 +21,7 @@ import { leadSentence, removalSentence, signSentences } from "../sentences.js";
 /** Parts that few answers need, or that stand below the lists. */
 const FIT_OFFER = { name: "FitOffer", from: () => import("../components/fit_offer.js") };
 const NOTICES = { name: "Notices", from: () => import("../components/notices.js") };
+const TRAY = { name: "Tray", from: () => import("../components/tray.js") };
 const QUALITY = { name: "Quality", from: () => import("../components/quality.js") };
 
 export function Explain() {
@@ -40,7 +40,7 @@ export function Explain() {
         <${Answer} request=${answer} what="Asking the model and its training examples">
           ${(data) => (data === "not carried" ? html`<${NotCarried} />` : html`<${Said} explanation=${data} />`)}
         <//>
-        ${input.data && canFit(model, answer.error) && html`<${Later} ...${FIT_OFFER} picture=${input.data.picture} onChoose=${choose} />`}
+        ${input.data?.picture && canFit(model, answer.error) && html`<${Later} ...${FIT_OFFER} picture=${input.data.picture} onChoose=${choose} />`}
       </div>
     </div>
     <${Controls} question=${question} names=${model.class_names} predicted=${found?.reply.prediction.class_id ?? null} onChange=${update} />
@@ -67,9 +67,12 @@ const explanationKey = (model, question) => {
   return hasInput(question) ? JSON.stringify([model.name, questionKey(question), k, allow, deny, term, gamma, loss]) : null;
 };
 
+const OWN = { picture: "drop a picture", text: "write a text", row: "fill in a row" };
+
 function Invitation() {
+  const { model } = useContext(App);
   return html`<h2>What shall be explained?</h2>
-    <p>Choose one of the samples, or drop a picture here. You will see what the model makes of it, and which training examples argued for and against that.</p>`;
+    <p>Choose one of the samples, or ${OWN[nounOf(model)]} here. You will see what the model makes of it, and which training examples argued for and against that.</p>`;
 }
 
 /** The sentence first, then the prediction. */
@@ -107,7 +110,7 @@ function Lists({ explanation, pending, marks }) {
   const { model, route, update } = useContext(App);
   const { reply, results, errors, asked } = explanation;
   const reason = missingReason(model);
-  const shown = { names: model.class_names, reason };
+  const shown = { names: model.class_names, reason, asked: explanation.record };
   const columns = useMemo(
     () => html`<${MeasureColumns} results=${results} errors=${errors} asked=${asked} trainSize=${reply.train_size} shown=${shown} />`,
     [explanation],
@@ -117,9 +120,9 @@ function Lists({ explanation, pending, marks }) {
   return html`<div class=${pending ? "answer pending" : "answer"} aria-busy=${pending}>
     <p class="sign quiet"><strong class="for">+</strong> ${plus}; <strong class="against">−</strong> ${minus}. Within a measure all bars have one scale; measures differ in theirs.</p>
     ${withheldSentence(model) && html`<p class="quiet small">${withheldSentence(model)}</p>`}
-    ${!model.allow_thumbnails && html`<p class="quiet small">Examples come without pictures: ${reason}.</p>`}
+    ${!model.allow_thumbnails && html`<p class="quiet small">Examples come without ${nounOf(model)}s: ${reason}.</p>`}
     <${Marks.Provider} value=${{ marks: new Set(marks), onMark: markIn(marks, update) }}>${columns}<//>
     <${Later} ...${QUALITY} model=${model} answer=${reply} />
-    ${(marks.length > 0 || (hasExamples(results) && tells(model, "RANKS"))) && html`<${Tray} results=${results} names=${model.class_names} reason=${reason} marks=${marks} link=${link} onClear=${() => update({ mark: null }, { replace: true })} />`}
+    ${(marks.length > 0 || (hasExamples(results) && tells(model, "RANKS"))) && html`<${Later} ...${TRAY} results=${results} names=${model.class_names} reason=${reason} marks=${marks} link=${link} onClear=${() => update({ mark: null }, { replace: true })} />`}
   </div>`;
 }
