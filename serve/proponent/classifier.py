@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from proponent.attribution.gradients.layers import LayerShape, find_layers, frozen_state
+from proponent.attribution.inputs import Inputs, shapes, taking_inputs
 from proponent.attribution.logits import returning_logits
 from proponent.attribution.losses import Loss, get_loss
 from proponent.attribution.user_code import blame
@@ -158,7 +159,7 @@ def build_model(spec: ModelSpec) -> nn.Module:
             field="model.factory",
         )
     _check_sizes(spec, model)
-    return returning_logits(_keeping_padding(model))
+    return taking_inputs(returning_logits(_keeping_padding(model)))
 
 
 def _check_sizes(spec: ModelSpec, model: nn.Module) -> None:
@@ -193,9 +194,9 @@ def untrained_model(spec: ModelSpec) -> nn.Module:
     return model
 
 
-def blame_user_model(inputs: Tensor) -> AbstractContextManager[None]:
+def blame_user_model(inputs: Inputs) -> AbstractContextManager[None]:
     """Names the model where the user's code fails on a batch."""
-    shape = list(inputs.shape)
+    shape = shapes(inputs)
     return blame(f"key 'model': it fails on inputs of shape {shape} as 'dataset' and 'transform' give them", "model")
 
 

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from proponent.attribution.gradients.layers import Layers, flatten_parameters, unflatten_parameters
+from proponent.attribution.inputs import Inputs, cast
 from proponent.attribution.losses import Loss
 from proponent.attribution.precision import DoublePrecision, twice_differentiable
 
-LabelledBatch = tuple[Tensor, Tensor, Tensor]
+LabelledBatch = tuple[Inputs, Tensor, Tensor]
 """Inputs ``[B, ...]``, labels ``[B]`` int64 and example ids ``[B]`` int64."""
 
-Outputs = Callable[[Tensor, Tensor], Tensor]
+Outputs = Callable[[Tensor, Inputs], Tensor]
 """Maps a flat vector ``[P]`` and inputs ``[B, ...]`` to outputs ``[B, ...]``."""
 
 
@@ -28,17 +29,17 @@ def current_parameters(model: nn.Module, layers: Layers, dtype: torch.dtype) -> 
 def outputs_function(model: nn.Module, layers: Layers, dtype: torch.dtype) -> Outputs:
     """The model in the given precision, twice differentiable; what is not covered, and buffers, are constants."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    constants = {name: _cast(tensor.detach(), dtype) for name, tensor in tensors}
+    constants = {name: cast(tensor.detach(), dtype) for name, tensor in tensors}
 
-    def outputs(flat: Tensor, inputs: Tensor) -> Tensor:
+    def outputs(flat: Tensor, inputs: Inputs) -> Tensor:
         values = {**constants, **unflatten_parameters(flat, layers)}
         with twice_differentiable(), _computing_in(dtype):
-            return call_with(model, values, _cast(inputs, dtype))
+            return call_with(model, values, cast(inputs, dtype))
 
     return outputs
 
 
-def call_with(model: nn.Module, values: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+def call_with(model: nn.Module, values: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
     """The model's outputs with other parameters and buffers, by the names that ``named_parameters`` gives them.
 
     A tied tensor is replaced wherever it is. `functional_call` does that by itself, but leaves its values behind in a
@@ -62,7 +63,3 @@ def summed_loss(outputs: Outputs, loss: Loss, batch: LabelledBatch) -> Callable[
 
 def _computing_in(dtype: torch.dtype) -> AbstractContextManager[object]:
     return DoublePrecision() if dtype == torch.float64 else nullcontext()
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor

@@ -12,6 +12,7 @@ from torch import Tensor
 from proponent.attribution.gradients.layers import Layers, frozen_parameters, uncovered
 from proponent.attribution.gradients.left_out import left_out_modules
 from proponent.attribution.gradients.soundness import unsound_layers
+from proponent.attribution.inputs import Inputs
 from proponent.classifier import Classifier, blame_user_model
 from proponent.errors import SpecError
 from proponent.rebuild.training_set import TrainingSet
@@ -84,7 +85,7 @@ def _nothing_to_explain(classifier: Classifier) -> SpecError:
     return SpecError(f"the model has no trained layer to explain: none of {families}", field="model")
 
 
-def _unsound(classifier: Classifier, layers: Layers, inputs: Tensor) -> Mapping[str, str]:
+def _unsound(classifier: Classifier, layers: Layers, inputs: Inputs) -> Mapping[str, str]:
     """The layers that hooks get wrong, and why."""
     model = classifier.model
     with torch.no_grad():

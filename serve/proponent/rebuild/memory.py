@@ -6,11 +6,11 @@ Rows, catalog and files are streamed. A budget that the matrices alone exceed is
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layer_gradients import LayerGradient
 from proponent.attribution.gradients.layers import Layers, LayerShape, num_parameters
+from proponent.attribution.inputs import Inputs
 from proponent.classifier import Classifier, blame_user_model
 from proponent.errors import SpecError
 
@@ -51,7 +51,7 @@ def matrix_bytes(kind: str, layers: Layers) -> int:
     return DOUBLE * (3 * sum(side**2 for side in sides) + 3 * max(sides) ** 2)
 
 
-def example_bytes(classifier: Classifier, layers: Layers, inputs: Tensor) -> int:
+def example_bytes(classifier: Classifier, layers: Layers, inputs: Inputs) -> int:
     """Bytes that one example takes until its gradients are projected, measured on ``inputs`` [1, ...]."""
     with blame_user_model(inputs), CaptureSession(classifier.model, layers) as session:
         outputs = session.forward(inputs)

@@ -12,6 +12,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from proponent.attribution.inputs import (
+    Inputs,
+    NamedInputs,
+    RaggedInputs,
+    Shape,
+    grouped,
+    shape_key,
+    stacked,
+    tensors_of,
+)
+
 SMALL = 1e-3
 """Of an input's root mean square: above it a number counts by its logarithm, so that large ones do not hide others
 (an age beside a salary, a frequent token beside a rare one)."""
@@ -25,9 +36,25 @@ class Readings:
     def __init__(self, size: int) -> None:
         self._keys = torch.zeros(size, dtype=torch.int64)
         self._projections = torch.full((size,), torch.nan, dtype=torch.float64)
-        self._pattern = torch.zeros(0, dtype=torch.float64)
+        self._patterns: dict[int, Tensor] = {}
+        self._shapes: list[Shape] = []
+        self._shape_of = torch.zeros(size, dtype=torch.int32)
 
-    def changes(self, positions: Sequence[int], keys: Sequence[int], values: Tensor) -> list[str]:
+    @property
+    def shapes(self) -> list[Shape]:
+        """Those that examples were seen with, as `shape_key` tells them."""
+        return list(self._shapes)
+
+    def unread(self, positions: Sequence[int]) -> list[int]:
+        """Those of some positions that have not been read."""
+        return [p for p in positions if bool(self._projections[p].isnan())]
+
+    def by_shape(self, positions: Sequence[int]) -> list[list[int]]:
+        """Places in some positions that have been read, for each shape there, in order within each."""
+        found = self._shape_of[torch.tensor(positions)]
+        return [(found == shape).nonzero().flatten().tolist() for shape in sorted(set(found.tolist()))]
+
+    def changes(self, positions: Sequence[int], keys: Sequence[int], values: Inputs) -> list[str]:
         """What differs from each example's first reading: "id or label", "input" or, also at the first, nothing.
 
         Args:
@@ -35,7 +62,10 @@ class Readings:
             keys: Of their ids and labels.
             values: The model's inputs, [n, ...]; finite.
         """
-        flat = _compressed(values.detach().reshape(len(values), -1).cpu().double())
+        if isinstance(values, RaggedInputs):
+            return self._changes_by_shape(positions, keys, values)
+        self._shape_of[torch.tensor(positions)] = self._number(shape_key(next(iter(values))))
+        flat = _compressed(_flat(values))
         projections, scales = flat @ self._noise(flat.shape[1]), _root_mean_square(flat)[:, 0]
         places, given = torch.tensor(positions), torch.tensor(keys)
         first = self._projections[places]
@@ -49,12 +79,32 @@ class Readings:
             for name, value in zip(renamed.tolist(), changed.tolist(), strict=True)
         ]
 
+    def _changes_by_shape(self, positions: Sequence[int], keys: Sequence[int], values: RaggedInputs) -> list[str]:
+        found = [""] * len(positions)
+        for places in grouped(values.examples):
+            same = stacked([values.examples[place] for place in places])
+            changes = self.changes([positions[p] for p in places], [keys[p] for p in places], same)
+            for place, change in zip(places, changes, strict=True):
+                found[place] = change
+        return found
+
+    def _number(self, shape: Shape) -> int:
+        if shape not in self._shapes:
+            self._shapes.append(shape)
+        return self._shapes.index(shape)
+
     def _noise(self, size: int) -> Tensor:
         """A seeded direction: it is unlikely that a change does not show in it, and that no other change does."""
-        if len(self._pattern) != size:
+        if size not in self._patterns:
             noise = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-            self._pattern = noise / max(size, 1) ** 0.5
-        return self._pattern
+            self._patterns[size] = noise / max(size, 1) ** 0.5
+        return self._patterns[size]
+
+
+def _flat(values: Tensor | NamedInputs) -> Tensor:
+    """All numbers of each example, [n, m] float64."""
+    rows = [tensor.detach().reshape(len(tensor), -1).cpu().double() for tensor in tensors_of(values).values()]
+    return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
 
 def _compressed(flat: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training set as a rebuild reads it: transformed tensors, labels and stable ids in bounded batches."""
+"""The training set as a rebuild reads it: transformed inputs, labels and stable ids in bounded batches."""
 
 from __future__ import annotations
 
@@ -9,14 +9,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from proponent.attribution.inputs import (
+    Example,
+    Inputs,
+    Pad,
+    RaggedInputs,
+    content,
+    described,
+    equal,
+    finite,
+    form_of,
+    grouped,
+    shape_key,
+    stacked,
+)
 from proponent.attribution.user_code import blame
 from proponent.classifier import Classifier, call_factory
 from proponent.errors import SpecError
+from proponent.raw_inputs import kind_of, model_input, pad_of
 from proponent.rebuild.readings import Readings
-from proponent.signature import InputSignature
+from proponent.rebuild.signatures import signature_of
+from proponent.signature import InputKind, InputSignature
 from proponent.spec import Factory
 
 PROBED = 64
@@ -30,9 +45,16 @@ READ_AT_ONCE = 64
 class Batch:
     """Some examples; ``keys`` are int64 hashes of their ids, for seeded draws."""
 
-    inputs: Tensor
+    inputs: Inputs
     labels: Tensor
     keys: Tensor
+
+    @property
+    def tensor(self) -> Tensor:
+        """The inputs of a model that takes one tensor of one shape; TypeError of any other."""
+        if not isinstance(self.inputs, Tensor):
+            raise TypeError(f"inputs are {type(self.inputs).__name__}, expected a tensor")
+        return self.inputs
 
     def split(self, size: int) -> Iterator[Batch]:
         """Parts of at most ``size`` examples, each in memory of its own: its alignment steers how sums are formed."""
@@ -76,10 +98,11 @@ class FilteredDataset:
 
 
 class TrainingSet:
-    """A map-style dataset of (image or tensor, label) and the classifier's transform.
+    """A map-style dataset of (input, label) and the classifier's transform.
 
-    Items that are tensors already are taken as model inputs. A dataset may offer ``example_id(i)`` and
-    ``source(i)``; without them the position is the id. Every reading of an example must give the same.
+    An input is an image, a text, a record (a mapping of columns to scalars), or what the model takes already: a
+    tensor or a mapping of names to tensors. A dataset may offer ``example_id(i)`` and ``source(i)``; without them the
+    position is the id. Every reading of an example must give the same.
     """
 
     def __init__(
@@ -106,7 +129,9 @@ class TrainingSet:
             )
         self._size = len(dataset)
         self.readings = readings or Readings(self._size)
-        self.signature = self._read_signature()
+        self._pad: Pad | None = None
+        self._first: tuple[Any, Example] | None = None
+        self._first = self._read_first()
         if readings is None:
             self._check_steady()
 
@@ -157,40 +182,58 @@ class TrainingSet:
         """Where the example comes from, or an empty text."""
         return source_of(self._dataset, position)
 
-    def item(self, position: int) -> tuple[Any, Tensor, int]:
-        """Raw image or tensor, model input and label of one example; raises what `items` raises."""
+    def item(self, position: int) -> tuple[Any, Example, int]:
+        """Raw input, model input and label of one example; raises what `items` raises."""
         [raw], inputs, [label] = self.items([position])
-        return raw, inputs[0], label
+        return raw, next(iter(inputs)), label
 
-    def items(self, positions: Sequence[int]) -> tuple[list[Any], Tensor, list[int]]:
-        """Raw images or tensors, model inputs [n, ...] and labels of some examples, at least one.
+    def items(self, positions: Sequence[int]) -> tuple[list[Any], Inputs, list[int]]:
+        """Raw inputs, model inputs [n, ...] and labels of some examples, at least one.
 
         Raises:
-            SpecError: A transform fails, a shape differs from the first example's, a tensor is not finite, a label
-                is not a class, or an example is not what it was when it was read before.
+            SpecError: A transform fails, a shape differs from the first example's though there is no rule of padding,
+                a tensor is not finite, a label is not a class, or an example is not what it was when it was read
+                before.
         """
         read = [self._read(position) for position in positions]
         raws, labels = [raw for raw, _, _ in read], [label for _, _, label in read]
-        inputs = torch.stack([tensor for _, tensor, _ in read])
+        inputs = self.together([found for _, found, _ in read])
         self._check_finite(positions, inputs)
         self._check_same(positions, raws, inputs, labels)
         return raws, inputs, labels
 
-    def _check_finite(self, positions: Sequence[int], inputs: Tensor) -> None:
-        finite = torch.isfinite(inputs).flatten(1).all(dim=1) if inputs.ndim > 1 else torch.isfinite(inputs)
-        for position in (position for position, good in zip(positions, finite.tolist(), strict=True) if not good):
-            raise SpecError(f"example {self.example_id(position)!r} holds NaN or infinite values", field=self._key)
+    def together(self, examples: Sequence[Example]) -> Inputs:
+        """Model inputs of some examples as a batch."""
+        if self._pad is None or len(grouped(examples)) == 1:
+            return stacked(examples)
+        return RaggedInputs(examples, self._pad)
+
+    def by_shape(self, positions: Sequence[int]) -> list[list[int]]:
+        """Places in some positions, by the shape of the examples there; in order within each, which is one batch."""
+        if self._pad is None:
+            return [list(range(len(positions)))]
+        unread = self.readings.unread(positions)
+        for start in range(0, len(unread), READ_AT_ONCE):
+            self.items(unread[start : start + READ_AT_ONCE])
+        return self.readings.by_shape(positions)
+
+    def _check_finite(self, positions: Sequence[int], inputs: Inputs) -> None:
+        for position, good in zip(positions, finite(inputs), strict=True):
+            if not good:
+                name = self.example_id(position)
+                raise SpecError(f"example {name!r} holds NaN or infinite values", field=self._key)
 
     def _check_same(
-        self, positions: Sequence[int], raws: Sequence[Any], inputs: Tensor, labels: Sequence[int]
+        self, positions: Sequence[int], raws: Sequence[Any], inputs: Inputs, labels: Sequence[int]
     ) -> None:
         keys = [_key(self.example_id(position), label) for position, label in zip(positions, labels, strict=True)]
         found = self.readings.changes(positions, keys, inputs)
-        for position, change, raw, tensor in zip(positions, found, raws, inputs, strict=True):
+        for position, change, raw, example in zip(positions, found, raws, inputs, strict=True):
             if not change:
                 continue
             named = f"example {position} ({self.example_id(position)!r})"
-            if not isinstance(raw, Tensor) and not torch.equal(tensor, self._transformed(raw, position)):
+            is_transformed = kind_of(raw) not in (InputKind.TENSOR, InputKind.TENSORS)
+            if is_transformed and not equal(example, self._transformed(raw, position)):
                 raise SpecError(
                     f"key 'transform': it gives another input each time for {named}: take what is random out of it",
                     field="transform",
@@ -219,16 +262,14 @@ class TrainingSet:
         if len(self._dataset) != self._size:
             raise self._unsteady(f"it had {self._size} examples and has {len(self._dataset)} now")
 
-    def _read(self, position: int) -> tuple[Any, Tensor, int]:
-        """Raw image or tensor, model input and label."""
-        with blame(
-            f"key '{self._key}': example {position} cannot be read as (image or tensor, class number)", self._key
-        ):
+    def _read(self, position: int) -> tuple[Any, Example, int]:
+        """Raw input, model input and label."""
+        with blame(f"key '{self._key}': example {position} cannot be read as (input, class number)", self._key):
             raw, label = self._dataset[position]
             number = int(label)
             if number != label:
                 raise ValueError(f"label {label!r} is not a class number")
-        tensor, classes = self._transformed(raw, position), len(self._classifier.class_names)
+        found, classes = self._transformed(raw, position), len(self._classifier.class_names)
         if not 0 <= number < classes:
             raise SpecError(
                 f"example {self.example_id(position)!r} has label {number}, expected 0..{classes - 1} (class_names)",
@@ -236,7 +277,7 @@ class TrainingSet:
             )
         # A dataset may fill one buffer for all of its examples.
         kept = raw.clone() if isinstance(raw, Tensor) else raw.copy() if isinstance(raw, np.ndarray) else raw
-        return kept, tensor, number
+        return kept, found, number
 
     def batches(self, size: int, positions: Sequence[int] | None = None) -> Iterator[Batch]:
         """Batches on the classifier's device, in the order of the positions (by default all)."""
@@ -275,44 +316,68 @@ class TrainingSet:
         digest, ids = hashlib.sha256(), set[str]()
         for positions in self.chunks():
             _, inputs, labels = self.items(positions)
-            for position, tensor, label in zip(positions, inputs, labels, strict=True):
+            for position, example, label in zip(positions, inputs, labels, strict=True):
                 name = self.example_id(position)
                 if name in ids:
                     raise SpecError(f"key '{self._key}': two examples have the id {name!r}", field=self._key)
                 ids.add(name)
                 digest.update(f"{name}|{label}|".encode())
-                digest.update(tensor.cpu().numpy().tobytes())
+                digest.update(content(example))
         self._check_length()
         return digest.hexdigest()
 
-    def _transformed(self, raw: Any, position: int) -> Tensor:
-        tensor = raw if isinstance(raw, Tensor) else self._apply(raw, position)
-        tensor = tensor.detach().to(torch.float32, copy=True)  # a buffer, too
-        expected = getattr(self, "signature", None)
-        if expected is not None and tuple(tensor.shape) != expected.shape:
+    def _transformed(self, raw: Any, position: int) -> Example:
+        try:
+            found = model_input(self._classifier.transform, raw)
+        except Exception as error:  # the user's code may raise anything
+            key = self._key if kind_of(raw) in (InputKind.TENSOR, InputKind.TENSORS) else "transform"
+            name = self.example_id(position)
+            raise SpecError(f"key '{key}': it fails on example {name!r}: {error}", field=key) from error
+        return found if self._first is None else self._like(self._first[1], found, position)
+
+    def _like(self, first: Example, found: Example, position: int) -> Example:
+        """An input of the first one's form, or an error."""
+        if isinstance(found, Tensor) and isinstance(first, Tensor) and first.is_floating_point():
+            found = found.float()
+        form = form_of if self._pad else shape_key
+        if form(found) != form(first):
+            advice = "" if self._pad else "; where lengths differ, the transform needs a method `pad`"
             raise SpecError(
-                f"example {self.example_id(position)!r} has shape {list(tensor.shape)}, expected "
-                f"{list(expected.shape)} as the first one",
+                f"example {self.example_id(position)!r} has {described(found)}, expected {described(first)} as the "
+                f"first one{advice}",
                 field=self._key,
             )
-        return tensor
+        return found
 
-    def _apply(self, raw: Any, position: int) -> Tensor:
-        try:
-            image = raw if isinstance(raw, Image.Image) else Image.fromarray(raw)
-            return torch.as_tensor(self._classifier.transform(image))
-        except Exception as error:  # the user's code may raise anything
-            name = self.example_id(position)
-            raise SpecError(f"key 'transform': it fails on example {name!r}: {error}", field="transform") from error
+    def _read_first(self) -> tuple[Any, Example]:
+        """The first example, raw and as the model takes it: as floats where it does not take whole numbers."""
+        raw, found, label = self._read(0)
+        self._pad = pad_of(self._classifier.transform, kind_of(raw))
+        if isinstance(raw, Tensor) and isinstance(found, Tensor) and not _takes(self._classifier.model, found):
+            found = found.float()
+        inputs = stacked([found])
+        self._check_finite([0], inputs)
+        self._check_same([0], [raw], inputs, [label])
+        return raw, found
 
-    def _read_signature(self) -> InputSignature:
-        raw, tensor, _ = self.item(0)
-        channels = {1: "L", 3: "RGB"}
-        guessed = channels.get(tensor.shape[0] if tensor.ndim == 3 else 1, "RGB")
-        if isinstance(raw, Tensor):
-            return InputSignature(tuple(tensor.shape), guessed)
-        image = raw if isinstance(raw, Image.Image) else Image.fromarray(raw)
-        return InputSignature(tuple(tensor.shape), image.mode, image.size)
+    @property
+    def signature(self) -> InputSignature:
+        """What one input must look like; where lengths differ, by all that have been read."""
+        assert self._first is not None
+        return signature_of(self._classifier.transform, *self._first, self.readings.shapes if self._pad else [])
+
+
+def _takes(model: nn.Module, example: Tensor) -> bool:
+    """Whether a model takes an input as it is; one of floats, it does."""
+    if example.is_floating_point():
+        return True
+    device = next((parameter.device for parameter in model.parameters()), example.device)
+    try:
+        with torch.no_grad():
+            model(example[None].to(device))
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return False
+    return True
 
 
 def _key(example_id: str, label: int) -> int:

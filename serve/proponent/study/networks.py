@@ -74,7 +74,7 @@ def measured(context: AuditContext, queries: int) -> dict[str, dict[str, Any]]:
 def nearest(context: AuditContext, positions: Sequence[int]) -> list[set[str]]:
     """Ids of the training examples that are nearest to some held-out ones by their inputs."""
     train, asked = context.data.batch(range(len(context.data))), context.held_out.batch(positions)
-    found = torch.cdist(asked.inputs.flatten(1), train.inputs.flatten(1)).topk(NEAREST, largest=False).indices
+    found = torch.cdist(asked.tensor.flatten(1), train.tensor.flatten(1)).topk(NEAREST, largest=False).indices
     return [{context.data.example_id(place) for place in row} for row in found.tolist()]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from proponent.attribution.functional import LabelledBatch, current_parameters, outputs_function, summed_loss
 from proponent.attribution.gradients.capture import eager
 from proponent.attribution.gradients.layers import Layers, flatten_parameters, num_parameters
+from proponent.attribution.inputs import Inputs
 from proponent.attribution.losses import Loss
 from proponent.attribution.precision import blame_exact_curvature, in_double
 from proponent.errors import CurvatureError
@@ -250,7 +251,7 @@ def _add_structured(total: Tensor, hessians: Tensor, features: Tensor) -> None:
             blocks[row, :, column, :].addmm_(weighted.T, features)
 
 
-def _affine_features(model: nn.Module, layers: Layers, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+def _affine_features(model: nn.Module, layers: Layers, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
     """The outputs, and the inputs ``[B, i]`` of the one covered Linear if these are its outputs, else None."""
     shape = next(iter(layers.values()))
     module = model.get_submodule(shape.module)

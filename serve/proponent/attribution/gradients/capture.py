@@ -25,6 +25,7 @@ from proponent.attribution.gradients.families import family_of
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
 from proponent.attribution.gradients.layers import Layers, LayerShape
 from proponent.attribution.gradients.uses import layer_uses, least_dimensions
+from proponent.attribution.inputs import Inputs
 from proponent.errors import SpecError
 
 
@@ -83,11 +84,11 @@ class CaptureSession:
         self._restored.close()
         self._calls, self._outputs = {}, None
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Inputs) -> Tensor:
         """Run the model.
 
         Args:
-            inputs: ``[B, ...]``.
+            inputs: ``[B, ...]``; see `Inputs`.
 
         Returns:
             The outputs ``[B, ...]``, detached.

@@ -16,6 +16,7 @@ from proponent.attribution.functional import call_with
 from proponent.attribution.gradients.capture import CaptureSession, eager
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
 from proponent.attribution.gradients.layers import Layers, flatten
+from proponent.attribution.inputs import Inputs, shapes
 from proponent.errors import ProponentError, SpecError
 
 TOLERANCE = 1e-2
@@ -24,7 +25,7 @@ OWN, NOISE = 0.1, 1e-5
 """Of a layer's own gradient, and of that of all layers: a small one may be what rounding left of larger numbers."""
 
 
-def unsound_layers(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> dict[str, str]:
+def unsound_layers(model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor) -> dict[str, str]:
     """Layers that hooks get wrong, by name, and why; the gradients of the others are right without them.
 
     Args:
@@ -64,7 +65,7 @@ def _of(gradients: LayerGradients, examples: slice) -> LayerGradients:
     return {name: gradient.examples(examples) for name, gradient in gradients.items()}
 
 
-def _failing(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> dict[str, str]:
+def _failing(model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor) -> dict[str, str]:
     """Layers whose hooks make the model fail; none where it fails whatever is hooked."""
     if _failure(model, layers, inputs, output_gradient) is None:
         return {}
@@ -73,7 +74,7 @@ def _failing(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: 
     return found if len(found) < len(layers) else {}
 
 
-def _failure(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> str | None:
+def _failure(model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor) -> str | None:
     try:
         _, problems = _problems(model, layers, inputs)
         _gradients(model, {n: s for n, s in layers.items() if n not in problems}, inputs, output_gradient)
@@ -85,7 +86,7 @@ def _failure(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: 
 
 
 def _misused(
-    model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor, found: LayerGradients
+    model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor, found: LayerGradients
 ) -> dict[str, str]:
     """Layers whose calls do not account for the gradient of their weights."""
     expected = _by_autograd(model, layers, inputs, output_gradient)
@@ -98,31 +99,31 @@ def _accounts_for(gradient: LayerGradient, expected: Tensor) -> bool:
     return float((total - expected).norm()) <= TOLERANCE * float(squares.sqrt().sum())
 
 
-def _alone(model: nn.Module, layers: Layers, value: Tensor) -> tuple[Tensor, dict[str, str]]:
+def _alone(model: nn.Module, layers: Layers, value: Inputs) -> tuple[Tensor, dict[str, str]]:
     try:
         return _problems(model, layers, value)
     except (ProponentError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the user's code may raise anything
         raise SpecError(
-            f"the model fails on one example alone, of shape {list(value.shape)}, though not on a batch: "
+            f"the model fails on one example alone, of shape {shapes(value)}, though not on a batch: "
             f"normalisation over the batch? {type(error).__name__}: {error}",
             field="model",
         ) from error
 
 
-def _problems(model: nn.Module, layers: Layers, inputs: Tensor) -> tuple[Tensor, dict[str, str]]:
+def _problems(model: nn.Module, layers: Layers, inputs: Inputs) -> tuple[Tensor, dict[str, str]]:
     with CaptureSession(model, layers) as session:
         return session.forward(inputs), session.problems()
 
 
-def _gradients(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> LayerGradients:
+def _gradients(model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor) -> LayerGradients:
     with CaptureSession(model, layers) as session:
         session.forward(inputs)
         return session.backward(output_gradient)
 
 
-def _by_autograd(model: nn.Module, layers: Layers, inputs: Tensor, output_gradient: Tensor) -> dict[str, Tensor]:
+def _by_autograd(model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor) -> dict[str, Tensor]:
     """Gradient of each layer's weights summed over the batch, in matrix form [G, o, i]."""
     names = list(dict.fromkeys(name for layer in layers.values() for name in layer.parameter_names))
     with torch.inference_mode(False), torch.enable_grad(), eager():

@@ -66,7 +66,7 @@ _HEADS = tuple(f"{name}: {kind}" for name in MEASURES for kind in ("label", "nei
 def _measured(context: AuditContext, queries: int) -> dict[str, Any]:
     positions = list(range(queries))
     train, asked = context.data.batch(range(len(context.data))), context.held_out.batch(positions)
-    nearest = torch.cdist(asked.inputs.flatten(1), train.inputs.flatten(1)).topk(TOP, largest=False).indices
+    nearest = torch.cdist(asked.tensor.flatten(1), train.tensor.flatten(1)).topk(TOP, largest=False).indices
     own = context.explainer.index.scales.self_influence.sort(descending=True).values
     found = {"held": float(own[: max(1, len(own) // 100)].sum() / own.sum())}
     for name, measure in MEASURES.items():

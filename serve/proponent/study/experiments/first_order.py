@@ -80,9 +80,9 @@ def minimised(context: AuditContext, queries: Sequence[int], point: int = 0, wei
     def weighted(outputs: Tensor, labels: Tensor) -> Tensor:
         return per_example(outputs, labels) * weights
 
-    minimise(model, examples.inputs.double(), examples.labels, weighted, classifier.spec.weight_decay, ITERATIONS)
+    minimise(model, examples.tensor.double(), examples.labels, weighted, classifier.spec.weight_decay, ITERATIONS)
     with torch.no_grad():
-        losses: list[float] = per_example(model(asked.inputs.double()), asked.labels).tolist()
+        losses: list[float] = per_example(model(asked.tensor.double()), asked.labels).tolist()
     return losses
 
 

@@ -79,14 +79,14 @@ def _training_losses(context: AuditContext) -> Tensor:
     classifier = context.explainer.classifier
     examples = context.data.batch(range(len(context.data)))
     with torch.no_grad():
-        return classifier.loss.per_example(classifier.model(examples.inputs).double(), examples.labels)
+        return classifier.loss.per_example(classifier.model(examples.tensor).double(), examples.labels)
 
 
 def _accuracy(context: AuditContext, positions: Sequence[int], queries: int, seed: int) -> float:
     """Of a model trained on some examples, on the held-out ones that were not asked about."""
     model = trained_on(context.explainer.classifier.spec, context.data.batch(positions), seed)
     asked = context.held_out.batch(range(queries, len(context.held_out)))
-    return accuracy(model, asked.inputs, asked.labels)
+    return accuracy(model, asked.tensor, asked.labels)
 
 
 def _shown(accuracies: Sequence[float]) -> str:

@@ -65,7 +65,7 @@ def cloud(bench: Workbench, seed: int) -> AuditContext:
 def measured(context: AuditContext) -> dict[str, dict[str, float]]:
     """By measure: the share of lists with the outlier, their examples' median distance, how many are different."""
     queries = list(range(len(context.held_out)))
-    train, test = (data.batch(range(len(data))).inputs for data in (context.data, context.held_out))
+    train, test = (data.batch(range(len(data))).tensor for data in (context.data, context.held_out))
     distances = torch.cdist(test, train)
     found = {}
     for name, measure in MEASURES.items():
@@ -138,11 +138,11 @@ def _picture(context: AuditContext) -> Picture:
         plane, space = figure.subplots(1, 2)
         for label, colour in enumerate((BLUE, ORANGE)):
             of = train.labels == label
-            plane.scatter(*train.inputs[of].T, s=12, color=colour, alpha=0.6, linewidths=0)
+            plane.scatter(*train.tensor[of].T, s=12, color=colour, alpha=0.6, linewidths=0)
             space.scatter(*moved[of].T, s=12, color=colour, alpha=0.6, linewidths=0)
-        plane.scatter(*test.inputs.T, marker="*", s=130, color=GREEN, label="test point")
+        plane.scatter(*test.tensor.T, marker="*", s=130, color=GREEN, label="test point")
         space.annotate("", (float(moved[:, 0].max()), 0), (0, 0), arrowprops={"color": GREEN, "width": 1})
-        _rings(plane, train.inputs, chosen)
+        _rings(plane, train.tensor, chosen)
         _rings(space, moved, chosen)
         plane.set(xlabel="first coordinate", ylabel="second coordinate", title="the data", aspect="equal")
         space.set(

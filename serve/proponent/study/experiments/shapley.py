@@ -95,8 +95,8 @@ def _order(context: AuditContext, queries: int, number: int) -> dict[str, Any]:
         if not players:
             return 1 / len(spec.class_names)
         trainings += 1
-        few = Batch(*(column[list(players)] for column in (train.inputs, train.labels, train.keys)))
-        return accuracy(trained_on(spec, few, 0), asked.inputs, asked.labels)
+        few = Batch(*(column[list(players)] for column in (train.tensor, train.labels, train.keys)))
+        return accuracy(trained_on(spec, few, 0), asked.tensor, asked.labels)
 
     [contributions] = truncated_monte_carlo(utility, len(train.labels), 1, tolerance=0.01, seed=number).tolist()
     return {"contributions": contributions, "trainings": trainings}
@@ -107,7 +107,7 @@ def _values(context: AuditContext, queries: int, contributions: torch.Tensor) ->
     positions = list(range(queries))
     train, asked = context.data.batch(range(len(context.data))), context.held_out.batch(positions)
     rows, questions = (normalize(each, dim=1) for each in embeddings(context, positions))
-    pixels = -torch.cdist(asked.inputs.flatten(1), train.inputs.flatten(1))
+    pixels = -torch.cdist(asked.tensor.flatten(1), train.tensor.flatten(1))
     first, second = (contributions[part::2].mean(dim=0) for part in (0, 1))
     found = {
         "truncated Monte Carlo": contributions.mean(dim=0),

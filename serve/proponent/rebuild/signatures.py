@@ -1,0 +1,104 @@
+"""What the manifest says of a model's inputs: from examples, and from what the transform tells of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from proponent.attribution.gradients.capture import eager
+from proponent.attribution.inputs import Example, Shape, tensors_of
+from proponent.errors import SpecError
+from proponent.raw_inputs import kind_of
+from proponent.signature import Column, ColumnType, InputKind, InputSignature, TensorSignature
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+def signature_of(
+    transform: Any, raw: Any, example: Example, shapes: Sequence[Shape] = ()
+) -> InputSignature:
+    """The signature of an example's kind.
+
+    Args:
+        transform: May have ``columns`` (each a `Column`, or a mapping of its fields) and ``max_text_length``.
+        raw: The example as the data set gives it.
+        example: As the model takes it.
+        shapes: All that examples were seen with, as `shape_key` tells them, where lengths differ.
+    """
+    kind = kind_of(raw)
+    tensors = tuple(
+        TensorSignature(name, str(tensor.dtype).removeprefix("torch."), _open(name, tensor, shapes))
+        for name, tensor in tensors_of(example).items()
+    )
+    shape = tensors[0].shape if isinstance(example, Tensor) else ()
+    mode = _MODES.get(shape[0] if len(shape) == 3 else 1, "RGB")
+    size: tuple[int, ...] = ()
+    if kind is InputKind.IMAGE:
+        image = raw if isinstance(raw, Image.Image) else Image.fromarray(raw)
+        mode, size = image.mode, image.size
+    columns = _columns(transform) if kind is InputKind.RECORD else ()
+    longest = int(getattr(transform, "max_text_length", 0) or 0) if kind is InputKind.TEXT else 0
+    return InputSignature(shape, mode, size, kind, tensors, columns, longest)
+
+
+def _open(name: str, tensor: Tensor, shapes: Sequence[Shape]) -> tuple[int, ...]:
+    """A shape with -1 where it differs among the examples; everywhere, where none does though it may."""
+    if not shapes:
+        return tuple(tensor.shape)
+    seen = [dict(shape)[name] for shape in shapes]
+    if len(set(shapes)) == 1:
+        return (-1,) * tensor.ndim
+    return tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*seen, strict=True))
+
+
+def _columns(transform: Any) -> tuple[Column, ...]:
+    given = getattr(transform, "columns", None) or ()
+    try:
+        return tuple(each if isinstance(each, Column) else _column(each) for each in given)
+    except (TypeError, ValueError, KeyError) as error:
+        raise SpecError(
+            f"key 'transform': its columns are {given!r}, expected a Column each, or a mapping of name, type, "
+            f"categories and optional: {error}",
+            field="transform",
+        ) from error
+
+
+def _column(given: Mapping[str, Any]) -> Column:
+    values = dict(given)
+    kind = ColumnType(values.pop("type", "any"))
+    return Column(str(values.pop("name")), kind, tuple(values.pop("categories", ())), **values)
+
+
+def with_vocabularies(signature: InputSignature, model: nn.Module, example: Example) -> InputSignature:
+    """The signature with bounds of the tensors that an embedding looks up: what is outside of them makes it fail."""
+    largest = _largest_ids(model, example)
+    tensors = tuple(
+        replace(each, min_value=0, max_value=largest[each.name]) if each.name in largest else each
+        for each in signature.tensors
+    )
+    return replace(signature, tensors=tensors)
+
+
+def _largest_ids(model: nn.Module, example: Example) -> dict[str, int]:
+    """Of each tensor that embeddings look up as it is, by its name."""
+    inputs = example[None].to(next(model.parameters()).device)
+    places = {tensor.data_ptr(): (name, tensor.numel()) for name, tensor in tensors_of(inputs).items()}
+    found: dict[str, int] = {}
+
+    def look(module: nn.Module, args: tuple[Any, ...]) -> None:
+        name, size = places.get(args[0].data_ptr(), ("", 0)) if args else ("", 0)
+        if args and args[0].numel() == size and isinstance(module, nn.Embedding):
+            found[name] = min(found.get(name, module.num_embeddings), module.num_embeddings - 1)
+
+    with ExitStack() as hooks, torch.no_grad(), eager():
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):
+                hooks.callback(module.register_forward_pre_hook(look).remove)
+        model(inputs)
+    return found
