@@ -159,6 +159,11 @@ def build_model(spec: ModelSpec) -> nn.Module:
             field="model.factory",
         )
     _check_sizes(spec, model)
+    return prepared(model)
+
+
+def prepared(model: nn.Module) -> nn.Module:
+    """A model as this package calls it: with whatever `Inputs` is, for its logits alone."""
     return taking_inputs(returning_logits(_keeping_padding(model)))
 
 

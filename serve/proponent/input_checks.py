@@ -166,7 +166,9 @@ def tensor_values(
     """A tensor as it was sent; read-only.
 
     Args:
-        shape, dtype, data: Sizes, name of the element type, little-endian values in row-major order.
+        shape: Sizes.
+        dtype: Name of the element type.
+        data: Little-endian values in row-major order.
         expected: What the model takes.
         path: Of the tensor in its request.
 

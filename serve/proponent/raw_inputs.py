@@ -8,6 +8,7 @@ computed at the same length, and so has the same gradient whatever it is batched
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,8 @@ def model_input(transform: Any, raw: Any) -> Example:
     if kind is InputKind.IMAGE:
         image = raw if isinstance(raw, Image.Image) else Image.fromarray(raw)
         return torch.as_tensor(transform(image)).detach().to(torch.float32, copy=True)
-    found = as_inputs(raw if kind in (InputKind.TENSOR, InputKind.TENSORS) else transform(raw))
+    given = scalars(raw) if kind is InputKind.RECORD else raw
+    found = as_inputs(given if kind in (InputKind.TENSOR, InputKind.TENSORS) else transform(given))
     pad = pad_of(transform, kind)
     return in_single(padded([found], pad)[0] if pad else found)
 
@@ -58,3 +60,9 @@ def in_single(example: Example) -> Example:
 
 def _in_single(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+
+
+def scalars(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with plain values: NumPy's scalars as Python's, and what is not a number (NaN) as missing."""
+    plain = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in record.items()}
+    return {n: None if isinstance(value, float) and math.isnan(value) else value for n, value in plain.items()}

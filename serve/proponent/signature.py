@@ -94,6 +94,11 @@ class InputSignature:
         """Whether the model takes tensors by name."""
         return bool(self.tensors) and bool(self.tensors[0].name)
 
+    @property
+    def is_ragged(self) -> bool:
+        """Whether inputs may have different sizes."""
+        return any(-1 in tensor.shape for tensor in self.tensors)
+
     def described(self) -> dict[str, Any]:
         """What a manifest keeps beside shape, mode and size."""
         values = asdict(self)

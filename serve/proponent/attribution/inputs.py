@@ -62,7 +62,7 @@ class NamedInputs:
 
     def double(self) -> NamedInputs:
         """In float64 where it is floating-point."""
-        return cast(self, torch.float64)
+        return self.map(lambda tensor: cast(tensor, torch.float64))
 
     def flip(self, dimension: int) -> NamedInputs:
         """In reverse order along a dimension."""

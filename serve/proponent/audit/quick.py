@@ -127,12 +127,13 @@ def _dense(result: RebuildResult, queries: Queries, positions: list[int]) -> Ten
     damped = spectrum["eigenvalues"] + result.damping
     vectors = spectrum["eigenvectors"]
     left = flat_gradients(queries.gradients).double().cpu() @ vectors / damped
-    parts = []
-    for batch in result.context.batches(positions):
+
+    def products(batch: Batch) -> dict[str, Tensor]:
         scaled, gradients = scaled_gradients(result.context.classifier, result.context.layers, batch)
         right = flat_gradients(gradients).double().cpu() @ vectors
-        parts.append(left @ (right * scaled.scale.cpu()[:, None]).mT)
-    return torch.cat(parts, dim=1)
+        return {"whole": (left @ (right * scaled.scale.cpu()[:, None]).mT).mT}
+
+    return result.context.of_each(positions, products)["whole"].mT
 
 
 def _full_dimension(
@@ -141,12 +142,13 @@ def _full_dimension(
     """Whitened products in all P dimensions and after the compression, both [Q, R]."""
     left = {name: value.dense() for name, value in whiten(compression.whitening, queries.gradients)}
     y = compression.coordinates(queries.gradients).double()
-    whole, before = [], []
-    for batch in result.context.batches(positions):
-        scale, products, coordinates = _products(result, compression, left, batch)
-        whole.append(products * scale)
-        before.append((y @ coordinates.double().mT) * scale)
-    return torch.cat(whole, dim=1).cpu(), torch.cat(before, dim=1).cpu()
+
+    def products(batch: Batch) -> dict[str, Tensor]:
+        scale, whole, coordinates = _products(result, compression, left, batch)
+        return {"whole": (whole * scale).mT, "before": ((y @ coordinates.double().mT) * scale).mT}
+
+    found = result.context.of_each(positions, products)
+    return found["whole"].mT.cpu(), found["before"].mT.cpu()
 
 
 def _products(

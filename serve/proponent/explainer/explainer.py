@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from torch import Tensor
 
 from proponent.allocator import keep_freed_memory
 from proponent.attribution.embedding.base import InfluenceEmbedding
 from proponent.attribution.gradients.layers import Layers
+from proponent.attribution.inputs import Example
 from proponent.bounds.cancellation import Token, always, checkpoint
 from proponent.classifier import Classifier
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer.answers import Answers
 from proponent.explainer.opening import load_bundled_classifier, load_embedding
-from proponent.explainer.predictor import Predictor
+from proponent.explainer.predictor import Given, Predictor
 from proponent.explainer.query import EmbeddedQuery, QueryEmbedder
 from proponent.explainer.removal import Removals
 from proponent.explainer.retrieval import Found, Retrieval
@@ -130,19 +130,20 @@ class Explainer(Predictor):
         if self._files is not None:
             self._files.check()
 
-    def rehearse(self, value: Tensor) -> None:
+    def rehearse(self, value: Example) -> None:
         """Explains one input, which is most of what calls ask for."""
         self.explain([value], [ExplainOptions()])
 
     def explain(
-        self, inputs: Sequence[Tensor], options: Sequence[ExplainOptions], tokens: Sequence[Token] | None = None
+        self, inputs: Sequence[Given], options: Sequence[ExplainOptions], tokens: Sequence[Token] | None = None
     ) -> list[Explanation | ProponentError]:
         """One answer or error for each input; one forward, one backward and one scan for all that are explained.
 
         What concerns one input alone is done under its own token, where ``tokens`` are given.
 
         Args:
-            inputs: Tensors of floats, each of the shape that ``signature`` gives; taken as float32.
+            inputs: Of the kind that ``signature`` gives: tensors (floats are taken as float32), mappings of names to
+                tensors, each a `proponent.Text`, or records (mappings of columns to scalars).
             options: One for each input.
             tokens: One for each input.
 
@@ -163,7 +164,7 @@ class Explainer(Predictor):
         return [answers[number] for number in range(len(inputs))]
 
     def _not_explained(
-        self, inputs: Mapping[int, Tensor], options: Sequence[ExplainOptions]
+        self, inputs: Mapping[int, Example], options: Sequence[ExplainOptions]
     ) -> dict[int, Explanation | ProponentError]:
         """The answers to inputs that do not meet their ``explain_if``, by number; they cost a forward."""
         asked = ((number, options[number].explain_if) for number in inputs)
@@ -181,7 +182,7 @@ class Explainer(Predictor):
         }
 
     def _explain(
-        self, inputs: Sequence[Tensor], options: Sequence[ExplainOptions], tokens: Sequence[Token]
+        self, inputs: Sequence[Example], options: Sequence[ExplainOptions], tokens: Sequence[Token]
     ) -> list[Explanation | ProponentError]:
         if not inputs:
             return []
@@ -204,7 +205,7 @@ class Explainer(Predictor):
                 answers.append(self._explanation(query, option, found, clock.seconds))
         return answers
 
-    def score_examples(self, value: Tensor, example_ids: Sequence[str], options: ExplainOptions) -> ScoredExamples:
+    def score_examples(self, value: Given, example_ids: Sequence[str], options: ExplainOptions) -> ScoredExamples:
         """Exact scores of named examples for one input, in the order named.
 
         Raises:
@@ -227,7 +228,7 @@ class Explainer(Predictor):
 
     def estimate_removal(
         self,
-        value: Tensor,
+        value: Given,
         target: Target,
         example_ids: Sequence[str],
         *,
@@ -236,13 +237,13 @@ class Explainer(Predictor):
         """What the removal of a group would change for one input; see ``Removals.estimate``."""
         return self._removals.estimate(self.accept(value), target, example_ids, estimator)
 
-    def find_flip_set(self, value: Tensor, max_size: int = 0) -> FlipSet:
+    def find_flip_set(self, value: Given, max_size: int = 0) -> FlipSet:
         """A small set whose removal is predicted to flip the prediction; see ``Removals.find_flip_set``."""
         return self._removals.find_flip_set(self.accept(value), max_size)
 
     def embed(
         self,
-        inputs: Sequence[Tensor],
+        inputs: Sequence[Example],
         targets: Sequence[Target],
         clock: Stopwatch,
         tokens: Sequence[Token] | None = None,

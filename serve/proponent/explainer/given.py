@@ -151,7 +151,9 @@ def _check_made(found: Example, signature: InputSignature, transform: Any, field
         for name, tensor in made.items():
             _check(tensor, expected[name], field)
     except InvalidInputError as error:
-        raise InvalidInputError(f"{field} cannot be used: {error.message}", field=field, reason=error.reason) from None
+        raise InvalidInputError(
+            f"{field} cannot be used: {error.message}", field=field, reason=error.reason
+        ) from None
     longest = _longest(transform)
     size = max((size for tensor in made.values() for size in tensor.shape), default=0)
     if longest and size > longest:

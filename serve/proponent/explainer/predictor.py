@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from proponent.attribution.inputs import Example, NamedInputs, grouped, stacked
 from proponent.attribution.precision import single_precision
 from proponent.classifier import Classifier
 from proponent.errors import InvalidInputError, ProponentError
+from proponent.explainer.given import accepted
 from proponent.explainer.opening import load_bundled_classifier
 from proponent.index.bundle import SPEC, WEIGHTS, Manifest, damage_of, read_manifest
 from proponent.index.lock import BundleLock
 from proponent.results import Prediction
 from proponent.signature import InputSignature
+from proponent.text import Text
 
-
-def accepted(value: object, signature: InputSignature) -> Tensor | InvalidInputError:
-    """One input as float32 of the signature's shape, or why the model cannot take it.
-
-    Whether its values are finite is not looked at: the model's output tells.
-    """
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        given = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
-        return InvalidInputError(f"input is {given}, expected a tensor of floats", field="input")
-    if tuple(value.shape) != signature.shape:
-        return InvalidInputError(
-            f"input has shape {list(value.shape)}, expected {list(signature.shape)}",
-            field="input",
-            reason="TENSOR_WRONG_SHAPE",
-        )
-    return value.detach().float()
+T = TypeVar("T")
+Given = Tensor | NamedInputs | Text | Mapping[str, Any]
+"""An input as the library takes it: a tensor, tensors by name, a text, or a record."""
 
 
 class ForwardPass:
@@ -42,15 +33,20 @@ class ForwardPass:
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
 
-    def predict(self, inputs: Sequence[Tensor]) -> list[Prediction | ProponentError]:
-        """Predictions of inputs of the signature's shape; no gradient."""
+    def predict(self, inputs: Sequence[Example]) -> list[Prediction | ProponentError]:
+        """Predictions of inputs that fit the signature; no gradient."""
         with torch.inference_mode(), single_precision():
-            outputs = self.classifier.model(self.stack(inputs))
-            return self.predictions(outputs)
+            return in_order(grouped(inputs), lambda places: self._predict([inputs[place] for place in places]))
 
-    def stack(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Inputs as one batch on the model's device."""
-        return torch.stack(list(inputs)).to(self.classifier.device, non_blocking=True)
+    def _predict(self, inputs: Sequence[Example]) -> list[Prediction | ProponentError]:
+        """Of inputs of one shape."""
+        with blame_inputs(inputs[0]):
+            outputs = self.classifier.model(self.stack(inputs))
+        return self.predictions(outputs)
+
+    def stack(self, inputs: Sequence[Example]) -> Tensor | NamedInputs:
+        """Inputs of one shape as a batch on the model's device."""
+        return stacked(inputs).to(self.classifier.device, non_blocking=True)
 
     def predictions(self, outputs: Tensor) -> list[Prediction | ProponentError]:
         """What the model's outputs [B, ...] say."""
@@ -66,6 +62,27 @@ class ForwardPass:
             else InvalidInputError("the model's output is not finite for this input", field="input")
             for good, c, p in zip(finite, classes, probabilities.tolist(), strict=True)
         ]
+
+
+@contextmanager
+def blame_inputs(example: Example) -> Iterator[None]:
+    """Says of numbers that index beyond a table of the model's that the input is at fault."""
+    try:
+        yield
+    except IndexError as error:
+        if isinstance(example, Tensor) and example.is_floating_point():
+            raise
+        raise InvalidInputError(
+            f"the input holds an id outside of a vocabulary of the model, or is longer than its positions: {error}",
+            field="input",
+            reason="INPUT_OUT_OF_RANGE",
+        ) from error
+
+
+def in_order(groups: Sequence[Sequence[int]], compute: Callable[[Sequence[int]], Sequence[T]]) -> list[T]:
+    """What is computed of each group of places, in the order of the places."""
+    found = {place: one for group in groups for place, one in zip(group, compute(group), strict=True)}
+    return [found[place] for place in range(len(found))]
 
 
 class Predictor:
@@ -96,7 +113,7 @@ class Predictor:
     def check(self) -> None:
         """Looks at what changes outside of this process and answers need: predictions need nothing."""
 
-    def rehearse(self, value: Tensor) -> None:
+    def rehearse(self, value: Example) -> None:
         """Does for one input all that calls ask for."""
         self.predict([value])
 
@@ -105,25 +122,26 @@ class Predictor:
         """What one input must look like."""
         return self.manifest.signature
 
-    def accept(self, value: Tensor) -> Tensor:
+    def accept(self, value: Given) -> Example:
         """One input as the model takes it.
 
         Raises:
-            InvalidInputError: It is not a tensor of floats of the signature's shape.
+            InvalidInputError: It does not fit the signature; the message names what does not.
         """
-        taken = accepted(value, self.signature)
+        taken = accepted(value, self.signature, self.classifier.transform)
         if isinstance(taken, InvalidInputError):
             raise taken
         return taken
 
-    def accept_all(self, inputs: Sequence[Tensor]) -> tuple[dict[int, Tensor], dict[int, ProponentError]]:
+    def accept_all(self, inputs: Sequence[Given]) -> tuple[dict[int, Example], dict[int, ProponentError]]:
         """The inputs that the model can take, by number, and why it cannot take the others."""
-        taken = {number: accepted(value, self.signature) for number, value in enumerate(inputs)}
+        signature, transform = self.signature, self.classifier.transform
+        taken = {number: accepted(value, signature, transform) for number, value in enumerate(inputs)}
         refused: dict[int, ProponentError] = {n: one for n, one in taken.items() if isinstance(one, ProponentError)}
-        return {n: one for n, one in taken.items() if isinstance(one, Tensor)}, refused
+        return {n: one for n, one in taken.items() if not isinstance(one, ProponentError)}, refused
 
-    def predict(self, inputs: Sequence[Tensor]) -> list[Prediction | ProponentError]:
-        """Predictions of inputs of the signature's shape, or errors in their places; no gradient, no index."""
+    def predict(self, inputs: Sequence[Given]) -> list[Prediction | ProponentError]:
+        """Predictions of inputs (see `Explainer.explain`), or errors in their places; no gradient, no index."""
         usable, refused = self.accept_all(inputs)
         found = self._forward.predict(list(usable.values())) if usable else []
         answers = {**refused, **dict(zip(usable, found, strict=True))}

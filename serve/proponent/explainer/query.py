@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,15 +19,17 @@ from proponent.attribution.gradients.scaling import (
     contrast_output_gradient,
     scaled_output_gradient,
 )
+from proponent.attribution.inputs import Example, grouped
 from proponent.attribution.precision import single_precision
 from proponent.bounds.cancellation import Token, always, checkpoint
 from proponent.classifier import Classifier
 from proponent.errors import DeadlineError, InvalidInputError, ProponentError
-from proponent.explainer.predictor import ForwardPass
+from proponent.explainer.predictor import ForwardPass, blame_inputs
 from proponent.options import Target
 from proponent.results import Prediction
 from proponent.stages import Stopwatch
 
+T = TypeVar("T")
 FOLLOWED_OUTPUTS = 32
 """Outputs whose gradients are computed where the classes are many: one backward each."""
 FIGURES = 5
@@ -125,6 +127,13 @@ class EmbeddedBatch:
         figures = torch.cat([probabilities, torch.stack([column.double() for column in columns], dim=1)], dim=1)
         return cls((phi / positive_or_one(norms)[:, None]).float(), figures)
 
+    @classmethod
+    def of_groups(cls, parts: Sequence[EmbeddedBatch], places: Sequence[int]) -> EmbeddedBatch:
+        """Of inputs that were computed in groups, given the place of each."""
+        order = torch.tensor(places).argsort()
+        columns = [torch.cat([getattr(part, name) for part in parts]) for name in ("directions", "figures")]
+        return cls(*(column[order.to(column.device)] for column in columns))
+
 
 @dataclass(frozen=True)
 class PendingQueries:
@@ -152,7 +161,7 @@ class QueryEmbedder(ForwardPass):
 
     def embed(
         self,
-        inputs: Sequence[Tensor],
+        inputs: Sequence[Example],
         targets: Sequence[Target],
         clock: Stopwatch,
         tokens: Sequence[Token] | None = None,
@@ -167,19 +176,32 @@ class QueryEmbedder(ForwardPass):
 
     def begin(
         self,
-        inputs: Sequence[Tensor],
+        inputs: Sequence[Example],
         targets: Sequence[Target],
         clock: Stopwatch,
         tokens: Sequence[Token] | None = None,
     ) -> PendingQueries:
         """Does what ``embed`` does and reads nothing, so that a GPU is not waited for."""
+        groups, given = grouped(inputs), tokens or [always] * len(inputs)
+        if len(groups) == 1:
+            return self._begin(inputs, targets, clock, given)
+        parts = [self._begin(_at(inputs, some), _at(targets, some), clock, _at(given, some)) for some in groups]
+        late = [error for part in parts for error in part.late]
+        places = [place for group in groups for place in group]
+        batch = EmbeddedBatch.of_groups([part.batch for part in parts], places)
+        return PendingQueries(batch, targets, [late[places.index(n)] for n in range(len(inputs))])
+
+    def _begin(
+        self, inputs: Sequence[Example], targets: Sequence[Target], clock: Stopwatch, tokens: Sequence[Token]
+    ) -> PendingQueries:
+        """The same of inputs of one shape."""
         asked = _classes(targets, len(self.classifier.class_names))
         asked = asked.to(self.classifier.device, non_blocking=True)
         with single_precision(), CaptureSession(self.classifier.model, self.layers) as session:
-            with clock.stage("forward"):
+            with clock.stage("forward"), blame_inputs(inputs[0]):
                 outputs = session.forward(self.stack(inputs))
             checkpoint()
-            late = [_lateness(token) for token in tokens or [always] * len(inputs)]
+            late = [_lateness(token) for token in tokens]
             with clock.stage("backward"):
                 predicted = self.classifier.loss.predict(outputs)
                 wanted = torch.where(asked[0] < 0, predicted, asked[0])
@@ -209,7 +231,7 @@ class QueryEmbedder(ForwardPass):
             )
         ]
 
-    def follow(self, value: Tensor, classes: Sequence[int]) -> FollowedOutputs:
+    def follow(self, value: Example, classes: Sequence[int]) -> FollowedOutputs:
         """The outputs of one input and the gradients of the largest of them and of ``classes``."""
         with single_precision(), CaptureSession(self.classifier.model, self.layers) as session:
             outputs = session.forward(self.stack([value]))
@@ -260,6 +282,10 @@ def _classes(targets: Sequence[Target], count: int) -> Tensor:
         return class_id if class_id is not None and 0 <= class_id < count else -1
 
     return torch.tensor([[known(t.class_id) for t in targets], [known(t.against) for t in targets]])
+
+
+def _at(values: Sequence[T], places: Sequence[int]) -> list[T]:
+    return [values[place] for place in places]
 
 
 def _lateness(token: Token) -> DeadlineError | None:

@@ -19,6 +19,7 @@ from proponent.attribution.groups import (
     influence_sum_shift,
     second_order_shift,
 )
+from proponent.attribution.inputs import Example
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer.answers import Answers
 from proponent.explainer.query import Choice, EmbeddedQuery, FollowedOutputs, QueryEmbedder, margin
@@ -80,7 +81,7 @@ class Removals:
         return (-manifest.weight_decay * (theta @ embedding.basis)).double().cpu()
 
     def estimate(
-        self, value: Tensor, target: Target, example_ids: Sequence[str], estimator: Estimator
+        self, value: Example, target: Target, example_ids: Sequence[str], estimator: Estimator
     ) -> RemovalEstimate:
         """Predicts the effect of removing a group on one input; see ``attribution.groups``.
 
@@ -109,7 +110,7 @@ class Removals:
             notices=self._answers.notices(query, [Measure.INFLUENCE]),
         )
 
-    def find_flip_set(self, value: Tensor, max_size: int) -> FlipSet:
+    def find_flip_set(self, value: Example, max_size: int) -> FlipSet:
         """Looks for a small set whose removal is predicted, to second order, to change the predicted class.
 
         For each rival class the examples are ordered by their influence on the margin over it; the rival that
@@ -125,7 +126,7 @@ class Removals:
         with stage("removal"):
             return self._flip_set(query, value, max_size)
 
-    def _flip_set(self, query: EmbeddedQuery, value: Tensor, max_size: int) -> FlipSet:
+    def _flip_set(self, query: EmbeddedQuery, value: Example, max_size: int) -> FlipSet:
         followed = self._embedder.follow(value, [])
         limit = min(max_size or max(1, self._manifest.train_size // DEFAULT_FLIP_PART), len(self._index) - 1)
         rivals = self._rivals(followed, query.prediction.class_id, limit)
@@ -192,7 +193,7 @@ class Removals:
             )
         return mask
 
-    def _one(self, value: Tensor, target: Target) -> EmbeddedQuery:
+    def _one(self, value: Example, target: Target) -> EmbeddedQuery:
         [query] = self._embedder.embed([value], [target], Stopwatch())
         if isinstance(query, ProponentError):
             raise query

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from proponent.errors import InvalidInputError, NotFoundError, SamplesMissingError
 from proponent.gateway.deployment import BundleHandle
 from proponent.gateway.disclosure import Disclosure
@@ -44,11 +46,21 @@ def get_sample(bundle: BundleHandle, request: pb.GetSampleRequest) -> pb.GetSamp
             reason="SAMPLE_UNKNOWN",
         )
     message = _message(sample, bundle.manifest)
-    if sample.shape:
-        message.tensor.CopyFrom(pb.Tensor(shape=sample.shape, dtype="float32", data=sample.input))
+    _add_input(message, sample)
+    return pb.GetSampleResponse(sample=message, bundle_digest=bundle.manifest.digest)
+
+
+def _add_input(message: pb.Sample, sample: Sample) -> None:
+    if sample.form == "tensor":
+        message.tensor.CopyFrom(pb.Tensor(shape=sample.shape, dtype=sample.dtype, data=sample.input))
+    elif sample.form == "text":
+        message.text = sample.input.decode()
+    elif sample.form == "record":
+        message.record.update(json.loads(sample.input))
+    elif sample.form == "tensors":
+        message.tensors.ParseFromString(sample.input)
     else:
         message.encoded_image = sample.input
-    return pb.GetSampleResponse(sample=message, bundle_digest=bundle.manifest.digest)
 
 
 def list_frequent_examples(

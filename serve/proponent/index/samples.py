@@ -71,8 +71,11 @@ class Sample:
         predicted_class_id: What the bundle's model says.
         sha256: Of the input's content, whatever file format holds it.
         thumbnail: PNG, or empty where it was not asked for or the input is no picture.
-        shape: Of the tensor; empty where the input is an image.
-        input: A PNG file, or the tensor's float32 in little-endian bytes; empty where it was not asked for.
+        shape: Of the tensor; empty where the input is something else.
+        input: The input in bytes, see ``form``; empty where it was not asked for.
+        form: What the bytes are: "image", a PNG file; "text", UTF-8; "record", a JSON object; "tensor", little-endian
+            values of ``dtype``; "tensors", a serialised NamedTensors of the proto.
+        dtype: Of the tensor.
     """
 
     position: int
@@ -83,6 +86,8 @@ class Sample:
     thumbnail: bytes = b""
     shape: tuple[int, ...] = ()
     input: bytes = field(default=b"", repr=False)
+    form: str = "image"
+    dtype: str = "float32"
 
 
 def write_samples(path: Path, samples: Iterable[tuple[Sample, SampleLists]], depth: int = DEPTH) -> None:
@@ -91,7 +96,7 @@ def write_samples(path: Path, samples: Iterable[tuple[Sample, SampleLists]], dep
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
         connection.execute("INSERT INTO depth VALUES (?)", (depth,))
         for sample, lists in samples:
-            values = {**vars(sample), "shape": json.dumps(sample.shape)}
+            values = {**vars(sample), "shape": json.dumps(_written(sample))}
             names = ", ".join(f":{name}" for name in _WHOLE.split(", "))
             connection.execute(f"INSERT INTO sample ({_WHOLE}) VALUES ({names})", values)
             connection.executemany("INSERT INTO influence VALUES (?, ?, ?, ?, ?, ?)", _rows(sample.position, lists))
@@ -213,4 +218,14 @@ def _cut(sides: Mapping[Side, Sequence[StoredInfluence]], depth: int) -> Mapping
 
 def _sample(row: Sequence[object]) -> Sample:
     found = Sample(*row)  # type: ignore[arg-type]
-    return replace(found, shape=tuple(json.loads(str(found.shape))))
+    form = json.loads(str(found.shape))
+    if isinstance(form, list):
+        return replace(found, shape=tuple(form), form="tensor" if form else "image")
+    return replace(found, shape=tuple(form["shape"]), form=form["form"], dtype=form["dtype"])
+
+
+def _written(sample: Sample) -> object:
+    """What the column ``shape`` holds: as it always was of images and of float32, else all that is to be known."""
+    if sample.form == "image" or (sample.form == "tensor" and sample.dtype == "float32" and sample.shape):
+        return sample.shape
+    return {"form": sample.form, "shape": sample.shape, "dtype": sample.dtype}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.agreement import spearman
+from proponent.attribution.inputs import Example
 from proponent.classifier import call_factory
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer import EmbeddedQuery, Explainer
@@ -125,7 +126,7 @@ def _common_rows(before: Explainer, after: Explainer) -> tuple[Tensor, Tensor]:
 
 def _compare(
     explainers: tuple[Explainer, Explainer],
-    inputs: Sequence[Sequence[Tensor]],
+    inputs: Sequence[Sequence[Example]],
     rows: tuple[Tensor, Tensor],
     options: ExplainOptions,
 ) -> list[_Compared]:

@@ -151,7 +151,9 @@ def products_with_gradients(classifier: Classifier, layers: Layers, data: Traini
 
 def at_once(classifier: Classifier, layers: Layers, data: TrainingSet, most: int, more: int = 0) -> int:
     """Examples of a batch, each of which takes ``more`` bytes beside those of a forward and a backward."""
-    return max(1, min(most, MEMORY // (example_bytes(classifier, layers, data.batch([0]).inputs) + more)))
+    return max(
+        1, min(most, MEMORY // (example_bytes(classifier, layers, data.batch([data.largest()]).inputs) + more))
+    )
 
 
 def explain_by_solver(

@@ -9,7 +9,7 @@ rows are the same, bit by bit, whatever it is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -44,9 +44,22 @@ class Batching:
         return cls(block, -(-(batch_size or block) // block) * block, memory, CHUNK)
 
     def blocks(self, data: TrainingSet, positions: Sequence[int] | None = None) -> Iterator[Batch]:
-        """Blocks on the classifier's device, in the order of the positions (by default all)."""
-        for batch in data.batches(self.read, positions):
-            yield from batch.split(self.block)
+        """Blocks on the classifier's device, in the order of the positions (by default all), the shapes in turn.
+
+        The examples of a block have one shape, so that each is computed at its own length; which they are follows
+        from the positions alone.
+        """
+        chosen = range(len(data)) if positions is None else positions
+        groups = data.by_shape(chosen)
+        if len(groups) == 1:
+            for batch in data.batches(self.read, chosen):
+                yield from batch.split(self.block)
+            return
+        for places in groups:
+            for start in range(0, len(places), self.read):
+                some = places[start : start + self.read]
+                batch = data.batch([chosen[place] for place in some])
+                yield from replace(batch, places=tuple(some)).split(self.block)
 
     def count(self, examples: int) -> int:
         """How many blocks that many examples make."""
@@ -70,5 +83,5 @@ def batching_for(
     """
     check_budget(classifier, layers, memory)
     rest = memory - matrix_bytes(classifier.spec.curvature.kind, layers)
-    example = example_bytes(classifier, layers, data.batch([0]).inputs)
+    example = example_bytes(classifier, layers, data.batch([data.largest()]).inputs)
     return Batching.of(block_size(rest, example, len(data), device or classifier.device), batch_size, memory)

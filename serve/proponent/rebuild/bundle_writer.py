@@ -29,6 +29,7 @@ from proponent.rebuild.compression import Compression
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import unit_rows
+from proponent.rebuild.signatures import with_vocabularies
 from proponent.rebuild.survey import Survey
 from proponent.rebuild.training_set import PROBED
 from proponent.rebuild.workspace import workspace_key
@@ -135,6 +136,7 @@ def manifest_of(
         teachers=spec.curvature.teachers,
         row_groups=0 if result.code is None else len(result.code.bases),
         query_size=0 if result.code is None else result.embedding.size,
+        inputs=with_vocabularies(data.signature, classifier.model, data.item(0)[1]).described(),
         distillation=dict(result.distillation),
     )
 

@@ -16,9 +16,9 @@ from proponent.attribution.embedding.tucker import MomentAccumulator, fit_subspa
 from proponent.attribution.embedding.whitening import LayerWhitening, Whitening, make_whitening
 from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.gradients.layers import num_parameters
-from proponent.rebuild.context import Compute, RebuildContext, chunked
+from proponent.rebuild.context import Compute, RebuildContext, chunked, concatenated
 from proponent.rebuild.memory import too_small
-from proponent.rebuild.rows_stage import concatenated, scaled_gradients
+from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.training_set import Batch
 
 DEFAULT_SIZE = 768
@@ -147,7 +147,7 @@ class DirectionsTask:
         whitening, subspaces = stored_whitening(context), stored_subspaces(context)
 
         def compute(positions: Sequence[int]) -> Directions:
-            return concatenated([_directions(context, whitening, subspaces, b) for b in context.batches(positions)])
+            return context.of_each(positions, lambda batch: _directions(context, whitening, subspaces, batch))
 
         return compute
 
@@ -220,7 +220,7 @@ class ProjectionTask:
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
             kept = f"{WHOLE}-{positions[0] // context.batching.chunk:05d}"
             if not context.workspace.has(kept):
-                return concatenated([project_batch(context, compression, b) for b in context.batches(positions)])
+                return context.of_each(positions, lambda batch: project_batch(context, compression, batch))
             rows = {name: value.to(context.device) for name, value in context.workspace.load(kept).items()}
             return _onto_basis(rows, compression.basis)
 

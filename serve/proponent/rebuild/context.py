@@ -102,6 +102,20 @@ class RebuildContext:
         """Blocks of the training set, in the order of the positions (by default all)."""
         return self.batching.blocks(self.data, positions)
 
+    def of_each(
+        self, positions: Sequence[int], compute: Callable[[Batch], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """What is computed of blocks, [n, ...] for the n positions and in their order."""
+        parts, places = [], list[int]()
+        for batch in self.batches(positions):
+            parts.append(compute(batch))
+            places.extend(batch.places)
+        found = concatenated(parts)
+        if not places:
+            return found
+        order = torch.tensor(places).argsort()
+        return {name: column[order.to(column.device)] for name, column in found.items()}
+
     def unfinished(self, stage: str, names: Collection[str]) -> Iterator[str]:
         """Those of a stage's parts that an earlier run did not save, shown as a stage."""
         left = [name for name in names if not self.workspace.has(name)]
@@ -151,6 +165,11 @@ class RebuildContext:
         found = self.workspace.cached(stage, compute)
         self.workspace.discard(parts)
         return found
+
+
+def concatenated(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Columns of several batches as one."""
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 def chunked(stage: str, items: Sequence[int], size: int) -> dict[str, Sequence[int]]:

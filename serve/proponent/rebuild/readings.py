@@ -54,6 +54,12 @@ class Readings:
         found = self._shape_of[torch.tensor(positions)]
         return [(found == shape).nonzero().flatten().tolist() for shape in sorted(set(found.tolist()))]
 
+    def largest(self) -> int:
+        """A position of the shape with the most numbers."""
+        sizes = [sum(math.prod(sizes) for _, sizes in shape) for shape in self._shapes]
+        seen = ~self._projections.isnan() & (self._shape_of == sizes.index(max(sizes)))
+        return int(seen.nonzero()[0])
+
     def changes(self, positions: Sequence[int], keys: Sequence[int], values: Inputs) -> list[str]:
         """What differs from each example's first reading: "id or label", "input" or, also at the first, nothing.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from proponent.attribution.division import positive_or_one, ratio
@@ -16,7 +15,7 @@ from proponent.attribution.gradients.scaling import ScaledGradient, scaled_outpu
 from proponent.attribution.groups import own_curvature
 from proponent.classifier import Classifier
 from proponent.index.rows import SCALE_COLUMNS, RowScales
-from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.context import RebuildContext, concatenated
 from proponent.rebuild.training_set import Batch
 from proponent.rebuild.workspace import Workspace
 
@@ -32,17 +31,13 @@ def scaled_gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tu
 
 def embedded(context: RebuildContext, embed: Embed, positions: Sequence[int]) -> dict[str, Tensor]:
     """Finished rows of some examples."""
-    parts = []
-    for batch in context.batches(positions):
+
+    def rows(batch: Batch) -> dict[str, Tensor]:
         scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
         own = own_curvature(context.classifier.loss, scaled.scale)
-        parts.append(finished_rows(embed(gradients), scaled.scale, scaled.has_direction, own))
-    return concatenated(parts)
+        return finished_rows(embed(gradients), scaled.scale, scaled.has_direction, own)
 
-
-def concatenated(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Columns of several batches as one."""
-    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    return context.of_each(positions, rows)
 
 
 def finished_rows(rows: EmbeddedRows, scale: Tensor, has_direction: Tensor, own: Tensor) -> dict[str, Tensor]:

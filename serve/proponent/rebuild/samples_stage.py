@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from proponent.attribution.inputs import Example, NamedInputs, as_inputs, content
 from proponent.classifier import Classifier
 from proponent.errors import ProponentError, SpecError
 from proponent.explainer import Explainer
@@ -27,10 +29,13 @@ from proponent.index.bundle import Manifest
 from proponent.index.faults import fault_point
 from proponent.index.samples import DEPTH, Sample, SampleLists, StoredInfluence, write_samples
 from proponent.options import ExplainOptions, Measure, Side
+from proponent.raw_inputs import kind_of, scalars
+from proponent.rebuild.contents import content_of
 from proponent.rebuild.context import RebuildContext
-from proponent.rebuild.thumbnails import thumbnail
 from proponent.rebuild.training_set import TrainingSet
 from proponent.results import Explanation, Influence
+from proponent.signature import InputKind
+from proponent.tensor_messages import named_message, tensor_message
 
 KEY = "held_out"
 SEED = 5
@@ -118,7 +123,7 @@ def _blamed(sample: str = "") -> Iterator[None]:
         raise SpecError(f"key '{KEY}': {named}{message}", field=KEY) from error
 
 
-def _read(data: TrainingSet, position: int) -> tuple[Any, Tensor, int]:
+def _read(data: TrainingSet, position: int) -> tuple[Any, Example, int]:
     with _blamed(data.example_id(position)):
         return data.item(position)
 
@@ -176,18 +181,33 @@ def _stored_lists(explainer: Explainer, rows: list[list[int]], scores: list[list
 
 def _sample(context: RebuildContext, samples: HeldOutSamples, place: int, predicted: int) -> Sample:
     position = samples.positions[place]
-    raw, tensor, label = _read(samples.data, position)
-    png = _png(raw, tensor, context)
-    return Sample(
+    raw, value, label = _read(samples.data, position)
+    bare = Sample(
         position=place,
         sample_id=samples.data.example_id(position),
         class_id=label,
         predicted_class_id=predicted,
         sha256=samples.hashes[place],
-        thumbnail=thumbnail(raw),
-        shape=() if png else tuple(tensor.shape),
-        input=png or tensor.cpu().numpy().astype("<f4").tobytes(),
+        thumbnail=content_of(raw).thumbnail,
     )
+    return replace(bare, **_whole(raw, value, context))
+
+
+def _whole(raw: Any, value: Example, context: RebuildContext) -> dict[str, Any]:
+    """The input as callers may send it: raw where that gives the model the same, else as the model takes it."""
+    kind = kind_of(raw)
+    if kind is InputKind.TEXT:
+        return {"form": "text", "input": raw.encode()}
+    if kind is InputKind.RECORD:
+        return {"form": "record", "input": json.dumps(scalars(raw)).encode()}
+    if isinstance(value, NamedInputs):
+        named = named_message({name: tensor.cpu().numpy() for name, tensor in value.tensors.items()})
+        return {"form": "tensors", "input": named.SerializeToString(deterministic=True)}
+    png = _png(raw, value, context)
+    if png:
+        return {"input": png}
+    message = tensor_message(value.cpu().numpy())
+    return {"form": "tensor", "shape": tuple(message.shape), "dtype": message.dtype, "input": message.data}
 
 
 def _png(raw: Any, tensor: Tensor, context: RebuildContext) -> bytes:
@@ -214,6 +234,12 @@ def _content_hash(raw: Any) -> str:
     """SHA-256 of pixels or numbers with their kind and shape: the same whatever library wrote a file of them."""
     if isinstance(raw, Image.Image):
         kind, data = f"{raw.mode} {raw.size}", raw.tobytes()
+    elif kind_of(raw) is InputKind.TEXT:
+        kind, data = "text", raw.encode()
+    elif kind_of(raw) is InputKind.RECORD:
+        kind, data = "record", json.dumps(scalars(raw), sort_keys=True).encode()
+    elif kind_of(raw) is InputKind.TENSORS:
+        kind, data = "tensors", content(as_inputs(raw))
     else:
         array = np.ascontiguousarray(raw.detach().cpu().numpy() if isinstance(raw, Tensor) else raw)
         kind, data = f"{array.dtype.str} {array.shape}", array.tobytes()

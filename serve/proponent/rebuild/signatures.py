@@ -20,9 +20,7 @@ from proponent.signature import Column, ColumnType, InputKind, InputSignature, T
 _MODES = {1: "L", 3: "RGB"}
 
 
-def signature_of(
-    transform: Any, raw: Any, example: Example, shapes: Sequence[Shape] = ()
-) -> InputSignature:
+def signature_of(transform: Any, raw: Any, example: Example, shapes: Sequence[Shape] = ()) -> InputSignature:
     """The signature of an example's kind.
 
     Args:

@@ -18,8 +18,7 @@ from proponent.attribution.gradients.layers import Layers, flatten_parameters, n
 from proponent.attribution.losses.outputs import look_like_probabilities
 from proponent.classifier import Classifier, blame_user_model
 from proponent.errors import SpecError, TrainingMismatchError
-from proponent.rebuild.context import Compute, RebuildContext
-from proponent.rebuild.rows_stage import concatenated
+from proponent.rebuild.context import Compute, RebuildContext, concatenated
 from proponent.rebuild.training_set import Batch
 from proponent.rebuild.workspace import Workspace
 
@@ -101,19 +100,20 @@ class SurveyTask:
         classifier, layers = context.classifier, context.layers
 
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
-            seen: list[dict[str, Tensor]] = []
             sums = {
                 "gradient": torch.zeros(num_parameters(layers), dtype=torch.float64, device=classifier.device),
                 "norms": torch.zeros((), dtype=torch.float64, device=classifier.device),
                 "others": torch.zeros((), dtype=torch.int64, device=classifier.device),
             }
-            for batch in context.batches(positions):
+
+            def look(batch: Batch) -> dict[str, Tensor]:
                 outputs, summed, squares = _gradients(classifier, layers, batch)
-                seen.append({"predictions": classifier.loss.predict(outputs).cpu(), "labels": batch.labels.cpu()})
                 sums["gradient"] += summed
                 sums["norms"] += squares.sqrt().sum()
                 sums["others"] += (~look_like_probabilities(outputs)).sum()
-            return {**concatenated(seen), **sums}
+                return {"predictions": classifier.loss.predict(outputs).cpu(), "labels": batch.labels.cpu()}
+
+            return {**context.of_each(positions, look), **sums}
 
         return compute
 

@@ -43,11 +43,21 @@ READ_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples; ``keys`` are int64 hashes of their ids, for seeded draws."""
+    """Some examples.
+
+    Attributes:
+        keys: int64 hashes of their ids, for seeded draws.
+        places: Where they stand among the positions that were asked for, where they are not the next ones.
+    """
 
     inputs: Inputs
     labels: Tensor
     keys: Tensor
+    places: tuple[int, ...] = ()
+
+    def at(self, places: list[int]) -> Batch:
+        """Some of them."""
+        return Batch(self.inputs[places], self.labels[places], self.keys[places])
 
     @property
     def tensor(self) -> Tensor:
@@ -60,7 +70,8 @@ class Batch:
         """Parts of at most ``size`` examples, each in memory of its own: its alignment steers how sums are formed."""
         for start in range(0, len(self.labels), size):
             part = slice(start, start + size)
-            yield Batch(self.inputs[part].clone(), self.labels[part].clone(), self.keys[part].clone())
+            columns = (self.labels[part].clone(), self.keys[part].clone())
+            yield Batch(self.inputs[part].clone(), *columns, self.places[part])
 
 
 def example_id_of(dataset: Any, position: int) -> str:
@@ -216,6 +227,10 @@ class TrainingSet:
         for start in range(0, len(unread), READ_AT_ONCE):
             self.items(unread[start : start + READ_AT_ONCE])
         return self.readings.by_shape(positions)
+
+    def largest(self) -> int:
+        """Position of an example of the largest shape among those that have been read."""
+        return self.readings.largest() if self._pad else 0
 
     def _check_finite(self, positions: Sequence[int], inputs: Inputs) -> None:
         for position, good in zip(positions, finite(inputs), strict=True):

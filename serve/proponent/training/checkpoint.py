@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from proponent.attribution.inputs import Inputs, content
 
-def beginning(model: nn.Module, data: tuple[Tensor, Tensor], recipe: Mapping[str, object]) -> str:
+
+def beginning(model: nn.Module, data: tuple[Inputs, Tensor], recipe: Mapping[str, object]) -> str:
     """SHA-256 of what a training starts from: initial weights, examples and labels, and the recipe."""
     digest = hashlib.sha256(repr(sorted(recipe.items())).encode())
-    for tensor in (*data, *model.state_dict().values()):
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    inputs, labels = data
+    for tensor in (*([inputs] if isinstance(inputs, Tensor) else inputs), labels, *model.state_dict().values()):
+        digest.update(content(tensor.detach() if isinstance(tensor, Tensor) else tensor))
     return digest.hexdigest()
 
 

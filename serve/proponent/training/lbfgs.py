@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from proponent.attribution.inputs import Inputs
+
 _GRADIENT_TOLERANCE = 1e-10
 """Largest gradient entry at which to stop; rounding the weights to float32 alone moves it by about 1e-8."""
 _HISTORY = 30
@@ -19,7 +21,7 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 def l2_objective(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     labels: Tensor,
     loss_per_example: Callable[[Tensor, Tensor], Tensor],
     weight_decay: float,
@@ -31,7 +33,7 @@ def l2_objective(
 
 def gradient_norm(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     labels: Tensor,
     loss_per_example: Callable[[Tensor, Tensor], Tensor],
     weight_decay: float,
@@ -44,7 +46,7 @@ def gradient_norm(
 
 def minimise(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     labels: Tensor,
     loss_per_example: Callable[[Tensor, Tensor], Tensor],
     weight_decay: float,

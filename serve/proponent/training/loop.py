@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from proponent.attribution.inputs import Inputs
 from proponent.errors import InvalidInputError
 from proponent.training.augmentation import flip_crop
 from proponent.training.checkpoint import Checkpoint, beginning
@@ -29,7 +30,7 @@ LossPerExample = Callable[[Tensor, Tensor], Tensor]
 EpochMetrics = dict[str, float]
 """One line of a training log."""
 
-Minibatch = tuple[Tensor, Tensor]
+Minibatch = tuple[Inputs, Tensor]
 
 _EPOCHS = 20
 _LBFGS_ITERATIONS = 5000
@@ -45,7 +46,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def fit(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     labels: Tensor,
     loss_per_example: LossPerExample,
     *,
@@ -66,7 +67,8 @@ def fit(
 
     Args:
         model: The float32 model to train, already initialised.
-        inputs: ``[N, ...]`` float32.
+        inputs: ``[N, ...]``, a tensor or, for a model that takes them, several by name or of different lengths (see
+            `Inputs`).
         labels: ``[N]`` int64.
         loss_per_example: Maps outputs and labels to losses ``[B]``.
         weight_decay: Weight of the L2 term over all parameters that are not frozen.
@@ -99,6 +101,8 @@ def fit(
     _check_choice("schedule", schedule, ("none", "cosine"))
     _check_choice("augment", augment, (None, "flip_crop"))
     _check_sizes(inputs, labels)
+    if augment and not isinstance(inputs, Tensor):
+        raise InvalidInputError("Augmentation 'flip_crop' is of images, the inputs are others.", field="augment")
     if not trained_parameters(model):
         raise InvalidInputError(
             "Every parameter of the model is frozen (requires_grad=False): there is nothing to train.", field="model"
@@ -177,11 +181,11 @@ def predicted_labels(outputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
+def accuracy(model: nn.Module, inputs: Inputs, labels: Tensor, batch_size: int = 256) -> float:
     """Share of examples whose predicted label is right; the model runs in the mode it is in."""
     device = next(model.parameters()).device
-    pairs = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
-    hits = [(predicted_labels(model(x.to(device))) == y.to(device)).sum() for x, y in pairs]
+    places = [slice(start, start + batch_size) for start in range(0, len(labels), batch_size)]
+    hits = [(predicted_labels(model(inputs[p].to(device))) == labels[p].to(device)).sum() for p in places]
     return int(torch.stack(hits).sum()) / len(labels)
 
 
@@ -229,8 +233,8 @@ def _shuffled(
     order = torch.randperm(len(labels), generator=generator)
     for chosen in order.tensor_split(ceil(len(labels) / batch_size)):
         rows = chosen.to(labels.device)
-        images = inputs[rows]
-        yield flip_crop(images, generator) if augment else images, labels[rows]
+        some = inputs[rows]
+        yield flip_crop(some, generator) if augment and isinstance(some, Tensor) else some, labels[rows]
 
 
 def _pass(
@@ -265,7 +269,7 @@ def _check_choice(field: str, value: str | None, choices: tuple[str | None, ...]
         raise InvalidInputError(f"Unknown {field} {value!r}, expected one of {choices}.", field=field)
 
 
-def _check_sizes(inputs: Tensor, labels: Tensor) -> None:
+def _check_sizes(inputs: Inputs, labels: Tensor) -> None:
     if len(inputs) != len(labels) or len(labels) == 0:
         raise InvalidInputError(
             f"Got {len(inputs)} inputs and {len(labels)} labels, expected as many of each and at least one.",

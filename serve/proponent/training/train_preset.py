@@ -18,8 +18,9 @@ import yaml
 from torch import nn
 
 from proponent.attribution.losses import get_loss
-from proponent.classifier import import_attribute
-from proponent.datasets import Transform, materialise
+from proponent.classifier import import_attribute, prepared
+from proponent.datasets import Transform
+from proponent.datasets.reading import read_all
 from proponent.errors import NotFoundError, TrainingMismatchError
 from proponent.index.tensor_file import save_tensors
 from proponent.spec import SPEC_FILE, Factory
@@ -156,10 +157,10 @@ def _train(
     preset: Preset, seed: int, device: str, log: Callable[[EpochMetrics], None] | None, checkpoint: Path
 ) -> _Trained:
     transform = _transform(preset.transform)
-    inputs, labels = materialise(_called(preset.dataset), transform)
-    held_out = materialise(_called(preset.held_out), transform)
+    inputs, labels = read_all(_called(preset.dataset), transform)
+    held_out = read_all(_called(preset.held_out), transform)
     with seeded(seed):
-        model: nn.Module = _called(preset.model)
+        model = prepared(_called(preset.model))
     started = time.perf_counter()
     history = fit(
         model,

@@ -9,40 +9,42 @@ them. Noise of several grains excites the units of a network about as training i
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layers import Layers
+from proponent.attribution.inputs import Example, Inputs
 from proponent.attribution.precision import single_precision
 from proponent.classifier import Classifier
 from proponent.errors import MismatchError, SpecError
+from proponent.raw_inputs import model_input
 from proponent.signature import InputSignature
+from proponent.user_code.made_up import made_up_inputs, made_up_raws, ranges_of
 
 REASON = "MODEL_CODE_CHANGED"
-_CHANNELS = {"L": 1, "RGB": 3}
 TOLERANCE = 1e-3
 """Of the largest output: single precision on another device, with other threads or another version of the libraries
 stays a hundred times below (TF32 is switched off), and what changes less does not show in rows of half precision."""
-SUSPECTS = (("tensors", "model"), ("gradients", "model"), ("losses", "loss"), ("images", "transform"))
+SUSPECTS = (
+    ("tensors", "model"),
+    ("gradients", "model"),
+    ("losses", "loss"),
+    ("images", "transform"),
+    ("texts", "transform"),
+    ("records", "transform"),
+)
 """What is compared, first to last, and whose code it speaks of."""
-GRAINS = (1, 2, 4, 8)
-"""Sizes of the squares of the made-up images and tensors."""
-LARGEST = 1024
-"""Longest side of a made-up image."""
-
 Probes = dict[str, Any]
 Results = list[list[float] | None]
+T = TypeVar("T")
 
 
-def probe(classifier: Classifier, signature: InputSignature, inputs: Tensor) -> Probes:
+def probe(classifier: Classifier, signature: InputSignature, inputs: Inputs) -> Probes:
     """What a bundle keeps of the code.
 
     Args:
@@ -51,15 +53,14 @@ def probe(classifier: Classifier, signature: InputSignature, inputs: Tensor) -> 
         inputs: Some training inputs [B, ...], for their range.
 
     Returns:
-        ``low`` and ``high``: the range along the first axis of an input. ``layers``: the layers explained, in
-        order, and their shapes. ``tensors``, ``images``: the outputs for each made-up input; ``losses`` and
-        ``gradients``: the loss of each tensor's outputs, and the norm of each layer's gradient; None where none is
-        finite.
+        ``ranges``: see `made_up.ranges_of`. ``layers``: the layers explained, in order, and their shapes.
+        ``tensors``: the outputs for each made-up input, and ``images``, ``texts`` or ``records`` for each that goes
+        through the transform; ``losses`` and ``gradients``: the loss of each tensor's outputs, and the norm of each
+        layer's gradient; None where none is finite.
     """
-    rows = inputs.transpose(0, 1).flatten(1) if inputs.ndim > 1 else inputs[None]
-    low, high = rows.amin(dim=1).tolist(), rows.amax(dim=1).tolist()
+    ranges = ranges_of(inputs)
     layers = _described(classifier.find_layers())
-    return {"low": low, "high": high, "layers": layers, **_results(classifier, signature, low, high)}
+    return {**ranges, "layers": layers, **_results(classifier, signature, ranges)}
 
 
 def check_code(classifier: Classifier, signature: InputSignature, probes: Probes) -> None:
@@ -71,9 +72,9 @@ def check_code(classifier: Classifier, signature: InputSignature, probes: Probes
     if not probes:
         return
     _check_layers(classifier, probes)
-    found = _results(classifier, signature, probes["low"], probes["high"])
+    found = _results(classifier, signature, probes)
     for kind, suspect in SUSPECTS:
-        change = _change(found[kind], probes[kind]) if kind in probes else 0.0
+        change = _change(found.get(kind, []), probes[kind]) if kind in probes else 0.0
         if not change <= TOLERANCE:
             raise MismatchError(
                 f"the code of the {suspect} is not what the bundle was built with: for the same made-up inputs and "
@@ -115,24 +116,23 @@ def _change(found: Results, kept: Results) -> float:
     return max((abs(a - b) for a, b in pairs), default=0.0) / (size or 1.0)
 
 
-def _results(classifier: Classifier, signature: InputSignature, low: list[float], high: list[float]) -> Probes:
-    bounds = [torch.tensor(side).view(-1, *[1] * (len(signature.shape) - 1)) for side in (low, high)]
-    noise = [_noise(signature.shape, grain) / 255 for grain in GRAINS]
-    tensors = [(bounds[0] + part * (bounds[1] - bounds[0])).reshape(signature.shape) for part in noise]
+def _results(classifier: Classifier, signature: InputSignature, ranges: Mapping[str, Any]) -> Probes:
+    tensors = made_up_inputs(signature, ranges)
+    kind, raws = made_up_raws(signature)
     with torch.no_grad(), single_precision():
         outputs = [_outputs(classifier, value) for value in tensors]
         losses = [_loss(classifier, found, number) for number, found in enumerate(outputs)]
-        images = [_outputs(classifier, _transformed(classifier, signature, image)) for image in _images(signature)]
+        transformed = [_outputs(classifier, _transformed(classifier, signature, raw)) for raw in raws]
         gradients = [_gradients(classifier, value) for value in tensors]
-    found = {"tensors": outputs, "losses": losses, "images": images, "gradients": gradients}
+    found = {"tensors": outputs, "losses": losses, kind: transformed, "gradients": gradients}
     return {kind: _listed(results) for kind, results in found.items()}
 
 
-def _outputs(classifier: Classifier, value: Tensor | None) -> Tensor | None:
+def _outputs(classifier: Classifier, value: Example | None) -> Tensor | None:
     return None if value is None else _attempt(lambda: classifier.model(value[None].to(classifier.device)))
 
 
-def _gradients(classifier: Classifier, value: Tensor) -> Tensor | None:
+def _gradients(classifier: Classifier, value: Example) -> Tensor | None:
     """Norm of each layer's gradient, at a seeded output gradient: outputs alone do not tell how hooks see them."""
 
     def norms() -> Tensor:
@@ -152,12 +152,13 @@ def _loss(classifier: Classifier, outputs: Tensor | None, number: int) -> Tensor
     return _attempt(lambda: classifier.loss.per_example(outputs, label))
 
 
-def _transformed(classifier: Classifier, signature: InputSignature, image: Image.Image) -> Tensor | None:
-    tensor = _attempt(lambda: torch.as_tensor(classifier.transform(image), dtype=torch.float32))
-    return tensor if tensor is not None and tuple(tensor.shape) == signature.shape else None
+def _transformed(classifier: Classifier, signature: InputSignature, raw: Any) -> Example | None:
+    found = _attempt(lambda: model_input(classifier.transform, raw))
+    fits = not isinstance(found, Tensor) or signature.is_ragged or tuple(found.shape) == signature.shape
+    return found if fits else None
 
 
-def _attempt(call: Callable[[], Tensor]) -> Tensor | None:
+def _attempt(call: Callable[[], T]) -> T | None:
     """What the user's code gives, or None: made-up inputs may mean nothing to it."""
     try:
         return call()
@@ -175,29 +176,3 @@ def _listed(found: Sequence[Tensor | None]) -> Results:
         else None
         for result in found
     ]
-
-
-def _images(signature: InputSignature) -> Iterator[Image.Image]:
-    """Of the size of the training images, and a larger one for a transform that resizes."""
-    if signature.mode not in _CHANNELS or not (signature.image_size or len(signature.shape) == 3):
-        return
-    size = signature.image_size or (signature.shape[2], signature.shape[1])
-    width, height = (min(side, LARGEST) for side in size)
-    for grain, scale in (*((grain, 1.0) for grain in GRAINS), (2, 1.5)):
-        shape = (_CHANNELS[signature.mode], int(scale * height), int(scale * width))
-        pixels = _noise(shape, grain).permute(1, 2, 0).to(torch.uint8).numpy()
-        yield Image.fromarray(pixels[..., 0] if shape[0] == 1 else pixels)
-
-
-def _noise(shape: Sequence[int], grain: int) -> Tensor:
-    """Whole numbers 0..255 of a shape, equal in squares of the last two of three axes or more; the same for ever."""
-    sides = [
-        math.ceil(side / grain) if len(shape) > 2 and axis >= len(shape) - 2 else side
-        for axis, side in enumerate(shape)
-    ]
-    stream = hashlib.shake_256(f"{grain}|{list(shape)}".encode()).digest(math.prod(sides))
-    coarse = torch.from_numpy(np.frombuffer(stream, dtype=np.uint8).copy()).float().view(sides)
-    if len(shape) > 2:
-        coarse = coarse.repeat_interleave(grain, dim=-1).repeat_interleave(grain, dim=-2)
-        coarse = coarse[..., : shape[-2], : shape[-1]]
-    return coarse

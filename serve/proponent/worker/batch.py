@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 import torch
 from google.protobuf.message import Message
-from torch import Tensor
 
+from proponent.attribution.inputs import Example
 from proponent.bounds.cancellation import Token, always, any_of, checkpoint, scope, until
 from proponent.bounds.liveness import TicketTable, start_heartbeat
-from proponent.errors import InternalError, InvalidInputError, ProponentError
+from proponent.errors import InternalError, ProponentError
 from proponent.explainer import Explainer, Predictor
 from proponent.options import ExplainOptions
 from proponent.request_options import estimator_from, options_from
@@ -29,7 +29,7 @@ from proponent.stages import Stage, recording, stage
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 from proponent.worker.failures import failure
-from proponent.worker.inputs import image_tensor, raw_tensor
+from proponent.worker.inputs import requested_input
 from proponent.worker.loading import LoadedBundle
 from proponent.worker.log import configure_worker_logs, working_on
 from proponent.worker.messages import (
@@ -160,7 +160,7 @@ class Worker:
 
 
 def _predict(predictor: Predictor, items: Sequence[Item]) -> list[Answer]:
-    inputs, answers, _ = _read(items, lambda item: _required(predictor, item.request.predict))
+    inputs, answers, _ = _read(items, lambda item: requested_input(item.request.predict, predictor))
     with stage("forward"):
         found = predictor.predict(list(inputs.values())) if inputs else []
     for number, prediction in zip(inputs, found, strict=True):
@@ -173,8 +173,8 @@ def _predict(predictor: Predictor, items: Sequence[Item]) -> list[Answer]:
 
 
 def _explain(explainer: Explainer, items: Sequence[Item]) -> list[Answer]:
-    def read(item: Item) -> tuple[Tensor, ExplainOptions]:
-        return _required(explainer, item.request.explain), options_from(item.request.explain)
+    def read(item: Item) -> tuple[Example, ExplainOptions]:
+        return requested_input(item.request.explain, explainer), options_from(item.request.explain)
 
     queries, answers, decode = _read(items, read)
     inputs, options = [value for value, _ in queries.values()], [option for _, option in queries.values()]
@@ -249,17 +249,6 @@ _CALLS: Mapping[str, Run] = {
 }
 
 
-def _decoded(explainer: Explainer, query: pb.ExplainRequest) -> Tensor:
+def _decoded(explainer: Explainer, query: pb.ExplainRequest) -> Example:
     with stage("decode"):
-        return _required(explainer, query)
-
-
-def _required(predictor: Predictor, request: pb.PredictRequest | pb.ExplainRequest) -> Tensor:
-    """The input tensor of a request; raises InvalidInputError."""
-    kind = request.WhichOneof("input")
-    if kind == "encoded_image":
-        return image_tensor(request.encoded_image, predictor.signature, predictor.classifier.transform)
-    if kind == "tensor":
-        tensor = request.tensor
-        return raw_tensor(tensor.shape, tensor.dtype, tensor.data, predictor.signature)
-    raise InvalidInputError("input is missing, expected encoded_image or tensor", field="input")
+        return requested_input(query, explainer)

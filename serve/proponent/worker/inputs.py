@@ -1,20 +1,25 @@
-"""From what a caller sends to what the model reads: images are decoded and checked, tensors are checked."""
+"""From what a caller sends to what the model reads: decoded, transformed, and checked."""
 
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
 import torch
+from google.protobuf.json_format import MessageToDict
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from proponent.attribution.inputs import Example
 from proponent.datasets.transforms import upright
 from proponent.errors import InvalidInputError
+from proponent.explainer import Predictor
+from proponent.explainer.given import named_input, record_input, text_input
+from proponent.input_checks import check_kind, check_names, only_tensor, tensor_values
 from proponent.signature import InputSignature
+from proponent.v1 import explanation_pb2 as pb
 
 MAX_PIXELS = 16_777_216
 _CHANNELS = {"1": 1, "L": 1, "P": 1, "I": 1, "F": 1, "I;16": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}
@@ -107,26 +112,34 @@ def _size_hint(signature: InputSignature) -> str:
 
 
 def raw_tensor(shape: Sequence[int], dtype: str, data: bytes, signature: InputSignature) -> Tensor:
-    """Checks and reads a little-endian float32 tensor of ``signature.shape``.
+    """Checks and reads a little-endian tensor of what the signature says.
 
     Raises:
-        InvalidInputError: Wrong dtype, shape or length, or a value that is not finite.
+        InvalidInputError: Wrong dtype, shape or length, or a value that is not finite or out of its range.
     """
-    if dtype != "float32":
-        raise _bad_tensor("dtype", f"tensor has dtype {dtype!r}, expected 'float32'", "TENSOR_WRONG_DTYPE")
-    if tuple(shape) != signature.shape:
-        raise _bad_tensor(
-            "shape", f"tensor has shape {list(shape)}, expected {list(signature.shape)}", "TENSOR_WRONG_SHAPE"
-        )
-    expected = 4 * math.prod(signature.shape)
-    if len(data) != expected:
-        raise _bad_tensor("data", f"tensor has {len(data)} bytes, expected {expected}", "TENSOR_WRONG_SHAPE")
-    values = np.frombuffer(data, dtype="<f4").reshape(signature.shape)
-    bad = int(values.size - np.isfinite(values).sum())
-    if bad:
-        raise _bad_tensor("data", f"tensor has {bad} values that are NaN or infinite", "TENSOR_NOT_FINITE")
-    return torch.from_numpy(values.copy())
+    return torch.from_numpy(tensor_values(shape, dtype, data, only_tensor(signature)).copy())
 
 
-def _bad_tensor(part: str, message: str, reason: str) -> InvalidInputError:
-    return InvalidInputError(message, field=f"tensor.{part}", reason=reason)
+def requested_input(request: pb.PredictRequest | pb.ExplainRequest, predictor: Predictor) -> Example:
+    """The input of a request as the model takes it; raises InvalidInputError, which names the field."""
+    kind, signature, transform = request.WhichOneof("input"), predictor.signature, predictor.classifier.transform
+    check_kind(kind or "", signature)
+    if kind == "text":
+        return text_input(request.text, signature, transform)
+    if kind == "record":
+        return record_input(MessageToDict(request.record), signature, transform)
+    if kind == "tensors":
+        return _named(request.tensors, signature, transform)
+    if kind == "tensor":
+        tensor = request.tensor
+        return predictor.accept(raw_tensor(tensor.shape, tensor.dtype, tensor.data, signature))
+    return image_tensor(request.encoded_image, signature, transform)
+
+
+def _named(message: pb.NamedTensors, signature: InputSignature, transform: Any) -> Example:
+    expected = check_names(list(message.tensors), signature)
+    values = {
+        name: tensor_values(sent.shape, sent.dtype, sent.data, expected[name], f"tensors.{name}")
+        for name, sent in message.tensors.items()
+    }
+    return named_input({n: torch.from_numpy(array.copy()) for n, array in values.items()}, signature, transform)

@@ -14,15 +14,20 @@ import time
 
 import torch
 from PIL import Image
-from torch import Tensor
 
+from proponent.attribution.inputs import Example, NamedInputs
 from proponent.explainer import Predictor
+from proponent.signature import InputKind, TensorSignature
+from proponent.text import Text
 from proponent.worker.inputs import image_tensor
 
 _ROUNDS = 5
 _BUDGET_S = 2.0
 # So much of the time must be left for more threads to be worth their cores.
 _WORTHWHILE = 0.9
+_TEXT = "a text of some length, as others are: " * 2
+_ANY_SIZE = 32
+"""Of a dimension that may have any."""
 _log = logging.getLogger("proponent.worker.batch")
 
 
@@ -64,11 +69,24 @@ def _answer(predictor: Predictor) -> float:
     return time.perf_counter() - started
 
 
-def _warm_up_input(predictor: Predictor) -> Tensor:
-    """A black image, decoded as a caller's would be, or zeros where the model takes images of any size."""
+def _warm_up_input(predictor: Predictor) -> Example:
+    """A black image, decoded as a caller's would be, or what is made up where the model takes something else."""
     signature = predictor.signature
     if not signature.image_size:
-        return torch.zeros(signature.shape)
+        return _made_up(predictor)
     file = io.BytesIO()
     Image.new(signature.mode, list(signature.image_size)).save(file, format="PNG")
     return image_tensor(file.getvalue(), signature, predictor.classifier.transform)
+
+
+def _made_up(predictor: Predictor) -> Example:
+    """A text that goes through the transform, the longest sizes that are known, or zeros."""
+    signature = predictor.signature
+    if signature.kind is InputKind.TEXT:
+        return predictor.accept(Text(_TEXT))
+    zeros = {each.name: torch.zeros(_sizes(each), dtype=getattr(torch, each.dtype)) for each in signature.tensors}
+    return NamedInputs(zeros) if signature.is_named else zeros.get("", torch.zeros(signature.shape))
+
+
+def _sizes(tensor: TensorSignature) -> list[int]:
+    return [_ANY_SIZE if size == -1 else size for size in tensor.shape]

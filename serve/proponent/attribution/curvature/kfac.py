@@ -6,7 +6,8 @@ independent, and output gradients at different positions to be uncorrelated. The
 
     A = mean over examples of  sum_t a_t a_t^T,      S = mean over examples of  (1/T) sum_t d_t d_t^T,
 
-for each group of a grouped convolution on its own. With T = 1 these are the plain second moments.
+for each group of a grouped convolution on its own. With T = 1 these are the plain second moments. Where positions may
+be padding, T and both sums count those alone that have a gradient.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.curvature.factors import LayerFactors
-from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, sum_of_products
+from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.gradients.layers import Layers
 from proponent.errors import CurvatureError
 
@@ -47,7 +48,7 @@ class CovarianceAccumulator:
             for name, gradient in gradients.items():
                 if index == 0:
                     self._inputs[name] += gradient.input_moment()
-                self._outputs[name] += _output_moment(gradient)
+                self._outputs[name] += gradient.output_moment()
         self._count += count
 
     def state(self) -> dict[str, Tensor]:
@@ -92,8 +93,3 @@ def _eigh(name: str, what: str, covariance: Tensor) -> tuple[Tensor, Tensor]:
 
 def _zeros(groups: int, rows: int, columns: int, device: torch.device | str) -> Tensor:
     return torch.zeros(groups, rows, columns, dtype=torch.float64, device=device)
-
-
-def _output_moment(gradient: LayerGradient) -> Tensor:
-    deltas = gradient.deltas
-    return sum_of_products(deltas, deltas) / max(deltas.shape[2], 1)

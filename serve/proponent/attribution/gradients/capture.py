@@ -66,6 +66,7 @@ class CaptureSession:
         self._calls: dict[str, list[_LayerForward]] = {}
         self._recording = False
         self._outputs: Tensor | None = None
+        self._may_pad = False
 
     def __enter__(self) -> Self:
         for name, shape in self._layers.items():
@@ -97,6 +98,7 @@ class CaptureSession:
             SpecError: If the model returns anything but one tensor.
         """
         self._calls = {name: [] for name in self._layers}
+        self._may_pad = not isinstance(inputs, Tensor) or not inputs.is_floating_point()
         with torch.inference_mode(False), torch.enable_grad(), eager(), self._recorded():
             outputs = self._model(inputs.clone() if inputs.is_inference() else inputs)
         if not isinstance(outputs, Tensor):
@@ -139,6 +141,7 @@ class CaptureSession:
                 shape,
                 layer_uses(shape, self._modules[name], [(c.inputs, next(deltas)) for c in self._calls[name]]),
                 anchor,
+                self._may_pad,
             )
             for name, shape in self._layers.items()
         }

@@ -58,11 +58,13 @@ class LayerGradient:
         shape: The layer.
         uses: Its applications in the forward.
         anchor: ``[B, 0]``; fixes batch size, dtype and device.
+        may_pad: Whether positions may be padding; then those at which there is no gradient count for nothing.
     """
 
     shape: LayerShape
     uses: tuple[LayerUse, ...]
     anchor: Tensor
+    may_pad: bool = False
 
     @property
     def positions(self) -> int:
@@ -118,6 +120,9 @@ class LayerGradient:
         """Sum over examples and positions of ``a a^T``, ``[G, i, i]``."""
         if self._looks_up:
             return torch.stack([counts(use.module, use.inputs) for use in self.uses]).sum(dim=0).diag()[None]
+        if self.may_pad:
+            inputs = self.inputs * self._counting[..., None]
+            return sum_of_products(inputs, inputs)
         has_weight, on_cpu = self.shape.has_weight, self.anchor.device.type == "cpu"
         if not (has_weight and on_cpu and self.uses and all(has_fast_moment(use.module) for use in self.uses)):
             inputs = self.inputs
@@ -125,10 +130,24 @@ class LayerGradient:
         has_bias = self.shape.has_bias
         return torch.stack([patch_moment(u.module, u.inputs, has_bias=has_bias) for u in self.uses]).sum(0)[None]
 
+    def output_moment(self) -> Tensor:
+        """Sum over examples of the mean over positions of ``d d^T``, ``[G, o, o]``."""
+        deltas = self.deltas
+        if not self.may_pad:
+            return sum_of_products(deltas, deltas) / max(deltas.shape[2], 1)
+        positions = self._counting.sum(dim=2).clamp(min=1)
+        deltas = deltas / positions.to(deltas.dtype).sqrt()[..., None, None]
+        return sum_of_products(deltas, deltas)
+
+    @property
+    def _counting(self) -> Tensor:
+        """The positions that have a gradient, [B, G, T] bool."""
+        return (self.deltas != 0).any(dim=3)
+
     def examples(self, some: slice) -> LayerGradient:
         """The gradients of some of the examples."""
         uses = tuple(LayerUse(use.module, use.inputs[some], use.deltas[some]) for use in self.uses)
-        return LayerGradient(self.shape, uses, self.anchor[some])
+        return LayerGradient(self.shape, uses, self.anchor[some], self.may_pad)
 
     def slices(self) -> list[slice]:
         """Parts of the examples whose dense gradients stay in a processor's caches; all at once on other devices."""

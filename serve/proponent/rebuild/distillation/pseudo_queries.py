@@ -2,7 +2,8 @@
 
 Training examples themselves make poor pseudo-queries, as every model has fitted them. A mixture of two of them, each
 moved a little, is an input that none has seen. Where the spec names unlabelled inputs these come first, as they are,
-and the mixtures draw on them too. Inputs of whole numbers (token ids) are neither mixed nor moved.
+and the mixtures draw on them too. Inputs of whole numbers (token ids) are neither mixed nor moved,
+and neither are several tensors by name.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proponent.attribution.inputs import Example, Inputs, content, described, form_of, shape_key
 from proponent.classifier import Classifier, call_factory
 from proponent.errors import SpecError
 from proponent.rebuild.training_set import TrainingSet, example_id_of, source_of
@@ -58,10 +60,12 @@ def open_unlabelled(classifier: Classifier, data: TrainingSet) -> TrainingSet | 
     if factory is None:
         return None
     found = TrainingSet(InputsOnly(call_factory(classifier.spec, factory, KEY)), classifier, KEY)
-    if found.signature.shape != data.signature.shape:
+    given, expected = found.item(0)[1], data.item(0)[1]
+    form = form_of if data.signature.is_ragged else shape_key
+    if form(given) != form(expected):
         raise SpecError(
-            f"key '{KEY}': its inputs have shape {list(found.signature.shape)}, expected "
-            f"{list(data.signature.shape)} as the training examples have",
+            f"key '{KEY}': its inputs have {described(given)}, expected {described(expected)} as the training "
+            "examples have",
             field=KEY,
         )
     return found
@@ -104,7 +108,7 @@ class PseudoQueries:
     def __len__(self) -> int:
         return len(self._first)
 
-    def blocks(self, size: int) -> Iterator[tuple[slice, Tensor]]:
+    def blocks(self, size: int) -> Iterator[tuple[slice, Inputs]]:
         """The inputs in order, at most ``size`` at a time, and where they lie."""
         for start in range(0, len(self), size):
             place = slice(start, min(start + size, len(self)))
@@ -114,28 +118,31 @@ class PseudoQueries:
         """Of the unlabelled inputs taken; the training set is part of what all stages depend on."""
         found = hashlib.sha256()
         for position in self._first[: self.given].tolist():
-            found.update(self._read(position).cpu().numpy().tobytes())
+            found.update(content(self._read(position)))
         return found.hexdigest()[:8]
 
-    def _inputs(self, place: slice) -> Tensor:
-        return torch.stack([self._input(number) for number in range(place.start, place.stop)])
+    def _inputs(self, place: slice) -> Inputs:
+        return self._data.together([self._input(number) for number in range(place.start, place.stop)])
 
-    def _input(self, number: int) -> Tensor:
+    def _input(self, number: int) -> Example:
         weight, moves = float(self._weights[number]), self._moves[number]
-        first = moved(self._read(int(self._first[number])), moves[0])
-        if weight == 1.0:
-            return first
-        return weight * first + (1 - weight) * moved(self._read(int(self._second[number])), moves[1])
+        first = self._read(int(self._first[number]))
+        if not isinstance(first, Tensor) or weight == 1.0:
+            return moved(first, moves[0]) if isinstance(first, Tensor) else first
+        second = self._read(int(self._second[number]))
+        assert isinstance(second, Tensor)  # as the first
+        return weight * moved(first, moves[0]) + (1 - weight) * moved(second, moves[1])
 
-    def _read(self, position: int) -> Tensor:
+    def _read(self, position: int) -> Example:
         if position < len(self._data):
             return self._data.item(position)[1]
         assert self._unlabelled is not None
         return self._unlabelled.item(position - len(self._data))[1]
 
     def _are_whole_numbers(self) -> bool:
-        examples = torch.stack([self._data.item(position)[1] for position in self._data.sample(_PROBED, seed=3)])
-        return bool((examples == examples.round()).all())
+        """Or hold some, or are of different lengths: what lies between two of them means nothing."""
+        _, examples, _ = self._data.items(self._data.sample(_PROBED, seed=3))
+        return not isinstance(examples, Tensor) or bool((examples == examples.round()).all())
 
 
 def moved(value: Tensor, shares: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from proponent.attribution.embedding.subspace import SubspaceEmbedding
 from proponent.attribution.gradients.layers import num_parameters
 from proponent.index.row_code import RowCode
 from proponent.rebuild.compression import DEFAULT_SIZE
-from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.context import RebuildContext, concatenated
 from proponent.rebuild.distillation.pseudo_queries import PseudoQueries, open_unlabelled
 from proponent.rebuild.distillation.teacher_rows import (
     NORMS,
@@ -35,7 +35,6 @@ from proponent.rebuild.distillation.teacher_rows import (
 )
 from proponent.rebuild.distillation.teachers import Teaching, trained_teachers
 from proponent.rebuild.memory import DOUBLE, too_small
-from proponent.rebuild.rows_stage import concatenated
 from proponent.rebuild.survey import stored_survey
 
 PSEUDO_SEED = 4

@@ -11,13 +11,14 @@ from torch import Tensor
 from proponent.attribution.division import ratio
 from proponent.attribution.embedding.base import InfluenceEmbedding
 from proponent.attribution.embedding.distilled import Teacher
+from proponent.attribution.inputs import Inputs
 from proponent.classifier import Classifier
 from proponent.errors import TrainingMismatchError
-from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.context import RebuildContext, concatenated
 from proponent.rebuild.distillation.pseudo_queries import PseudoQueries
 from proponent.rebuild.distillation.teachers import TeacherModel, teacher_classifier
 from proponent.rebuild.ekfac import rebuild_ekfac
-from proponent.rebuild.rows_stage import concatenated, scaled_gradients
+from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.survey import cached_survey, check_accuracy
 from proponent.rebuild.training_set import Batch
 
@@ -46,7 +47,7 @@ def ask(
     return {name: value.cpu() for name, value in concatenated(parts).items()}
 
 
-def _predicted(classifier: Classifier, inputs: Tensor) -> Tensor:
+def _predicted(classifier: Classifier, inputs: Inputs) -> Tensor:
     with torch.no_grad():
         return classifier.loss.predict(classifier.model(inputs))
 

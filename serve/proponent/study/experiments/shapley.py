@@ -17,7 +17,6 @@ from proponent.audit.label_noise import flipped_positions
 from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.display.svg import drawing, new_figure
 from proponent.rebuild.retraining import trained_on
-from proponent.rebuild.training_set import Batch
 from proponent.spec import Factory
 from proponent.study.drawing import BLUE, ORANGE
 from proponent.study.embeddings import embeddings
@@ -95,7 +94,7 @@ def _order(context: AuditContext, queries: int, number: int) -> dict[str, Any]:
         if not players:
             return 1 / len(spec.class_names)
         trainings += 1
-        few = Batch(*(column[list(players)] for column in (train.tensor, train.labels, train.keys)))
+        few = train.at(list(players))
         return accuracy(trained_on(spec, few, 0), asked.tensor, asked.labels)
 
     [contributions] = truncated_monte_carlo(utility, len(train.labels), 1, tolerance=0.01, seed=number).tolist()
