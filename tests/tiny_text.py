@@ -1,4 +1,4 @@
-"""A tiny text classifier as a user brings it: an architecture of transformers, texts of different lengths, a tokenizer."""
+"""A tiny text classifier as a user brings it: an architecture of transformers and texts of different lengths."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ MODULE = '''
 import torch
 from torch import nn
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "good", "fine", "great", "bad", "poor", "dull", "film", "story", "not", "and", "the",
-         "a", "very", "plot", "cast"]
+WORDS = "[PAD] [UNK] [CLS] good fine great bad poor dull film story not and the a very plot cast".split()
 LONGEST = 24
 
 

@@ -132,7 +132,7 @@ def call_factory(spec: ModelSpec, factory: Factory, key: str) -> Any:
     """Calls a factory with its keyword arguments; what goes wrong inside names the key."""
     function = resolve(spec, factory.factory, f"{key}.factory")
     try:
-        return function(**factory.kwargs)
+        return function(**{name: beside(spec.root, value) for name, value in factory.kwargs.items()})
     except TypeError as error:
         raise SpecError(f"key '{key}.kwargs' has value {factory.kwargs!r}: {error}", field=key) from error
     except ProponentError:
@@ -141,6 +141,13 @@ def call_factory(spec: ModelSpec, factory: Factory, key: str) -> Any:
         raise SpecError(
             f"key '{key}.factory' has value {factory.factory!r}: it raised {type(error).__name__}: {error}", field=key
         ) from error
+
+
+def beside(root: Path, value: Any) -> Any:
+    """A keyword argument; a text that begins with "./" and names what lies in the spec's folder becomes its path."""
+    if isinstance(value, str) and value.startswith("./") and (root / value).exists():
+        return str((root / value).absolute())
+    return value
 
 
 def build_model(spec: ModelSpec) -> nn.Module:

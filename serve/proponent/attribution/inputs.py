@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +33,15 @@ class NamedInputs:
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
 
-    def __getitem__(self, index: Index) -> NamedInputs:
-        return self.map(lambda tensor: tensor[index])
+    @overload
+    def __getitem__(self, index: str) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, index: Index) -> NamedInputs: ...
+
+    def __getitem__(self, index: str | Index) -> Tensor | NamedInputs:
+        """One of the tensors by its name, or some of the examples."""
+        return self.tensors[index] if isinstance(index, str) else self.map(lambda tensor: tensor[index])
 
     def __iter__(self) -> Iterator[NamedInputs]:
         return (self[position] for position in range(len(self)))
@@ -213,8 +220,13 @@ def form_of(example: Example) -> tuple[object, ...]:
 
 
 def described(example: Example) -> str:
+    """For people: "shape", and `sizes`."""
+    return f"shape {sizes(example)}"
+
+
+def sizes(example: Example) -> str:
     """For people: names, shapes and, of whole numbers, dtypes."""
-    return "shape " + ", ".join(
+    return ", ".join(
         f"{list(tensor.shape)}"
         + ("" if tensor.is_floating_point() else f" of {str(tensor.dtype).removeprefix('torch.')}")
         + (f" ({name})" if name else "")

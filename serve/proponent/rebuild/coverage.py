@@ -56,7 +56,7 @@ def covered(classifier: Classifier, data: TrainingSet) -> Coverage:
     layers = classifier.find_layers()
     if not layers:
         raise _nothing_to_explain(classifier)
-    inputs = data.batch(data.sample(PROBED, seed=0)).inputs
+    inputs = data.batch(data.alike(PROBED, seed=0)).inputs
     with blame_user_model(inputs):
         unsound = _unsound(classifier, layers, inputs)
     units = {layers[name].unit for name in unsound}

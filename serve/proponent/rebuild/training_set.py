@@ -317,6 +317,14 @@ class TrainingSet:
         generator = torch.Generator().manual_seed(seed)
         return torch.randperm(len(self), generator=generator)[:count].sort().values.tolist()
 
+    def alike(self, count: int, seed: int) -> list[int]:
+        """Positions of a seeded sample of examples that have one shape: the commonest, where there are several."""
+        if self._pad is None:
+            return self.sample(count, seed)
+        drawn = self.sample(PROBED, seed)
+        places = max(self.by_shape(drawn), key=len)
+        return [drawn[place] for place in places[:count]]
+
     def fingerprint(self) -> str:
         """SHA-256 of ids, labels and transformed inputs, in order; read once.
 
@@ -358,7 +366,7 @@ class TrainingSet:
         if form(found) != form(first):
             advice = "" if self._pad else "; where lengths differ, the transform needs a method `pad`"
             raise SpecError(
-                f"example {self.example_id(position)!r} has {described(found)}, expected {described(first)} as the "
+                f"example {self.example_id(position)!r} has {described(found)}, expected {described(first, '')} as the "
                 f"first one{advice}",
                 field=self._key,
             )

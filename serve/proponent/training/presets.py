@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from proponent.datasets import cifar10, motorbike_fruit
+from proponent.datasets import adult, cifar10, motorbike_fruit, sst2
 from proponent.spec import Factory
 
 _CIFAR10_STATISTICS = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.247, 0.2435, 0.2616], "size": [32, 32]}
@@ -32,6 +32,8 @@ class Preset:
         training: Options of ``proponent.training.loop.fit``.
         curvature: The curvature section of explain.yaml.
         needs_data: Whether files below the data root are needed.
+        prepare: ``module:function`` that is called with the training set and the directory of the weights, to write
+            there what the transform learns of the data; keyword arguments name such a file as ``./FILE``.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Preset:
     training: Mapping[str, Any]
     curvature: Mapping[str, Any]
     needs_data: bool = True
+    prepare: str = ""
 
 
 def _factory(name: str, kwargs: Mapping[str, Any] | None = None) -> Factory:
@@ -130,6 +133,42 @@ def _cifar10(
     )
 
 
+def _sst2() -> Preset:
+    return Preset(
+        name="sst2",
+        title="Small DistilBERT, sentences of film reviews (SST-2)",
+        model=_factory("proponent.models.distilbert:small_distilbert", {"tokenizer": "./tokenizer.json"}),
+        dataset=_factory("proponent.datasets.sst2:train"),
+        held_out=_factory("proponent.datasets.sst2:dev"),
+        transform=_factory("proponent.datasets.tokens:Tokens", {"file": "./tokenizer.json"}),
+        loss="cross_entropy",
+        weight_decay=0.0001,
+        class_names=tuple(sst2.CLASS_NAMES),
+        expected_accuracy=0.9,
+        training=_adam(lr=0.001, epochs=6, batch_size=32),
+        curvature={"kind": "ekfac"},
+        prepare="proponent.datasets.tokens:fit_tokenizer",
+    )
+
+
+def _adult() -> Preset:
+    return Preset(
+        name="adult",
+        title="MLP with embeddings of categories, 8,000 rows of the census (Adult)",
+        model=_factory("proponent.models.table_mlp:TableMLP", {"table": "./table.json"}),
+        dataset=_factory("proponent.datasets.adult:train", {"limit": 8000}),
+        held_out=_factory("proponent.datasets.adult:test", {"limit": 2000}),
+        transform=_factory("proponent.datasets.tables:Columns", {"file": "./table.json"}),
+        loss="cross_entropy",
+        weight_decay=0.0001,
+        class_names=tuple(adult.CLASS_NAMES),
+        expected_accuracy=0.85,
+        training=_adam(lr=0.002, epochs=20),
+        curvature={"kind": "ekfac"},
+        prepare="proponent.datasets.tables:fit_table",
+    )
+
+
 def _sgd(lr: float, epochs: int, batch_size: int = 64) -> dict[str, Any]:
     return {"optimizer": "sgd", "lr": lr, "epochs": epochs, "batch_size": batch_size, "schedule": "cosine"}
 
@@ -188,6 +227,8 @@ _ALL = (
         weight_decay=0.0005,
         expected_accuracy=0.7,
     ),
+    _sst2(),
+    _adult(),
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset in _ALL})

@@ -18,8 +18,7 @@ import yaml
 from torch import nn
 
 from proponent.attribution.losses import get_loss
-from proponent.classifier import import_attribute, prepared
-from proponent.datasets import Transform
+from proponent.classifier import beside, import_attribute, prepared
 from proponent.datasets.reading import read_all
 from proponent.errors import NotFoundError, TrainingMismatchError
 from proponent.index.tensor_file import save_tensors
@@ -133,6 +132,7 @@ def train(
     """``train_preset`` of a preset that has no name in ``PRESETS``; whatever accuracy it reaches is taken."""
     adapted = _adapted(preset, data_root, seed, epochs, limit)
     checkpoint = Path(out_dir) / CHECKPOINT_FILE
+    Path(out_dir).mkdir(parents=True, exist_ok=True)
     result = _write(Path(out_dir), adapted, _train(adapted, seed, device, log, checkpoint))
     checkpoint.unlink(missing_ok=True)
     return result
@@ -156,11 +156,14 @@ def _adapted(
 def _train(
     preset: Preset, seed: int, device: str, log: Callable[[EpochMetrics], None] | None, checkpoint: Path
 ) -> _Trained:
-    transform = _transform(preset.transform)
-    inputs, labels = read_all(_called(preset.dataset), transform)
+    out_dir, dataset = checkpoint.parent, _called(preset.dataset)
+    if preset.prepare:
+        import_attribute(preset.prepare)(dataset, out_dir)
+    transform = _transform(preset.transform, out_dir)
+    inputs, labels = read_all(dataset, transform)
     held_out = read_all(_called(preset.held_out), transform)
     with seeded(seed):
-        model = prepared(_called(preset.model))
+        model = prepared(_called(preset.model, out_dir))
     started = time.perf_counter()
     history = fit(
         model,
@@ -178,7 +181,6 @@ def _train(
 
 
 def _write(out_dir: Path, preset: Preset, trained: _Trained) -> TrainingResult:
-    out_dir.mkdir(parents=True, exist_ok=True)
     result = TrainingResult(
         accuracy=trained.accuracy,
         held_out_accuracy=trained.held_out_accuracy,
@@ -228,10 +230,9 @@ def _expectation(reached: float) -> float:
     return max(0.0, math.floor(100 * (reached - _MARGIN) + 1e-9) / 100)
 
 
-def _called(factory: Factory) -> Any:
-    return import_attribute(factory.factory)(**factory.kwargs)
+def _called(factory: Factory, out_dir: Path = Path()) -> Any:
+    return import_attribute(factory.factory)(**{k: beside(out_dir, v) for k, v in factory.kwargs.items()})
 
 
-def _transform(factory: Factory) -> Transform:
-    transform: Transform = _called(factory) if factory.kwargs else import_attribute(factory.factory)
-    return transform
+def _transform(factory: Factory, out_dir: Path) -> Any:
+    return _called(factory, out_dir) if factory.kwargs else import_attribute(factory.factory)
