@@ -366,7 +366,7 @@ class TrainingSet:
         if form(found) != form(first):
             advice = "" if self._pad else "; where lengths differ, the transform needs a method `pad`"
             raise SpecError(
-                f"example {self.example_id(position)!r} has {described(found)}, expected {described(first, '')} as the "
+                f"example {self.example_id(position)!r} has {described(found)}, expected {sizes(first)} as the "
                 f"first one{advice}",
                 field=self._key,
             )

@@ -64,7 +64,7 @@ def open_unlabelled(classifier: Classifier, data: TrainingSet) -> TrainingSet | 
     form = form_of if data.signature.is_ragged else shape_key
     if form(given) != form(expected):
         raise SpecError(
-            f"key '{KEY}': its inputs have {described(given)}, expected {described(expected, '')} as the training "
+            f"key '{KEY}': its inputs have {described(given)}, expected {sizes(expected)} as the training "
             "examples have",
             field=KEY,
         )
