@@ -23,6 +23,7 @@ from proponent.attribution.inputs import (
     form_of,
     grouped,
     shape_key,
+    sizes,
     stacked,
 )
 from proponent.attribution.user_code import blame

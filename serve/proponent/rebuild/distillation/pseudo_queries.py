@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proponent.attribution.inputs import Example, Inputs, content, described, form_of, shape_key
+from proponent.attribution.inputs import Example, Inputs, content, described, form_of, shape_key, sizes
 from proponent.classifier import Classifier, call_factory
 from proponent.errors import SpecError
 from proponent.rebuild.training_set import TrainingSet, example_id_of, source_of
