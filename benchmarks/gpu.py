@@ -43,8 +43,9 @@ from proponent.classifier import import_attribute
 from proponent.explainer import Explainer
 from proponent.explainer.query import EmbeddedQuery
 from proponent.index.row_store import place_rows
-from proponent.index.rows import InfluenceIndex, RowScales
+from proponent.index.rows import InfluenceIndex
 from proponent.index.search import search
+from proponent.index.searchable import RowScales
 from proponent.index.store import Store
 from proponent.options import ExplainOptions, Measure, Target
 from proponent.rebuild.pipeline import RebuildOptions

@@ -27,7 +27,6 @@ from proponent.attribution.agreement import top_overlap
 from proponent.index.bundle import ROWS, SCALES, read_manifest
 from proponent.index.rows import InfluenceIndex
 from proponent.index.store import Store
-from proponent.options import Measure
 
 PRESETS = ("mnist-cnn", "cifar10-resnet20")
 QUERIES, TOP, NOISE = 150, 10, 0.3
@@ -100,7 +99,7 @@ def measure(bundle: Path) -> list[dict[str, Any]]:
     own = torch.randperm(len(rows), generator=generator)[:QUERIES]
     noise = functional.normalize(torch.randn(len(own), rows.shape[1], generator=generator), dim=1)
     queries = functional.normalize(rows[own] + NOISE * noise, dim=1)
-    weights = [index.exact_scales[measure] for measure in Measure]
+    weights = list(index.exact_scales)
     turn = rotation(rows.shape[1])
 
     def products(left: Tensor, right: Tensor) -> Tensor:

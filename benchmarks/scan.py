@@ -20,8 +20,10 @@ from pathlib import Path
 import torch
 from commands import RESULTS, write
 
-from proponent.index.rows import InfluenceIndex, RowScales, write_rows, write_scales
-from proponent.index.search import Query, search
+from proponent.index.rows import InfluenceIndex, write_rows, write_scales
+from proponent.index.scan import Query
+from proponent.index.search import search
+from proponent.index.searchable import RowScales
 from proponent.options import Measure
 
 BATCH = 32

@@ -127,7 +127,7 @@ class Kernels:
     @classmethod
     def of(cls, index: InfluenceIndex, codes: Tensor) -> Kernels:
         """Of an index and its unit rows [N, K] on the host."""
-        weights = [(index.exact_scales[m] / index.exact_scales[m].max()).float()[:, None] for m in Measure]
+        weights = [(scale / scale.max()).float()[:, None] for scale in index.exact_scales]
         return cls(make(codes, index.device), [make(codes.float() * weight, index.device) for weight in weights])
 
     def six(self, name: str, asked: np.ndarray) -> Lists:

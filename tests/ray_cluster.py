@@ -57,13 +57,18 @@ def until(what: Callable[[], T]) -> T:
 
 
 class Nodes:
-    """The processes of `ray_nodes`: a head, and nodes with room for one worker each, by the ids of their processes.
+    """The processes of `ray_nodes`: a head, and nodes, by the ids of their processes.
+
+    Args:
+        directory: For the trace.
+        count: Of the nodes.
+        processors: Of each; a rebuild's worker takes one.
 
     Attributes:
         trace: Names of all stages that any process has saved since it was emptied.
     """
 
-    def __init__(self, directory: Path, count: int) -> None:
+    def __init__(self, directory: Path, count: int, processors: int = 1) -> None:
         self.trace = directory / "trace"
         self.environment = {
             **os.environ,
@@ -75,7 +80,7 @@ class Nodes:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what makes Ray take a loopback address as it is
         }
         self._process = subprocess.Popen(
-            [sys.executable, str(NODES), str(count)],
+            [sys.executable, str(NODES), str(count), str(processors)],
             env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -106,11 +111,16 @@ class Nodes:
 
     def workers(self) -> list[int]:
         """Process ids of rebuilds' workers."""
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_worker(pid)]
+        return self.actors("Worker")
 
-    def _is_worker(self, pid: int) -> bool:
+    def actors(self, kind: str) -> list[int]:
+        """Process ids of all actors of a class."""
+        pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+        return [pid for pid in pids if self._is_actor(pid, f"ray::{kind}".encode())]
+
+    def _is_actor(self, pid: int, title: bytes) -> bool:
         try:
-            return b"ray::Worker" in Path(f"/proc/{pid}/cmdline").read_bytes() and parent(pid) in self.pids
+            return title in Path(f"/proc/{pid}/cmdline").read_bytes() and parent(pid) in self.pids
         except OSError:
             return False
 

@@ -33,15 +33,15 @@ def patiently(make: Callable[[], Any]) -> Any:
                 raise
 
 
-def main(nodes: int) -> None:
-    """Head and nodes; one worker has room on each of those."""
+def main(nodes: int, processors: int) -> None:
+    """Head, which computes nothing, and nodes of so many processors."""
     head = {**COMMON, "num_cpus": 0, "_system_config": IMPATIENT}
     cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     print(cluster.address, flush=True)
     found: dict[int, Any] = {}
 
     def add() -> None:
-        node = patiently(lambda: cluster.add_node(num_cpus=1, **COMMON))
+        node = patiently(lambda: cluster.add_node(num_cpus=processors, **COMMON))
         pid = node.all_processes["raylet"][0].process.pid
         found[pid] = node
         print(pid, flush=True)
@@ -59,4 +59,4 @@ def main(nodes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

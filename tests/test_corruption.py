@@ -20,7 +20,8 @@ from proponent.index.bundle import CATALOG, FACTORS, FILES, MANIFEST, ROWS, SCAL
 from proponent.index.bundle import read_manifest as read
 from proponent.index.catalog import Catalog, write_catalog
 from proponent.index.lifecycle import make_current
-from proponent.index.rows import InfluenceIndex, RowScales, write_rows, write_scales
+from proponent.index.rows import InfluenceIndex, write_rows, write_scales
+from proponent.index.searchable import RowScales
 from proponent.index.store import Store
 from proponent.inspection.verify import Verification, verify
 

@@ -23,8 +23,10 @@ from proponent.attribution.divine import FacilityLocation, MeanDiscrepancy, Sele
 from proponent.explainer import EmbeddedQuery, Explainer
 from proponent.explainer.diversity import diversify
 from proponent.index.row_store import ResidentRows
-from proponent.index.rows import InfluenceIndex, RowScales
-from proponent.index.search import Query, search
+from proponent.index.rows import InfluenceIndex
+from proponent.index.scan import Query
+from proponent.index.search import search
+from proponent.index.searchable import RowScales
 from proponent.index.store import Store
 from proponent.options import Diversity, ExplainOptions, Measure, Redundancy, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild

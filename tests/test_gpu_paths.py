@@ -21,7 +21,7 @@ from proponent.explainer.query import FIGURES, QueryEmbedder
 from proponent.index.row_code import CodedRows, RowCode
 from proponent.index.row_store import ResidentRows, RowStore
 from proponent.index.rows import InfluenceIndex, padded
-from proponent.index.search import SPARE, scan
+from proponent.index.scan import SPARE, scan
 from proponent.index.store import Store
 from proponent.options import ExplainOptions, Measure, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild

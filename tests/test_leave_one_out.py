@@ -13,7 +13,8 @@ from torch import Tensor
 
 from proponent.datasets import digits
 from proponent.explainer import Explainer
-from proponent.index.search import Query, exact_scores
+from proponent.index.scan import Query
+from proponent.index.search import exact_scores
 from proponent.index.store import Store
 from proponent.options import Measure, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild

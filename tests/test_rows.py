@@ -17,15 +17,10 @@ from torch.nn import functional
 
 from proponent.errors import CorruptBundleError
 from proponent.index.row_store import HALF_ERROR, SINGLE_ERROR
-from proponent.index.rows import (
-    InfluenceIndex,
-    RowScales,
-    padded,
-    read_scales,
-    write_rows,
-    write_scales,
-)
-from proponent.index.search import Hits, Query, exact_scores, search
+from proponent.index.rows import InfluenceIndex, padded, read_scales, write_rows, write_scales
+from proponent.index.scan import Query
+from proponent.index.search import Hits, exact_scores, search
+from proponent.index.searchable import RowScales
 from proponent.options import Measure
 
 MEASURES = tuple(Measure)

@@ -34,6 +34,8 @@ def another(name: str, directory: Path) -> Any:
         return "ranks"
     if name == "worker_host":
         return "processes"
+    if name == "ray":
+        return "10.0.0.1:6379"
     if name == "model_settings":
         return ["digits.workers=2", "a.b.max_wait=0.5"]
     if value == "":
@@ -62,6 +64,7 @@ def complete(name: str, value: Any, directory: Path) -> dict[str, Any]:
     pair = ("tls_certificate", "tls_key", "tls_client_ca")
     others = pair[:2] if name in pair else ()
     others += ("jwt_issuer", "jwt_audience") if name == "jwt_keys" else ()
+    others += ("ray", "row_shards") if name in ("ray", "row_shards") else ()
     return {**{other: another(other, directory) for other in others}, name: value}
 
 

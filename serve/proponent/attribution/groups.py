@@ -202,11 +202,11 @@ def fewest_to_cross(contributions: Tensor, margin: float, limit: int, train_size
         train_size: N.
 
     Returns:
-        Rows that lower the margin, strongest first, at most ``limit``; how many of them suffice (all of them
-        where they do not); and the margin then left, negative when they suffice.
+        Rows that lower the margin, strongest first and equals in their order, at most ``limit``; how many of them
+        suffice (all of them where they do not); and the margin then left, negative when they suffice.
     """
-    strongest = contributions.topk(min(limit, len(contributions)), largest=False, sorted=True)
-    helpful = strongest.indices[strongest.values < 0]
+    strongest = contributions.sort(stable=True)
+    helpful = strongest.indices[:limit][strongest.values[:limit] < 0]
     kept = 1 - torch.arange(1, len(helpful) + 1, dtype=contributions.dtype) / train_size
     left = margin + strongest.values[: len(helpful)].cumsum(0) / kept
     crossed = (left < 0).nonzero().flatten()

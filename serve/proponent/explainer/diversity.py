@@ -9,8 +9,8 @@ from torch import Tensor
 
 from proponent.attribution.candidate_pool import Domain, Pool, median_bandwidth
 from proponent.attribution.divine import FacilityLocation, MeanDiscrepancy, Selection, SumRedundancy, Term
-from proponent.index.rows import InfluenceIndex
 from proponent.index.search import Hits
+from proponent.index.searchable import SearchableRows
 from proponent.options import Diversity, Redundancy
 from proponent.results import DiversityOutcome, Notice, NoticeCode
 
@@ -24,7 +24,7 @@ TERMS: Mapping[Redundancy, type[Term]] = {
 
 
 def diversify(
-    hits: Hits, diversity: Diversity, k: int, index: InfluenceIndex, not_forgotten: Tensor | None
+    hits: Hits, diversity: Diversity, k: int, index: SearchableRows, not_forgotten: Tensor | None
 ) -> DiverseHits:
     """The DIVINE choice of k from one end, strongest first, and its outcome; with gamma = 0 the first k as they are.
 
@@ -50,7 +50,7 @@ def diversify(
     return Hits([hits.rows[c] for c in choice.members], [hits.scores[c] for c in choice.members]), outcome
 
 
-def _pool(hits: Hits, diversity: Diversity, index: InfluenceIndex, not_forgotten: Tensor | None) -> Pool:
+def _pool(hits: Hits, diversity: Diversity, index: SearchableRows, not_forgotten: Tensor | None) -> Pool:
     rows = index.unit_rows(hits.rows)
     strengths = torch.tensor(hits.scores, dtype=torch.float64).abs()
     bandwidth = diversity.bandwidth or median_bandwidth(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -27,7 +27,9 @@ from proponent.index.bundle import Manifest, read_manifest, verify_files
 from proponent.index.catalog import Catalog
 from proponent.index.lock import BundleLock
 from proponent.index.rows import InfluenceIndex
-from proponent.index.search import Query, exact_scores
+from proponent.index.scan import Query
+from proponent.index.search import exact_scores
+from proponent.index.searchable import SearchableRows
 from proponent.index.served_files import ServedFiles
 from proponent.index.tombstones import Tombstones
 from proponent.options import Estimator, ExplainOptions, Measure, Target
@@ -41,6 +43,9 @@ from proponent.results import (
     ScoredExamples,
 )
 from proponent.stages import Stopwatch, stage
+
+OpenRows = Callable[[Path, Manifest], SearchableRows]
+"""Opens the rows of a bundle's directory, and compares them with their checksum."""
 
 
 class Explainer(Predictor):
@@ -62,7 +67,7 @@ class Explainer(Predictor):
         classifier: Classifier,
         manifest: Manifest,
         embedding: InfluenceEmbedding,
-        index: InfluenceIndex,
+        index: SearchableRows,
         catalog: Catalog,
         layers: Layers,
         tombstones: Tombstones | None = None,
@@ -81,8 +86,21 @@ class Explainer(Predictor):
         self._removals = Removals(self._embedder, self._retrieval, self._answers, manifest)
 
     @classmethod
-    def load(cls, bundle: Path, *, weights: Path | None = None, device: torch.device | None = None) -> Self:
-        """Opens a bundle after checking every file; ``weights`` are those deployed, if not the bundle's own.
+    def load(
+        cls,
+        bundle: Path,
+        *,
+        weights: Path | None = None,
+        device: torch.device | None = None,
+        open_rows: OpenRows | None = None,
+    ) -> Self:
+        """Opens a bundle after checking every file.
+
+        Args:
+            bundle: Its directory.
+            weights: Those deployed, if not the bundle's own.
+            device: Where the model runs; None takes what the spec says.
+            open_rows: Opens and checks rows that lie elsewhere than in this process.
 
         Raises:
             CorruptBundleError: A file is missing or damaged.
@@ -92,9 +110,9 @@ class Explainer(Predictor):
         manifest = read_manifest(bundle)
         hold = BundleLock(bundle)
         served = ServedFiles(bundle, manifest)
-        verify_files(bundle, manifest)
+        verify_files(bundle, manifest, besides=(files.ROWS,) if open_rows else ())
         classifier = load_bundled_classifier(bundle, manifest, weights, device)
-        loaded = cls.of_files(bundle, manifest, classifier, Tombstones.beside(bundle), hold, served)
+        loaded = cls.of_files(bundle, manifest, classifier, Tombstones.beside(bundle), hold, served, open_rows)
         loaded.check()
         return loaded
 
@@ -107,11 +125,16 @@ class Explainer(Predictor):
         tombstones: Tombstones | None = None,
         hold: BundleLock | None = None,
         served: ServedFiles | None = None,
+        open_rows: OpenRows | None = None,
     ) -> Self:
         """Opens files that need no check, of a bundle that may not be finished, for the classifier they belong to."""
         layers = classifier.find_layers()
         embedding = load_embedding(directory / files.FACTORS, manifest.curvature, layers).to(classifier.device)
-        index = InfluenceIndex.of_bundle(directory, manifest, classifier.device)
+        index: SearchableRows = (
+            open_rows(directory, manifest)
+            if open_rows
+            else InfluenceIndex.of_bundle(directory, manifest, classifier.device)
+        )
         catalog = Catalog.open(directory / files.CATALOG)
         return cls(classifier, manifest, embedding, index, catalog, layers, tombstones, hold, served)
 
@@ -125,10 +148,12 @@ class Explainer(Predictor):
         Raises:
             CorruptBundleError: A file that is read while serving was damaged, or the list of forgotten examples
                 cannot be read.
+            UnavailableError: Some rows cannot be searched now.
         """
         self._retrieval.not_forgotten()
         if self._files is not None:
             self._files.check()
+        self.index.check()
 
     def rehearse(self, value: Example) -> None:
         """Explains one input, which is most of what calls ask for."""

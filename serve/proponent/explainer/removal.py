@@ -9,12 +9,10 @@ from functools import cache, cached_property, partial
 import torch
 from torch import Tensor
 
-from proponent.attribution.division import positive_or_one
 from proponent.attribution.embedding.base import ExactEmbedding
 from proponent.attribution.functional import current_parameters
 from proponent.attribution.groups import (
     Population,
-    fewest_to_cross,
     first_order_shift,
     influence_sum_shift,
     second_order_shift,
@@ -24,30 +22,13 @@ from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer.answers import Answers
 from proponent.explainer.query import Choice, EmbeddedQuery, FollowedOutputs, QueryEmbedder, margin
 from proponent.explainer.retrieval import Retrieval
+from proponent.explainer.rivals import Rival, Rivals
 from proponent.index.bundle import Manifest
 from proponent.options import Estimator, Measure, Target, View
 from proponent.results import FlipSet, Influence, Notice, NoticeCode, RemovalEstimate
 from proponent.stages import Stopwatch, stage
 
 DEFAULT_FLIP_PART = 10
-
-
-@dataclass(frozen=True)
-class Rival:
-    """The rows that lower the predicted class's margin over another one, and how many may do.
-
-    Attributes:
-        rows: Strongest first, [n] int64.
-        scores: Influence of each on the margin, [n] float64.
-        needed: How many suffice to first order; all of them where they do not suffice.
-        left: Margin then left.
-    """
-
-    class_id: int
-    rows: Tensor
-    scores: Tensor
-    needed: int
-    left: float
 
 
 class Removals:
@@ -129,9 +110,10 @@ class Removals:
     def _flip_set(self, query: EmbeddedQuery, value: Example, max_size: int) -> FlipSet:
         followed = self._embedder.follow(value, [])
         limit = min(max_size or max(1, self._manifest.train_size // DEFAULT_FLIP_PART), len(self._index) - 1)
-        rivals = self._rivals(followed, query.prediction.class_id, limit)
-        best = min(rivals, key=lambda rival: (rival.left >= 0, rival.needed if rival.left < 0 else rival.left))
-        predicted, after = query.prediction.class_id, cache(partial(self._after, followed, best))
+        predicted = query.prediction.class_id
+        rivals = Rivals(self._index, self._population, self._manifest.train_size, self._retrieval.not_forgotten())
+        best = rivals.nearest(followed.margins(predicted), limit)
+        after = cache(partial(self._after, followed, best))
         start = margin(followed.outputs, predicted)
         size = _shortest(lambda count: margin(after(count), predicted), start, best.needed, len(best.rows))
         notices = self._answers.notices(query, [Measure.INFLUENCE])
@@ -151,25 +133,6 @@ class Removals:
     def _influences(self, rival: Rival, size: int) -> list[Influence]:
         rows = rival.rows[:size].tolist()
         return self._answers.influences(rows, rival.scores[:size].tolist(), View.ID_ONLY)
-
-    def _rivals(self, followed: FollowedOutputs, predicted: int, limit: int) -> list[Rival]:
-        """The margin of the predicted class over each other class that is followed, row by row."""
-        not_forgotten, train_size = self._retrieval.not_forgotten(), self._manifest.train_size
-        scales = self._index.scales.norms / train_size
-        margins = followed.margins(predicted)
-        gradients = torch.stack([gradient for _, _, gradient in margins])
-        norms = gradients.norm(dim=1)
-        directions = gradients / positive_or_one(norms)[:, None]
-        products = self._index.products(directions.float(), precise=True).cpu()
-        found = []
-        for number, (class_id, over, _) in enumerate(margins):
-            changes = products[number].double() * scales * norms[number]
-            centred = changes - gradients[number] @ self._population.mean / train_size
-            if not_forgotten is not None:
-                centred[~not_forgotten] = 0.0
-            rows, needed, left = fewest_to_cross(centred, over, limit, train_size)
-            found.append(Rival(class_id, rows, -changes[rows] * train_size, needed, left))
-        return found
 
     def _after(self, followed: FollowedOutputs, rival: Rival, count: int) -> Tensor:
         return followed.moved(self._shift(self._members(rival.rows[:count].tolist()), Estimator.SECOND_ORDER))

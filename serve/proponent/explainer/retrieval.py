@@ -15,8 +15,9 @@ from proponent.explainer.answers import Outcomes
 from proponent.explainer.diversity import DiverseHits, candidates_notice, diversify
 from proponent.explainer.query import EmbeddedQuery
 from proponent.index.catalog import Catalog
-from proponent.index.rows import InfluenceIndex
-from proponent.index.search import Hits, Query, Scan, lists, scan
+from proponent.index.scan import PendingScan, Query
+from proponent.index.search import Hits, lists
+from proponent.index.searchable import SearchableRows
 from proponent.index.tombstones import Tombstones
 from proponent.options import Diversity, ExplainOptions, Filter, Measure, Ranking
 from proponent.results import Notice, NoticeCode
@@ -38,7 +39,7 @@ class Found:
 class PendingSearch:
     """A pass over the rows that was begun, if any measure is asked for, and which rows may appear for each query."""
 
-    scan: Scan | None
+    scan: PendingScan | None
     masks: Sequence[Tensor | None]
 
 
@@ -48,7 +49,7 @@ class Retrieval:
     Until compaction they still count in sums over all rows, such as the mean of a removal's population.
     """
 
-    def __init__(self, index: InfluenceIndex, catalog: Catalog, tombstones: Tombstones) -> None:
+    def __init__(self, index: SearchableRows, catalog: Catalog, tombstones: Tombstones) -> None:
         self.index = index
         self.catalog = catalog
         self._tombstones = tombstones
@@ -86,7 +87,7 @@ class Retrieval:
         not_forgotten = self.not_forgotten()
         masks = [self._eligible(option.filter, not_forgotten) for option in options]
         lengths = [self._pool(option) for option in options]
-        return PendingSearch(scan(self.index, directions, lengths, masks, measures) if measures else None, masks)
+        return PendingSearch(self.index.scan(directions, lengths, masks, measures) if measures else None, masks)
 
     def finish(
         self,

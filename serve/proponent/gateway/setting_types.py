@@ -46,6 +46,10 @@ def _checked_address(address: str) -> str:
     return address
 
 
+def _checked_cluster(address: str) -> str:
+    return address if address == "auto" else _checked_address(address)
+
+
 def _checked_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
@@ -102,6 +106,8 @@ Text = Annotated[str, Unit("text")]
 Directory = Annotated[Path, Unit("path")]
 OptionalSwitch = Annotated[bool | None, Unit("true or false")]
 OptionalUrl = Annotated[Annotated[str, AfterValidator(_checked_url)] | None, Unit("URL")]
+OptionalCluster = Annotated[Annotated[str, AfterValidator(_checked_cluster)] | None, Unit("host:port or auto")]
+ShardsOrNone = Annotated[int, Field(ge=0, le=1024), _NUMBER, Unit("integer")]
 Share = Annotated[float, Field(ge=0, le=1), _NUMBER, Unit("0 to 1")]
 OptionalPath = Annotated[Path | None, Unit("path")]
 OptionalFile = Annotated[FilePath | None, Unit("path")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ from proponent.gateway.setting_types import (
     Milliseconds,
     Names,
     Niceness,
+    OptionalCluster,
     OptionalFile,
     OptionalLevel,
     OptionalPath,
@@ -38,6 +40,7 @@ from proponent.gateway.setting_types import (
     Rate,
     Seconds,
     SecondsOrZero,
+    ShardsOrNone,
     Share,
     Size,
     Slots,
@@ -120,6 +123,20 @@ class Settings(BaseSettings):
         by_model=True,
     )
     cores: Cores = _setting(0, MODELS, "Cores shared by all workers; 0 means all of the machine.", by_model=True)
+    ray: OptionalCluster = _setting(
+        None,
+        MODELS,
+        "Ray cluster that holds the rows of bundles in place of the workers (needs 'proponent[ray]' and row_shards): "
+        "host:port of its head, or auto for the cluster that this machine belongs to.",
+    )
+    row_shards: ShardsOrNone = _setting(
+        0,
+        MODELS,
+        "Shards that the rows of a bundle are divided into on the cluster, a scanner for each; 0: workers hold the "
+        "rows themselves.",
+        by_model=True,
+    )
+    shard_cores: Processes = _setting(1, MODELS, "Processors of each scanner.", by_model=True)
     batch_size: Slots = _setting(16, MODELS, "Most requests in one batch.", by_model=True)
     batch_delay_ms: Milliseconds = _setting(
         2,
@@ -287,6 +304,21 @@ class Settings(BaseSettings):
     def _jwt_is_complete(self) -> Settings:
         if self.jwt_keys is not None and not (self.jwt_issuer and self.jwt_audience):
             raise SpecError("jwt_keys needs a jwt_issuer and a jwt_audience", field="jwt_keys")
+        return self
+
+    @model_validator(mode="after")
+    def _shards_have_a_cluster(self) -> Settings:
+        wanted = {
+            "": self.row_shards,
+            **{name: own.get("row_shards", 0) for name, own in self.model_settings.items()},
+        }
+        sharded = any(str(shards) != "0" for shards in wanted.values())
+        if sharded and self.ray is None:
+            raise SpecError("row_shards needs ray, which names the cluster that holds the rows", field="row_shards")
+        if self.ray is not None and not sharded:
+            raise SpecError("ray needs row_shards, the number of shards of a bundle's rows", field="ray")
+        if self.ray is not None and find_spec("ray") is None:
+            raise SpecError("ray: Ray is not installed: pip install 'proponent[ray]'", field="ray")
         return self
 
     @model_validator(mode="after")

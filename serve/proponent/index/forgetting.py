@@ -28,8 +28,9 @@ from proponent.index.faults import fault_point
 from proponent.index.lifecycle import WORK, check_bundle, list_bundles, remove_bundle
 from proponent.index.lock import COMPACTION, changing, is_held
 from proponent.index.row_code import write_code
-from proponent.index.rows import InfluenceIndex, RowScales, write_scales
+from proponent.index.rows import InfluenceIndex, write_scales
 from proponent.index.samples import rewrite_samples
+from proponent.index.searchable import RowScales
 from proponent.index.storage import storage_errors
 from proponent.index.store import BUNDLES, Store
 from proponent.index.tombstones import Tombstones

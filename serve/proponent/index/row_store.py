@@ -15,7 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from proponent.bounds.cancellation import checkpoint
-from proponent.errors import UnavailableError
+from proponent.errors import CorruptBundleError, UnavailableError
 
 PIECE = 512
 BLOCK = 2048
@@ -35,6 +35,11 @@ ROW_OVERHEAD = 4 * SCANNED_QUERIES + 3 * (4 + 8)
 """Bytes on the device for each row beside the row: products, and three scales in float32 and in float64."""
 RESERVED = 1 / 4
 """Share of a GPU's memory that is left to the model and its activations."""
+WEIGHT_BITS, DIGIT_BITS = 35, 12
+"""Of a weight beside its sign, and of the digits that it is split into: the products of 2048 rows stay below 2^53."""
+DIGIT = (1 << DIGIT_BITS) - 1
+HALF_UNITS = 2.0**24
+"""Every number of fp16 is a multiple of 2^-24."""
 LOW = 2.0**11
 """What the low half of a query is multiplied by, so that it is no subnormal number of fp16."""
 
@@ -82,14 +87,36 @@ class RowStore(ABC):
         return self.take(rows)[:, : queries.shape[1]].float().double().mul_(own).sum(dim=1)
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
-        """``sum_i w_i u_i``, [padded K] float64, for weights [N]; blocks of zero weight are not read."""
-        total = torch.zeros(self.width, dtype=torch.float64)
+        """``sum_i w_i u_i``, [padded K] float64, for weights [N]: to 35 bits of the largest weight.
+
+        Summed in whole numbers, so that it is the same, bit by bit, whoever adds which rows in what order.
+        """
+        scale = float(weights.abs().max()) if len(weights) else 0.0
+        if not scale:
+            return torch.zeros(self.width, dtype=torch.float64)
+        whole = (weights.double() / scale * 2.0**WEIGHT_BITS).round().long()
+        digits = torch.stack([whole >> 2 * DIGIT_BITS, whole >> DIGIT_BITS & DIGIT, whole & DIGIT])
+        high, middle, low = (sums.double() for sums in self.whole_sums(digits))
+        total: Tensor = (high * 2.0 ** (2 * DIGIT_BITS) + (middle * 2.0**DIGIT_BITS + low)) / 2.0**WEIGHT_BITS
+        return total.mul_(scale / HALF_UNITS)
+
+    def whole_sums(self, digits: Tensor) -> Tensor:
+        """``sum_i d_i u_i`` in units of fp16's smallest number, [D, padded K] int64, exactly.
+
+        Args:
+            digits: Whole numbers of at most ``DIGIT_BITS`` bits, [D, N] int64; blocks of zeros are not read.
+        """
+        total = torch.zeros(len(digits), self.width, dtype=torch.int64)
         for start in range(0, len(self), BLOCK):
             checkpoint()
-            some = weights[(place := slice(start, start + BLOCK))]
+            some = digits[:, (place := slice(start, start + BLOCK))]
             if bool(some.any()):
-                rows = self.between(place).float()
-                total += (some.to(rows) @ rows).cpu()
+                rows = self.between(place).double().mul_(HALF_UNITS)
+                # Below 2^53, so that double precision rounds nothing.
+                sums = some.to(rows) @ rows
+                if not bool(sums.isfinite().all()):
+                    raise CorruptBundleError("rows hold numbers that are not finite: they were overwritten")
+                total += sums.long().cpu()
         return total
 
     def stored(self, keep: Tensor) -> Iterator[Tensor]:

@@ -18,7 +18,7 @@ from proponent.attribution.inputs import Example
 from proponent.classifier import call_factory
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer import EmbeddedQuery, Explainer
-from proponent.index.rows import InfluenceIndex
+from proponent.index.searchable import SearchableRows
 from proponent.options import DEFAULT_TOP_K, ExplainOptions, Measure, Target
 from proponent.rebuild.training_set import TrainingSet
 from proponent.results import Explanation
@@ -146,7 +146,7 @@ def _compare(
     ]
 
 
-def _scores(index: InfluenceIndex, query: EmbeddedQuery | ProponentError, measure: Measure, rows: Tensor) -> Tensor:
+def _scores(index: SearchableRows, query: EmbeddedQuery | ProponentError, measure: Measure, rows: Tensor) -> Tensor:
     """Scores of some rows up to a positive factor, [n] float64; zeros where there is none."""
     if isinstance(query, ProponentError):
         return torch.zeros(len(rows), dtype=torch.float64)

@@ -21,6 +21,7 @@ from proponent.index.bundle import Manifest, damage, read_manifest
 from proponent.index.catalog import Catalog
 from proponent.index.rows import InfluenceIndex
 from proponent.index.samples import Samples
+from proponent.index.searchable import SearchableRows
 from proponent.options import Measure, Target
 from proponent.rebuild.training_set import TrainingSet
 from proponent.stages import Stopwatch
@@ -163,7 +164,7 @@ def _differences(
             yield Problem(files.ROWS, f"row {row} of example {name!r} is not what the model gives")
 
 
-def _differs(index: InfluenceIndex, row: int, query: EmbeddedQuery) -> bool:
+def _differs(index: SearchableRows, row: int, query: EmbeddedQuery) -> bool:
     stored: Tensor = index.unit_rows([row])[0].cpu()
     norm = float(index.scales.norms[row])
     if norm == 0 or not query.has_direction:

@@ -22,7 +22,8 @@ from proponent.index.bundle import Manifest
 from proponent.index.catalog import write_catalog
 from proponent.index.faults import fault_point
 from proponent.index.row_code import RowCode, write_code
-from proponent.index.rows import RowScales, write_rows, write_scales
+from proponent.index.rows import write_rows, write_scales
+from proponent.index.searchable import RowScales
 from proponent.index.tensor_file import save_tensors
 from proponent.rebuild.catalog_stage import catalog_entries
 from proponent.rebuild.compression import Compression

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from proponent.index.catalog import CatalogEntry
-from proponent.index.rows import RowScales
+from proponent.index.searchable import RowScales
 from proponent.rebuild.contents import Content, content_of
 from proponent.rebuild.context import Compute, RebuildContext
 from proponent.rebuild.survey import Survey

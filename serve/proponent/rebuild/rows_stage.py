@@ -14,7 +14,7 @@ from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.gradients.scaling import ScaledGradient, scaled_output_gradient
 from proponent.attribution.groups import own_curvature
 from proponent.classifier import Classifier
-from proponent.index.rows import SCALE_COLUMNS, RowScales
+from proponent.index.searchable import SCALE_COLUMNS, RowScales
 from proponent.rebuild.context import RebuildContext, concatenated
 from proponent.rebuild.training_set import Batch
 from proponent.rebuild.workspace import Workspace

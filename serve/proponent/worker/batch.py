@@ -22,7 +22,7 @@ from proponent.attribution.inputs import Example
 from proponent.bounds.cancellation import Token, always, any_of, checkpoint, scope, until
 from proponent.bounds.liveness import TicketTable, start_heartbeat
 from proponent.errors import InternalError, ProponentError
-from proponent.explainer import Explainer, Predictor
+from proponent.explainer import Explainer, OpenRows, Predictor
 from proponent.options import ExplainOptions
 from proponent.request_options import estimator_from, options_from
 from proponent.stages import Stage, recording, stage
@@ -81,6 +81,7 @@ class Worker:
         liveness: Path | None = None,
         *,
         predicts_only: bool = False,
+        open_rows: OpenRows | None = None,
     ) -> Worker:
         """Loads the bundle; a failure is kept and told to every caller instead of killing the process.
 
@@ -90,12 +91,18 @@ class Worker:
             device: Where the model runs; None takes what the spec says.
             liveness: Directory that the gateway reads heartbeats from; None without a gateway.
             predicts_only: Loads the classifier alone.
+            open_rows: Opens rows that lie elsewhere than in this process.
         """
         if liveness is not None:
             configure_worker_logs()
             start_heartbeat(liveness)
-        kind = Predictor if predicts_only else Explainer
-        loaded = LoadedBundle(lambda: warmed_up(kind.load(bundle, weights=weights, device=device)))
+
+        def load() -> Predictor:
+            if predicts_only:
+                return Predictor.load(bundle, weights=weights, device=device)
+            return Explainer.load(bundle, weights=weights, device=device, open_rows=open_rows)
+
+        loaded = LoadedBundle(lambda: warmed_up(load()))
         return cls(loaded, TicketTable.open(liveness) if liveness else None)
 
     def handle(self, items: Sequence[Item | ProponentError]) -> list[WorkerReply]:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from proponent.errors import ProponentError, UnavailableError, as_state
+from proponent.errors import CorruptBundleError, ProponentError, UnavailableError, as_state
 from proponent.explainer import Predictor
 from proponent.index.storage import unreadable
 
@@ -38,13 +38,18 @@ class LoadedBundle:
         return self._found
 
     def checked(self) -> Predictor | ProponentError:
-        """The same after a look at what answers need; a bundle that was damaged meanwhile is let go of."""
+        """The same after a look at what answers need.
+
+        A bundle that was damaged meanwhile is let go of; one that waits for something that comes back is kept.
+        """
         found = self.predictor
         if isinstance(found, ProponentError):
             return found
         try:
             found.check()
         except Exception as error:
+            if isinstance(error, UnavailableError) and not isinstance(error, CorruptBundleError):
+                return error
             self._delay = _FIRST_DELAY_S
             self._found = self._failed(error)
         return self._found

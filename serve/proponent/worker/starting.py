@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from proponent.bounds.liveness import HEARTBEAT
+from proponent.explainer import OpenRows
 from proponent.worker.batch import Worker
 
 
@@ -21,16 +22,27 @@ def started_worker(section: Mapping[str, Any], device: torch.device | None) -> W
 
     Args:
         section: ``bundle``; where they are given, ``weights`` and ``liveness`` (paths), ``lane`` (``predictions``
-            loads the classifier alone), ``threads`` and ``niceness``.
+            loads the classifier alone), ``threads``, ``niceness`` and ``rows`` (the fields of a `ClusterRows`: where
+            rows lie that are not read into this process).
         device: Where the model runs; None takes what the spec says.
     """
     threads = section.get("threads") or os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()
     torch.set_num_threads(int(threads))
     weights, liveness = (Path(section[key]) if section.get(key) else None for key in ("weights", "liveness"))
     predicts_only = section.get("lane") == "predictions"
-    worker = Worker.load(Path(section["bundle"]), weights, device, liveness, predicts_only=predicts_only)
+    open_rows = _opener(section["rows"]) if section.get("rows") else None
+    worker = Worker.load(
+        Path(section["bundle"]), weights, device, liveness, predicts_only=predicts_only, open_rows=open_rows
+    )
     stand_back(section.get("niceness", 0))
     return worker
+
+
+def _opener(rows: Mapping[str, Any]) -> OpenRows:
+    """Opens rows on a cluster; nothing else needs Ray, which not every service has."""
+    from proponent.shards.cluster_rows import ClusterRows
+
+    return ClusterRows(**rows).open
 
 
 def stand_back(niceness: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,15 +9,14 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayError
 
+from proponent.cluster_connection import connect
 from proponent.errors import ProponentError, UnavailableError
 from proponent.rebuild.cluster.pool import Done, LostError, Pool
 from proponent.rebuild.cluster.site import Site
 from proponent.rebuild.cluster.worker import first_failing
 from proponent.rebuild.context import RebuildContext, Task
 
-REACH_S = 5.0
 STORE_BYTES = 256 << 20
 ATTEMPTS = 3
 """Failures of a chunk, on whatever worker, before the rebuild fails."""
@@ -41,26 +38,13 @@ def connected(address: str, workers: int = 0, gpus: float = 0.0) -> Iterator[Ray
     # Results lie in files: what a cluster of its own keeps in memory is what workers need to know.
     alone: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     options = alone if address == "local" else {}
-    try:
-        _reach(address)
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (RayError, OSError, RuntimeError, ValueError) as error:
-        raise UnavailableError(f"--ray has value {address!r}: {error}", field="ray", reason="NO_CLUSTER") from error
+    connect(address, **options)
     pool = Pool(workers, gpus)
     try:
         yield RayExecutor(pool, "cuda" if gpus else "cpu")
     finally:
         pool.close()
         ray.shutdown()
-
-
-def _reach(address: str) -> None:
-    """Raises OSError where nobody listens: Ray would try for minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and "/" not in address:
-        # What Ray makes of a loopback address.
-        there = ray.util.get_node_ip_address() if host in ("localhost", "127.0.0.1") else host
-        socket.create_connection((there, int(port)), timeout=REACH_S).close()
 
 
 class RayExecutor:

@@ -1,0 +1,180 @@
+"""One pass over rows for a batch: the candidates for the ends of its lists, with their exact products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from proponent.index.row_store import HALF_ERROR
+from proponent.index.selection import EndBounds, strongest_ends
+from proponent.options import Measure
+
+SPARE, COARSE_SPARE, SPARE_SHARE = 2, 22, 32
+"""Candidates beyond k, so that a look past the end of a list is rarely needed: more where products are coarse, and
+one more for every 32 of a longer list, whose last scores lie closer together."""
+
+End = tuple[Measure, float]
+Numbers = NDArray[np.float64]
+"""What is ranked: some hundred numbers, on which an operation of numpy takes a fifth of the time of torch's."""
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query of a batch.
+
+    Attributes:
+        direction: phi / ||phi||, [K] float32.
+        norm: ||phi||, a Python float (may be tiny).
+        k: Length of each list.
+        eligible: [N] bool, or None for all rows.
+    """
+
+    direction: Tensor
+    norm: float
+    k: int
+    eligible: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidates of B queries at E ends.
+
+    Attributes:
+        rows: Ascending, [B, E, c].
+        exact: Their products, [B, E, c].
+        beyond: Bound on the scores of all other rows for a query of norm 1, [B, E]; -inf where there are none.
+    """
+
+    rows: Places
+    exact: Numbers
+    beyond: Numbers
+
+
+class PendingScan(Protocol):
+    """A pass that was begun, of which nothing has been read."""
+
+    @property
+    def measures(self) -> Sequence[Measure]:
+        """Two ends of each, in this order."""
+
+    def read(self) -> Candidates:
+        """Its candidates, once they are found."""
+
+    def more(self, place: int, query: Query, end: End, count: int) -> Candidates:
+        """``count`` candidates, or all rows, for one end of the query at a place in the batch, [1, 1, c]."""
+
+
+class ScannedRows(Protocol):
+    """Rows on one device, whose products are taken as a whole."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where products are computed."""
+
+    def __len__(self) -> int: ...
+
+    def products(self, directions: Tensor, *, precise: bool = False) -> Tensor:
+        """Of unit queries [B, K] with every row, [B, N] float32."""
+
+    def product_error(self, count: int) -> float:
+        """Bound on the error of ``products`` of so many queries."""
+
+    def scanned_scales(self, measures: Sequence[Measure]) -> Tensor:
+        """Not below the exact scales of some measures, [M, N] float32."""
+
+    def exact_products(self, directions: Tensor, owners: Tensor, rows: Tensor) -> Tensor:
+        """Of rows [n] with the queries [B, K] of their owners [n], [n] float64, whatever is beside them."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Candidates of a batch on the device, where they may still be computed; reading them waits for that.
+
+    Attributes:
+        products: [B, N] float32, with an error of at most ``error``.
+        rows: Candidates, ascending, [B, E, c] int64.
+        exact: Their products, [B, E, c] float64.
+        beyond: Bound on the scores of all other rows for a query of norm 1, [B, E]; None where there are none.
+        measures: Two ends of each.
+    """
+
+    index: ScannedRows
+    products: Tensor
+    error: float
+    rows: Tensor
+    exact: Tensor
+    beyond: Tensor | None
+    measures: Sequence[Measure]
+
+    def read(self) -> Candidates:
+        """See `PendingScan`."""
+        rows, exact = self.rows.cpu().numpy(), self.exact.cpu().numpy()
+        beyond = np.full(rows.shape[:2], -inf) if self.beyond is None else self.beyond.cpu().double().numpy()
+        return Candidates(rows, exact, beyond)
+
+    def more(self, place: int, query: Query, end: End, count: int) -> Candidates:
+        """See `PendingScan`."""
+        measure, sign = end
+        bounds = torch.add(self.error, self.products[place], alpha=sign) * self.index.scanned_scales([measure])[0]
+        if query.eligible is not None:
+            bounds *= query.eligible.to(bounds)
+        count = min(count, len(self.index))
+        values, candidates = bounds.topk(count)
+        rows = candidates.sort().values[None, None]
+        exact = _exact_products(self.index, query.direction[None].to(self.index.device), rows)
+        beyond = float(values[-1]) if count < len(self.index) else -inf
+        return Candidates(rows.cpu().numpy(), exact.cpu().numpy(), np.array([[beyond]]))
+
+
+def scan(
+    index: ScannedRows,
+    directions: Tensor,
+    lengths: Sequence[int],
+    eligible: Sequence[Tensor | None],
+    measures: Sequence[Measure],
+) -> Scan:
+    """Candidates for the lists of some queries, of which neither norms nor directions [B, K] have been read.
+
+    Args:
+        index: The rows.
+        directions: Unit queries.
+        lengths: Of the lists of each query.
+        eligible: Which rows may appear for each query, [N] bool, or None for all.
+        measures: Of which lists are wanted.
+    """
+    allowed = _allowed(index, eligible)
+    products = index.products(directions)
+    error = index.product_error(len(directions))
+    spare = COARSE_SPARE if error >= HALF_ERROR else SPARE
+    count = min(max(lengths) + spare + max(lengths) // SPARE_SHARE, len(index))
+    bounds, candidates = strongest_ends(EndBounds(products, index.scanned_scales(measures), error, allowed), count)
+    rows = candidates.sort(dim=2).values
+    beyond = bounds[..., -1] if count < len(index) else None
+    return Scan(index, products, error, rows, _exact_products(index, directions, rows), beyond, measures)
+
+
+def _allowed(index: ScannedRows, eligible: Sequence[Tensor | None]) -> Tensor | None:
+    """1 where a row may appear, [B, N] float32; None where nothing is filtered."""
+    if all(mask is None for mask in eligible):
+        return None
+    everything = torch.ones(len(index), dtype=torch.bool)
+    masks = torch.stack([everything if mask is None else mask for mask in eligible])
+    return masks.to(index.device, non_blocking=True).float()
+
+
+def _exact_products(index: ScannedRows, directions: Tensor, rows: Tensor) -> Tensor:
+    """Of each query with its own rows [B, E, c] on the device; on a processor once for rows of several ends."""
+    owners = torch.arange(len(directions), device=rows.device)[:, None, None]
+    if index.device.type != "cpu":
+        # To find what the ends share would wait for the device, for which a few more products are nothing.
+        return index.exact_products(directions, owners.expand_as(rows).flatten(), rows.flatten()).view_as(rows)
+    pairs, places = torch.unique(rows + owners * len(index), return_inverse=True)
+    return index.exact_products(directions, pairs // len(index), pairs % len(index))[places]
