@@ -19,14 +19,19 @@ NODES = Path(__file__).with_name("ray_nodes.py")
 PATIENCE_S = 600.0
 CHUNK = 8
 DRIVER = f"""
+import os
 from proponent.rebuild import batching
+from proponent.rebuild.cluster import pool
 from proponent.cli.main import main
 batching.CHUNK = {CHUNK}
+for name in ("HANG_S", "HANG_TIMES", "PATIENCE_S"):
+    setattr(pool, name, float(os.environ.get(name, getattr(pool, name))))
 main()
 """
 WATCHED = """
 
 import os
+import shutil
 import sys
 import time
 
@@ -38,8 +43,10 @@ class Watched(Images):
         if sys.argv[0].endswith("default_worker.py"):
             if (HERE / f"die-{position}").exists():
                 os._exit(1)
-            if (HERE / f"fail-{position}").exists():
+            if (HERE / f"fail-{position}").exists() or (HERE / f"broken-{os.getppid()}").exists():
                 raise RuntimeError("the disk is on fire")
+            if (HERE / f"empty-{position}").exists():
+                shutil.rmtree((HERE / f"empty-{position}").read_text(), ignore_errors=True)
             while (HERE / f"hold-{position}").exists():
                 (HERE / f"held-{position}-{os.getpid()}").touch()
                 time.sleep(0.05)
@@ -63,15 +70,17 @@ class Nodes:
         directory: For the trace.
         count: Of the nodes.
         processors: Of each; a rebuild's worker takes one.
+        environment: Of all processes, beside this one's.
 
     Attributes:
         trace: Names of all stages that any process has saved since it was emptied.
     """
 
-    def __init__(self, directory: Path, count: int, processors: int = 1) -> None:
+    def __init__(self, directory: Path, count: int, processors: int = 1, **environment: str) -> None:
         self.trace = directory / "trace"
         self.environment = {
             **os.environ,
+            **environment,
             TRACE: str(self.trace),
             "OMP_NUM_THREADS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -151,14 +160,14 @@ def watched(root: Path, **keys: Any) -> Path:
 
 
 class Rebuild:
-    """A rebuild of a project as a process of its own: the driver."""
+    """A rebuild of a project as a process of its own, the driver; ``environment`` changes how long it waits."""
 
-    def __init__(self, path: Path, store: Path, nodes: Nodes, *options: str) -> None:
+    def __init__(self, path: Path, store: Path, nodes: Nodes, *options: str, **environment: str) -> None:
         command = ["rebuild", str(path), "--store", str(store), "--quiet", "--ray", nodes.address, *options]
         self._root = path.parent
         self.process = subprocess.Popen(
             [sys.executable, "-c", DRIVER, *command],
-            env=nodes.environment,
+            env=nodes.environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -214,6 +214,12 @@ RAY_WORKERS = {
         **{name: {"type": "integer", "minimum": 0} for name in ("replicas", "minReplicas", "maxReplicas")},
     },
 }
+RAY_CLUSTER = {
+    "type": "object",
+    "required": ["headGroupSpec", "workerGroupSpecs"],
+    "additionalProperties": False,
+    "properties": {"headGroupSpec": RAY_POD, "workerGroupSpecs": {"type": "array", "items": RAY_WORKERS}},
+}
 RAY_JOB = {
     "type": "object",
     "required": ["entrypoint", "rayClusterSpec"],
@@ -223,12 +229,7 @@ RAY_JOB = {
         "backoffLimit": {"type": "integer", "minimum": 0},
         "shutdownAfterJobFinishes": {"const": True},
         "ttlSecondsAfterFinished": {"type": "integer", "minimum": 0},
-        "rayClusterSpec": {
-            "type": "object",
-            "required": ["headGroupSpec", "workerGroupSpecs"],
-            "additionalProperties": False,
-            "properties": {"headGroupSpec": RAY_POD, "workerGroupSpecs": {"type": "array", "items": RAY_WORKERS}},
-        },
+        "rayClusterSpec": RAY_CLUSTER,
     },
 }
 """The part of KubeRay's API, v1, that the job makes use of; its pods are Kubernetes' own."""
@@ -242,13 +243,17 @@ def ray_groups() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return job["spec"], [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
 
 
-def test_the_rebuild_on_a_cluster_is_valid_and_a_command_that_there_is() -> None:
-    job, groups = ray_groups()
+def assert_pods_are_valid(groups: list[dict[str, Any]]) -> None:
     for group in groups:
         metadata = {"name": "pods", **group["template"]["metadata"]}
         template = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "pods"}}
         content = {**template, "template": {**group["template"], "metadata": metadata}}
         kubernetes_validate.validate(content, VERSION, strict=True)
+
+
+def test_the_rebuild_on_a_cluster_is_valid_and_a_command_that_there_is() -> None:
+    job, groups = ray_groups()
+    assert_pods_are_valid(groups)
     name, *words = job["entrypoint"].split()
     assert name == "proponent"
     assert_is_command(words)
@@ -275,6 +280,56 @@ def test_every_node_of_a_rebuild_sees_the_store_and_the_spec_at_the_same_paths()
     [deployment] = documents(BASE / GATEWAY)
     served = deployment["spec"]["template"]["spec"]
     assert identities[0] == served["securityContext"]  # or the service could not read what it wrote
+
+
+ROW_SHARDS = KUBERNETES / "components" / "row-shards"
+
+
+def row_cluster() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    [cluster] = documents(DEPLOY / "kuberay" / "rowcluster.yaml")
+    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
+    jsonschema.validate(cluster["spec"], RAY_CLUSTER)
+    return cluster, [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+
+
+def test_the_cluster_of_rows_is_valid_and_reads_what_the_service_does() -> None:
+    """At the same path, with the same rights, and to read alone."""
+    _, groups = row_cluster()
+    assert_pods_are_valid(groups)
+    [deployment], [content] = documents(BASE / GATEWAY), documents(BASE / "serve.yaml")
+    served = deployment["spec"]["template"]["spec"]
+    for group in groups:
+        pod = group["template"]["spec"]
+        [own] = pod["containers"]
+        mounts = {each["mountPath"]: each for each in own["volumeMounts"]}
+        assert mounts[content["store"]]["readOnly"] and own["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert {each["name"] for each in mounts.values()} == {volume["name"] for volume in pod["volumes"]}
+        assert pod["securityContext"] == served["securityContext"]
+
+
+def test_the_service_joins_the_cluster_of_rows_as_a_node_that_computes_nothing() -> None:
+    [join], [scaler], [policy] = (
+        documents(ROW_SHARDS / f"{name}.yaml") for name in ("join", "replicas", "networkpolicy")
+    )
+    cluster, groups = row_cluster()
+    kubernetes_validate.validate(policy, VERSION, strict=True)
+    [own] = join["spec"]["template"]["spec"]["containers"]
+    words = own["command"][2].split()
+    assert own["command"][:2] == ["sh", "-c"] and container()["args"] == ["serve"]
+    assert words[:3] == ["ray", "start", f"--address={cluster['metadata']['name']}-head-svc:6379"]
+    assert "--num-cpus=0" in words and words[-4:] == ["&&", "exec", "proponent", '"$0"']
+    given = {each["name"].removeprefix("PROPONENT_").lower(): each["value"] for each in own["env"]}
+    settings = Settings(**given)
+    shards, replicas = settings.row_shards, scaler["spec"]["maxReplicas"]
+    workers = groups[1]
+    processors = int(workers["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+    # Two bundles of every replica, while one is switched to the other.
+    assert workers["replicas"] * processors >= 2 * replicas * shards * settings.shard_cores
+    [chosen] = policy["spec"]["podSelector"]["matchExpressions"]
+    labels = [group["template"]["metadata"]["labels"]["app.kubernetes.io/component"] for group in groups]
+    [deployment] = documents(BASE / GATEWAY)
+    labels.append(deployment["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"])
+    assert set(chosen["values"]) == set(labels)
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "compose.cuda.yaml"])

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 import tiny
 from proponent.errors import UnavailableError
 from proponent.index.bundle import read_manifest
+from proponent.index.faults import TRACE
 from proponent.index.store import Store
 from proponent.rebuild import batching
 from proponent.rebuild.executors import executor_at
@@ -31,10 +38,24 @@ EKFAC = {"model": "grouped", "curvature": {"kind": "ekfac", "embedding_size": 25
 ENERGY = {"curvature": {"kind": "exact", "energy": 0.95}}
 
 
+def at_s3(port: int) -> dict[str, str]:
+    """How file systems of S3 find the server of a test, and are let in."""
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    return {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", **keys}
+
+
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+def s3_port() -> int:
+    """Where a server of S3 would listen."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory, s3_port: int) -> Iterator[Nodes]:
     """Two nodes with room for a worker each, and the head."""
-    with Nodes(tmp_path_factory.mktemp("ray"), 2) as found:
+    with Nodes(tmp_path_factory.mktemp("ray"), 2, **at_s3(s3_port)) as found:
         yield found
 
 
@@ -68,6 +89,60 @@ def test_workers_write_the_bytes_of_one_process(tmp_path: Path, nodes: Nodes, ki
     check(path, tmp_path / "store", nodes)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("moto", "s3fs", "flask_cors"))), reason="there is no server of S3 to start"
+)
+def test_stages_may_lie_in_an_object_store(tmp_path: Path, nodes: Nodes, s3_port: int) -> None:
+    """S3, by a server on the loopback: the same bytes, and an empty bucket afterwards."""
+    server = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(s3_port)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(server, **quiet)  # type: ignore[call-overload]
+    try:
+        bucket = f"http://127.0.0.1:{s3_port}/stages"
+        until(lambda: is_made(bucket))
+        path = watched(tmp_path / "project", **EKFAC)
+        code, said = Rebuild(path, tmp_path / "store", nodes, "--shards", "s3://stages/toy").ended()
+        assert code == 0, said
+        check(path, tmp_path / "store", nodes)
+        assert "<Key>" not in httpx.get(bucket).text
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_made(bucket: str) -> bool:
+    """Whether there is a server, which then has made the bucket."""
+    try:
+        return httpx.put(bucket).is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.slow
+def test_an_audit_on_the_cluster_finds_what_one_process_finds(tmp_path: Path, nodes: Nodes) -> None:
+    """Retrainings are the workers', byte by byte, and so are the figures made of them."""
+    recipe = {"factory": "proponent.training:fit", "kwargs": {"epochs": 20, "lr": 0.1, "batch_size": 16}}
+    path = watched(tmp_path / "project", training=recipe, expected_accuracy=0.3, curvature={"kind": "exact"})
+    tiny.hold_out(path, 20)
+    stores = [Store(tmp_path / name) for name in ("cluster", "alone")]
+    rebuild(load_spec(path), stores[0], RebuildOptions(quiet=True))
+    shutil.copytree(stores[0].root, stores[1].root)
+    command = [sys.executable, "-m", "proponent.cli", "audit", "--queries", "5", "--lds", "4", "--json", "--quiet"]
+    found = []
+    for store, options in zip(stores, (["--ray", nodes.address], []), strict=True):
+        line = [*command, "--store", str(store.root), *options]
+        done = subprocess.run(line, capture_output=True, text=True, env=nodes.environment)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    assert found[0] == found[1]
+    kept = [sorted(store.root.rglob("*.safetensors")) for store in stores]
+    names = [[each.relative_to(store.root) for each in of] for store, of in zip(stores, kept, strict=True)]
+    assert names[0] == names[1] and any("audits" in each.parts for each in names[0])
+    assert [each.read_bytes() for each in kept[0]] == [each.read_bytes() for each in kept[1]]
+    until(lambda: not nodes.workers())
+
+
 def test_a_worker_that_is_killed_costs_its_chunk_alone(tmp_path: Path, nodes: Nodes) -> None:
     path = watched(tmp_path / "project", **EKFAC)
     hold = path.parent / "hold-20"
@@ -90,6 +165,58 @@ def test_a_node_that_is_removed_is_done_without(tmp_path: Path, nodes: Nodes) ->
     code, said = running.ended()
     assert code == 0, said
     check(path, tmp_path / "store", nodes)
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_done_without(tmp_path: Path, nodes: Nodes) -> None:
+    path = watched(tmp_path / "project", **EKFAC)
+    hold = path.parent / "hold-20"
+    hold.touch()
+    running = Rebuild(path, tmp_path / "store", nodes, HANG_S="2", HANG_TIMES="2")
+    hanging = running.held(20)
+    os.kill(hanging, signal.SIGSTOP)
+    hold.unlink()
+    code, said = running.ended()
+    assert code == 0, said
+    check(path, tmp_path / "store", nodes)
+
+
+def test_a_node_on_which_everything_fails_is_done_without(tmp_path: Path, nodes: Nodes) -> None:
+    """Its worker is free at once, but what failed there is left to the other one."""
+    path = watched(tmp_path / "project", **EKFAC)
+    (path.parent / f"broken-{nodes.pids[0]}").touch()
+    code, said = Rebuild(path, tmp_path / "store", nodes).ended()
+    assert code == 0, said
+    check(path, tmp_path / "store", nodes)
+
+
+@pytest.mark.slow
+def test_two_rebuilds_do_not_disturb_each_other_and_the_second_says_what_it_waits_for(
+    tmp_path: Path, nodes: Nodes
+) -> None:
+    path, other = watched(tmp_path / "project", **EKFAC), watched(tmp_path / "other", **EKFAC)
+    hold = path.parent / "hold-20"
+    hold.touch()
+    first = Rebuild(path, tmp_path / "store", nodes)
+    first.held(20)
+    aside = {TRACE: str(tmp_path / "trace"), "PATIENCE_S": "3"}
+    code, said = Rebuild(other, tmp_path / "others", nodes, **aside).ended()
+    said = " ".join(said.split())
+    assert code != 0 and re.search(r"no worker of 1 CPUs has come up for 3 s .*2 CPUs.*of which 0 CPUs", said), said
+    hold.unlink()
+    code, said = first.ended()
+    assert code == 0, said
+    check(path, tmp_path / "store", nodes)
+
+
+def test_a_store_that_workers_cannot_write_to_is_named(tmp_path: Path, nodes: Nodes) -> None:
+    path, shards = watched(tmp_path / "project", **EKFAC), tmp_path / "store" / "toy" / "work"
+    (path.parent / "empty-20").write_text(str(shards))
+    code, said = Rebuild(path, tmp_path / "store", nodes).ended()
+    assert code == 6 and re.search(r"cannot write to .*chunk .*node 127\.0\.0\.1", " ".join(said.split())), (
+        code,
+        said,
+    )
 
 
 def test_a_node_that_comes_half_way_is_used(tmp_path: Path, nodes: Nodes) -> None:
@@ -179,3 +306,19 @@ def test_a_retraining_that_fails_on_the_cluster_says_why(tmp_path: Path, nodes: 
 def test_what_is_not_a_cluster_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"--ray has value '127\.0\.0\.1:9'"), executor_at("127.0.0.1:9"):
         raise AssertionError
+
+
+@pytest.mark.slow
+def test_a_scanner_of_rows_that_hangs_is_made_again(tmp_path: Path, nodes: Nodes) -> None:
+    """What it was asked is refused after a while, and answered by the next one."""
+    path = watched(tmp_path / "project", **ENERGY)
+    bundle = rebuild(load_spec(path), Store(tmp_path / "store"), RebuildOptions(quiet=True))
+    script = [sys.executable, str(Path(__file__).with_name("hanging_scanner.py")), nodes.address, str(bundle)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(script, env=nodes.environment, **pipes) as running:  # type: ignore[call-overload]
+        assert running.stdout.readline() == "found\n"
+        stopped = nodes.actors("Scanner")[0]
+        os.kill(stopped, signal.SIGSTOP)
+        said, _ = running.communicate("\n", timeout=120)
+    assert said.split() == ["SHARD_LOST", "found"] and running.returncode == 0
+    until(lambda: not nodes.actors("Scanner"))

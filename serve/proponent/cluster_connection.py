@@ -26,6 +26,8 @@ def connect(address: str, **options: Any) -> None:
         UnavailableError: There is no cluster at the address, or it is of another version.
     """
     try:
+        if "://" in address:
+            raise ValueError("expected host:port, auto or local; Ray's client protocol is not spoken")
         _reach(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (RayError, OSError, RuntimeError, ValueError) as error:
@@ -35,7 +37,7 @@ def connect(address: str, **options: Any) -> None:
 def _reach(address: str) -> None:
     """Raises OSError where nobody listens: Ray would try for minutes."""
     host, colon, port = address.rpartition(":")
-    if colon and "/" not in address:
+    if colon:
         # What Ray makes of a loopback address.
         there = ray.util.get_node_ip_address() if host in ("localhost", "127.0.0.1") else host
         socket.create_connection((there, int(port)), timeout=REACH_S).close()

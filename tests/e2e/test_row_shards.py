@@ -1,4 +1,4 @@
-"""Rows in shards on a cluster, behind the gateway and TorchServe: the same answers or none, and nothing is left behind."""
+"""Rows in shards on a cluster, behind the gateway and TorchServe: the same answers or none, and nothing is left."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from proponent.gateway.rollout.control_client import SOCKET, request
 from proponent.index.bundle import ROWS, read_manifest, seal
 from proponent.index.store import Store
 from proponent.v1 import explanation_pb2 as pb
-from ray_cluster import Nodes, until
+from ray_cluster import Nodes, parent, until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -130,7 +130,7 @@ def test_a_lost_shard_is_told_and_comes_back_by_itself(gateway: RunningGateway, 
     if lost == "process":
         os.kill(min(there), signal.SIGKILL)
     else:
-        nodes.remove(nodes.pids[0])
+        nodes.remove(parent(min(there)))
     until(lambda: comes_back(gateway, before, seen))
     assert set(seen) == {OK, "SHARD_LOST"}, seen
     assert len(scanners(nodes)) == SHARDS and set(scanners(nodes)) != there

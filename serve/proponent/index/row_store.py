@@ -111,9 +111,10 @@ class RowStore(ABC):
             checkpoint()
             some = digits[:, (place := slice(start, start + BLOCK))]
             if bool(some.any()):
-                rows = self.between(place).double().mul_(HALF_UNITS)
-                # Below 2^53, so that double precision rounds nothing.
-                sums = some.to(rows) @ rows
+                # By way of single precision, as in `exact_products`.
+                rows = self.between(place).float().double()
+                # Whole numbers below 2^53, so that double precision rounds nothing.
+                sums = (some.to(rows) @ rows) * HALF_UNITS
                 if not bool(sums.isfinite().all()):
                     raise CorruptBundleError("rows hold numbers that are not finite: they were overwritten")
                 total += sums.long().cpu()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,7 +19,7 @@ from proponent.rebuild.context import RebuildContext, Task
 
 STORE_BYTES = 256 << 20
 ATTEMPTS = 3
-"""Failures of a chunk, on whatever worker, before the rebuild fails."""
+"""Failures of a chunk before the rebuild fails, on other nodes if there are any: one may be broken."""
 
 
 @contextmanager
@@ -98,19 +98,26 @@ class RayExecutor:
             names: Of the jobs.
             call: Method and arguments of a job, and whether it is tried for the last time.
         """
-        waiting, failures = deque(names), Counter[str]()
+        waiting, failed_on = deque(names), defaultdict[str, list[str]](list)
+        again = deque[str]()
         self._pool.call_roll()
-        while waiting or self._pool.is_busy:
+
+        def begin(name: str) -> bool:
+            where = failed_on[name]
+            return self._pool.submit(name, *call(name, len(where) + 1 == ATTEMPTS), avoid=where)
+
+        while waiting or again or self._pool.is_busy:
+            again = deque(name for name in again if not (self._pool.has_free and begin(name)))
             while waiting and self._pool.has_free:
-                name = waiting.popleft()
-                self._pool.submit(name, *call(name, failures[name] + 1 == ATTEMPTS))
+                begin(waiting.popleft())
             for done in self._pool.wait():
                 went_with_node = isinstance(done.error, LostError) and done.error.with_node
-                failures[done.job] += done.error is not None and not went_with_node
-                if done.error is None or failures[done.job] == ATTEMPTS:
+                if done.error is not None and not went_with_node:
+                    failed_on[done.job].append(done.node)
+                if done.error is None or len(failed_on[done.job]) == ATTEMPTS:
                     yield done
                 else:
-                    waiting.appendleft(done.job)
+                    again.append(done.job)
 
     def _site(self, context: RebuildContext) -> Any:
         """What workers need of a rebuild, in the cluster's memory."""

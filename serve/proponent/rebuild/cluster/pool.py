@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,10 @@ WAIT_S = 1.0
 """Between looks at whether nodes have come."""
 PATIENCE_S = 600.0
 """Without any worker before a rebuild gives up; it can be resumed."""
+ARRIVAL_S = 30.0
+"""How long a worker that starts may be waited for where a job has failed on all other nodes."""
+HANG_S, HANG_TIMES = 600.0, 20.0
+"""Of a job that counts as hanging: it takes at least so long, and so many times as long as any that has ended."""
 
 
 class LostError(Exception):
@@ -36,6 +41,17 @@ class Done:
     error: ProponentError | LostError | None
 
 
+@dataclass
+class _Begun:
+    """A job that is worked on, since a time; ``why`` its worker was ended."""
+
+    worker: Any
+    node: str
+    job: str
+    since: float
+    why: str = ""
+
+
 class Pool:
     """Actors of one kind.
 
@@ -48,16 +64,17 @@ class Pool:
         self._workers, self._gpus = workers, gpus
         self._threads = 1 if gpus else torch.get_num_threads()
         self._make = ray.remote(num_cpus=self._threads, num_gpus=gpus, scheduling_strategy="SPREAD")(Worker).remote
-        self._starting: dict[Any, Any] = {}
+        self._starting: dict[Any, tuple[Any, float]] = {}
         self._free: list[tuple[Any, str]] = []
-        self._busy: dict[Any, tuple[Any, str, str]] = {}
+        self._busy: dict[Any, _Begun] = {}
+        self._longest_s = 0.0
         self._seen = time.monotonic()
         self._why = ""
 
     def call_roll(self) -> None:
         """Workers that were left alone for a while are free again when they have answered."""
-        self._seen = time.monotonic()
-        self._starting |= {worker.where.remote(): worker for worker, _ in self._free}
+        self._seen, self._longest_s = time.monotonic(), 0.0
+        self._starting |= {worker.where.remote(): (worker, self._seen) for worker, _ in self._free}
         self._free.clear()
 
     @property
@@ -70,10 +87,22 @@ class Pool:
         """Whether a job would be begun at once."""
         return bool(self._free)
 
-    def submit(self, job: str, method: str, *arguments: Any) -> None:
-        """Lets a free worker begin a job."""
-        worker, node = self._free.pop()
-        self._busy[getattr(worker, method).remote(*arguments)] = worker, node, job
+    def submit(self, job: str, method: str, *arguments: Any, avoid: Collection[str] = ()) -> bool:
+        """Lets a free worker begin a job; it is left waiting where only nodes to ``avoid`` are free and others work.
+
+        Returns:
+            Whether it has begun.
+        """
+        free = [number for number, (_, node) in enumerate(self._free) if node not in avoid]
+        if not free and self._works_elsewhere(avoid):
+            return False
+        worker, node = self._free.pop(free[-1] if free else -1)
+        self._busy[getattr(worker, method).remote(*arguments)] = _Begun(worker, node, job, time.monotonic())
+        return True
+
+    def _works_elsewhere(self, avoid: Collection[str]) -> bool:
+        busy = any(begun.node not in avoid for begun in self._busy.values())
+        return busy or any(time.monotonic() - since < ARRIVAL_S for _, since in self._starting.values())
 
     def wait(self) -> list[Done]:
         """Jobs that have ended, after a moment at most; workers that have come are free.
@@ -92,20 +121,21 @@ class Pool:
         for reference in ended:
             if reference in self._starting:
                 self._arrived(reference)
+        self._end_hanging()
         self._check_patience()
         return done
 
     def close(self) -> None:
         """Ends all workers."""
-        everyone = [*self._starting.values(), *(worker for worker, *_ in (*self._free, *self._busy.values()))]
-        for worker in everyone:
+        idle = [worker for worker, _ in (*self._starting.values(), *self._free)]
+        for worker in (*idle, *(begun.worker for begun in self._busy.values())):
             ray.kill(worker)
 
     def _grow(self) -> None:
         count = len(self._starting) + len(self._free) + len(self._busy)
         for _ in range(count, self._workers or self._room()):
             worker = self._make(self._threads)
-            self._starting[worker.where.remote()] = worker
+            self._starting[worker.where.remote()] = worker, time.monotonic()
 
     def _room(self) -> int:
         """How many workers the nodes that there are hold."""
@@ -119,14 +149,14 @@ class Pool:
         return found
 
     def _arrived(self, reference: Any) -> None:
-        worker = self._starting.pop(reference)
+        worker, _ = self._starting.pop(reference)
         try:
             self._free.append((worker, ray.get(reference)))
         except RayError as error:
             self._why = str(error)
 
     def _ended(self, reference: Any) -> Done:
-        worker, node, job = self._busy.pop(reference)
+        begun = self._busy.pop(reference)
         error: ProponentError | LostError | None = None
         try:
             ray.get(reference)
@@ -134,12 +164,23 @@ class Pool:
             cause = failure.cause
             error = cause if isinstance(cause, ProponentError) else InternalError(str(failure))
         except RayError as failure:
-            error = LostError(str(failure), with_node=not self._is_alive(node))
+            error = LostError(begun.why or str(failure), with_node=not self._is_alive(begun.node))
             if not isinstance(failure, RayActorError):
-                ray.kill(worker)
+                ray.kill(begun.worker)
         if not isinstance(error, LostError):
-            self._free.append((worker, node))
-        return Done(job, node, error)
+            self._free.append((begun.worker, begun.node))
+        if error is None:
+            self._longest_s = max(self._longest_s, time.monotonic() - begun.since)
+        return Done(begun.job, begun.node, error)
+
+    def _end_hanging(self) -> None:
+        """Ends workers that are at a job for too long, once it is known how long one takes; they are lost then."""
+        limit = max(HANG_S, HANG_TIMES * self._longest_s)
+        for begun in self._busy.values():
+            seconds = time.monotonic() - begun.since
+            if self._longest_s and seconds > limit and not begun.why:
+                begun.why = f"it had no end after {seconds:.0f} s, where others took {self._longest_s:.1f} s at most"
+                ray.kill(begun.worker)
 
     def _is_alive(self, node: str) -> bool:
         return any(
@@ -154,7 +195,8 @@ class Pool:
             wanted = f"{self._threads} CPUs" + (f" and {self._gpus:g} GPUs" if self._gpus else "")
             raise UnavailableError(
                 f"no worker of {wanted} has come up for {PATIENCE_S:.0f} s on a cluster with "
-                f"{_shown(ray.cluster_resources())}; what is finished is kept. {self._why}".strip(),
+                f"{_shown(ray.cluster_resources())}, of which {_shown(ray.available_resources())} are free; what is "
+                f"finished is kept. {self._why}".strip(),
                 field="ray",
                 reason="NO_WORKERS",
             )

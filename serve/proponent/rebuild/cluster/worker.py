@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from proponent.allocator import keep_freed_memory
 from proponent.attribution.precision import single_precision
-from proponent.errors import ProponentError, SpecError
+from proponent.errors import ProponentError, SpecError, StorageError
 from proponent.rebuild.context import Compute, RebuildContext, Task
 
 
@@ -50,7 +51,9 @@ class Worker:
             try:
                 context, compute = self._prepared(site[0], task)
                 if not context.workspace.has(name):
-                    context.workspace.save(name, self._computed(compute, positions, locate))
+                    computed = self._computed(compute, positions, locate)
+                    with _failing_to_save(context.workspace.location):
+                        context.workspace.save(name, computed)
             except Exception as error:  # the user's code may raise anything
                 raise _named(error, f"chunk {name}, node {self.where()}") from error
 
@@ -109,6 +112,15 @@ def _raises(compute: Compute, positions: Sequence[int]) -> bool:
     except Exception:  # the user's code may raise anything
         return True
     return False
+
+
+@contextmanager
+def _failing_to_save(location: str) -> Iterator[None]:
+    """Says of what fails in a block that it is the store of stages, as this node sees it."""
+    try:
+        yield
+    except Exception as error:  # file systems raise what their libraries do
+        raise StorageError(f"cannot write to {location}: {error}", field="shards") from error
 
 
 def _named(error: Exception, what: str) -> ProponentError:
