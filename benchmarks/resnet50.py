@@ -118,7 +118,7 @@ def main() -> None:
             {
                 "plain forward + backward": lambda: plain(of, batch),
                 "query embedding": lambda: query(of, embedding, batch),
-                "rebuild's embedding pass": lambda: passes.project_batch(context, fitted, batch),
+                "rebuild's embedding pass": lambda: passes.project_all(context, fitted, range(options.batch)),
             },
             options.batch,
             options.repeats,

@@ -28,6 +28,7 @@ from proponent.rebuild.compression import DEFAULT_SIZE, Compression, compress
 from proponent.rebuild.context import Executor, InProcess, RebuildContext
 from proponent.rebuild.coverage import covered
 from proponent.rebuild.ekfac import fit_factors
+from proponent.rebuild.kept_examples import SHARE
 from proponent.rebuild.memory import DEFAULT_MEMORY
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
@@ -102,6 +103,7 @@ def tune(
     executor = executor or InProcess()
     classifier = load_classifier(spec)
     data = TrainingSet.open(classifier, spec.dataset)
+    data.keep(memory // SHARE)
     held_out = TrainingSet.open(classifier, spec.held_out, "held_out")
     truth = ground_truth(
         spec,

@@ -12,9 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from proponent.attribution.gradients.layers import Layers
 from proponent.classifier import Classifier
+from proponent.rebuild.kept_examples import SHARE
+from proponent.rebuild.layout import channels_last, gains_from_channels_last
 from proponent.rebuild.memory import DEFAULT_MEMORY, block_size, check_budget, example_bytes, matrix_bytes
 from proponent.rebuild.training_set import Batch, TrainingSet
 
@@ -31,12 +34,14 @@ class Batching:
         read: Read and moved to the device together, a multiple of ``block``.
         memory: Bytes that batches and matrices may take.
         chunk: Examples of a chunk of a stage, of which no block reaches over the end.
+        channels_last: Whether images lie so, see `proponent.rebuild.layout`.
     """
 
     block: int
     read: int
     memory: int
     chunk: int
+    channels_last: bool = False
 
     @classmethod
     def of(cls, block: int, batch_size: int | None = None, memory: int = DEFAULT_MEMORY) -> Batching:
@@ -49,7 +54,11 @@ class Batching:
         The examples of a block have one shape, so that each is computed at its own length; which they are follows
         from the positions alone.
         """
-        chosen = range(len(data)) if positions is None else positions
+        for block in self._blocks(data, range(len(data)) if positions is None else positions):
+            is_image = self.channels_last and isinstance(block.inputs, Tensor)
+            yield replace(block, inputs=channels_last(block.tensor)) if is_image else block
+
+    def _blocks(self, data: TrainingSet, chosen: Sequence[int]) -> Iterator[Batch]:
         groups = data.by_shape(chosen)
         if len(groups) == 1:
             for batch in data.batches(self.read, chosen):
@@ -82,6 +91,9 @@ def batching_for(
         SpecError: The matrices alone do not fit.
     """
     check_budget(classifier, layers, memory)
-    rest = memory - matrix_bytes(classifier.spec.curvature.kind, layers)
-    example = example_bytes(classifier, layers, data.batch([data.largest()]).inputs)
-    return Batching.of(block_size(rest, example, len(data), device or classifier.device), batch_size, memory)
+    rest = memory - matrix_bytes(classifier.spec.curvature.kind, layers) - memory // SHARE
+    inputs = data.batch([data.largest()]).inputs
+    where = device or classifier.device
+    block = block_size(rest, example_bytes(classifier, layers, inputs), len(data), where)
+    gains = where.type == "cpu" and gains_from_channels_last(classifier, layers, inputs)
+    return replace(Batching.of(block, batch_size, memory), channels_last=gains)

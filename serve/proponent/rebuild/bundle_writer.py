@@ -31,6 +31,7 @@ from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import unit_rows
 from proponent.rebuild.signatures import with_vocabularies
+from proponent.rebuild.stationarity import stored_ratio
 from proponent.rebuild.survey import Survey
 from proponent.rebuild.training_set import PROBED
 from proponent.rebuild.workspace import workspace_key
@@ -81,6 +82,11 @@ class RebuildResult:
         """K, the numbers of a row."""
         return self.embedding.size if self.code is None else int(self.code.bases.shape[1])
 
+    @property
+    def gradient_norm_ratio(self) -> float:
+        """||mean_i g_i + wd theta|| / mean_i ||g_i|| over covered parameters; zero where there are no gradients."""
+        return stored_ratio(self.context.workspace)
+
     def stored_rows(self) -> Iterator[Tensor]:
         """Unit rows as the container holds them, [n, K] float16, in its order."""
         blocks = unit_rows(self.context.workspace, self.shards)
@@ -124,7 +130,7 @@ def manifest_of(
         kept_energy=float(kept[scales.has_direction].mean()) if bool(scales.has_direction.any()) else 0.0,
         omitted_rows=int((~scales.has_direction).sum()),
         train_accuracy=found.accuracy,
-        gradient_norm_ratio=found.gradient_norm_ratio,
+        gradient_norm_ratio=result.gradient_norm_ratio,
         settings=spec.curvature.model_dump(mode="json"),
         versions=versions(),
         uncovered=left_out,

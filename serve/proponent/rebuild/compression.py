@@ -19,6 +19,7 @@ from proponent.attribution.gradients.layers import num_parameters
 from proponent.rebuild.context import Compute, RebuildContext, chunked, concatenated
 from proponent.rebuild.memory import too_small
 from proponent.rebuild.rows_stage import scaled_gradients
+from proponent.rebuild.stationarity import GRADIENT, NORMS, folded
 from proponent.rebuild.training_set import Batch
 
 DEFAULT_SIZE = 768
@@ -147,7 +148,7 @@ class DirectionsTask:
         whitening, subspaces = stored_whitening(context), stored_subspaces(context)
 
         def compute(positions: Sequence[int]) -> Directions:
-            return context.of_each(positions, lambda batch: _directions(context, whitening, subspaces, batch))
+            return _all_directions(context, whitening, subspaces, positions)
 
         return compute
 
@@ -183,14 +184,30 @@ def _sample_size(context: RebuildContext, subspaces: Mapping[str, LayerSubspace]
     return count
 
 
-def _directions(
-    context: RebuildContext, whitening: Whitening, subspaces: Mapping[str, LayerSubspace], batch: Batch
+def _all_directions(
+    context: RebuildContext, whitening: Whitening, subspaces: Mapping[str, LayerSubspace], positions: Sequence[int]
 ) -> Directions:
-    """Z and R^T (Lambda + lambda)^-1 w C of all layers, ||w||^2 and w^T (Lambda + lambda)^-1 w of a batch."""
+    """Directions of some examples, and the sum of their gradients."""
+    sums = {name: torch.zeros_like(layer.root, dtype=torch.float64) for name, layer in whitening.items()}
+    rows = context.of_each(positions, lambda batch: _directions(context, whitening, subspaces, batch, sums))
+    return {**rows, GRADIENT: folded(context, sums.values())}
+
+
+def _directions(
+    context: RebuildContext,
+    whitening: Whitening,
+    subspaces: Mapping[str, LayerSubspace],
+    batch: Batch,
+    sums: Mapping[str, Tensor],
+) -> Directions:
+    """Z and R^T (Lambda + lambda)^-1 w C of all layers, ||w||^2 and w^T (Lambda + lambda)^-1 w of a batch.
+
+    Its gradients are added to ``sums``, in the eigenbases.
+    """
     scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
     z: dict[str, list[Tensor]] = {name: [] for name in gradients}
     crossed: dict[str, list[Tensor]] = {name: [] for name in gradients}
-    energy, damped_energy = torch.zeros_like(scaled.scale), torch.zeros_like(scaled.scale)
+    energy, damped_energy, squares = (torch.zeros_like(scaled.scale) for _ in range(3))
     for name, gradient in gradients.items():
         for some in gradient.slices():
             value = whitening[name].apply(gradient.examples(some))
@@ -199,6 +216,8 @@ def _directions(
             crossed[name].append(weighted)
             energy[some] += value.energy()
             damped_energy[some] += value.damped_energy()
+            squares[some] += value.gradient_norms().square()
+            sums[name] += value.gradient_sum(scaled.scale[some])
     return {
         "z": torch.cat([torch.cat(parts) for parts in z.values()], dim=1),
         "crossed": torch.cat([torch.cat(parts) for parts in crossed.values()], dim=1),
@@ -206,6 +225,7 @@ def _directions(
         "damped_energy": damped_energy,
         "scale": scaled.scale,
         "directed": scaled.has_direction,
+        NORMS: squares.sqrt() * scaled.scale,
     }
 
 
@@ -220,16 +240,17 @@ class ProjectionTask:
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
             kept = f"{WHOLE}-{positions[0] // context.batching.chunk:05d}"
             if not context.workspace.has(kept):
-                return context.of_each(positions, lambda batch: project_batch(context, compression, batch))
+                return project_all(context, compression, positions)
             rows = {name: value.to(context.device) for name, value in context.workspace.load(kept).items()}
             return _onto_basis(rows, compression.basis)
 
         return compute
 
 
-def project_batch(context: RebuildContext, compression: Compression, batch: Batch) -> dict[str, Tensor]:
-    """Y = V^T z of a batch, and what the norms need."""
-    return _onto_basis(_directions(context, compression.whitening, compression.subspaces, batch), compression.basis)
+def project_all(context: RebuildContext, compression: Compression, positions: Sequence[int]) -> dict[str, Tensor]:
+    """Y = V^T z of some examples, and what the norms need."""
+    found = _all_directions(context, compression.whitening, compression.subspaces, positions)
+    return _onto_basis(found, compression.basis)
 
 
 def _onto_basis(rows: Directions, basis: Tensor) -> dict[str, Tensor]:

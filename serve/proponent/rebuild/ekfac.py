@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,14 +14,16 @@ from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.fisher import Accumulator, fisher_gradients
 from proponent.attribution.curvature.kfac import CovarianceAccumulator, eigenbases
 from proponent.attribution.embedding.subspace import SubspaceEmbedding
+from proponent.attribution.embedding.whitening import Whitening
 from proponent.attribution.gradients.capture import CaptureSession
-from proponent.attribution.gradients.layers import num_parameters
+from proponent.attribution.gradients.layers import flatten_parameters, num_parameters, split_flat
 from proponent.classifier import Classifier
 from proponent.errors import CurvatureError
 from proponent.rebuild.compression import Compression, compress
 from proponent.rebuild.context import Compute, RebuildContext
+from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.second_stage import finish_rows, fit_second_stage
-from proponent.rebuild.survey import stored_survey
+from proponent.rebuild.stationarity import find_ratio, folded
 from proponent.rebuild.training_set import Batch
 
 COVARIANCE, BASES, EIGENVALUES = "covariance", "bases", "eigenvalues"
@@ -42,6 +44,7 @@ def rebuild_ekfac(context: RebuildContext) -> tuple[SubspaceEmbedding, Compressi
     factors = fit_factors(context)
     _check_curvature(context, factors)
     compression, projected = compress(context, factors, damping_of(context.classifier))
+    find_ratio(context, projected, folded(context, _rotated_parameters(context, compression.whitening)))
     stage = fit_second_stage(context, compression, projected, settings.second_damping)
     joint = (compression.basis.double() @ stage.root).float()
     embedding = SubspaceEmbedding(context.layers, compression.subspaces, joint, settings.kind)
@@ -53,13 +56,32 @@ def _check_curvature(context: RebuildContext, factors: Mapping[str, LayerFactors
     settings = context.settings
     absolute = 0.0 if settings.relative else damping_of(context.classifier)
     some = absolute > 0 or any(bool((layer.eigenvalues > 0).any()) for layer in factors.values())
-    if not some and not stored_survey(context.workspace).without_gradients:
+    if not some and _has_gradients(context):
         raise CurvatureError(
             f"the curvature of every layer is zero (loss {context.classifier.spec.loss!r}, fisher "
             f"{settings.fisher!r}), though there are gradients: set curvature.fisher to true or empirical, or an "
             "absolute damping",
             field="curvature.fisher",
         )
+
+
+def _has_gradients(context: RebuildContext) -> bool:
+    """Whether any training example has one."""
+    return any(
+        bool((gradient.sum_and_squares()[1].sqrt() * scaled.scale).any())
+        for scaled, gradients in (
+            scaled_gradients(context.classifier, context.layers, batch) for batch in context.batches()
+        )
+        for gradient in gradients.values()
+    )
+
+
+def _rotated_parameters(context: RebuildContext, whitening: Whitening) -> Iterator[Tensor]:
+    """Theta in the eigenbases, layer by layer, [G, o, i] float64."""
+    named = {name: value.detach() for name, value in context.classifier.model.named_parameters()}
+    dense = split_flat(flatten_parameters(named, context.layers).double(), context.layers)
+    for name, layer in whitening.items():
+        yield layer.q_out.double().mT @ dense[name] @ layer.q_in.double()
 
 
 def _warn_of_damping(classifier: Classifier) -> None:

@@ -16,10 +16,11 @@ from proponent.attribution.embedding.base import (
     order_by_energy,
     size_for_energy,
 )
-from proponent.attribution.gradients.layers import num_parameters
+from proponent.attribution.gradients.layers import flatten_parameters, num_parameters
 from proponent.attribution.precision import in_double
 from proponent.rebuild.context import Compute, RebuildContext
 from proponent.rebuild.rows_stage import embedded, scaled_gradients
+from proponent.rebuild.stationarity import find_ratio, folded
 
 HESSIAN, SPECTRUM, ENERGY = "hessian", "spectrum", "energy"
 
@@ -32,6 +33,8 @@ def rebuild_exact(context: RebuildContext) -> tuple[ExactEmbedding, list[str]]:
         context.kept(ENERGY, ENERGY, lambda: _energy(context))
     factors, size = _by_energy(context, whole)
     shards = context.map("embed", ExactRows(), context.shards())
+    named = {name: value.detach() for name, value in context.classifier.model.named_parameters()}
+    find_ratio(context, shards, folded(context, [flatten_parameters(named, context.layers).double()]))
     return factors.truncated(size), shards
 
 

@@ -24,11 +24,13 @@ from proponent.rebuild.distillation.student import distil, operator_context
 from proponent.rebuild.distillation.teachers import TEACHERS, Teaching
 from proponent.rebuild.ekfac import damping_of, rebuild_ekfac
 from proponent.rebuild.exact import rebuild_exact
+from proponent.rebuild.kept_examples import SHARE
 from proponent.rebuild.memory import DEFAULT_MEMORY
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import read_scales
 from proponent.rebuild.samples_stage import HeldOutSamples, keep_samples
-from proponent.rebuild.survey import STATIONARY, Survey, cached_survey
+from proponent.rebuild.stationarity import STATIONARY
+from proponent.rebuild.survey import cached_survey
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.spec import ModelSpec
@@ -109,6 +111,7 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
         forgotten = Tombstones.open(store, spec.name).ids()
         data = TrainingSet.open(classifier, spec.dataset, forgotten=forgotten)
         data.check_factory(spec.dataset, forgotten=forgotten)
+        data.keep(options.memory // SHARE)
         coverage = covered(classifier, data)
         teaching = Teaching(store.directory(spec.name) / TEACHERS, forgotten, options.jobs, options.executor.train)
         with StageProgress(quiet=options.quiet) as progress:
@@ -141,9 +144,10 @@ def _run(
     context = RebuildContext(
         classifier, layers, data, batching, workspace, progress, coverage.left_out, options.executor
     )
-    found = _survey(context)
+    found = cached_survey(context)
     result = _build(context, teaching)
-    _warn_of_omitted(result, found)
+    _warn_of_slope(result)
+    _warn_of_omitted(result)
     with progress.step("audit"):
         metrics = audit(result)
     manifest = manifest_of(result, found, metrics, dataset_sha256, workspace.started)
@@ -170,8 +174,8 @@ def _build(context: RebuildContext, teaching: Teaching) -> RebuildResult:
     return RebuildResult(context, deep, compression, shards, scales, kept, damping, facts, code)
 
 
-def _warn_of_omitted(result: RebuildResult, found: Survey) -> None:
-    if not bool(result.scales.has_direction.any()) and not found.without_gradients:
+def _warn_of_omitted(result: RebuildResult) -> None:
+    if not bool(result.scales.has_direction.any()) and result.gradient_norm_ratio > 0:
         warnings.warn(
             "no training example has a direction, though some have gradients: both RelatIF measures stay empty; see "
             "curvature.fisher and damping",
@@ -180,9 +184,8 @@ def _warn_of_omitted(result: RebuildResult, found: Survey) -> None:
         )
 
 
-def _survey(context: RebuildContext) -> Survey:
-    found = cached_survey(context)
-    ratio = found.gradient_norm_ratio
+def _warn_of_slope(result: RebuildResult) -> None:
+    ratio = result.gradient_norm_ratio
     if ratio > STATIONARY:
         warnings.warn(
             f"the objective's gradient norm is {ratio:.3g} of the mean example's (a minimum has less than "
@@ -190,4 +193,3 @@ def _survey(context: RebuildContext) -> Survey:
             NotStationaryWarning,
             stacklevel=2,
         )
-    return found

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from proponent.attribution.division import positive_or_one, ratio
 from proponent.attribution.embedding.base import EmbeddedRows
 from proponent.attribution.gradients.capture import CaptureSession
-from proponent.attribution.gradients.layer_gradients import LayerGradients
+from proponent.attribution.gradients.layer_gradients import LayerGradients, flat_gradients
 from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.gradients.scaling import ScaledGradient, scaled_output_gradient
 from proponent.attribution.groups import own_curvature
 from proponent.classifier import Classifier
 from proponent.index.searchable import SCALE_COLUMNS, RowScales
 from proponent.rebuild.context import RebuildContext, concatenated
+from proponent.rebuild.stationarity import GRADIENT, NORMS, folded
 from proponent.rebuild.training_set import Batch
 from proponent.rebuild.workspace import Workspace
 
@@ -30,14 +32,19 @@ def scaled_gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tu
 
 
 def embedded(context: RebuildContext, embed: Embed, positions: Sequence[int]) -> dict[str, Tensor]:
-    """Finished rows of some examples."""
+    """Finished rows of some examples, and the sum of their gradients."""
+    sums: list[Tensor] = []
 
     def rows(batch: Batch) -> dict[str, Tensor]:
         scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
         own = own_curvature(context.classifier.loss, scaled.scale)
-        return finished_rows(embed(gradients), scaled.scale, scaled.has_direction, own)
+        flat = flat_gradients(gradients).double() * scaled.scale[:, None]
+        sums.append(flat.sum(dim=0))
+        found = finished_rows(embed(gradients), scaled.scale, scaled.has_direction, own)
+        return found | {NORMS: flat.norm(dim=1).cpu()}
 
-    return context.of_each(positions, rows)
+    found = context.of_each(positions, rows)
+    return found | {GRADIENT: folded(context, [torch.stack(sums).sum(dim=0)])}
 
 
 def finished_rows(rows: EmbeddedRows, scale: Tensor, has_direction: Tensor, own: Tensor) -> dict[str, Tensor]:

@@ -1,8 +1,7 @@
 """The first pass over the training set: does the model do what the spec says, and what is in the catalog.
 
 A wrong transform, class order or weights file is the commonest silent mistake of all: it shows as a training
-accuracy below the expected one. A gradient of the objective far from zero says that the model is not at a minimum,
-so that influence as a prediction of retraining holds only roughly.
+accuracy below the expected one.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.gradients.capture import CaptureSession
-from proponent.attribution.gradients.layers import Layers, flatten_parameters, num_parameters
 from proponent.attribution.losses.outputs import look_like_probabilities
 from proponent.classifier import Classifier, blame_user_model
 from proponent.errors import SpecError, TrainingMismatchError
@@ -23,8 +21,6 @@ from proponent.rebuild.training_set import Batch
 from proponent.rebuild.workspace import Workspace
 
 STAGE = "survey"
-STATIONARY = 0.05
-"""Ratio of the objective's gradient norm to the mean example's above which a rebuild warns."""
 
 
 @dataclass(frozen=True)
@@ -35,26 +31,19 @@ class Survey:
         predictions: Predicted class of each training example, [N] int64.
         labels: [N] int64.
         accuracy: Share of examples predicted as labelled.
-        gradient_norm_ratio: ||mean_i g_i + wd theta|| / mean_i ||g_i|| over covered parameters.
     """
 
     predictions: Tensor
     labels: Tensor
     accuracy: float
-    gradient_norm_ratio: float
-
-    @property
-    def without_gradients(self) -> bool:
-        """Whether the gradient of every training example is zero."""
-        return self.gradient_norm_ratio == 0
 
 
 def cached_survey(context: RebuildContext) -> Survey:
     """What the first pass found, after running it where it is not finished; raises what `survey` raises."""
     if not context.workspace.has(STAGE):
         found = survey(context)
-        numbers = torch.tensor([found.accuracy, found.gradient_norm_ratio], dtype=torch.float64)
-        tensors = {"predictions": found.predictions, "labels": found.labels, "numbers": numbers}
+        accuracy = torch.tensor(found.accuracy, dtype=torch.float64)
+        tensors = {"predictions": found.predictions, "labels": found.labels, "accuracy": accuracy}
         context.workspace.save(STAGE, tensors)
     context.workspace.discard(STAGE)
     return stored_survey(context.workspace)
@@ -63,8 +52,7 @@ def cached_survey(context: RebuildContext) -> Survey:
 def stored_survey(workspace: Workspace) -> Survey:
     """What the first pass found."""
     stored = workspace.load(STAGE)
-    accuracy, ratio = stored["numbers"].tolist()
-    return Survey(stored["predictions"], stored["labels"], accuracy, ratio)
+    return Survey(stored["predictions"], stored["labels"], float(stored["accuracy"]))
 
 
 def survey(context: RebuildContext) -> Survey:
@@ -74,18 +62,13 @@ def survey(context: RebuildContext) -> Survey:
         TrainingMismatchError: Accuracy below ``expected_accuracy``.
         SpecError: Outputs do not fit the loss or the classes.
     """
-    classifier, layers, count = context.classifier, context.layers, len(context.data)
-    parts = context.parts(STAGE, SurveyTask(), range(count), num_parameters(layers))
+    classifier, count = context.classifier, len(context.data)
+    parts = context.map(STAGE, SurveyTask(), context.shards(STAGE))
     shown = concatenated([context.workspace.load_some(part, ["predictions", "labels"]) for part in parts])
     predictions, labels = shown["predictions"], shown["labels"]
-    sums = context.total(parts, ["gradient", "norms", "others"])
-    result = Survey(
-        predictions=predictions,
-        labels=labels,
-        accuracy=float((predictions == labels).double().mean()),
-        gradient_norm_ratio=_ratio(classifier, layers, sums["gradient"] / count, float(sums["norms"]) / count),
-    )
-    if not int(sums["others"]) and not classifier.spec.outputs_are_scores:
+    result = Survey(predictions, labels, accuracy=float((predictions == labels).double().mean()))
+    others = context.total(parts, ["others"])["others"]
+    if not int(others) and not classifier.spec.outputs_are_scores:
         raise _probabilities(classifier, count)
     check_accuracy(result.accuracy, classifier.spec.expected_accuracy)
     return result
@@ -93,46 +76,30 @@ def survey(context: RebuildContext) -> Survey:
 
 @dataclass(frozen=True)
 class SurveyTask:
-    """Predictions and labels of a chunk, summed gradients and norms of them, and how many outputs are scores."""
+    """Predictions and labels of a chunk, and how many of its outputs are scores."""
 
     def prepare(self, context: RebuildContext) -> Compute:
         """See `Task`."""
-        classifier, layers = context.classifier, context.layers
+        classifier = context.classifier
 
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
-            sums = {
-                "gradient": torch.zeros(num_parameters(layers), dtype=torch.float64, device=classifier.device),
-                "norms": torch.zeros((), dtype=torch.float64, device=classifier.device),
-                "others": torch.zeros((), dtype=torch.int64, device=classifier.device),
-            }
+            others = torch.zeros((), dtype=torch.int64, device=classifier.device)
 
             def look(batch: Batch) -> dict[str, Tensor]:
-                outputs, summed, squares = _gradients(classifier, layers, batch)
-                sums["gradient"] += summed
-                sums["norms"] += squares.sqrt().sum()
-                sums["others"] += (~look_like_probabilities(outputs)).sum()
+                outputs = _outputs(classifier, batch)
+                others.add_((~look_like_probabilities(outputs)).sum())
                 return {"predictions": classifier.loss.predict(outputs).cpu(), "labels": batch.labels.cpu()}
 
-            return {**context.of_each(positions, look), **sums}
+            return {**context.of_each(positions, look), "others": others}
 
         return compute
 
 
-def _gradients(classifier: Classifier, layers: Layers, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs, the summed gradient [P] and each example's squared norm [B], one layer after the other."""
-    with CaptureSession(classifier.model, layers) as session:
-        with blame_user_model(batch.inputs):
-            outputs = session.forward(batch.inputs)
-        check_outputs(classifier, outputs)
-        output_gradient = classifier.loss.output_gradient(outputs, batch.labels)
-        with blame_user_model(batch.inputs):
-            gradients = session.backward(output_gradient)
-    sums, squares = [], []
-    for gradient in gradients.values():
-        total, norms = gradient.sum_and_squares()
-        sums.append(total.double().flatten())
-        squares.append(norms)
-    return outputs, torch.cat(sums), torch.stack(squares).sum(dim=0)
+def _outputs(classifier: Classifier, batch: Batch) -> Tensor:
+    with CaptureSession(classifier.model, {}) as session, blame_user_model(batch.inputs):
+        outputs = session.forward(batch.inputs)
+    check_outputs(classifier, outputs)
+    return outputs
 
 
 def check_outputs(classifier: Classifier, outputs: Tensor) -> None:
@@ -156,13 +123,6 @@ def _probabilities(classifier: Classifier, count: int) -> SpecError:
         "outputs; a loss of your own can apply it), or set outputs_are_scores: true if these are scores",
         field="loss",
     )
-
-
-def _ratio(classifier: Classifier, layers: Layers, mean: Tensor, mean_norm: float) -> float:
-    parameters = dict(classifier.model.named_parameters())
-    theta = flatten_parameters({name: value.detach() for name, value in parameters.items()}, layers).double()
-    objective = mean + classifier.spec.weight_decay * theta
-    return float(objective.norm()) / mean_norm if mean_norm > 0 else 0.0
 
 
 def check_accuracy(accuracy: float, expected: float) -> None:

@@ -30,6 +30,7 @@ from proponent.attribution.user_code import blame
 from proponent.classifier import Classifier, call_factory
 from proponent.errors import SpecError
 from proponent.raw_inputs import kind_of, model_input, pad_of
+from proponent.rebuild.kept_examples import KeptExamples
 from proponent.rebuild.readings import Readings
 from proponent.rebuild.signatures import signature_of
 from proponent.signature import InputKind, InputSignature
@@ -133,6 +134,7 @@ class TrainingSet:
         self._classifier = classifier
         self._key = key
         self._fingerprint: str | None = None
+        self._kept = KeptExamples()
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or len(dataset) == 0:
             raise SpecError(
                 f"key '{key}.factory': it returned {type(dataset).__name__}, expected a map-style dataset "
@@ -301,12 +303,27 @@ class TrainingSet:
         for start in range(0, len(chosen), size):
             yield self.batch(chosen[start : start + size])
 
+    def keep(self, memory: int) -> None:
+        """Keeps the inputs of examples that are read from now on, as many as some bytes hold, for further batches."""
+        self._kept = KeptExamples(memory)
+
     def batch(self, positions: Sequence[int]) -> Batch:
-        """One batch of chosen examples."""
-        device = self._classifier.device
+        """One batch of chosen examples, read where they are not kept."""
+        device, kept = self._classifier.device, self._kept
+        missing = [position for position in positions if position not in kept]
+        read = dict(zip(missing, self._read_and_keep(missing), strict=True)) if missing else {}
+        values, labels, keys = zip(*(read.get(place) or kept[place] for place in positions), strict=True)
+        inputs = self.together(values).to(device)
+        return Batch(inputs, torch.tensor(labels, device=device), torch.tensor(keys, device=device))
+
+    def _read_and_keep(self, positions: Sequence[int]) -> list[tuple[Example, int, int]]:
+        """Model input, label and key of each example."""
         _, inputs, labels = self.items(positions)
         keys = [id_key(self.example_id(position)) for position in positions]
-        return Batch(inputs.to(device), torch.tensor(labels, device=device), torch.tensor(keys, device=device))
+        found = list(zip(inputs, labels, keys, strict=True))
+        for position, example in zip(positions, found, strict=True):
+            self._kept.add(position, *example)
+        return found
 
     def chunks(self) -> Iterator[range]:
         """Positions of all examples, a few at a time."""
@@ -339,8 +356,7 @@ class TrainingSet:
     def _digest(self) -> str:
         digest, ids = hashlib.sha256(), set[str]()
         for positions in self.chunks():
-            _, inputs, labels = self.items(positions)
-            for position, example, label in zip(positions, inputs, labels, strict=True):
+            for position, (example, label, _) in zip(positions, self._read_and_keep(positions), strict=True):
                 name = self.example_id(position)
                 if name in ids:
                     raise SpecError(f"key '{self._key}': two examples have the id {name!r}", field=self._key)

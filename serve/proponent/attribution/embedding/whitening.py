@@ -58,6 +58,14 @@ class Whitened(ABC):
         """w^T (Lambda + lambda)^(-1) w, [B] float64."""
 
     @abstractmethod
+    def gradient_norms(self) -> Tensor:
+        """||Q^T g||, [B] float64."""
+
+    @abstractmethod
+    def gradient_sum(self, weights: Tensor) -> Tensor:
+        """Sum of Q^T g over the examples, each times a weight, [B] float64: [G, o, i] float64."""
+
+    @abstractmethod
     def select(self, out: Tensor, inputs: Tensor) -> Tensor:
         """W in some eigenvectors only, by their ascending indices [so] and [si]: [B, G, so, si]."""
 
@@ -93,6 +101,15 @@ class DenseWhitened(Whitened):
     @override
     def damped_energy(self) -> Tensor:
         return squared_norms(self.value * self.root)
+
+    @override
+    def gradient_norms(self) -> Tensor:
+        return squared_norms(self.value * _undone(self.root)).sqrt()
+
+    @override
+    def gradient_sum(self, weights: Tensor) -> Tensor:
+        total = weights.to(self.value) @ self.value.flatten(1)
+        return (total.view_as(self.root) * _undone(self.root)).double()
 
     @override
     def select(self, out: Tensor, inputs: Tensor) -> Tensor:
@@ -141,6 +158,16 @@ class OuterWhitened(Whitened):
         return (left @ weights * right).sum(dim=(0, 2))
 
     @override
+    def gradient_norms(self) -> Tensor:
+        left, right = (side.double().square().sum(dim=2) for side in (self.left, self.right))
+        return (left * right).sum(dim=1).sqrt()
+
+    @override
+    def gradient_sum(self, weights: Tensor) -> Tensor:
+        weighted = self.left * weights.to(self.left)[:, None, None]
+        return (weighted.permute(1, 2, 0) @ self.right.transpose(0, 1)).double()
+
+    @override
     def select(self, out: Tensor, inputs: Tensor) -> Tensor:
         root = self.root[:, out][..., inputs]
         return self.left[..., out][..., :, None] * root * self.right[..., inputs][..., None, :]
@@ -184,6 +211,11 @@ def make_whitening(
         )
         for name, layer in factors.items()
     }
+
+
+def _undone(root: Tensor) -> Tensor:
+    """What takes a root back; directions that were shut off stay so."""
+    return torch.where(root > 0, root.reciprocal(), 0.0)
 
 
 def _alive(damped: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from proponent.classifier import build_model, classifier_of, pick_device
 from proponent.errors import MismatchError, SpecError
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.kept_examples import SHARE
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.readings import Readings
 from proponent.rebuild.training_set import TrainingSet
@@ -86,6 +87,7 @@ class Site:
         model.load_state_dict(workspace.load(MODEL))
         classifier = classifier_of(spec, model, device=pick_device(self.device))
         data = TrainingSet.open(classifier, spec.dataset, forgotten=self.forgotten, readings=self.readings)
+        data.keep(self.batching.memory // SHARE)
         return RebuildContext(classifier, self.layers, data, self.batching, workspace, StageProgress(quiet=True))
 
     def _check_versions(self) -> None:
