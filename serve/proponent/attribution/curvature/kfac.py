@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.curvature.factors import LayerFactors
-from proponent.attribution.gradients.layer_gradients import LayerGradients
+from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
 from proponent.attribution.gradients.layers import Layers
 from proponent.errors import CurvatureError
+
+TOGETHER = 8
+"""Batches of layers with one position whose inputs are multiplied together: their sums are as large as the matrix."""
 
 
 class CovarianceAccumulator:
@@ -34,6 +37,7 @@ class CovarianceAccumulator:
     def __init__(self, layers: Layers, device: torch.device | str = "cpu") -> None:
         self._inputs = {n: _zeros(s.groups, s.inputs, s.inputs, device) for n, s in layers.items()}
         self._outputs = {n: _zeros(s.groups, s.out, s.out, device) for n, s in layers.items()}
+        self._waiting: dict[str, list[Tensor]] = {name: [] for name in layers}
         self._count = 0
 
     def update(self, passes: Iterable[LayerGradients], count: int) -> None:
@@ -47,12 +51,28 @@ class CovarianceAccumulator:
         for index, gradients in enumerate(passes):
             for name, gradient in gradients.items():
                 if index == 0:
-                    self._inputs[name] += gradient.input_moment()
+                    self._add_inputs(name, gradient)
                 self._outputs[name] += gradient.output_moment()
         self._count += count
 
+    def _add_inputs(self, name: str, gradient: LayerGradient) -> None:
+        if gradient.positions != 1 or gradient.looks_up:
+            self._inputs[name] += gradient.input_moment()
+            return
+        self._waiting[name].append(gradient.inputs[:, :, 0])
+        if len(self._waiting[name]) == TOGETHER:
+            self._add_waiting(name)
+
+    def _add_waiting(self, name: str) -> None:
+        if self._waiting[name]:
+            rows = torch.cat(self._waiting[name]).transpose(0, 1)
+            self._inputs[name] += rows.mT @ rows
+            self._waiting[name].clear()
+
     def state(self) -> dict[str, Tensor]:
         """The sums by name, ``inputs/<layer>``, ``outputs/<layer>`` and ``count``; not copied."""
+        for name in self._waiting:
+            self._add_waiting(name)
         state = {f"inputs/{name}": sums for name, sums in self._inputs.items()}
         state |= {f"outputs/{name}": sums for name, sums in self._outputs.items()}
         return state | {"count": torch.tensor(self._count)}

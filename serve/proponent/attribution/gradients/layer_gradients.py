@@ -100,7 +100,7 @@ class LayerGradient:
 
     def inputs_times(self, right: Tensor) -> Tensor:
         """``a right``, ``[B, G, T, s]``, for ``right`` [G, i, s]."""
-        if self._looks_up:
+        if self.looks_up:
             found = [looked_up(use.module, use.inputs, right) for use in self.uses]
             return self._join(found, right.shape[2])
         if not self._overlaps:
@@ -118,7 +118,7 @@ class LayerGradient:
 
     def input_moment(self) -> Tensor:
         """Sum over examples and positions of ``a a^T``, ``[G, i, i]``."""
-        if self._looks_up:
+        if self.looks_up:
             return torch.stack([counts(use.module, use.inputs) for use in self.uses]).sum(dim=0).diag()[None]
         if self.may_pad:
             inputs = self.inputs * self._counting[..., None]
@@ -175,7 +175,7 @@ class LayerGradient:
         Returns:
             ``[B, G, r, s]``.
         """
-        if self._looks_up:
+        if self.looks_up:
             return self.deltas_times(left) @ self.inputs_times(right)
         (_, out, r), (_, width, s), positions = left.shape, right.shape, self.positions
         copied = COPIED if self._overlaps else 1
@@ -200,7 +200,7 @@ class LayerGradient:
         )
 
     @property
-    def _looks_up(self) -> bool:
+    def looks_up(self) -> bool:
         """Whether rows of inputs hold one 1 each, at an index: products with them are rows of the other factor."""
         return bool(self.uses) and isinstance(self.uses[0].module, nn.Embedding)
 
