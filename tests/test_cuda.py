@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import test_row_code as coded_rows
 import tiny
 from proponent.explainer import Explainer
 from proponent.index import row_store
+from proponent.index.row_code import CodedRows
 from proponent.index.row_store import ROW_OVERHEAD, SINGLE_ERROR, ResidentRows, StreamedRows
 from proponent.index.rows import InfluenceIndex
 from proponent.index.search import search
@@ -82,6 +84,29 @@ def test_rows_on_the_device_and_rows_streamed_to_it_give_the_lists_of_the_cpu(
                 for end, other in zip(found[measure], wanted[measure], strict=True):
                     assert end.rows == other.rows
                     assert end.scores == pytest.approx(other.scores, rel=1e-9)
+
+
+@pytest.mark.parametrize("room", [None, 250])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_coded_rows_on_the_device_give_the_lists_of_the_cpu(tmp_path: Path, room: int | None, batch: int) -> None:
+    """Also where a third of them lies there and the others are streamed; what is kept and summed of them, too."""
+    codes, code = coded_rows.coded()
+    on_cpu = coded_rows.stored(tmp_path, codes, code)
+    budget = None if room is None else len(codes) * ROW_OVERHEAD + 32 * room
+    index = coded_rows.stored(tmp_path, codes, code, budget, CUDA)
+    assert isinstance(index._rows, CodedRows) and index._rows.device.type == "cuda"
+    queries = queries_of(batch, coded_rows.WIDTH, 12)
+    for _ in range(2):
+        found, expected = (search(each, queries, tuple(Measure)) for each in (index, on_cpu))
+        for lists, wanted in zip(found, expected, strict=True):
+            for measure in Measure:
+                for end, other in zip(lists[measure], wanted[measure], strict=True):
+                    assert end.rows == other.rows
+                    assert end.scores == pytest.approx(other.scores, rel=1e-5)
+    some, weights = torch.tensor([5, 0, 699]), torch.linspace(-1, 1, len(codes), dtype=torch.float64)
+    torch.testing.assert_close(index._rows.take(some).cpu(), on_cpu._rows.take(some), rtol=1e-5, atol=1e-6)
+    sums = [each._rows.weighted_sum(weights) for each in (index, on_cpu)]
+    torch.testing.assert_close(*sums, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [33, 768, 2048])

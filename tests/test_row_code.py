@@ -38,13 +38,15 @@ def vectors(codes: Tensor, code: RowCode) -> Tensor:
     return torch.stack([row @ code.bases[group].double() for row, group in pairs])
 
 
-def stored(directory: Path, codes: Tensor, code: RowCode, budget: int | None = None) -> InfluenceIndex:
+def stored(
+    directory: Path, codes: Tensor, code: RowCode, budget: int | None = None, device: torch.device = CPU
+) -> InfluenceIndex:
     """Written as a rebuild does and opened."""
     write_rows(directory / "rows", [codes[code.order]], SIZE)
     write_scales(directory / "scales", random_scales(len(codes)))
     write_code(directory / "code", code)
     files = directory / "rows", directory / "scales"
-    return InfluenceIndex.open(*files, SIZE, CPU, budget, read_code(directory / "code"))
+    return InfluenceIndex.open(*files, SIZE, device, budget, read_code(directory / "code"))
 
 
 @pytest.mark.parametrize("room", [None, 250])
