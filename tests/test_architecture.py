@@ -95,6 +95,8 @@ GATEWAY_MAY = (
     "proponent.request_options",
     "proponent.results",
     "proponent.signature",
+    "proponent.input_checks",
+    "proponent.tensor_messages",
     "proponent.errors",
     "proponent.bounds.cost",
     "proponent.index.catalog",

@@ -45,6 +45,7 @@ _HOMES = {
         "Target",
         "View",
     ),
+    "proponent.text": ("Text",),
     "proponent.results": (
         "Explanation",
         "FlipSet",
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from proponent.rebuild.pipeline import RebuildOptions, rebuild
     from proponent.results import Explanation, FlipSet, Influence, Notice, Prediction, RemovalEstimate, ScoredExamples
     from proponent.spec import ModelSpec, load_spec
+    from proponent.text import Text
 
 __all__ = [
     "AsyncClient",
@@ -130,6 +132,7 @@ __all__ = [
     "SpecError",
     "Store",
     "Target",
+    "Text",
     "Tls",
     "UnavailableError",
     "View",

@@ -62,7 +62,12 @@ def _in_single(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
-def scalars(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with plain values: NumPy's scalars as Python's, and what is not a number (NaN) as missing."""
-    plain = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in record.items()}
-    return {n: None if isinstance(value, float) and math.isnan(value) else value for n, value in plain.items()}
+def plain(record: Mapping[Any, Any]) -> dict[str, Any]:
+    """A record with NumPy's scalars as Python's."""
+    return {str(name): value.item() if isinstance(value, np.generic) else value for name, value in record.items()}
+
+
+def scalars(record: Mapping[Any, Any]) -> dict[str, Any]:
+    """The record of a data set with plain values: what is not a number (NaN) is missing, as pandas writes it."""
+    values = plain(record).items()
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values}

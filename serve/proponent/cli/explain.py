@@ -1,4 +1,4 @@
-"""Commands that explain one image: the lists, chosen training examples' scores and removal, a set that flips it."""
+"""Commands that explain one input: the lists, chosen training examples' scores and removal, a set that flips it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from google.protobuf.json_format import MessageToDict, MessageToJson
 from google.protobuf.message import Message
 
 from proponent.cli.exit_codes import READS
+from proponent.cli.given import given_input, input_and_ids
 from proponent.cli.options import (
     DEFAULT_STORE,
     USE,
@@ -25,11 +26,17 @@ from proponent.cli.options import (
 )
 from proponent.errors import InvalidInputError
 from proponent.options import Diversity, Estimator, ExplainOptions, Measure, Ranking, Redundancy, Target, View
+from proponent.text import Text
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 
-ImageArgument = Annotated[Path, typer.Argument(help="PNG or JPEG file.")]
-IdsArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of training examples.")]
+ImageArgument = Annotated[Path | None, typer.Argument(help="PNG or JPEG file; not with --text or --record.")]
+TextOption = Annotated[str | None, typer.Option(help="Text to classify, or @FILE.")]
+RecordOption = Annotated[str | None, typer.Option(help="Row of a table to classify: a JSON object, or @FILE.")]
+IdsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="[IMAGE] ID...", help="PNG or JPEG file, unless --text or --record; training examples."),
+]
 ClassOption = Annotated[int | None, typer.Option(help="Class to explain; default: the predicted one.")]
 AgainstOption = Annotated[int | None, typer.Option(help="Why --class-id rather than this class.")]
 DiverseOption = Annotated[
@@ -68,7 +75,9 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    image: ImageArgument,
+    image: ImageArgument = None,
+    text: TextOption = None,
+    record: RecordOption = None,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     top_k: Annotated[int, typer.Option(help="Length of each list.")] = 3,
@@ -86,7 +95,7 @@ def explain(
     solver_examples: ExamplesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Explain one image with the current bundle, without a service.
+    """Explain one image, text or row of a table with the current bundle, without a service.
 
     With --solver the influences come from one solve with the Hessian (deep networks: the Gauss-Newton matrix) of the
     training objective and a pass over all training examples, and the residual and the time are told.
@@ -101,7 +110,8 @@ def explain(
         view=View.THUMBNAIL,
         ranking=Ranking.BY_MAGNITUDE if merged else Ranking.BY_END,
     )
-    query = _query(image, options)
+    value = given_input(image, text, record)
+    query = _query(value, options)
     if solver is None:
         reply = _answer(store, model, WorkerRequest(explain=query)).explain
         _print_explanation(reply, {}, merged=merged, as_json=as_json)
@@ -111,7 +121,7 @@ def explain(
 
     bundle, chosen = current_bundle(store, model), member(Solver, solver)
     effort = Effort(solver_steps, solver_examples)
-    found, solve = explain_by_solver(bundle, query.encoded_image, options, chosen, solver_damping, effort)
+    found, solve = explain_by_solver(bundle, query, options, chosen, solver_damping, effort)
     _print_explanation(explain_response(found, ""), asdict(solve), merged=merged, as_json=as_json)
 
 
@@ -131,8 +141,9 @@ def _print_explanation(reply: pb.ExplainResponse, solve: dict[str, Any], *, merg
 
 
 def score(
-    image: ImageArgument,
     example_ids: IdsArgument,
+    text: TextOption = None,
+    record: RecordOption = None,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     measure: MeasureOption = None,
@@ -140,14 +151,15 @@ def score(
     against: AgainstOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score named training examples for one image, exactly.
+    """Score named training examples for one input, exactly.
 
     Example: `proponent score digit.png digits-0012 digits-0099 --store model_store`
     """
     from proponent.cli.terminal import MEASURE_NAMES, one_line
 
-    query = _query(image, ExplainOptions(measures=_measures(measure), target=Target(class_id, against)))
-    request = pb.ScoreExamplesRequest(query=query, example_ids=example_ids)
+    value, ids = input_and_ids(example_ids, text, record)
+    query = _query(value, ExplainOptions(measures=_measures(measure), target=Target(class_id, against)))
+    request = pb.ScoreExamplesRequest(query=query, example_ids=ids)
     reply = _answer(store, model, WorkerRequest(score=request)).score
     if as_json:
         _print_json(reply)
@@ -159,8 +171,9 @@ def score(
 
 
 def removal(
-    image: ImageArgument,
     example_ids: IdsArgument,
+    text: TextOption = None,
+    record: RecordOption = None,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     estimator: Annotated[
@@ -170,15 +183,16 @@ def removal(
     against: AgainstOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict how one image's prediction would change without training examples, after training again.
+    """Predict how one input's prediction would change without training examples, after training again.
 
     Training again means the mean loss of the others; influence-sum leaves the others' weights at 1/N instead.
 
     Example: `proponent removal digit.png digits-0012 digits-0099 --store model_store`
     """
+    value, ids = input_and_ids(example_ids, text, record)
     request = pb.EstimateRemovalRequest(
-        query=_query(image, ExplainOptions(target=Target(class_id, against))),
-        example_ids=example_ids,
+        query=_query(value, ExplainOptions(target=Target(class_id, against))),
+        example_ids=ids,
         estimator=f"ESTIMATOR_{member(Estimator, estimator).name}",
     )
     reply = _answer(store, model, WorkerRequest(removal=request)).removal
@@ -193,7 +207,9 @@ def removal(
 
 
 def flip(
-    image: ImageArgument,
+    image: ImageArgument = None,
+    text: TextOption = None,
+    record: RecordOption = None,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     max_size: Annotated[int, typer.Option(min=0, help="Largest set; 0: a tenth of the training set.")] = 0,
@@ -208,7 +224,9 @@ def flip(
     """
     from proponent.cli.terminal import one_line
 
-    request = pb.FindFlipSetRequest(query=_query(image, ExplainOptions()), max_size=max_size)
+    request = pb.FindFlipSetRequest(
+        query=_query(given_input(image, text, record), ExplainOptions()), max_size=max_size
+    )
     reply = _answer(store, model, WorkerRequest(flip=request)).flip
     if as_json:
         _print_json(reply)
@@ -238,10 +256,10 @@ def _diversity(term: str, gamma: float | None, max_influence_loss: float | None,
     return chosen if gamma is None else replace(chosen, gamma=gamma)
 
 
-def _query(image: Path, options: ExplainOptions) -> pb.ExplainRequest:
+def _query(value: Path | Text | dict[str, Any], options: ExplainOptions) -> pb.ExplainRequest:
     from proponent.client.requests import explain_request
 
-    return explain_request("local", image, options)
+    return explain_request("local", value, options)
 
 
 def _answer(store: Path, model: str | None, request: WorkerRequest) -> WorkerReply:

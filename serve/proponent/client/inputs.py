@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.struct_pb2 import Struct
 from numpy.typing import NDArray
 from PIL import Image
 
 from proponent.errors import InvalidInputError, NotFoundError
+from proponent.tensor_messages import named_message, tensor_message
+from proponent.text import Text
 from proponent.v1 import explanation_pb2 as pb
 
-Input = bytes | bytearray | str | Path | Image.Image | NDArray[Any]
-"""An image (the bytes of a file, a path, a Pillow image, or an array [H, W] or [H, W, 3] of uint8) or, as an array of
-floats, a tensor that skips decoding and transform."""
+Input = bytes | bytearray | str | Path | Image.Image | NDArray[Any] | Text | Mapping[str, Any]
+"""An image (the bytes of a file, a path, a Pillow image, or an array [H, W] or [H, W, 3] of uint8); a tensor that
+skips decoding and transform, as an array of another dtype; a `Text`, as a plain text is a path; a record, a mapping
+of columns to scalars; or tensors by name, a mapping of arrays."""
 
 
 def input_fields(value: Input) -> dict[str, Any]:
@@ -31,14 +36,31 @@ def input_fields(value: Input) -> dict[str, Any]:
         return {"encoded_image": _file(Path(value))}
     if isinstance(value, Image.Image):
         return {"encoded_image": _png(value)}
+    if isinstance(value, Text):
+        return {"text": value.text}
+    if isinstance(value, Mapping):
+        return _named(value)
     if not isinstance(value, np.ndarray):
         raise InvalidInputError(
-            f"input is of type {type(value).__name__}, expected bytes, a path, a Pillow image or a NumPy array",
+            f"input is of type {type(value).__name__}, expected bytes, a path, a Pillow image, a NumPy array, a Text "
+            "or a mapping",
             field="input",
         )
     if value.dtype == np.uint8:
         return {"encoded_image": _png(_image(value))}
     return {"tensor": _tensor(value)}
+
+
+def _named(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors by name, where all values are arrays, or a record."""
+    if value and all(isinstance(each, np.ndarray) for each in value.values()):
+        return {"tensors": named_message(value)}
+    record = Struct()
+    try:
+        record.update({str(k): v.item() if isinstance(v, np.generic) else v for k, v in value.items()})
+    except (ValueError, TypeError, UnicodeEncodeError) as error:
+        raise InvalidInputError(f"record cannot be sent: {error}", field="record") from None
+    return {"record": record}
 
 
 def _file(path: Path) -> bytes:
@@ -68,9 +90,7 @@ def _image(array: NDArray[np.uint8]) -> Image.Image:
 
 def _tensor(array: NDArray[Any]) -> pb.Tensor:
     if array.dtype.kind != "f":
-        raise InvalidInputError(
-            f"array has dtype {array.dtype}, expected uint8 for an image or floats for a tensor", field="input"
-        )
+        return tensor_message(array)
     with np.errstate(over="ignore"):  # the service refuses what became infinite
         values = np.ascontiguousarray(array, dtype="<f4")
     return pb.Tensor(shape=values.shape, dtype="float32", data=values.tobytes())

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 from google.protobuf.json_format import MessageToDict
 
 from proponent.client.replies import disclosure_level_of, example_of, values_of
@@ -25,6 +24,8 @@ from proponent.listings import (
     SamplePage,
 )
 from proponent.options import ExampleQuery, Measure, Side, View
+from proponent.tensor_messages import array_of
+from proponent.text import Text
 from proponent.v1 import explanation_pb2 as pb
 
 
@@ -108,9 +109,14 @@ def _sample(message: pb.Sample) -> Sample:
 
 
 def _input(message: pb.Sample) -> Any:
-    if message.WhichOneof("input") == "tensor":
-        return np.frombuffer(message.tensor.data, "<f4").reshape(message.tensor.shape).astype(np.float32)
-    return message.encoded_image or None
+    kind = message.WhichOneof("input")
+    if kind == "text":
+        return Text(message.text)
+    if kind == "record":
+        return MessageToDict(message.record)
+    if kind == "tensors":
+        return {name: array_of(tensor) for name, tensor in message.tensors.tensors.items()}
+    return array_of(message.tensor) if kind == "tensor" else message.encoded_image or None
 
 
 def _example_page(reply: pb.ListExamplesResponse) -> ExamplePage:

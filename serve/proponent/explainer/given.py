@@ -19,7 +19,7 @@ from proponent.input_checks import (
     check_values,
     only_tensor,
 )
-from proponent.raw_inputs import kind_of, model_input, pad_of
+from proponent.raw_inputs import kind_of, model_input, pad_of, plain
 from proponent.signature import InputKind, InputSignature, TensorSignature
 from proponent.text import Text
 
@@ -48,7 +48,7 @@ def _taken(value: object, signature: InputSignature, transform: Any) -> Example:
         return named_input(value.tensors, signature, transform)
     if isinstance(value, Mapping):
         if kind_of(value) is InputKind.RECORD:
-            return record_input(value, signature, transform)
+            return record_input(plain(value), signature, transform)
         return named_input({name: torch.as_tensor(each) for name, each in value.items()}, signature, transform)
     return _tensor(value, signature, transform)
 

@@ -66,14 +66,18 @@ class ForwardPass:
 
 @contextmanager
 def blame_inputs(example: Example) -> Iterator[None]:
-    """Says of numbers that index beyond a table of the model's that the input is at fault."""
+    """Says of ids outside of a vocabulary, and of lengths without positions in the model, that the input is at fault.
+
+    One tensor of numbers cannot be: its shape is what the model was built for.
+    """
     try:
         yield
-    except IndexError as error:
-        if isinstance(example, Tensor) and example.is_floating_point():
+    except (IndexError, RuntimeError, ValueError) as error:
+        without_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+        if without_memory or (isinstance(example, Tensor) and example.is_floating_point()):
             raise
         raise InvalidInputError(
-            f"the input holds an id outside of a vocabulary of the model, or is longer than its positions: {error}",
+            f"the model fails on this input (an id outside of a vocabulary, or too long?): {error}",
             field="input",
             reason="INPUT_OUT_OF_RANGE",
         ) from error

@@ -37,10 +37,9 @@ def explanation_time(timeout_s: float) -> float:
 
 def prediction_of(request: pb.ExplainRequest) -> pb.PredictRequest:
     """The request for the prediction alone."""
-    kind = request.WhichOneof("input")
-    if kind == "tensor":
-        return pb.PredictRequest(model=request.model, tensor=request.tensor, request_id=request.request_id)
-    return pb.PredictRequest(model=request.model, encoded_image=request.encoded_image, request_id=request.request_id)
+    kind = request.WhichOneof("input") or "encoded_image"
+    value: dict[str, Any] = {kind: getattr(request, kind)}
+    return pb.PredictRequest(model=request.model, request_id=request.request_id, **value)
 
 
 async def explain_or_predict(

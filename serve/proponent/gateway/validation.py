@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import protovalidate
 from google.protobuf.message import DecodeError, Message
 
 from proponent.errors import InvalidInputError
 from proponent.gateway.settings import Settings
 from proponent.index.bundle import Manifest
+from proponent.input_checks import check_kind, check_names, check_record, check_text, only_tensor, tensor_values
 from proponent.options import DEFAULT_TOP_K, Measure
+from proponent.signature import TensorSignature
+from proponent.tensor_messages import JSON_NUMBERS, of_dtype, record_of
 from proponent.v1 import explanation_pb2 as pb
 
 _ENUMS = {
@@ -75,12 +76,29 @@ def check_explanation(
 def check_input(
     request: pb.PredictRequest | pb.ExplainRequest, manifest: Manifest, settings: Settings, path: str
 ) -> None:
-    """Checks the size of an image, or all of a tensor."""
-    if request.WhichOneof("input") == "tensor":
-        _check_tensor(request.tensor, manifest, settings, f"{path}tensor")
-    elif len(request.encoded_image) > settings.max_image_bytes:
+    """Checks whether the model takes such an input, an image's size, and all of anything else.
+
+    Numbers of JSON, which have no dtype of their own, get the model's.
+    """
+    kind, signature = request.WhichOneof("input"), manifest.signature
+    check_kind(kind or "", signature, path)
+    if kind == "encoded_image":
+        _check_image(request.encoded_image, settings, path)
+    elif kind == "text":
+        check_text(request.text, signature, path)
+    elif kind == "record":
+        check_record(record_of(request.record), signature, path)
+    elif kind == "tensor":
+        _check_tensor(request.tensor, only_tensor(signature), settings, f"{path}tensor")
+    else:
+        for name, expected in check_names(list(request.tensors.tensors), signature, path).items():
+            _check_tensor(request.tensors.tensors[name], expected, settings, f"{path}tensors.{name}")
+
+
+def _check_image(image: bytes, settings: Settings, path: str) -> None:
+    if len(image) > settings.max_image_bytes:
         raise InvalidInputError(
-            f"image has {len(request.encoded_image)} bytes, expected at most {settings.max_image_bytes}",
+            f"image has {len(image)} bytes, expected at most {settings.max_image_bytes}",
             field=f"{path}encoded_image",
             reason="IMAGE_TOO_LARGE",
         )
@@ -106,7 +124,7 @@ def check_group_size(count: int, limit: int, field: str) -> None:
         raise InvalidInputError(f"field {field!r} has value {count}, expected at most {limit}", field=field)
 
 
-def _check_tensor(tensor: pb.Tensor, manifest: Manifest, settings: Settings, path: str) -> None:
+def _check_tensor(tensor: pb.Tensor, expected: TensorSignature, settings: Settings, path: str) -> None:
     size = len(tensor.data)
     if size > settings.max_tensor_bytes:
         raise _bad(
@@ -114,17 +132,9 @@ def _check_tensor(tensor: pb.Tensor, manifest: Manifest, settings: Settings, pat
             f"{path}.data",
             "TENSOR_TOO_LARGE",
         )
-    if tensor.dtype != "float32":
-        raise _bad(f"tensor has dtype {tensor.dtype!r}, expected 'float32'", f"{path}.dtype", "TENSOR_WRONG_DTYPE")
-    if list(tensor.shape) != list(manifest.input_shape):
-        message = f"tensor has shape {list(tensor.shape)}, expected {list(manifest.input_shape)}"
-        raise _bad(message, f"{path}.shape", "TENSOR_WRONG_SHAPE")
-    expected = 4 * math.prod(tensor.shape)
-    if size != expected:
-        raise _bad(f"tensor has {size} bytes, expected {expected}", f"{path}.data", "TENSOR_WRONG_SHAPE")
-    bad = int(np.count_nonzero(~np.isfinite(np.frombuffer(tensor.data, dtype="<f4"))))
-    if bad:
-        raise _bad(f"tensor has {bad} values that are NaN or infinite", f"{path}.data", "TENSOR_NOT_FINITE")
+    if tensor.dtype == JSON_NUMBERS:
+        tensor.CopyFrom(of_dtype(tensor, expected.dtype))
+    tensor_values(tensor.shape, tensor.dtype, tensor.data, expected, path)
 
 
 def _check_target(request: pb.ExplainRequest, classes: int, path: str) -> None:

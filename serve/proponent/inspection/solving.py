@@ -31,7 +31,8 @@ from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.training_set import TrainingSet
 from proponent.results import Explanation, Quality
 from proponent.stages import Stopwatch
-from proponent.worker.inputs import image_tensor
+from proponent.v1 import explanation_pb2 as pb
+from proponent.worker.inputs import requested_input
 
 
 class Solver(enum.Enum):
@@ -158,24 +159,24 @@ def at_once(classifier: Classifier, layers: Layers, data: TrainingSet, most: int
 
 def explain_by_solver(
     bundle: Path,
-    image: bytes,
+    asked: pb.ExplainRequest,
     options: ExplainOptions,
     solver: Solver,
     damping: float | None = None,
     effort: Effort = WHOLE,
 ) -> tuple[Explanation, Solve]:
-    """Explains one image by the influence function, from the training set that the bundle was built from.
+    """Explains one input by the influence function, from the training set that the bundle was built from.
 
     Args:
         bundle: Names model, data and examples; its rows are not read.
-        image: A PNG or JPEG file.
+        asked: Holds the input.
         options: Which label, and how many examples.
         solver: Which solver.
         damping: Added to the curvature; None takes the bundle's where it is absolute, else 0.
         effort: What the solve may take; the pass over the training set is always one over all of it.
 
     Raises:
-        InvalidInputError: The image is unusable, or more is asked for than the measure influence: other measures,
+        InvalidInputError: The input is unusable, or more is asked for than the measure influence: other measures,
             filters, a diverse selection.
         CurvatureError: The solver met a direction of curvature <= 0, or did not converge at all.
     """
@@ -185,7 +186,7 @@ def explain_by_solver(
         )
     explainer, clock = Explainer.load(bundle), Stopwatch()
     classifier, layers = explainer.classifier, explainer.classifier.find_layers()
-    value = image_tensor(image, explainer.signature, classifier.transform)
+    value = requested_input(asked, explainer)
     [query] = QueryEmbedder(classifier, _FlatGradients(), layers).embed([value], [options.target], clock)
     if isinstance(query, ProponentError):
         raise query

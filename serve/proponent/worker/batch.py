@@ -28,7 +28,7 @@ from proponent.request_options import estimator_from, options_from
 from proponent.stages import Stage, recording, stage
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
-from proponent.worker.failures import failure
+from proponent.worker.failures import failure, located
 from proponent.worker.inputs import requested_input
 from proponent.worker.loading import LoadedBundle
 from proponent.worker.log import configure_worker_logs, working_on
@@ -144,7 +144,7 @@ class Worker:
             answers = self._answers(call, items)
         for (item, reply), answer in zip(group, answers, strict=True):
             if isinstance(answer, ProponentError):
-                reply.error.CopyFrom(error_message(answer))
+                reply.error.CopyFrom(error_message(located(answer, item.request)))
             else:
                 getattr(reply, call).CopyFrom(answer)
             reply.stages.extend(stage_messages(item.request, begun, stages))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import traceback
+from typing import Any
 
 import torch
 
 from proponent.errors import InternalError, ProponentError, UnavailableError
+from proponent.v1.worker_pb2 import WorkerRequest
 
 _NO_MEMORY = "can't allocate memory"
 
@@ -22,6 +24,17 @@ def failure(error: Exception) -> ProponentError:
     if is_out_of_memory(error):
         return UnavailableError("the worker has not enough memory to answer this request", reason="OUT_OF_MEMORY")
     return InternalError("".join(traceback.format_exception(error)))
+
+
+def located(error: ProponentError, request: WorkerRequest) -> ProponentError:
+    """An error about a text, a record or tensors by name says which of them."""
+    call = request.WhichOneof("call")
+    asked: Any = getattr(request, call) if call else None
+    query = getattr(asked, "query", asked)
+    kind = query.WhichOneof("input") if query is not None else None
+    if error.field == "input" and kind in ("text", "record", "tensors"):
+        error.field = kind
+    return error
 
 
 def is_out_of_memory(error: Exception) -> bool:

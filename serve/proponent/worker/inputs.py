@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from google.protobuf.json_format import MessageToDict
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from proponent.explainer import Predictor
 from proponent.explainer.given import named_input, record_input, text_input
 from proponent.input_checks import check_kind, check_names, only_tensor, tensor_values
 from proponent.signature import InputSignature
+from proponent.tensor_messages import record_of
 from proponent.v1 import explanation_pb2 as pb
 
 MAX_PIXELS = 16_777_216
@@ -127,7 +127,7 @@ def requested_input(request: pb.PredictRequest | pb.ExplainRequest, predictor: P
     if kind == "text":
         return text_input(request.text, signature, transform)
     if kind == "record":
-        return record_input(MessageToDict(request.record), signature, transform)
+        return record_input(record_of(request.record), signature, transform)
     if kind == "tensors":
         return _named(request.tensors, signature, transform)
     if kind == "tensor":

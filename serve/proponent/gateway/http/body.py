@@ -1,4 +1,4 @@
-"""What comes in over HTTP: a bounded body that is JSON, a form with a file, or the bytes of an image."""
+"""What comes in over HTTP: a bounded body that is JSON, a form with a file, a text, or the bytes of an image."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from proponent.gateway.bound import Bound
 from proponent.gateway.http.instances import (
     Instance,
     instance_of_image,
+    instance_of_text,
     instances_of_json,
     message_of_json,
     option_bytes,
@@ -29,6 +30,7 @@ from proponent.gateway.settings import Settings
 JSON = "application/json"
 FORM = "multipart/form-data"
 IMAGES = ("image/png", "image/jpeg")
+TEXT = "text/plain"
 _FORM_FIELDS = 64
 _PIECE = 256 << 10
 P = ParamSpec("P")
@@ -51,12 +53,14 @@ class BodyReader:
             InvalidInputError: No such form, no input, or more of them than allowed.
             OverloadedError: The budget for bodies is spent.
         """
-        content_type = _require_type(request, (JSON, FORM, *IMAGES))
+        content_type = _require_type(request, (JSON, FORM, TEXT, *IMAGES))
         body = await self._read(request, reservation)
         if content_type == JSON:
             most = self._settings.max_instances
             return await self._offload.run(len(body), instances_of_json, body, kind, model, most)
         options = list(request.query_params.multi_items())
+        if content_type == TEXT:
+            return [await self._offload.run(len(body), instance_of_text, body, options, kind, model)]
         if content_type == FORM:
             body, rest = await _read_form(request, body)
             options += rest

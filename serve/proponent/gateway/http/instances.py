@@ -12,6 +12,8 @@ from google.protobuf.message import Message
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.gateway.http.protojson import M, image_key, parse_message, parse_query
 
+_ALONE = ("text", "record", "tensors")
+"""Inputs that may stand in a body by themselves, beside their options."""
 _NUMBER_LISTS = ("allow_class_ids", "deny_class_ids")
 
 
@@ -43,6 +45,8 @@ def instances_of_json(body: bytes, kind: type[Message], model: str, most: int) -
         InvalidInputError: No instances, or more than ``most``, or one that is not an input at all.
     """
     values = json_object(body)
+    if "instances" not in values and any(key in values for key in _ALONE):
+        return [_instance(values, kind(), model, "")]
     instances = values.get("instances")
     if not isinstance(instances, list) or not instances:
         raise InvalidInputError("field 'instances' is missing or empty, expected a list of inputs", field="instances")
@@ -61,6 +65,20 @@ def instance_of_image(image: bytes, options: Sequence[tuple[str, str]], kind: ty
         return Instance(error)
     message.encoded_image = image
     return Instance(message, image_key="image" if image else "encoded_image")
+
+
+def instance_of_text(body: bytes, options: Sequence[tuple[str, str]], kind: type[Message], model: str) -> Instance:
+    """An instance from a text in UTF-8 and options that came as text."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return Instance(InvalidInputError(f"text is not UTF-8: {error}", field="text", reason="TEXT_UNUSABLE"))
+    try:
+        message: Any = parse_query(structured_options(options), kind(), model)
+    except ProponentError as error:
+        return Instance(error)
+    message.text = text
+    return Instance(message)
 
 
 def message_of_json(body: bytes, kind: type[M], model: str) -> M:

@@ -27,13 +27,12 @@ def image_bytes(text: Any, path: str, expected: str = "base64 text") -> bytes:
         raise bad_field(f"not base64: {error}", path) from None
 
 
-def float32_array(values: list[Any], path: str) -> npt.NDArray[np.float32]:
-    """Nested lists of numbers as an array, little-endian; raises InvalidInputError."""
+def number_array(values: list[Any], path: str) -> npt.NDArray[Any]:
+    """Nested lists of numbers or truth values as an array; raises InvalidInputError."""
     try:
         array = np.asarray(values)
     except (ValueError, RecursionError) as error:
         raise bad_field(f"nested lists of different lengths: {error}", path, "TENSOR_WRONG_SHAPE") from None
-    if array.dtype.kind not in "iuf":
+    if array.dtype.kind not in "iufb":
         raise bad_field("holds values that are not numbers, expected float32", path, "TENSOR_WRONG_DTYPE")
-    with np.errstate(over="ignore"):
-        return array.astype("<f4")
+    return array

@@ -23,6 +23,17 @@ _INPUT: dict[str, Any] = {
         "type": "array",
         "items": {},
     },
+    "text": {"description": "A text, for a model that takes texts.", "type": "string", "minLength": 1},
+    "record": {
+        "description": "Values by column, for a model that takes rows of a table; null is a missing one.",
+        "type": "object",
+        "additionalProperties": {"type": ["number", "string", "boolean", "null"]},
+    },
+    "tensors": {
+        "description": "Nested lists of numbers by the names of the model's inputs.",
+        "type": "object",
+        "additionalProperties": {"type": "array", "items": {}},
+    },
     "request_id": {"type": "string"},
 }
 _OPTIONS: dict[str, Any] = {
@@ -93,7 +104,7 @@ DEADLINE: dict[str, Any] = {
 
 
 def _body(properties: dict[str, Any]) -> dict[str, Any]:
-    """The three forms of a request about inputs; options beside ``instances`` count for each of them."""
+    """The forms of a request about inputs; options beside ``instances`` count for each of them."""
     instance = {"type": "object", "properties": properties}
     shared = {key: value for key, value in properties.items() if key not in _INPUT}
     json_schema = {
@@ -115,6 +126,7 @@ def _body(properties: dict[str, Any]) -> dict[str, Any]:
         "multipart/form-data": {"schema": form},
         "image/png": image,
         "image/jpeg": image,
+        "text/plain": {"schema": {"type": "string", "minLength": 1, "description": "A text in UTF-8."}},
     }
     return {"requestBody": {"required": True, "content": content}, "parameters": [DEADLINE]}
 

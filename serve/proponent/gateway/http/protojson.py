@@ -2,20 +2,24 @@
 
 Field names are the proto's, in snake_case or camelCase; enum values may leave out their prefix
 (``"influence"``, ``"theta-relatif"``, ``"thumbnail"``). An input is an image in base64 (``image``,
-``image_b64`` or ``encoded_image``) or a tensor (nested lists, or the proto's own form).
+``image_b64`` or ``encoded_image``), a tensor (nested lists, or the proto's own form), a ``text``, a ``record`` (an
+object of columns and values), or ``tensors`` (an object of names and nested lists).
 """
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 from google.protobuf import json_format
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from proponent.gateway.http.json_values import bad_field, float32_array, image_bytes
+from proponent.gateway.http.json_values import bad_field, image_bytes, number_array
+from proponent.tensor_messages import JSON_NUMBERS
 from proponent.v1 import explanation_pb2 as pb
 
 IMAGE_KEYS = ("image", "image_b64", "encoded_image")
@@ -39,15 +43,17 @@ def parse_query(values: Mapping[str, Any], request: M, model: str, path: str = "
         raise bad_field("the model is named by the path, not by a key", f"{path}model")
     image = _image(normal, path)
     tensor = normal.pop("tensor", None) if isinstance(normal.get("tensor"), list) else None
+    if "tensors" in normal:
+        normal["tensors"] = _named_tensors(normal["tensors"], f"{path}tensors")
     parse_message(_plain_enums(normal, path), request, path)
     inputs: Any = request
     if image is not None:
         if inputs.WhichOneof("input"):
-            raise bad_field("both an image and a tensor, expected one of them", f"{path}input")
+            raise bad_field("several inputs, expected one of them", f"{path}input")
         inputs.encoded_image = image
     if tensor is not None:
         if inputs.WhichOneof("input"):
-            raise bad_field("both an image and a tensor, expected one of them", f"{path}input")
+            raise bad_field("several inputs, expected one of them", f"{path}input")
         inputs.tensor.CopyFrom(_tensor(tensor, f"{path}tensor"))
     inputs.model = model
     return request
@@ -126,8 +132,27 @@ def _image(values: dict[str, Any], path: str) -> bytes | None:
 
 
 def _tensor(values: list[Any], path: str) -> pb.Tensor:
-    array = float32_array(values, path)
-    return pb.Tensor(shape=array.shape, dtype="float32", data=array.tobytes())
+    array = number_array(values, path)
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return pb.Tensor(shape=array.shape, dtype="float32", data=array.astype("<f4").tobytes())
+    return pb.Tensor(shape=array.shape, dtype=JSON_NUMBERS, data=array.astype("<f8").tobytes())
+
+
+def _named_tensors(given: Any, path: str) -> Any:
+    """Nested lists by name, as the proto writes them; its own form stays as it is."""
+    if not isinstance(given, dict):
+        raise bad_field("expected an object of names and nested lists of numbers", path)
+    named = given["tensors"] if set(given) == {"tensors"} and isinstance(given["tensors"], dict) else given
+    return {"tensors": {name: _named_tensor(value, f"{path}.{name}") for name, value in named.items()}}
+
+
+def _named_tensor(value: Any, path: str) -> Any:
+    if not isinstance(value, list):
+        return value
+    tensor = _tensor(value, path)
+    data = base64.b64encode(tensor.data).decode()
+    return {"shape": list(tensor.shape), "dtype": tensor.dtype, "data": data}
 
 
 def _plain_enums(values: dict[str, Any], path: str) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import proponent
+from proponent.gateway.open_inference.inputs import expected_inputs
 from proponent.gateway.open_inference.outputs import PREDICTION_OUTPUTS
-from proponent.gateway.open_inference.queries import IMAGE, TENSOR
-from proponent.gateway.open_inference.tensors import BYTES, FP32
 from proponent.index.bundle import Manifest
 from proponent.v1 import open_inference_pb2 as oip
 
@@ -20,15 +19,16 @@ def server_metadata() -> oip.ServerMetadataResponse:
 
 
 def model_metadata(manifest: Manifest) -> oip.ModelMetadataResponse:
-    """What a model takes, of which a request holds one, and what it gives."""
+    """What a model takes, of which a request holds one set (see `expected_inputs`), and what it gives."""
     sizes = {"probabilities": [len(manifest.class_names)]}
     return oip.ModelMetadataResponse(
         name=manifest.model,
         versions=[manifest.digest],
         platform=PLATFORM,
         inputs=[
-            _Tensor(name=TENSOR, datatype=FP32, shape=[-1, *manifest.input_shape]),
-            _Tensor(name=IMAGE, datatype=BYTES, shape=[-1]),
+            _Tensor(name=each.name, datatype=each.datatype, shape=[-1, *each.shape])
+            for one in expected_inputs(manifest.signature)
+            for each in one
         ],
         outputs=[
             _Tensor(name=name, datatype=output.datatype, shape=[-1, *sizes.get(name, [])])

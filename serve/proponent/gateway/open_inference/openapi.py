@@ -31,7 +31,7 @@ def _some(required: list[str], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required}
 
 
-_INPUT = _some(["name", "datatype", "shape"], **{**_TENSOR, "name": {"enum": ["tensor", "image"]}})
+_INPUT = _some(["name", "datatype", "shape"], **_TENSOR)
 _OUTPUT = _some(["name"], name=_TEXT, parameters=_PARAMETERS)
 INFER_BODY: dict[str, Any] = {
     "parameters": [DEADLINE],
@@ -43,7 +43,7 @@ INFER_BODY: dict[str, Any] = {
                     ["inputs"],
                     id=_TEXT,
                     parameters=_PARAMETERS,
-                    inputs={"type": "array", "minItems": 1, "maxItems": 1, "items": _INPUT},
+                    inputs={"type": "array", "minItems": 1, "items": _INPUT},
                     outputs={"type": "array", "items": _OUTPUT},
                 )
             },

@@ -10,14 +10,14 @@ from proponent.errors import InvalidInputError
 from proponent.gateway.http.instances import structured_options
 from proponent.gateway.http.json_values import bad_field
 from proponent.gateway.http.protojson import parse_query
+from proponent.gateway.open_inference.inputs import TENSOR, TEXT, Expected, add_row, expected_inputs
 from proponent.gateway.open_inference.outputs import EXPLANATION, OUTPUTS, PREDICTION_OUTPUTS, Output, output_named
-from proponent.gateway.open_inference.tensors import BYTES, FP32, input_rows
+from proponent.gateway.open_inference.tensors import input_rows
 from proponent.gateway.settings import Settings
 from proponent.index.bundle import Manifest
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1 import open_inference_pb2 as oip
 
-TENSOR, IMAGE = "tensor", "image"
 BINARY_OUTPUT = "binary_data_output"
 EXPLAIN, TIMEOUT = "explain", "timeout"
 # Of no effect here, or read where the transport is.
@@ -58,23 +58,22 @@ def requests_of(request: oip.ModelInferRequest, query: Query, manifest: Manifest
     Raises:
         InvalidInputError: Names the part of the request at fault, its value and what was expected.
     """
-    _check_input(request, manifest, settings)
+    chosen = _check_inputs(request, manifest, settings)
     asked: Any = pb.ExplainRequest() if query.explains else pb.PredictRequest()
     parse_query(_options(request.parameters), asked, request.model_name, "parameters.")
     if asked.WhichOneof("input"):
         raise bad_field("hold an input, expected it among the inputs", "parameters")
     if query.explains:
         _add_measures(asked, query.outputs)
-    return [_row_request(asked, row, request.inputs[0].name, manifest) for row in input_rows(request, 0, "inputs[0]")]
+    columns = [input_rows(request, position, f"inputs[{position}]") for position in range(len(chosen))]
+    shapes = [list(each.shape)[1:] for each in request.inputs]
+    return [_row_request(asked, chosen, row, shapes) for row in zip(*columns, strict=True)]
 
 
-def _row_request(asked: Any, row: bytes, name: str, manifest: Manifest) -> Any:
+def _row_request(asked: Any, chosen: Sequence[Expected], row: Sequence[bytes], shapes: Sequence[list[int]]) -> Any:
     found = type(asked)()
     found.CopyFrom(asked)
-    if name == IMAGE:
-        found.encoded_image = row
-    else:
-        found.tensor.CopyFrom(pb.Tensor(shape=manifest.input_shape, dtype="float32", data=row))
+    add_row(found, chosen, row, shapes)
     return found
 
 
@@ -87,35 +86,50 @@ def _add_measures(asked: pb.ExplainRequest, outputs: Sequence[Output]) -> None:
     asked.measures.extend(sorted(needed - set(asked.measures)))
 
 
-def _check_input(request: oip.ModelInferRequest, manifest: Manifest, settings: Settings) -> None:
-    """Checks name, datatype and shape of the one input."""
-    shape = [-1, *manifest.input_shape]
-    expected = f"{TENSOR!r} ({FP32} of shape {shape}) or {IMAGE!r} ({BYTES} of shape [-1])"
-    if len(request.inputs) != 1:
-        names = ", ".join(repr(each.name[:80]) for each in request.inputs[:3]) or "none"
-        raise bad_field(
-            f"{len(request.inputs)} inputs ({names}), expected one: {expected}", "inputs", "INPUT_MISSING"
-        )
-    tensor = request.inputs[0]
-    if tensor.name not in (TENSOR, IMAGE):
-        raise bad_field(
-            f"input {tensor.name!r:.80} is unknown, expected {expected}", "inputs[0].name", "INPUT_UNKNOWN"
-        )
-    datatype = BYTES if tensor.name == IMAGE else FP32
-    if tensor.datatype != datatype:
-        message = f"datatype is {tensor.datatype!r:.80}, expected {datatype!r}"
-        raise bad_field(message, "inputs[0].datatype", "TENSOR_WRONG_DTYPE")
-    _refuse(tensor.parameters, "inputs[0].parameters")
-    _check_shape(list(tensor.shape), [] if tensor.name == IMAGE else list(manifest.input_shape), settings)
+def _check_inputs(request: oip.ModelInferRequest, manifest: Manifest, settings: Settings) -> list[Expected]:
+    """The inputs that a request holds, in its order, after a check of names, datatypes and shapes."""
+    sets = expected_inputs(manifest.signature)
+    told = " or ".join(", ".join(each.told() for each in one) for one in sets)
+    names = [each.name for each in request.inputs]
+    known = next(
+        ({each.name: each for each in one} for one in sets if names and names[0] in {e.name for e in one}), {}
+    )
+    if not known and len(names) == 1:
+        raise bad_field(f"input {names[0]!r:.80} is unknown, expected {told}", "inputs[0].name", "INPUT_UNKNOWN")
+    needed = {name for name, each in known.items() if not each.optional}
+    if len(set(names)) != len(names) or not needed <= set(names) <= set(known) or not names:
+        shown = ", ".join(repr(name[:80]) for name in names[:3]) or "none"
+        message = f"{len(names)} inputs ({shown}), expected {'one: ' if len(needed) < 2 else ''}{told}"
+        raise bad_field(message, "inputs", "INPUT_MISSING")
+    for position, tensor in enumerate(request.inputs):
+        _check_input(tensor, known[tensor.name], f"inputs[{position}]", settings, request.inputs[0].shape[:1])
+    return [known[name] for name in names]
 
 
-def _check_shape(shape: list[int], row: list[int], settings: Settings) -> None:
-    if not shape or shape[1:] not in ([row] if row else [[], [1]]):
-        message = f"shape is {shape[:9]}, expected {[-1, *row]}"
-        raise bad_field(message, "inputs[0].shape", "TENSOR_WRONG_SHAPE")
+def _check_input(
+    tensor: oip.ModelInferRequest.InferInputTensor,
+    expected: Expected,
+    path: str,
+    settings: Settings,
+    rows: Sequence[int],
+) -> None:
+    if tensor.datatype != expected.datatype:
+        message = f"datatype is {tensor.datatype!r:.80}, expected {expected.datatype!r}"
+        raise bad_field(message, f"{path}.datatype", "TENSOR_WRONG_DTYPE")
+    _refuse(tensor.parameters, f"{path}.parameters")
+    shape, row = list(tensor.shape), list(expected.shape)
+    fits = len(shape) == len(row) + 1 and all(
+        want in (-1, size) and size > 0 for size, want in zip(shape[1:], row, strict=True)
+    )
+    if not fits and not (expected.tensor is None and shape[1:] == [1]):
+        raise bad_field(f"shape is {shape[:9]}, expected {[-1, *row]}", f"{path}.shape", "TENSOR_WRONG_SHAPE")
     if not 1 <= shape[0] <= settings.max_instances:
         message = f"a batch of {shape[0]}, expected 1 to {settings.max_instances}"
-        raise bad_field(message, "inputs[0].shape[0]", "TENSOR_WRONG_SHAPE")
+        raise bad_field(message, f"{path}.shape[0]", "TENSOR_WRONG_SHAPE")
+    if shape[:1] != list(rows):
+        raise bad_field(
+            f"a batch of {shape[0]}, but the first input's is {rows[0]}", f"{path}.shape[0]", "TENSOR_WRONG_SHAPE"
+        )
 
 
 def _options(parameters: Mapping[str, oip.InferParameter]) -> dict[str, Any]:
@@ -168,8 +182,9 @@ def row_error(error: Exception, request: oip.ModelInferRequest, row: int) -> Exc
     """An error of one row, which names the part of the request at fault as the caller wrote it."""
     if isinstance(error, InvalidInputError):
         first = error.field.partition(".")[0].partition("[")[0]
-        if first in ("encoded_image", TENSOR, "input"):
-            error.field = f"inputs[0][{row}]"
+        if first in ("encoded_image", TENSOR, TEXT, "input", "record", "tensors"):
+            names, part = [each.name for each in request.inputs], error.field.partition(".")[2]
+            error.field = f"inputs[{names.index(part) if part in names else 0}][{row}]"
             error.message = f"row {row}: {error.message}" if request.inputs[0].shape[0] > 1 else error.message
         elif error.field and first != "model":
             error.field = f"parameters.{error.field}"

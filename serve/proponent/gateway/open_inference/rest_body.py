@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from starlette.responses import Response
 
 from proponent.errors import InvalidInputError
 from proponent.gateway.http.instances import json_object
-from proponent.gateway.http.json_values import bad_field, float32_array, image_bytes
+from proponent.gateway.http.json_values import bad_field, image_bytes, number_array
 from proponent.gateway.open_inference.calls import Inferred
+from proponent.gateway.open_inference.inputs import IMAGE
 from proponent.gateway.open_inference.queries import BINARY_OUTPUT
-from proponent.gateway.open_inference.tensors import BYTES, FP32, OutputTensor, joined_elements
+from proponent.gateway.open_inference.tensors import BYTES, DTYPES, OutputTensor, joined_elements
 from proponent.v1 import open_inference_pb2 as oip
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -101,7 +102,7 @@ def _add_inputs(request: oip.ModelInferRequest, values: Mapping[str, Any], data:
         _parameters(given, tensor.parameters, f"{path}.parameters")
         size = _binary_size(tensor, f"{path}.parameters.{BINARY_SIZE}")
         if size is None:
-            request.raw_input_contents.append(_raw(given.get("data"), tensor.datatype, f"{path}.data"))
+            request.raw_input_contents.append(_raw(given.get("data"), tensor, f"{path}.data"))
         elif "data" in given:
             raise bad_field(f"stands beside {BINARY_SIZE}, expected one of them", f"{path}.data")
         else:
@@ -121,20 +122,37 @@ def _binary_size(tensor: oip.ModelInferRequest.InferInputTensor, path: str) -> i
     return int(parameter.int64_param)
 
 
-def _raw(data: Any, datatype: str, path: str) -> bytes:
+def _raw(data: Any, tensor: oip.ModelInferRequest.InferInputTensor, path: str) -> bytes:
     """The data of an input as raw contents; those of a datatype that no input has are left to be refused."""
     if not isinstance(data, list):
         raise bad_field("is missing or not a list", path)
-    if datatype == BYTES:
-        return joined_elements(_images(data, path))
-    return float32_array(data, path).tobytes() if datatype == FP32 else b""
+    if tensor.datatype == BYTES:
+        return joined_elements(_elements(data, path, image_bytes if tensor.name == IMAGE else _utf8))
+    return _numbers(data, tensor.datatype, path) if tensor.datatype in DTYPES else b""
 
 
-def _images(data: list[Any], path: str) -> Iterator[bytes]:
+def _numbers(data: list[Any], datatype: str, path: str) -> bytes:
+    """Numbers of a datatype; raises InvalidInputError where it does not hold them."""
+    given, kind = number_array(data, path), np.dtype(DTYPES[datatype])
+    with np.errstate(all="ignore"):
+        found = given.astype(kind)
+    if kind.kind in "iub" and not np.array_equal(found.astype("f8"), given.astype("f8")):
+        raise bad_field(f"holds values that are not {datatype}", path, "TENSOR_WRONG_DTYPE")
+    return found.tobytes()
+
+
+def _elements(data: list[Any], path: str, read: Callable[[Any, str], bytes]) -> Iterator[bytes]:
     if data and all(isinstance(each, list) for each in data):
         data = list(itertools.chain.from_iterable(data))
     for position, text in enumerate(data):
-        yield image_bytes(text, f"{path}[{position}]")
+        yield read(text, f"{path}[{position}]")
+
+
+def _utf8(text: Any, path: str) -> bytes:
+    if not isinstance(text, str):
+        raise bad_field("expected text", path)
+    _check_text(text, path)
+    return text.encode()
 
 
 def _plain(output: OutputTensor) -> list[Any]:

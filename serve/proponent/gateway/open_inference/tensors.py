@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from proponent.errors import InvalidInputError
@@ -15,8 +16,26 @@ from proponent.gateway.http.json_values import bad_field
 from proponent.v1 import open_inference_pb2 as oip
 
 FP32, FP64, INT32, BYTES = "FP32", "FP64", "INT32", "BYTES"
-DTYPES = {FP32: "<f4", FP64: "<f8", INT32: "<i4"}
-_CONTENTS = {FP32: "fp32_contents", FP64: "fp64_contents", INT32: "int_contents", BYTES: "bytes_contents"}
+DTYPES = {
+    FP32: "<f4",
+    FP64: "<f8",
+    "FP16": "<f2",
+    "INT64": "<i8",
+    INT32: "<i4",
+    "INT16": "<i2",
+    "INT8": "|i1",
+    "UINT8": "|u1",
+    "BOOL": "|b1",
+}
+_CONTENTS = {
+    FP32: "fp32_contents",
+    FP64: "fp64_contents",
+    "INT64": "int64_contents",
+    **dict.fromkeys((INT32, "INT16", "INT8"), "int_contents"),
+    "UINT8": "uint_contents",
+    "BOOL": "bool_contents",
+    BYTES: "bytes_contents",
+}
 _LENGTH = struct.Struct("<I")
 
 
@@ -71,8 +90,8 @@ def input_rows(request: oip.ModelInferRequest, position: int, path: str) -> Sequ
         elements = split_elements(raw[position], path) if raw else _typed(tensor, path)
         _check_count(len(elements), math.prod(tensor.shape), "elements", path)
         return elements
-    data = raw[position] if raw else _packed(_typed_contents(tensor, path))
-    _check_count(len(data), 4 * math.prod(tensor.shape), "bytes", path)
+    data = raw[position] if raw else _values(tensor, path)
+    _check_count(len(data), np.dtype(DTYPES[tensor.datatype]).itemsize * math.prod(tensor.shape), "bytes", path)
     size = len(data) // tensor.shape[0]
     return [data[start : start + size] for start in range(0, len(data), size)]
 
@@ -96,9 +115,23 @@ def _typed(tensor: oip.ModelInferRequest.InferInputTensor, path: str) -> list[by
     return list(_typed_contents(tensor, path).bytes_contents)
 
 
+def _values(tensor: oip.ModelInferRequest.InferInputTensor, path: str) -> bytes:
+    """Typed contents as little-endian values."""
+    contents = _typed_contents(tensor, path)
+    if tensor.datatype in (FP32, FP64):
+        return _packed(contents)
+    given = np.array(list(getattr(contents, _CONTENTS[tensor.datatype])))
+    with np.errstate(all="ignore"):
+        found = given.astype(DTYPES[tensor.datatype])
+    if not np.array_equal(found.astype(given.dtype), given):
+        message = f"contents hold values that are not {tensor.datatype}"
+        raise bad_field(message, f"{path}.contents", "TENSOR_WRONG_DTYPE")
+    return found.tobytes()
+
+
 def _typed_contents(tensor: oip.ModelInferRequest.InferInputTensor, path: str) -> oip.InferTensorContents:
     """The contents, which hold nothing but values of the tensor's datatype."""
-    expected = _CONTENTS[tensor.datatype]
+    expected = _CONTENTS.get(tensor.datatype, "")  # FP16 has no contents but raw ones
     others = [field.name for field, _ in tensor.contents.ListFields() if field.name != expected]
     if others:
         message = f"contents hold {others[0]}, expected {expected} for datatype {tensor.datatype}"

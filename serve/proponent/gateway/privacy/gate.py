@@ -134,7 +134,10 @@ def _record(name: str, query: Any, reply: Any, named: list[str], context: CallCo
 
 def _input_digest(query: Any) -> str:
     """Hash of the caller's input; empty where the call has none."""
-    fields = query.DESCRIPTOR.fields_by_name
-    if "encoded_image" not in fields:
+    if "encoded_image" not in query.DESCRIPTOR.fields_by_name:
         return ""
-    return hashlib.sha256(query.encoded_image or query.tensor.data).hexdigest()
+    kind = query.WhichOneof("input") or "encoded_image"
+    value = getattr(query, kind)
+    if kind in ("record", "tensors"):
+        value = value.SerializeToString(deterministic=True)
+    return hashlib.sha256(value.data if kind == "tensor" else value.encode() if kind == "text" else value).hexdigest()

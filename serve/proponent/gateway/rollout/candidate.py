@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections.abc import AsyncIterator, Sequence
 
 import structlog
@@ -16,6 +15,7 @@ from proponent.gateway.hosting.supervisor import POLL_S
 from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.hosting.worker_state import StartClock, ready_pids
 from proponent.gateway.lane import Lane
+from proponent.gateway.rollout.warm_up import warm_up_input
 from proponent.index.faults import fault_point
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerRequest
@@ -80,7 +80,7 @@ async def _check(deployment: Deployment, lane: Lane, worker: WorkerClient) -> No
     try:
         reply = await worker.send(deployment, _warm_up_request(deployment, lane), _PROBE_TIMEOUT_S)
     except InvalidInputError:
-        # Not every model takes a tensor of zeros.
+        # Not every model takes what is made up.
         return
     digest = (reply.predict if lane is Lane.PREDICTIONS else reply.explain).bundle_digest
     if digest != deployment.manifest.digest:
@@ -90,8 +90,7 @@ async def _check(deployment: Deployment, lane: Lane, worker: WorkerClient) -> No
 
 
 def _warm_up_request(deployment: Deployment, lane: Lane) -> WorkerRequest:
-    shape = deployment.manifest.input_shape
-    tensor = pb.Tensor(shape=shape, dtype="float32", data=bytes(4 * math.prod(shape)))
+    value = warm_up_input(deployment.manifest.signature)
     if lane is Lane.PREDICTIONS:
-        return WorkerRequest(predict=pb.PredictRequest(model=deployment.model, tensor=tensor))
-    return WorkerRequest(explain=pb.ExplainRequest(model=deployment.model, tensor=tensor, top_k=1))
+        return WorkerRequest(predict=pb.PredictRequest(model=deployment.model, **value))
+    return WorkerRequest(explain=pb.ExplainRequest(model=deployment.model, top_k=1, **value))

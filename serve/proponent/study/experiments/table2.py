@@ -27,6 +27,7 @@ from proponent.study.drawing import BLUE, GREY, ORANGE
 from proponent.study.models import LARGE, NETWORKS, cifar10_network, logistic_regression, perceptron
 from proponent.study.outcome import Claim, Outcome, Picture
 from proponent.study.workbench import Workbench
+from proponent.v1 import explanation_pb2 as pb
 
 TOP = 10
 SEVERAL, BETWEEN = 2, (20, 40)
@@ -158,7 +159,9 @@ def _on_the_fly(model: _Model, solver: Solver, queries: int) -> dict[str, float]
         raw, value, label = context.held_out.item(position)
         options = ExplainOptions(measures=(Measure.INFLUENCE,), top_k=TOP, target=Target(label))
         started = time.process_time()
-        found, solve = explain_by_solver(bundle, _png(raw), options, solver, model.damping, model.effort)
+        found, solve = explain_by_solver(
+            bundle, pb.ExplainRequest(encoded_image=_png(raw)), options, solver, model.damping, model.effort
+        )
         seconds.append(time.process_time() - started - opening)
         [known] = context.explainer.explain([value], [options])
         residuals.append(solve.residual)

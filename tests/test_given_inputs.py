@@ -1,0 +1,262 @@
+"""Texts, records and named tensors by every way in; what is unusable is named, and the next request works."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
+
+import tiny_table
+import tiny_text
+from proponent.attribution.inputs import NamedInputs
+from proponent.audit.quick import quick_audit
+from proponent.client.inputs import input_fields
+from proponent.errors import InvalidInputError
+from proponent.explainer import Explainer
+from proponent.gateway.http.instances import instance_of_text, instances_of_json
+from proponent.gateway.open_inference.queries import Query, requests_of
+from proponent.gateway.open_inference.rest_body import infer_request_of
+from proponent.gateway.prediction_when_late import prediction_of
+from proponent.gateway.settings import Settings
+from proponent.gateway.validation import check_input, check_rules
+from proponent.index import bundle as files
+from proponent.index.samples import Samples
+from proponent.index.store import Store
+from proponent.inspection.verify import verify
+from proponent.options import ExplainOptions
+from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.results import Explanation
+from proponent.spec import load_spec
+from proponent.text import Text
+from proponent.v1 import explanation_pb2 as pb
+from proponent.v1.worker_pb2 import WorkerRequest
+from proponent.worker.batch import Item, Worker
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotStationaryWarning"),
+    pytest.mark.filterwarnings("ignore::proponent.rebuild.coverage.UncoveredWarning"),
+]
+OAK = {"height": 2.0, "kind": "oak", "old": True}
+IDS = np.array([2, 3, 9])
+MASK = np.ones(3, dtype=np.int64)
+
+
+def built(path: Path) -> Explainer:
+    bundle = rebuild(load_spec(path), Store(path.parent / "store"), RebuildOptions(quiet=True), quick_audit)
+    return Explainer.load(bundle)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Explainer:
+    return built(tiny_text.project(tmp_path_factory.mktemp("text"), model={"kind": "bert"}))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Explainer:
+    return built(tiny_table.project(tmp_path_factory.mktemp("table")))
+
+
+def answered(explainer: Explainer, message: Any) -> Any:
+    """The answer of a gateway and a worker to one request, or its error as an exception."""
+    message.model = explainer.manifest.model
+    check_rules(message)
+    check_input(message, explainer.manifest, Settings(), "")
+    return worked(explainer, message)
+
+
+def worked(explainer: Explainer, message: Any) -> Any:
+    kind = "predict" if isinstance(message, pb.PredictRequest) else "explain"
+    [reply] = Worker(explainer).handle([Item(WorkerRequest(**{kind: message}), as_json=False)])
+    if reply.WhichOneof("outcome") == "error":
+        raise InvalidInputError(reply.error.message, field=reply.error.field, reason=reply.error.reason)
+    return getattr(reply, kind)
+
+
+def test_records_are_explained_and_their_bundle_is_sound(table: Explainer) -> None:
+    found, other = table.explain([OAK, {**OAK, "kind": None}], [ExplainOptions()] * 2)
+    assert isinstance(found, Explanation) and isinstance(other, Explanation)
+    assert found.prediction.probabilities != other.prediction.probabilities
+    signature = table.signature
+    assert [(c.name, c.type.value, c.categories, c.optional) for c in signature.columns] == [
+        ("height", "number", (), False),
+        ("kind", "category", ("oak", "elm", "fir"), True),
+        ("old", "flag", (), False),
+    ]
+    assert [(t.name, t.dtype, t.shape, t.max_value) for t in signature.tensors] == [
+        ("numbers", "float32", (2,), None),
+        ("kind", "int32", (), 3),
+    ]
+    bundle = next(table.classifier.spec.root.glob("store/trees/bundles/*"))
+    assert verify(bundle).problems == []
+
+
+def test_samples_are_kept_as_they_may_be_sent(table: Explainer) -> None:
+    bundle = next(table.classifier.spec.root.glob("store/trees/bundles/*"))
+    samples = list(Samples.open(bundle / files.SAMPLES))
+    assert [sample.form for sample in samples] == ["record"] * 3
+    record = json.loads(samples[0].input)
+    assert set(record) == {"height", "kind", "old"} and table.predict([record])[0]
+
+
+JSON: dict[str, Callable[[], dict[str, Any]]] = {
+    "text": lambda: {"text": "good film"},
+    "lists": lambda: {"tensors": {"input_ids": [2, 3, 9], "attention_mask": [1, 1, 1]}},
+    "truth": lambda: {"tensors": {"input_ids": [2, 3, 9], "attention_mask": [True, True, True]}},
+}
+
+
+@pytest.mark.parametrize("form", JSON)
+def test_json_gives_what_the_library_does(form: str, text: Explainer) -> None:
+    [expected] = text.predict([Text("good film")])
+    body = json.dumps({"instances": [JSON[form]()], "top_k": 2}).encode()
+    [instance] = instances_of_json(body, pb.ExplainRequest, "words", 8)
+    reply = answered(text, instance.message)
+    assert list(reply.prediction.probabilities) == pytest.approx(expected.probabilities, abs=1e-6)  # type: ignore[union-attr]
+    alone = json.dumps({**JSON[form](), "top_k": 2}).encode()
+    [instance] = instances_of_json(alone, pb.ExplainRequest, "words", 8)
+    assert answered(text, instance.message).results == reply.results
+
+
+def test_a_plain_text_is_a_body(text: Explainer) -> None:
+    instance = instance_of_text(b"good film", [("top_k", "3")], pb.ExplainRequest, "words")
+    reply = answered(text, instance.message)
+    assert len(reply.results[0].proponents) <= 3 and reply.prediction.label in tiny_text.CLASSES
+    broken = instance_of_text(b"\xff", [], pb.ExplainRequest, "words").message
+    assert isinstance(broken, InvalidInputError) and broken.field == "text"
+
+
+GIVEN: dict[str, tuple[str, Any]] = {
+    "a text": ("text", Text("good film")),
+    "arrays": ("text", {"input_ids": IDS, "attention_mask": MASK}),
+    "a record": ("table", OAK),
+    "a record of NumPy": ("table", {"height": np.float64(2), "kind": "oak", "old": np.bool_(True)}),
+}
+
+
+@pytest.mark.parametrize("what", GIVEN)
+def test_clients_send_what_the_library_takes(what: str, request: pytest.FixtureRequest) -> None:
+    model, value = GIVEN[what]
+    explainer: Explainer = request.getfixturevalue(model)
+    [expected] = explainer.predict([value])
+    reply = answered(explainer, pb.PredictRequest(**input_fields(value)))
+    assert list(reply.prediction.probabilities) == pytest.approx(expected.probabilities, abs=1e-6)  # type: ignore[union-attr]
+    asked = pb.ExplainRequest(model="m", **input_fields(value))
+    kind = asked.WhichOneof("input") or ""
+    assert getattr(prediction_of(asked), kind) == getattr(asked, kind)
+
+
+def message(**fields: Any) -> pb.PredictRequest:
+    return pb.PredictRequest(**fields)
+
+
+def ids(values: Any, dtype: str = "int64", mask: Any = (1, 1, 1)) -> pb.PredictRequest:
+    array, ones = np.array(values, dtype=dtype), np.array(mask, dtype="int64")
+    sent = {"input_ids": array, "attention_mask": ones}
+    tensors = {
+        name: pb.Tensor(shape=each.shape, dtype=each.dtype.name, data=each.tobytes()) for name, each in sent.items()
+    }
+    return pb.PredictRequest(tensors=pb.NamedTensors(tensors=tensors))
+
+
+def without(request: pb.PredictRequest, name: str) -> pb.PredictRequest:
+    del request.tensors.tensors[name]
+    return request
+
+
+def record(**changes: Any) -> pb.PredictRequest:
+    values = Struct()
+    values.update({name: value for name, value in {**OAK, **changes}.items() if value != "left out"})
+    return pb.PredictRequest(record=values)
+
+
+ONE = pb.Tensor(shape=[1], dtype="float32", data=bytes(4))
+UNUSABLE: dict[str, tuple[str, Callable[[], pb.PredictRequest], str, str]] = {
+    "empty text": ("text", lambda: message(text=""), "text", ""),
+    "blank text": ("text", lambda: message(text=" \n"), "text", "TEXT_EMPTY"),
+    "characters": ("text", lambda: message(text="film " * 100), "text", "TEXT_TOO_LONG"),
+    "words": ("text", lambda: message(text="film " * 40), "text", "TEXT_UNUSABLE"),
+    "record to text": ("text", record, "record", "INPUT_WRONG_KIND"),
+    "image to text": ("text", lambda: message(encoded_image=b"x"), "encoded_image", "INPUT_WRONG_KIND"),
+    "tensor to text": ("text", lambda: message(tensor=ONE), "tensor", "INPUT_WRONG_KIND"),
+    "text to table": ("table", lambda: message(text="oak"), "text", "INPUT_WRONG_KIND"),
+    "vocabulary": ("text", lambda: ids([2, 18, 3]), "tensors.input_ids", "TENSOR_OUT_OF_RANGE"),
+    "negative id": ("text", lambda: ids([2, -1, 3]), "tensors.input_ids", "TENSOR_OUT_OF_RANGE"),
+    "dtype": ("text", lambda: ids([2, 3, 3], "int32"), "tensors.input_ids", "TENSOR_WRONG_DTYPE"),
+    "unknown dtype": ("text", lambda: ids([2, 3, 3], "uint16"), "tensors.input_ids", "TENSOR_WRONG_DTYPE"),
+    "dimensions": ("text", lambda: ids([[2, 3, 3]]), "tensors.input_ids", "TENSOR_WRONG_SHAPE"),
+    "too long": ("text", lambda: ids([2] * 30, mask=[1] * 30), "tensors", ""),
+    "missing tensor": ("text", lambda: without(ids(IDS), "attention_mask"), "tensors.attention", "TENSOR_MISSING"),
+    "unknown column": ("table", lambda: record(colour="red"), "record.colour", "RECORD_UNKNOWN_COLUMN"),
+    "missing column": ("table", lambda: record(old="left out"), "record.old", "RECORD_MISSING_COLUMN"),
+    "null": ("table", lambda: record(height=None), "record.height", "RECORD_MISSING_COLUMN"),
+    "text for number": ("table", lambda: record(height="tall"), "record.height", "RECORD_WRONG_TYPE"),
+    "flag for number": ("table", lambda: record(height=True), "record.height", "RECORD_WRONG_TYPE"),
+    "number for flag": ("table", lambda: record(old=1), "record.old", "RECORD_WRONG_TYPE"),
+    "list": ("table", lambda: record(kind=["oak"]), "record.kind", "RECORD_WRONG_TYPE"),
+    "category": ("table", lambda: record(kind="yew"), "record.kind", "RECORD_UNKNOWN_CATEGORY"),
+    "NaN": ("table", lambda: record(height=float("nan")), "record.height", "RECORD_NOT_FINITE"),
+    "infinity": ("table", lambda: record(height=float("inf")), "record.height", "RECORD_NOT_FINITE"),
+    "empty record": ("table", lambda: message(record=Struct()), "record", "RECORD_MISSING_COLUMN"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["gateway", "worker"])
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_what_is_unusable_is_named_and_the_next_request_works(
+    what: str, where: str, request: pytest.FixtureRequest
+) -> None:
+    """A gateway refuses it before any worker is asked; a worker that is asked without one does as well."""
+    model, make, field, reason = UNUSABLE[what]
+    explainer: Explainer = request.getfixturevalue(model)
+    with pytest.raises(InvalidInputError) as error:
+        (answered if where == "gateway" else worked)(explainer, make())
+    assert error.value.field.startswith(field), error.value
+    assert not reason or error.value.reason == reason, error.value
+    good = record() if model == "table" else message(text="good film")
+    assert answered(explainer, good).prediction.label
+
+
+def test_the_library_names_what_it_cannot_take(text: Explainer) -> None:
+    long = NamedInputs({"input_ids": torch.tensor([1, 2]), "attention_mask": torch.ones(2)})
+    found = text.predict([Text(""), torch.zeros(3), {"a": 1}, long, "a path"])  # type: ignore[list-item]
+    fields = [getattr(one, "field", None) for one in found]
+    assert fields == ["text", "tensor", "record", "tensors.attention_mask", "input"]
+    assert text.predict([Text("good film")])[0]
+
+
+def protocol(explainer: Explainer, *inputs: tuple[str, str, list[int], list[Any]]) -> list[Any]:
+    body = {"inputs": [dict(zip(("name", "datatype", "shape", "data"), each, strict=True)) for each in inputs]}
+    request = infer_request_of(json.dumps(body).encode(), None, explainer.manifest.model, "")
+    return requests_of(request, Query.of(request), explainer.manifest, Settings())
+
+
+def test_the_open_inference_protocol_carries_them(text: Explainer, table: Explainer) -> None:
+    one, two = protocol(text, ("text", "BYTES", [2], ["good film", "dull"]))
+    assert (one.text, two.text) == ("good film", "dull")
+    [named] = protocol(
+        text, ("attention_mask", "INT64", [1, 3], [[1, 1, 1]]), ("input_ids", "INT64", [1, 3], [[2, 3, 9]])
+    )
+    assert answered(text, named).prediction == answered(text, one).prediction
+    [row] = protocol(
+        table, ("height", "FP64", [1], [2]), ("old", "BOOL", [1], [True]), ("kind", "BYTES", [1], ["oak"])
+    )
+    assert MessageToDict(row.record) == OAK
+    for inputs, field in (
+        ((("text", "FP32", [1], [1]),), "inputs[0].datatype"),
+        ((("input_ids", "INT64", [1, 3], [[2, 3, 9]]),), "inputs"),
+        ((("nothing", "INT64", [1, 3], [[2, 3, 9]]),), "inputs[0].name"),
+        (
+            (("attention_mask", "INT64", [2, 3], [[1] * 3] * 2), ("input_ids", "INT64", [1, 3], [[2, 3, 9]])),
+            "inputs[1]",
+        ),
+    ):
+        with pytest.raises(InvalidInputError) as error:
+            protocol(text, *inputs)
+        assert error.value.field.startswith(field)
