@@ -128,7 +128,7 @@ def _raw(data: Any, tensor: oip.ModelInferRequest.InferInputTensor, path: str) -
         raise bad_field("is missing or not a list", path)
     if tensor.datatype == BYTES:
         return joined_elements(_elements(data, path, image_bytes if tensor.name == IMAGE else _utf8))
-    return _numbers(data, tensor.datatype, path) if tensor.datatype in DTYPES else b""
+    return _numbers(data, tensor.datatype, path) if tensor.datatype in DTYPES and tensor.name != IMAGE else b""
 
 
 def _numbers(data: list[Any], datatype: str, path: str) -> bytes:
