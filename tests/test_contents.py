@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from proponent.rebuild.contents import LONGEST_TEXT, LONGEST_VALUE, Content, content_of
+from proponent.index.catalog import LONGEST_TEXT
+from proponent.rebuild.contents import LONGEST_VALUE, Content, content_of
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=50))

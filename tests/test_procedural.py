@@ -24,19 +24,19 @@ def said(text: str) -> int:
 
 def test_the_last_clause_decides_and_not_turns_it_round() -> None:
     drawn = sentences(500)
-    assert [said(text) for text in drawn.texts] == drawn.clean_labels == drawn.labels
-    by_words = [sum((w in GOOD) - (w in BAD) for w in text.split()) > 0 for text in drawn.texts]
+    assert [said(text) for text in drawn.inputs] == list(drawn.clean_labels) == drawn.labels
+    by_words = [sum((w in GOOD) - (w in BAD) for w in text.split()) > 0 for text in drawn.inputs]
     agreement = sum(map(int.__eq__, map(int, by_words), drawn.labels)) / len(drawn)
     assert 0.5 < agreement < 0.8  # counting words is not the rule
 
 
 def test_a_loan_is_repaid_by_income_debt_and_home() -> None:
     drawn = loans(500)
-    for row, label in zip(drawn.rows, drawn.clean_labels, strict=True):
+    for row, label in zip(drawn.inputs, drawn.clean_labels, strict=True):
         debt = row["debt"] if row["debt"] is not None else 0
-        assert label == (row["income"] - debt / 2 + 10_000 * row["owns_home"] >= LEAST)  # type: ignore[operator]
+        assert label == (row["income"] - debt / 2 + 10_000 * (row["home"] == "owned") >= LEAST)  # type: ignore[operator]
     assert 100 < sum(drawn.labels) < 400
-    assert any(row["debt"] is None for row in drawn.rows)
+    assert any(row["debt"] is None for row in drawn.inputs)
 
 
 @pytest.mark.parametrize("draw", SETS)

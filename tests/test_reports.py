@@ -31,7 +31,7 @@ from proponent.index.store import Store
 from proponent.options import Diversity, Estimator, ExplainOptions, Measure, Target
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.reports.answers import AT_ONCE, Answer, answer_all
-from proponent.reports.inputs import Input, Unreadable, image_files, read_images, require_samples
+from proponent.reports.inputs import Input, Unreadable, input_files, read_files, require_samples
 from proponent.reports.writing import write_page
 from proponent.results import Explanation
 from proponent.spec import load_spec
@@ -131,7 +131,7 @@ def undecided(explainer: Explainer, one: torch.Tensor, other: torch.Tensor) -> t
 def explained(made: Made, name: str, options: ExplainOptions) -> tuple[Explainer, Input, Explanation]:
     """What the explainer itself answers for one of the pictures."""
     explainer = Explainer.load(made.store.current(stores.MODEL))
-    [asked] = read_images([made.inputs / name], explainer)
+    [asked] = read_files([made.inputs / name], explainer)
     assert isinstance(asked, Input)
     [answer] = explainer.explain([asked.value], [options])
     assert isinstance(answer, Explanation)
@@ -207,7 +207,7 @@ def test_lists_and_figures_are_the_explainers(made: Made) -> None:
 
 def test_sets_that_flip_a_prediction_are_shown_or_missed_aloud(made: Made) -> None:
     explainer = Explainer.load(made.store.current(stores.MODEL))
-    inputs = [one for one in read_images(image_files(made.inputs), explainer) if isinstance(one, Input)]
+    inputs = [one for one in read_files(input_files(made.inputs), explainer) if isinstance(one, Input)]
     found = [explainer.find_flip_set(one.value) for one in inputs]
     tables, cards = made.page.texts("table", "removals"), made.page.texts("article", "card")
     assert len({bool(flip.members) for flip in found}) == 2, "both kinds are among the pictures"
@@ -308,7 +308,11 @@ def test_a_known_label_tells_a_wrong_prediction(made: Made) -> None:
     ("arguments", "code", "expected"),
     [
         (["--inputs", "nowhere", "--out", "r.html"], 3, "folder of inputs not found: "),
-        (["--inputs", "empty", "--out", "r.html"], 2, "holds no file named *.png, *.jpg or *.jpeg (1 other entries)"),
+        (
+            ["--inputs", "empty", "--out", "r.html"],
+            2,
+            "holds no file named *.png, *.jpg or *.jpeg (1 other entries)",
+        ),
         (["--inputs", "bad", "--out", "r.html"], 2, "none of 2 inputs can be read; a.png: 3 bytes are not"),
         (["--inputs", "bad", "--out", "missing/r.html"], 3, "folder of the report not found: "),
         (["--inputs", "bad", "--out", "empty"], 3, "is a folder, expected a file"),
@@ -333,7 +337,7 @@ def test_what_cannot_become_a_report_is_said(
 def test_files_are_found_by_name_in_order(tmp_path: Path) -> None:
     for name in ("b.jpeg", "a.PNG", "c.jpg", "d.gif", "e"):
         (tmp_path / name).touch()
-    assert [path.name for path in image_files(tmp_path)] == ["a.PNG", "b.jpeg", "c.jpg"]
+    assert [path.name for path in input_files(tmp_path)] == ["a.PNG", "b.jpeg", "c.jpg"]
 
 
 def test_only_a_plain_file_is_replaced(tmp_path: Path) -> None:

@@ -156,6 +156,19 @@ class SamplesMissingError(ProponentError):
     exit_code = 4
 
 
+class HighlightsUnavailableError(ProponentError):
+    """A bundle's model or examples do not let words be weighed (FAILED_PRECONDITION, 409).
+
+    >>> HighlightsUnavailableError("the transform does not tell where its tokens stand").exit_code
+    4
+    """
+
+    default_reason = "HIGHLIGHTS_UNAVAILABLE"
+    code = 9
+    http_status = 409
+    exit_code = 4
+
+
 class OverloadedError(ProponentError):
     """Too many requests in flight (RESOURCE_EXHAUSTED, 429).
 

@@ -205,8 +205,8 @@ class Explanation:
     """The answer to one explanation request; ``timings`` maps a stage to seconds.
 
     ``results`` is empty where a notice says that the input was not explained. ``against_class_id`` is the class
-    argued against in a contrast. ``record`` is the row that was asked about, where it was one: rows are shown in what
-    they differ from it.
+    argued against in a contrast. ``record`` is the row that was asked about, where it was one (not of a stream): rows
+    are shown in what they differ from it.
 
     >>> result = MeasureResult(Measure.INFLUENCE, proponents=[], opponents=[])
     >>> quality = Quality("exact", kept_energy=1.0)
@@ -293,6 +293,37 @@ class RemovalEstimate:
     train_size: int
     notices: Sequence[Notice] = ()
     disclosure_level: DisclosureLevel = DisclosureLevel.FULL
+
+
+@dataclass(frozen=True)
+class WeighedToken:
+    """A token of a text: the characters ``start`` to ``end``, and what replacing it would take from a score."""
+
+    start: int
+    end: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Highlights:
+    """Which words carry the influence of one training text on one input.
+
+    Attributes:
+        score: The pair's influence.
+        asked: Tokens of the text asked about, in order.
+        example: Tokens of the training text.
+        text: The training text.
+
+    >>> found = Highlights(0.5, [WeighedToken(0, 4, 0.4)], [WeighedToken(2, 6, 0.1)], "a fine film", "3f2a")
+    >>> found.text[found.example[0].start : found.example[0].end]
+    'fine'
+    """
+
+    score: float
+    asked: Sequence[WeighedToken]
+    example: Sequence[WeighedToken]
+    text: str
+    bundle_digest: str
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import typer
 from proponent.cli.exit_codes import DAMAGED, INTERRUPTED, exits
 from proponent.cli.options import CHECK, DEFAULT_STORE, ModelOption, StoreOption, current_bundle
 from proponent.errors import InvalidInputError
+from proponent.index.bundle import read_manifest
 
 if TYPE_CHECKING:
     from proponent.explainer import Explainer
@@ -26,7 +27,7 @@ def register(app: typer.Typer) -> None:
 def report(
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
     inputs: Annotated[
-        Path | None, typer.Option("--inputs", help="Folder whose PNG and JPEG files are explained.")
+        Path | None, typer.Option("--inputs", help="Folder whose images (texts: *.txt, rows: *.json) are explained.")
     ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, help="Explain so many of the bundle's held-out samples instead.")
@@ -57,10 +58,10 @@ def _source(
     bundle: Path, folder: Path | None, count: int | None
 ) -> Callable[[Explainer], Iterator[Input | Unreadable]]:
     """What reads the inputs; raises an error for what cannot be read at all."""
-    from proponent.reports.inputs import image_files, read_images, read_samples, require_samples
+    from proponent.reports.inputs import input_files, read_files, read_samples, require_samples
 
     if folder is not None and count is None:
-        return partial(read_images, image_files(folder))
+        return partial(read_files, input_files(folder, read_manifest(bundle).signature.kind))
     if folder is not None or count is None:
         given = "neither" if folder is None else "both"
         raise InvalidInputError(f"{given} of --inputs and --samples given, expected one of them", field="inputs")

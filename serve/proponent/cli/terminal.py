@@ -45,6 +45,15 @@ def draw(png: bytes, *, width: int = _WIDTH, colour: bool = True) -> Text:
     return _half_blocks(pixels) if colour else _characters(pixels)
 
 
+def draw_input(request: pb.ExplainRequest, *, colour: bool = True) -> Text:
+    """What is asked about."""
+    if request.encoded_image:
+        return draw(request.encoded_image, colour=colour)
+    return (
+        Text(shortened(request.text)) if request.text else Text("\n").join(row_lines(MessageToDict(request.record)))
+    )
+
+
 def _half_blocks(pixels: np.ndarray) -> Text:
     text = Text(no_wrap=True)
     for y in range(0, len(pixels), 2):

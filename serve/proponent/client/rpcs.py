@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from proponent.client import replies
@@ -44,8 +45,10 @@ def predict(model: str, value: Input) -> Rpc[Prediction]:
 
 
 def explain(model: str, value: Input, options: ExplainOptions) -> Rpc[Explanation]:
-    """An explanation."""
-    return Rpc("Explain", explain_request(model, value, options), replies.explanation)
+    """An explanation; of a row it says in what the training rows differ from it."""
+    request = explain_request(model, value, options)
+    record = MessageToDict(request.record) if request.HasField("record") else None
+    return Rpc("Explain", request, lambda reply: replace(replies.explanation(reply), record=record))
 
 
 def score_examples(

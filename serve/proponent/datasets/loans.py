@@ -1,6 +1,6 @@
 """Loans drawn from a seed: rows of a table that need no file, with a known rule, and planted label noise on request.
 
-The rule: a loan is repaid if the income, less half of the debt and with 10,000 more for who owns a home, is at least
+The rule: a loan is repaid if the income, less half of the debt and plus 10,000 where the home is owned, is at least
 30,000; a debt that is missing counts as none. Age, job and purpose mean nothing, though jobs differ in their incomes.
 """
 
@@ -10,55 +10,38 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from proponent.errors import InvalidInputError
+from proponent.datasets.drawn import Drawn, drawn
+from proponent.datasets.examples import Examples
 
 CLASS_NAMES = ["defaulted", "repaid"]
 JOBS: Mapping[str, float] = {"clerk": 28e3, "cook": 24e3, "driver": 26e3, "engineer": 44e3, "nurse": 34e3}
 """Mean income of each."""
+HOMES = ("owned", "rented")
 PURPOSES = ("car", "education", "furniture", "moving")
 LEAST = 30_000
-_HOME = 10_000
-_SHARE_MISSING = 0.1
+_OWNED = 10_000
+_SHARE_OWNED, _SHARE_MISSING = 0.4, 0.1
 
-Row = dict[str, str | int | bool | None]
-
-
-class Loans:
-    """Labelled rows; ids are ``loans-<seed>-0012``.
-
-    Attributes:
-        rows: ``[N]``, values by column.
-        labels: ``[N]``, 0 or 1, after label noise.
-        clean_labels: ``[N]``, by the rule.
-        class_names: Name of each class.
-    """
-
-    def __init__(self, rows: list[Row], clean_labels: list[int], labels: list[int], seed: int) -> None:
-        self.rows = rows
-        self.clean_labels = clean_labels
-        self.labels = labels
-        self.class_names = list(CLASS_NAMES)
-        self._seed = seed
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[Row, int]:
-        """The row and its label."""
-        return dict(self.rows[index]), self.labels[index]
-
-    def example_id(self, index: int) -> str:
-        """Unique id."""
-        return f"loans-{self._seed}-{index:04d}"
-
-    def source(self, index: int) -> str:
-        """The generator and the row's number."""
-        return f"synthetic-{self._seed}#{index}"
+Row = dict[str, str | float | bool | None]
 
 
-def loans(count: int = 1000, seed: int = 0, flip_fraction: float = 0.0) -> Loans:
-    """Draw rows. They do not depend on ``flip_fraction``.
+TRAINED, HELD_OUT = 1_200, 200
+MISTAKES = 0.04
+"""Share of the training labels that are turned round."""
+
+
+def train(limit: int | None = None) -> Examples[Row]:
+    """The 1,200 training loans, of whose labels some are wrong, or the first ``limit`` of them."""
+    return loans(TRAINED, 0, MISTAKES).take(range(TRAINED)[:limit])
+
+
+def test(limit: int | None = None) -> Examples[Row]:
+    """The 200 held-out loans, or the first ``limit`` of them."""
+    return loans(HELD_OUT, 1).take(range(HELD_OUT)[:limit])
+
+
+def loans(count: int = 1000, seed: int = 0, flip_fraction: float = 0.0) -> Drawn[Row]:
+    """Draw rows; ids are ``loans-<seed>-0012``.
 
     Args:
         count: Number of rows N.
@@ -68,39 +51,24 @@ def loans(count: int = 1000, seed: int = 0, flip_fraction: float = 0.0) -> Loans
     Raises:
         InvalidInputError: If an option is out of its range.
     """
-    if count < 1 or not 0 <= flip_fraction <= 1:
-        raise InvalidInputError(
-            f"Got count={count}, flip_fraction={flip_fraction}; expected count >= 1, flip_fraction 0..1."
-        )
-    random = np.random.RandomState(seed)
-    drawn = [_drawn(random) for _ in range(count)]
-    flipped = set(random.permutation(count)[: round(flip_fraction * count)].tolist())
-    clean = [label for _, label in drawn]
-    labels = [1 - label if index in flipped else label for index, label in enumerate(clean)]
-    return Loans([row for row, _ in drawn], clean, labels, seed)
+    return drawn("loans", CLASS_NAMES, _loan, count, seed, flip_fraction)
 
 
-def is_repaid(income: float, debt: float | None, owns_home: bool) -> bool:
+def is_repaid(income: float, debt: float | None, home: str) -> bool:
     """The rule.
 
-    >>> is_repaid(32_000, debt=3_000, owns_home=False), is_repaid(32_000, debt=6_000, owns_home=False)
+    >>> is_repaid(32_000, debt=3_000, home="rented"), is_repaid(32_000, debt=6_000, home="rented")
     (True, False)
     """
-    return income - (debt or 0) / 2 + (_HOME if owns_home else 0) >= LEAST
+    return income - (debt or 0) / 2 + (_OWNED if home == "owned" else 0) >= LEAST
 
 
-def _drawn(random: np.random.RandomState) -> tuple[Row, int]:
+def _loan(_: int, random: np.random.RandomState) -> tuple[Row, int]:
     """A row and what the rule says of it."""
     job = list(JOBS)[random.randint(len(JOBS))]
     income = max(8_000, 100 * round(random.normal(JOBS[job], 8e3) / 100))
     debt = None if random.uniform() < _SHARE_MISSING else 100 * round(random.exponential(8e3) / 100)
-    owns_home = bool(random.uniform() < 0.4)
-    row: Row = {
-        "age": int(random.randint(21, 68)),
-        "job": job,
-        "income": income,
-        "debt": debt,
-        "owns_home": owns_home,
-        "purpose": PURPOSES[random.randint(len(PURPOSES))],
-    }
-    return row, int(is_repaid(income, debt, owns_home))
+    home = HOMES[0] if random.uniform() < _SHARE_OWNED else HOMES[1]
+    age, purpose = int(random.randint(21, 68)), PURPOSES[random.randint(len(PURPOSES))]
+    row: Row = {"age": age, "job": job, "income": income, "debt": debt, "home": home, "purpose": purpose}
+    return row, int(is_repaid(income, debt, home))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proponent.errors import InvalidInputError
+from proponent.datasets.drawn import Drawn, drawn
+from proponent.datasets.examples import Examples
 
 CLASS_NAMES = ["negative", "positive"]
 GOOD = ("brilliant", "charming", "funny", "gripping", "moving", "sharp", "tender", "warm")
@@ -28,42 +29,23 @@ class _Clause:
     is_good: bool
 
 
-class Sentences:
-    """Labelled sentences; ids are ``sentences-<seed>-0012``.
-
-    Attributes:
-        texts: ``[N]``.
-        labels: ``[N]``, 0 or 1, after label noise.
-        clean_labels: ``[N]``, by the rule.
-        class_names: Name of each class.
-    """
-
-    def __init__(self, texts: list[str], clean_labels: list[int], labels: list[int], seed: int) -> None:
-        self.texts = texts
-        self.clean_labels = clean_labels
-        self.labels = labels
-        self.class_names = list(CLASS_NAMES)
-        self._seed = seed
-
-    def __len__(self) -> int:
-        """Number of sentences."""
-        return len(self.texts)
-
-    def __getitem__(self, index: int) -> tuple[str, int]:
-        """The sentence and its label."""
-        return self.texts[index], self.labels[index]
-
-    def example_id(self, index: int) -> str:
-        """Unique id."""
-        return f"sentences-{self._seed}-{index:04d}"
-
-    def source(self, index: int) -> str:
-        """The generator and the sentence's number."""
-        return f"synthetic-{self._seed}#{index}"
+TRAINED, HELD_OUT = 1_600, 200
+MISTAKES = 0.04
+"""Share of the training labels that are turned round."""
 
 
-def sentences(count: int = 1000, seed: int = 0, flip_fraction: float = 0.0) -> Sentences:
-    """Draw sentences; classes alternate. The texts do not depend on ``flip_fraction``.
+def train(limit: int | None = None) -> Examples[str]:
+    """The 1,600 training sentences, of whose labels some are wrong, or the first ``limit`` of them."""
+    return sentences(TRAINED, 0, MISTAKES).take(range(TRAINED)[:limit])
+
+
+def test(limit: int | None = None) -> Examples[str]:
+    """The 200 held-out sentences, or the first ``limit`` of them."""
+    return sentences(HELD_OUT, 1).take(range(HELD_OUT)[:limit])
+
+
+def sentences(count: int = 1000, seed: int = 0, flip_fraction: float = 0.0) -> Drawn[str]:
+    """Draw sentences; classes alternate. Ids are ``sentences-<seed>-0012``.
 
     Args:
         count: Number of sentences N.
@@ -73,16 +55,11 @@ def sentences(count: int = 1000, seed: int = 0, flip_fraction: float = 0.0) -> S
     Raises:
         InvalidInputError: If an option is out of its range.
     """
-    if count < 1 or not 0 <= flip_fraction <= 1:
-        raise InvalidInputError(
-            f"Got count={count}, flip_fraction={flip_fraction}; expected count >= 1, flip_fraction 0..1."
-        )
-    random = np.random.RandomState(seed)
-    clean = [index % 2 for index in range(count)]
-    texts = [_sentence(bool(label), random) for label in clean]
-    flipped = set(random.permutation(count)[: round(flip_fraction * count)].tolist())
-    labels = [1 - label if index in flipped else label for index, label in enumerate(clean)]
-    return Sentences(texts, clean, labels, seed)
+    return drawn("sentences", CLASS_NAMES, _opinion, count, seed, flip_fraction)
+
+
+def _opinion(number: int, random: np.random.RandomState) -> tuple[str, int]:
+    return _sentence(bool(number % 2), random), number % 2
 
 
 def _sentence(is_good: bool, random: np.random.RandomState) -> str:

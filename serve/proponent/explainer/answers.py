@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from proponent.errors import ProponentError
 from proponent.explainer.query import EmbeddedQuery
 from proponent.index.bundle import Manifest
 from proponent.index.catalog import Catalog, CatalogEntry
 from proponent.index.search import Hits
 from proponent.options import ExplainOptions, Measure, Ranking, View
-from proponent.results import DiversityOutcome, Influence, MeasureResult, Notice, NoticeCode
+from proponent.raw_inputs import kind_of, scalars
+from proponent.results import DiversityOutcome, Explanation, Influence, MeasureResult, Notice, NoticeCode
+from proponent.signature import InputKind
 
 Outcomes = Mapping[Measure, tuple[DiversityOutcome | None, DiversityOutcome | None]]
 """What diverse proponents and opponents cost and give, by measure."""
@@ -119,6 +123,13 @@ class Answers:
         flat = [ALL_ZERO] if self._all_zero else [] if query.has_direction else [_no_influence(query)]
         omitted = [_rows_omitted(self._omitted)] if self._omitted and set(measures) - {Measure.INFLUENCE} else []
         return [*flat, *omitted, *self._of_model]
+
+
+def beside(answer: Explanation | ProponentError, value: object) -> Explanation | ProponentError:
+    """An answer with the row that was asked about, where it was one."""
+    if isinstance(answer, ProponentError) or not isinstance(value, Mapping) or kind_of(value) is not InputKind.RECORD:
+        return answer
+    return replace(answer, record=scalars(value))
 
 
 def _ranked(rows: Sequence[int], scores: Sequence[float], examples: Mapping[int, Influence]) -> list[Influence]:

@@ -15,7 +15,8 @@ from proponent.attribution.inputs import Example
 from proponent.bounds.cancellation import Token, always, checkpoint
 from proponent.classifier import Classifier
 from proponent.errors import InvalidInputError, ProponentError
-from proponent.explainer.answers import Answers
+from proponent.explainer.answers import Answers, beside
+from proponent.explainer.highlights import Asked, highlighted
 from proponent.explainer.opening import load_bundled_classifier, load_embedding
 from proponent.explainer.predictor import Given, Predictor
 from proponent.explainer.query import EmbeddedQuery, QueryEmbedder
@@ -36,6 +37,7 @@ from proponent.options import Estimator, ExplainOptions, Measure, Target
 from proponent.results import (
     Explanation,
     FlipSet,
+    Highlights,
     MeasureScores,
     Prediction,
     Quality,
@@ -43,6 +45,7 @@ from proponent.results import (
     ScoredExamples,
 )
 from proponent.stages import Stopwatch, stage
+from proponent.text import Text
 
 OpenRows = Callable[[Path, Manifest], SearchableRows]
 """Opens the rows of a bundle's directory, and compares them with their checksum."""
@@ -186,7 +189,7 @@ class Explainer(Predictor):
             [usable[n] for n in chosen], [options[n] for n in chosen], [given[n] for n in chosen]
         )
         answers.update(zip(chosen, explained, strict=True))
-        return [answers[number] for number in range(len(inputs))]
+        return [beside(answers[number], value) for number, value in enumerate(inputs)]
 
     def _not_explained(
         self, inputs: Mapping[int, Example], options: Sequence[ExplainOptions]
@@ -265,6 +268,20 @@ class Explainer(Predictor):
     def find_flip_set(self, value: Given, max_size: int = 0) -> FlipSet:
         """A small set whose removal is predicted to flip the prediction; see ``Removals.find_flip_set``."""
         return self._removals.find_flip_set(self.accept(value), max_size)
+
+    def highlight(self, value: Text, example_id: str, target: Target | None = None) -> Highlights:
+        """Which words carry the influence of one training text on one input; see `proponent.explainer.highlights`.
+
+        Raises:
+            NotFoundError: There is no such training example.
+            HighlightsUnavailableError: The transform, the bundle or the example does not allow it.
+            InvalidInputError: An unknown class, a contrast, or an input that the model cannot take.
+        """
+        [row] = self._retrieval.rows_of([example_id])
+        entry = self.catalog.by_rows([row], contents=True)[row]
+        return highlighted(
+            self._embedder, self.manifest, entry, Asked(value.text, self.accept(value), target or Target())
+        )
 
     def embed(
         self,

@@ -8,6 +8,7 @@ from proponent.errors import InvalidInputError, NotFoundError, SamplesMissingErr
 from proponent.gateway.deployment import BundleHandle
 from proponent.gateway.disclosure import Disclosure
 from proponent.index.bundle import Manifest
+from proponent.index.catalog import LONGEST_TEXT
 from proponent.index.paging import bad_token, page_token, token_parts
 from proponent.index.sample_lists import StoredLists
 from proponent.index.samples import Sample, Samples
@@ -29,7 +30,7 @@ def list_samples(bundle: BundleHandle, request: pb.ListSamplesRequest, size: int
     found = samples.page(size + 1, _position(request.page_token, digest), thumbnails=thumbnails)
     more = len(found) > size
     return pb.ListSamplesResponse(
-        samples=[_message(sample, bundle.manifest) for sample in found[:size]],
+        samples=[_preview(sample, bundle.manifest) for sample in found[:size]],
         bundle_digest=digest,
         total=len(samples),
         next_page_token=page_token(digest, found[size - 1].position) if more else "",
@@ -118,6 +119,16 @@ def asked_length(request: pb.ListFrequentExamplesRequest | pb.DiffBundlesRequest
             reason="TOP_K_INVALID",
         )
     return request.top_k
+
+
+def _preview(sample: Sample, manifest: Manifest) -> pb.Sample:
+    """What a list shows of a sample: a text, of which the beginning, or a record stands in the place of a picture."""
+    message = _message(sample, manifest)
+    if sample.input:
+        _add_input(message, sample)
+    if message.text:
+        message.text = message.text[:LONGEST_TEXT]
+    return message
 
 
 def _message(sample: Sample, manifest: Manifest) -> pb.Sample:

@@ -53,6 +53,8 @@ _VALUES = ", ".join(f":{name}" for name in (*_COLUMNS.split(", "), "thumbnail"))
 _WIDTH = len(_COLUMNS.split(", ")) + 1
 _LONGEST_NUMBER = 18
 SUSPECT_SHARE = 0.1
+LONGEST_TEXT = 2_000
+"""Characters of a text that are kept; longer ones are cut, with a mark behind them."""
 
 
 @dataclass(frozen=True)

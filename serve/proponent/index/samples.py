@@ -48,6 +48,7 @@ CREATE TABLE influence (
 """
 _BARE = "position, sample_id, class_id, predicted_class_id, sha256"
 _WHOLE = f"{_BARE}, thumbnail, shape, input"
+_PREVIEW = """iif(shape LIKE '{"form": "text"%' OR shape LIKE '{"form": "record"%', input, x'')"""
 
 
 class StoredInfluence(NamedTuple):
@@ -171,12 +172,12 @@ class Samples:
             yield _sample(row)
 
     def page(self, limit: int, after: int = -1, *, thumbnails: bool = False) -> list[Sample]:
-        """The samples behind a position, without their inputs."""
-        columns = _BARE + (", thumbnail" if thumbnails else "")
+        """The samples behind a position, without their inputs; ``thumbnails`` come with texts and records."""
+        columns = _BARE + (f", thumbnail, shape, {_PREVIEW}" if thumbnails else "")
         found = self._database.query(
             f"SELECT {columns} FROM sample WHERE position > ? ORDER BY position LIMIT ?", (after, limit)
         )
-        return [Sample(*row) for row in found]
+        return [_sample(row) if thumbnails else Sample(*row) for row in found]
 
     def get(self, sample_id: str) -> Sample | None:
         """A sample whole, or None."""

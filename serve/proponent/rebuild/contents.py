@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from proponent.index.catalog import LONGEST_TEXT
 from proponent.rebuild.thumbnails import thumbnail
 from proponent.results import Scalar
 
-LONGEST_TEXT = 2_000
-"""Characters of a text that are kept."""
 LONGEST_VALUE = 200
 """Characters of a text in a record that are kept."""
 

@@ -1,25 +1,31 @@
-"""The inputs of a report, one at a time: the image files of a folder, or held-out samples."""
+"""The inputs of a report, one at a time: the files of a folder, or held-out samples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from torch import Tensor
+from google.protobuf.json_format import MessageToDict
 
+from proponent.attribution.inputs import Example
 from proponent.errors import InvalidInputError, NotFoundError, SamplesMissingError
 from proponent.explainer import Explainer
 from proponent.index.bundle import SAMPLES, read_manifest
 from proponent.index.samples import Sample, Samples
 from proponent.rebuild.thumbnails import thumbnail
-from proponent.worker.inputs import decode_image, image_tensor, raw_tensor
+from proponent.signature import InputKind
+from proponent.v1 import explanation_pb2 as pb
+from proponent.worker.inputs import decode_image, raw_tensor, requested_input
 
 PREVIEW = 192
 """Pixels of an input's picture, at most."""
-_SUFFIXES = (".jpeg", ".jpg", ".png")
+_SUFFIXES: Mapping[InputKind | None, tuple[str, ...]] = {InputKind.TEXT: (".txt",), InputKind.RECORD: (".json",)}
+_IMAGES = (".jpeg", ".jpg", ".png")
+_FORMS = {".txt": "text", ".json": "record"}
 
 
 @dataclass(frozen=True)
@@ -27,15 +33,19 @@ class Input:
     """Something to explain.
 
     Attributes:
-        value: As the model takes it, float32.
-        picture: A PNG, or empty where it is no picture.
+        value: As the model takes it.
+        picture: A PNG, or empty where it is not a picture.
         label: Its true class, where it is known.
+        text: Itself, where it is a text.
+        record: Itself, where it is a row of a table.
     """
 
     name: str
-    value: Tensor
-    picture: bytes
+    value: Example
+    picture: bytes = b""
     label: int | None = None
+    text: str = ""
+    record: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,8 +56,10 @@ class Unreadable:
     why: str
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The PNG and JPEG files of a folder by their names, sorted; those of folders inside are not looked for.
+def input_files(folder: Path, kind: InputKind | None = None) -> list[Path]:
+    """The files of a folder that hold inputs of a kind, by their names, sorted; folders inside are not looked into.
+
+    Images are PNG and JPEG files, texts ``*.txt``, and rows of a table ``*.json``, an object each.
 
     Raises:
         NotFoundError: There is no such folder.
@@ -55,28 +67,54 @@ def image_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise NotFoundError(f"folder of inputs not found: {folder.absolute()}", field="inputs")
-    entries = sorted(folder.iterdir())
-    files = [path for path in entries if path.suffix.lower() in _SUFFIXES and not path.is_dir()]
+    suffixes, entries = _SUFFIXES.get(kind, _IMAGES), sorted(folder.iterdir())
+    files = [path for path in entries if path.suffix.lower() in suffixes and not path.is_dir()]
     if not files:
+        named = "*.png, *.jpg or *.jpeg" if suffixes is _IMAGES else f"*{suffixes[0]}"
         raise InvalidInputError(
-            f"folder {folder.absolute()} holds no file named *.png, *.jpg or *.jpeg ({len(entries)} other entries)",
+            f"folder {folder.absolute()} holds no file named {named} ({len(entries)} other entries)",
             field="inputs",
         )
     return files
 
 
-def read_images(files: Sequence[Path], explainer: Explainer) -> Iterator[Input | Unreadable]:
-    """Reads image files as the service would."""
+def read_files(files: Sequence[Path], explainer: Explainer) -> Iterator[Input | Unreadable]:
+    """Reads files as the service would."""
     for path in files:
         try:
-            yield _image(path.name, path.read_bytes(), explainer)
+            yield _input(path.name, _FORMS.get(path.suffix.lower(), "image"), path.read_bytes(), explainer)
         except (OSError, InvalidInputError) as error:
             yield Unreadable(path.name, str(error))
 
 
-def _image(name: str, data: bytes, explainer: Explainer, label: int | None = None) -> Input:
-    value = image_tensor(data, explainer.signature, explainer.classifier.transform)
-    return Input(name, value, thumbnail(decode_image(data, explainer.signature.mode), PREVIEW), label)
+def _input(name: str, form: str, data: bytes, explainer: Explainer, label: int | None = None) -> Input:
+    request = _requested(form, data)
+    value = requested_input(request, explainer)
+    if form == "image":
+        image = decode_image(data, explainer.signature.mode)
+        return Input(name, value, thumbnail(image, PREVIEW), label)
+    record = MessageToDict(request.record) if request.HasField("record") else None
+    return Input(name, value, label=label, text=request.text, record=record)
+
+
+def _requested(form: str, data: bytes) -> pb.ExplainRequest:
+    """What a caller would send; see `Sample.form`."""
+    if form == "image":
+        return pb.ExplainRequest(encoded_image=data)
+    if form == "tensors":
+        return pb.ExplainRequest(tensors=pb.NamedTensors.FromString(data))
+    try:
+        return pb.ExplainRequest(text=data.decode()) if form == "text" else pb.ExplainRequest(record=_object(data))
+    except ValueError as error:
+        expected = "UTF-8" if form == "text" else "a JSON object of columns and values"
+        raise InvalidInputError(f"it is not {expected}: {error}", field=form) from None
+
+
+def _object(data: bytes) -> dict[str, object]:
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError(f"it is of type {type(found).__name__}")
+    return found
 
 
 def require_samples(bundle: Path) -> int:
@@ -106,7 +144,7 @@ def read_samples(bundle: Path, count: int, explainer: Explainer) -> Iterator[Inp
 
 
 def _sample(sample: Sample, explainer: Explainer) -> Input:
-    if not sample.shape:
-        return _image(sample.sample_id, sample.input, explainer, sample.class_id)
-    value = raw_tensor(sample.shape, "float32", sample.input, explainer.signature)
+    if sample.form != "tensor":
+        return _input(sample.sample_id, sample.form, sample.input, explainer, sample.class_id)
+    value = raw_tensor(sample.shape, sample.dtype, sample.input, explainer.signature)
     return Input(sample.sample_id, value, thumbnail(value, PREVIEW), sample.class_id)

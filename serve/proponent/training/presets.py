@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from proponent.datasets import adult, cifar10, motorbike_fruit, sst2
+from proponent.datasets import adult, cifar10, loans, motorbike_fruit, sentences, sst2
 from proponent.spec import Factory
 
 _CIFAR10_STATISTICS = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.247, 0.2435, 0.2616], "size": [32, 32]}
+_MADE_UP = {"sentences": tuple(sentences.CLASS_NAMES), "loans": tuple(loans.CLASS_NAMES)}
 _DIGITS = tuple(str(digit) for digit in range(10))
 
 
@@ -169,6 +170,21 @@ def _adult() -> Preset:
     )
 
 
+def _made_up(like: Preset, name: str, title: str, expected_accuracy: float, epochs: int) -> Preset:
+    """The same model on data that need no file."""
+    return replace(
+        like,
+        name=name,
+        title=title,
+        dataset=_factory(f"proponent.datasets.{name}:train"),
+        held_out=_factory(f"proponent.datasets.{name}:test"),
+        class_names=_MADE_UP[name],
+        expected_accuracy=expected_accuracy,
+        training={**like.training, "epochs": epochs},
+        needs_data=False,
+    )
+
+
 def _sgd(lr: float, epochs: int, batch_size: int = 64) -> dict[str, Any]:
     return {"optimizer": "sgd", "lr": lr, "epochs": epochs, "batch_size": batch_size, "schedule": "cosine"}
 
@@ -229,6 +245,10 @@ _ALL = (
     ),
     _sst2(),
     _adult(),
+    _made_up(_sst2(), "sentences", "Small DistilBERT, sentences that are drawn from a seed", 0.9, epochs=12),
+    _made_up(
+        _adult(), "loans", "MLP with embeddings of categories, loans that are drawn from a seed", 0.9, epochs=40
+    ),
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset in _ALL})

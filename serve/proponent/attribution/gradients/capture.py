@@ -58,8 +58,17 @@ class CaptureSession:
         ...     gradients = session.backward(loss.output_gradient(outputs, labels))
     """
 
-    def __init__(self, model: nn.Module, layers: Layers) -> None:
+    def __init__(self, model: nn.Module, layers: Layers, *, twice: bool = False) -> None:
+        """Nothing is hooked yet.
+
+        Args:
+            model: The model.
+            layers: Whose gradients are wanted.
+            twice: Whether outputs and gradients may be differentiated themselves, with respect to anything in the
+                graph of the forward.
+        """
         self._model = model
+        self._twice = twice
         self._layers = dict(layers)
         self._modules = {name: _module(model, shape) for name, shape in self._layers.items()}
         self._restored = ExitStack()
@@ -92,7 +101,7 @@ class CaptureSession:
             inputs: ``[B, ...]``; see `Inputs`.
 
         Returns:
-            The outputs ``[B, ...]``, detached.
+            The outputs ``[B, ...]``, detached unless they may be differentiated.
 
         Raises:
             SpecError: If the model returns anything but one tensor.
@@ -106,7 +115,7 @@ class CaptureSession:
             expected = "a tensor, a tuple that begins with it or an object with .logits"
             raise SpecError(f"The model must return {expected}, got {kind}.", field="model")
         self._outputs = outputs
-        return outputs.detach()
+        return outputs if self._twice else outputs.detach()
 
     @contextmanager
     def _recorded(self) -> Iterator[None]:
@@ -153,7 +162,9 @@ class CaptureSession:
         if calls and outputs.requires_grad:
             edges = [call.edge for call in calls]
             seed = output_gradient.to(outputs.dtype)
-            found = torch.autograd.grad(outputs, edges, seed, retain_graph=True, allow_unused=True)
+            found = torch.autograd.grad(
+                outputs, edges, seed, retain_graph=True, create_graph=self._twice, allow_unused=True
+            )
         return [
             call.arrange(call.inputs.new_zeros(call.output_shape) if delta is None else delta)
             for call, delta in zip(calls, found, strict=True)
@@ -213,7 +224,7 @@ class CaptureSession:
             output = output.requires_grad_()
         # The edge, not the tensor: an in-place activation gives the tensor a new place in the graph.
         # Where that would be refused (a leaf) or cut the edge off (a view), the activation gets a copy.
-        edge, seen = get_gradient_edge(output), inputs.detach()
+        edge, seen = get_gradient_edge(output), inputs if self._twice else inputs.detach()
         if self._recording:
             for name, arrange in places.items():
                 self._calls[name].append(_LayerForward(seen, seen._version, edge, output.shape, arrange))

@@ -42,7 +42,7 @@ function Choice({ id, options, optional, value, onChange }) {
 function Written({ id, type, optional, value, onChange }) {
   const isNumber = type === "COLUMN_TYPE_NUMBER";
   const read = ({ target }) => (target.value === "" ? null : isNumber ? target.valueAsNumber : type === "COLUMN_TYPE_UNSPECIFIED" ? guessed(target.value) : target.value);
-  return html`<input id=${id} type=${isNumber ? "number" : "text"} step="any" required=${!optional} placeholder=${optional ? "missing" : ""} value=${value ?? ""} onChange=${(event) => onChange(read(event))} />`;
+  return html`<input id=${id} type=${isNumber ? "number" : "text"} step="any" required=${!optional} placeholder=${optional ? "missing" : ""} value=${isNumber && typeof value !== "number" ? "" : (value ?? "")} onChange=${(event) => onChange(read(event))} />`;
 }
 
 /** Of a column whose type is not known: what reads as a number is one. */
