@@ -67,6 +67,7 @@ def both(
         return InfluenceIndex(None, ResidentRows(codes), scales, size), sharded(codes, scales, size, shards)
     width = size + 5
     bases = torch.linalg.qr(drawn(GROUPS, width, size, seed=seed))[0].mT.contiguous()
+    bases[1] = bases[0]  # so that rows of different groups tie as well
     code = RowCode(bases, torch.randint(GROUPS, (count,), generator=torch.Generator().manual_seed(seed)))
     stored = codes[code.order]
     whole = InfluenceIndex(None, CodedRows(ResidentRows(stored), code), scales, width, size)
@@ -294,10 +295,13 @@ def test_a_scanner_refuses_rows_that_are_not_those_that_were_divided(store: Stor
         Explainer.load(bundle, open_rows=in_shards)
 
 
-def test_sums_are_the_same_in_every_order_and_close_to_those_of_float64() -> None:
-    rows = rows_of(5000, 24, 0, 5000)
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_sums_are_the_same_in_every_order_and_close_to_those_of_float64(one_sided: bool) -> None:
+    """Also where all rows and weights are as large as they can be and none is undone by another."""
+    rows = torch.eye(24)[torch.zeros(5000, dtype=torch.long)].half() if one_sided else rows_of(5000, 24, 0, 5000)
     codes = torch.nn.functional.pad(rows, (0, padded(24) - 24))
     weights = drawn(5000, seed=1).double().mul(4).exp() * torch.where(torch.arange(5000) % 2 == 0, 1.0, -1.0)
+    weights = 1 - weights.abs() / weights.abs().max() / 100 if one_sided else weights
     found = ResidentRows(codes).weighted_sum(weights)
     order = torch.randperm(5000, generator=torch.Generator().manual_seed(2))
     assert torch.equal(found, ResidentRows(codes[order]).weighted_sum(weights[order]))
