@@ -1,25 +1,28 @@
-"""A rebuild on a cluster beside one in a process: what the engine costs, what a second worker gains, what travels.
+"""A rebuild on a cluster beside one in a process, and what rows in shards cost the worker that asks.
 
 Times are those of the stages, on a cluster of this machine whose workers are up; each is taken beside the others in
 every round, and CPU seconds are those of the driver and its workers. What travels is counted, not timed: the bytes of
 all parts of sums, and of everything else that workers save, for several numbers of rows.
 
-Run: ``python benchmarks/cluster.py --work DIRECTORY [--rows 4000] [--rounds 3]``. The directory keeps a model.
+Run: ``python benchmarks/cluster.py --work DIRECTORY [--rows 4000] [--rounds 3]``. The directory keeps a model;
+``--only`` measures a part of the figures again.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import ray
 import torch
 import torchvision
 from commands import RESULTS, write
@@ -29,51 +32,132 @@ from timing import now, taken
 from torch.utils.flop_counter import FlopCounterMode
 
 from proponent.attribution.gradients.layers import find_layers, num_parameters
+from proponent.index.row_store import ResidentRows
+from proponent.index.rows import InfluenceIndex
+from proponent.index.scan import Query
+from proponent.index.search import search
+from proponent.index.searchable import RowScales
 from proponent.index.store import Store
+from proponent.options import Measure
 from proponent.rebuild.cluster.executor import connected
 from proponent.rebuild.context import Executor, InProcess
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.workspace import Workspace
+from proponent.shards.shard import stretches
+from proponent.shards.sharded_index import ShardedIndex
 from proponent.spec import ModelSpec
 
 
-def workers_cpu() -> float:
-    """CPU seconds of all workers of this machine."""
-    ticks = 0
-    for process in filter(str.isdigit, os.listdir("/proc")):
+def workers_cpu() -> dict[int, float]:
+    """CPU seconds of all workers of this machine, by process."""
+    found: dict[int, float] = {}
+    for process in map(int, filter(str.isdigit, os.listdir("/proc"))):
         try:
-            if (Path("/proc") / process / "cmdline").read_bytes().startswith(b"ray::Worker"):
-                fields = (Path("/proc") / process / "stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
+            if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::Worker"):
+                fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+                found[process] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         except OSError:  # it has ended
             continue
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return found
 
 
 def timed(spec: ModelSpec, executor: Executor) -> dict[str, float]:
-    """Wall and CPU seconds of a rebuild."""
+    """Wall seconds of a rebuild, and CPU seconds of all, of the driver and of the busiest worker."""
     with tempfile.TemporaryDirectory() as work:
-        start, begun = now(), workers_cpu()
+        begun, start = workers_cpu(), now()
         rebuild(spec, Store(Path(work)), RebuildOptions(quiet=True, publish=False, executor=executor))
-        both = now() - start
-        return {"wall_s": both.wall, "cpu_s": both.cpu + workers_cpu() - begun}
+        driver = now() - start
+        spent = [cpu - begun.get(process, 0.0) for process, cpu in workers_cpu().items()]
+    return {
+        "wall_s": driver.wall,
+        "cpu_s": driver.cpu + sum(spent),
+        "driver_s": driver.cpu,
+        "busiest_s": max(spent, default=0.0),
+    }
 
 
 def times(spec: ModelSpec, rounds: int) -> dict[str, dict[str, float]]:
-    """Medians over rounds, in each of which a process, one worker and two come after each other."""
+    """Medians over rounds, in each of which a process and the workers of a cluster come after each other."""
     found: dict[str, list[dict[str, float]]] = {"process": [], "1 worker": [], "2 workers": []}
-    for _ in range(rounds):
-        runs = {"process": timed(spec, InProcess())}
-        for workers in (1, 2):
-            with connected("local", workers) as executor:
-                timed(spec, executor)  # imports, and the first reading of the data
-                runs[f"{workers} worker" + "s" * (workers > 1)] = timed(spec, executor)
-        for name, run in runs.items():
-            found[name].append(run)
+    for workers, name in ((1, "1 worker"), (2, "2 workers")):
+        with connected("local", workers) as executor:
+            timed(spec, executor)  # imports, and the first reading of the data
+            for _ in range(rounds):
+                found["process"].append(timed(spec, InProcess()))
+                found[name].append(timed(spec, executor))
     return {
         name: {key: round(statistics.median(run[key] for run in runs), 2) for key in runs[0]}
         for name, runs in found.items()
     }
+
+
+MERGED_ROWS, MERGED_SHARDS, TOP, BATCHES = 65_536, (1, 4, 16, 64), 10, (1, 16)
+
+
+def merging() -> list[dict[str, Any]]:
+    """CPU milliseconds of a worker for a batch's lists, from the answers of so many scanners."""
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.nn.functional.normalize(torch.randn(MERGED_ROWS, 64, generator=generator), dim=1).half()
+    norms = torch.rand(MERGED_ROWS, generator=generator).double() + 0.5
+    scales = RowScales(norms, norms, norms, norms, norms > 0, norms)
+    found = []
+    for shards in MERGED_SHARDS:
+        places = stretches(MERGED_ROWS, shards)
+        parts = [
+            InfluenceIndex(
+                None, ResidentRows(codes[each]), RowScales(**{n: c[each] for n, c in vars(scales).items()}), 64
+            )
+            for each in places
+        ]
+        for batch in BATCHES:
+            directions = torch.nn.functional.normalize(torch.randn(batch, 64, generator=generator), dim=1)
+            answers = _Answered(
+                {
+                    n: part.scan(directions, [TOP] * batch, [None] * batch, tuple(Measure)).read()
+                    for n, part in enumerate(parts)
+                }
+            )
+            index = ShardedIndex(answers, places, scales, 64)
+            queries = [Query(direction, 1.0, TOP) for direction in directions]
+            search(index, queries, tuple(Measure))
+            spent = [1e3 * taken(lambda: search(index, queries, tuple(Measure))).cpu for _ in range(50)]  # noqa: B023
+            found.append({"shards": shards, "batch": batch, "ms": round(statistics.median(spent), 2)})
+    return found
+
+
+class _Answered:
+    """Scanners that have answered already, so that what is left is the worker's."""
+
+    def __init__(self, answers: Mapping[int, Any]) -> None:
+        self._answers = answers
+
+    def begin(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> Callable[[], Mapping[int, Any]]:
+        return lambda: self._answers
+
+    def check(self) -> None:
+        return
+
+    def wait(self, patience_s: float) -> None:
+        return
+
+
+def calls() -> dict[str, float]:
+    """Wall milliseconds, medians, of a batch that is sent to scanners of a cluster and back, beside what they do."""
+    found = {}
+    for count in (1, 2, 4):
+        with connected("local", 0):
+            actors = [ray.remote(num_cpus=0)(_Echo).remote() for _ in range(count)]
+            batch = np.zeros((16, 768), np.float32)
+            ray.get([actor.echo.remote(batch) for actor in actors])
+            spent = [taken(lambda: ray.get([a.echo.remote(batch) for a in actors])).wall for _ in range(200)]  # noqa: B023
+            found[str(count)] = round(1e3 * statistics.median(spent), 2)
+    return found
+
+
+class _Echo:
+    def echo(self, value: Any) -> Any:
+        """What it is given."""
+        return value
 
 
 def travelled(spec: ModelSpec) -> dict[str, int]:
@@ -130,22 +214,29 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--preset", default="mnist-cnn")
+    parser.add_argument("--only", nargs="*", choices=["times", "saved", "networks", "shards"], default=[])
     parser.add_argument("--out", type=Path, default=RESULTS / "cluster.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     spec = spec_of(options.preset, options.work, options.rows, None)
     sizes = [options.rows // 4, options.rows // 2, options.rows]
-    figures = {
-        "model": options.preset,
-        "rows": options.rows,
-        "rounds": options.rounds,
-        "times": times(spec, options.rounds),
-        "saved": [{"rows": n, "bytes": travelled(spec_of(options.preset, options.work, n, None))} for n in sizes],
-        "networks": [counted(name) for name in NETWORKS],
-        "decoding_ms": decoding_ms(),
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "times": lambda: {
+            "model": options.preset,
+            "rows": options.rows,
+            "rounds": options.rounds,
+            "times": times(spec, options.rounds),
+        },
+        "saved": lambda: {
+            "saved": [{"rows": n, "bytes": travelled(spec_of(options.preset, options.work, n, None))} for n in sizes]
+        },
+        "networks": lambda: {"networks": [counted(name) for name in NETWORKS], "decoding_ms": decoding_ms()},
+        "shards": lambda: {"merging": merging(), "calls_ms": calls()},
     }
-    for name, value in figures.items():
-        print(name, value)
+    figures: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.only else {}
+    for name in options.only or parts:
+        figures |= parts[name]()
+        print(name, figures)
     write(options.out, figures)
 
 

@@ -56,7 +56,12 @@ def figures(results: Mapping[str, Any]) -> dict[str, Any]:
                 }
             )
     count = ceil(cluster["rows"] / CHUNK)
+    merging: dict[int, list[float]] = {}
+    for run in cluster["merging"]:
+        merging.setdefault(run["batch"], []).append(run["ms"])
     return {
+        "merging": merging,
+        "shards": sorted({run["shards"] for run in cluster["merging"]}),
         "chunks": f"{count} chunk{'s' * (count > 1)}",
         "table": table,
         "passes": passes,
