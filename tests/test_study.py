@@ -6,11 +6,13 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -24,12 +26,14 @@ from proponent.cli.main import app
 from proponent.errors import BusyError, InvalidInputError, NotFoundError, StorageError
 from proponent.index.lock import LOCK, exclusive
 from proponent.rebuild.progress import StageProgress
+from proponent.study import code
 from proponent.study.document import document, take
+from proponent.study.inventory import INVENTORY
 from proponent.study.pages import study_page
 from proponent.study.registry import EXPERIMENTS, chosen
 from proponent.study.reproduction import reproduce, results
 from proponent.study.run_file import RESULT, RUN
-from proponent.study.workbench import Workbench
+from proponent.study.workbench import Trained, Workbench
 
 DOCS = Path(__file__).parent.parent / "docs"
 KILLED = 9
@@ -91,6 +95,14 @@ def test_the_committed_page_is_that_of_the_committed_results() -> None:
     assert sum(path.stat().st_size for path in files) < 5_000_000
 
 
+def test_the_committed_inventory_is_of_a_run_of_all_experiments() -> None:
+    page = (DOCS / "study" / INVENTORY).read_text(encoding="utf-8")
+    for name, result in results(DOCS / "study").items():
+        own, models = result["cpu_seconds"], result["models_cpu_seconds"]
+        assert f"| {name} | {own:,.0f} | {models:,.0f} | 20" in page
+        assert all(f"| {name}/{picture}.png | " in page for picture in result["pictures"])
+
+
 @pytest.mark.data
 @pytest.mark.slow
 def test_results_are_taken_into_the_documents(study: Path, found: dict[str, Any], tmp_path: Path) -> None:
@@ -98,6 +110,51 @@ def test_results_are_taken_into_the_documents(study: Path, found: dict[str, Any]
     assert results(tmp_path / "study") == found
     page = document(tmp_path)
     assert all((tmp_path / link).is_file() for link in re.findall(r"!\[.*?\]\((.*?)\)", page)) and "![" in page
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_inventory_names_every_file_and_counts_every_model_once(study: Path, found: dict[str, Any]) -> None:
+    page = (study / INVENTORY).read_text(encoding="utf-8")
+    for path in (path for name in found for path in (study / name).glob("*.*")):
+        assert f"| {path.relative_to(study).as_posix()} | {path.stat().st_size:,} | 20" in page
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in (study / "models").glob("*/*.json")]
+    models, own = (
+        sum(of) for of in ([k.get("cpu_seconds", 0) for k in kept], [r["cpu_seconds"] for r in found.values()])
+    )
+    assert f"{len(found)} experiments, {own:,.0f} s of their own and {models:,.0f} s of models." in page
+    for result in found.values():
+        assert result["models_cpu_seconds"] <= models + 0.1
+
+
+def test_code_is_what_an_experiment_reaches_and_not_what_only_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def codes() -> tuple[str, str]:
+        return EXPERIMENTS["outlier"].code, EXPERIMENTS["table1"].code
+
+    shutil.copytree(code.ROOT, tmp_path / "study")
+    monkeypatch.setattr(code, "ROOT", tmp_path / "study")
+    outlier, table1 = codes()
+    for name, changes in (("points", (True, False)), ("workbench", (True, True)), ("drawing", (False, False))):
+        before = codes()
+        with (tmp_path / "study" / f"{name}.py").open("a") as file:
+            file.write("# changed\n")
+        assert tuple(new != old for new, old in zip(codes(), before, strict=True)) == changes
+    assert codes()[0] != outlier and codes()[1] != table1
+
+
+@pytest.mark.slow
+def test_an_experiment_whose_code_has_changed_is_run_again_with_the_models_that_it_had(tmp_path: Path) -> None:
+    run(["outlier"], tmp_path, None)
+    result, [step] = tmp_path / "outlier" / RESULT, list((tmp_path / "outlier").glob("steps-*"))
+    models = {path: path.stat().st_mtime_ns for path in tmp_path.glob("models/*/*.json")}
+    written = json.loads(result.read_text(encoding="utf-8"))
+    result.write_text(json.dumps({**written, "code": "0badc0de", "paragraph": "of other code"}), encoding="utf-8")
+    shutil.move(step, step.with_name("steps-0badc0de"))
+    run(["outlier"], tmp_path, None)
+    assert without_times(json.loads(result.read_text(encoding="utf-8"))) == without_times(written)
+    assert step.is_dir() and {path: path.stat().st_mtime_ns for path in models} == models
 
 
 @pytest.mark.data
@@ -132,7 +189,7 @@ def test_a_killed_run_goes_on_and_finds_the_same(tmp_path: Path, found: dict[str
     out = tmp_path / "study"
     done = subprocess.run([sys.executable, "-c", KILL, "4", str(out)], capture_output=True, text=True)
     assert done.returncode == KILLED, done.stderr
-    steps = {path: path.stat().st_mtime_ns for path in out.rglob("steps/*.json")}
+    steps = {path: path.stat().st_mtime_ns for path in out.rglob("steps-*/*.json")}
     assert len(steps) == 1 and results(out) == {}
     run(["outlier", "first_order"], out, None)
     assert {path: path.stat().st_mtime_ns for path in steps} == steps
@@ -231,13 +288,15 @@ def test_seconds_of_a_step_count_once_however_often_it_is_asked_for(tmp_path: Pa
         return 1
 
     def bench() -> Workbench:
-        return Workbench(tmp_path / "own", tmp_path / "shared", quick=True, data_root=None, progress=StageProgress())
+        folders = tmp_path / "own", tmp_path / "shared"
+        return Workbench(*folders, code="c0de", quick=True, data_root=None, progress=StageProgress())
 
+    model = Trained(spec=SimpleNamespace(root=tmp_path / "model"), accuracy=1, held_out_accuracy=1, cpu_seconds=0)
     killed = bench()
-    killed.step("first", work), killed.shared("model", "halves", work)
+    killed.step("first", work), killed.shared(model, "halves", work)
     resumed = bench()
     for _ in range(2):
-        resumed.step("first", work), resumed.step("second", work), resumed.shared("model", "halves", work)
+        resumed.step("first", work), resumed.step("second", work), resumed.shared(model, "halves", work)
     spent = resumed.spent(0.3)  # of which 0.2 s went into the second step
     assert spent.own == pytest.approx(0.5, abs=0.05) and spent.models == pytest.approx(0.2, abs=0.05)
 
@@ -250,7 +309,7 @@ def test_an_interrupted_run_leaves_whole_files_alone_and_goes_on(tmp_path: Path,
     with subprocess.Popen(
         [sys.executable, "-m", "proponent.cli", *line], stderr=subprocess.PIPE, text=True
     ) as process:
-        while not list(out.rglob("steps/*.json")):
+        while not list(out.rglob("steps-*/*.json")):
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)

@@ -18,6 +18,7 @@ from proponent.audit.scoring import influence_matrix
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import Batch
 from proponent.results import Influence
+from proponent.study import background
 from proponent.study.embeddings import embeddings
 from proponent.study.experiments import binary_cnn, figure5, nonconvex, outlier, table1
 from proponent.study.experiments.first_order import minimised
@@ -124,6 +125,12 @@ def test_unions_of_the_strongest_by_size_and_by_sign() -> None:
     assert table1.strongest(scores, "I < 0") == [1]
 
 
+def test_as_many_points_are_the_strongest_of_each_query_and_then_the_second() -> None:
+    scores = torch.tensor([[5.0, -4.0, 1.0, 0.0], [-3.0, 1.0, 2.0, 0.5]], dtype=DOUBLE)
+    found = [table1.strongest_of_all(scores, count) for count in (1, 2, 3, 4)]
+    assert found == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
+
+
 def test_the_loss_with_the_softmax_taken_twice_never_falls_below_that_of_certainty() -> None:
     outputs, labels = torch.tensor([[100.0, *[0.0] * 9], [0.0] * 10], dtype=DOUBLE), torch.tensor([0, 0])
     found = table1.losses_of(outputs, labels, [1])
@@ -180,20 +187,34 @@ def test_the_ceiling_of_a_mean_of_two_halves() -> None:
     assert ceiling(-0.2) == 0
 
 
-def test_painting_corners_turns_white_to_grey_and_others_to_white() -> None:
+def test_painting_turns_white_to_grey_and_others_to_white_where_it_paints() -> None:
     white, dark = np.full((30, 30, 3), 255, np.uint8), np.zeros((30, 30, 3), np.uint8)
-    assert binary_cnn.white_corners(white) and not binary_cnn.white_corners(dark)
+    assert background.white_corners(white) and not background.white_corners(dark)
     white[0, 29] = 0
-    assert not binary_cnn.white_corners(white)
-    changed = binary_cnn.painted(dark)
-    assert binary_cnn.white_corners(changed) and int(changed[10:20].max()) == 0
-    assert not binary_cnn.white_corners(binary_cnn.painted(changed))
+    assert not background.white_corners(white)
+    corners, frame = (background.painted(dark, places) for places in (background.CORNERS, background.FRAME))
+    assert background.white_corners(corners) and int((corners > 0).sum()) == 4 * 9 * 3
+    assert background.white_corners(frame) and int((frame > 0).sum()) == (30**2 - 24**2) * 3
+    assert not background.white_corners(background.painted(corners, background.CORNERS))
+    assert background.brightness(dark) == 0 and background.brightness(corners) == 255
+
+
+def test_greying_changes_white_pixels_alone() -> None:
+    image = np.array([[[255, 255, 255], [255, 255, 0]], [[241, 250, 245], [240, 255, 255]]], np.uint8)
+    changed = background.greyed(image)
+    assert (
+        changed.tolist() == [[[127] * 3, [255, 255, 0]], [[127] * 3, [240, 255, 255]]] and changed.dtype == np.uint8
+    )
+
+
+def test_lists_overlap_by_the_share_of_the_first() -> None:
+    assert binary_cnn.overlaps([["a", "b"], ["c"], []], [["b", "x"], ["c"], ["d"]]) == [0.5, 1.0, 0.0]
 
 
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> outlier.AuditContext:
     root = tmp_path_factory.mktemp("points")
-    bench = Workbench(root, root, quick=True, data_root=None, progress=StageProgress(quiet=True))
+    bench = Workbench(root, root, code="c0de", quick=True, data_root=None, progress=StageProgress(quiet=True))
     return outlier.cloud(bench, 0)
 
 
@@ -258,6 +279,12 @@ def test_lists_are_counted_test_point_by_test_point(points: outlier.AuditContext
         labels = [points.held_out.item(place)[2] for place in range(4)]
         alike = [np.mean([e.class_id == own for e in each[name]]) for each, own in zip(lists, labels, strict=True)]
         assert of["label"] == pytest.approx(alike)
+
+
+def test_one_product_gives_the_scores_of_both_measures(points: outlier.AuditContext) -> None:
+    found = table1.scores_by_measure(points, [3, 4])
+    for name, kind in table1.MEASURES.items():
+        assert torch.allclose(found[name], influence_matrix(points, [3, 4], kind), rtol=1e-9)
 
 
 def test_embeddings_multiply_to_influence(points: outlier.AuditContext) -> None:

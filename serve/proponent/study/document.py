@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from proponent.study.inventory import INVENTORY
 from proponent.study.pages import study_page
 from proponent.study.reproduction import results
 from proponent.study.run_file import RESULT
@@ -21,13 +22,14 @@ def document(docs: Path) -> str:
 
 
 def take(out: Path, docs: Path) -> None:
-    """Copies the results of a run and their figures in place of those that docs/study has of the same experiments."""
+    """Copies a run's results, figures and inventory in place of those that docs/study has of the same experiments."""
     for name, result in results(out).items():
         target = docs / "study" / name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         for file in (RESULT, *(f"{picture}.png" for picture in result["pictures"])):
             shutil.copyfile(out / name / file, target / file)
+    shutil.copyfile(out / INVENTORY, docs / "study" / INVENTORY)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from proponent.audit.intervals import two_way_interval
 from proponent.audit.retraining import half_subsets
 from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.study.retraining import losses_without
-from proponent.study.workbench import Workbench
+from proponent.study.workbench import Trained, Workbench
 
 _FIRST_SEED = 500
 
@@ -25,17 +25,17 @@ class Halves:
     losses: Tensor
 
 
-def trained_halves(bench: Workbench, name: str, context: AuditContext, count: int, queries: int) -> Halves:
-    """Trains on halves, each with a seed of its own; once for all experiments that name the model so."""
+def trained_halves(bench: Workbench, trained: Trained, context: AuditContext, count: int, queries: int) -> Halves:
+    """Trains on halves, each with a seed of its own; once for all experiments that ask for the same."""
     subsets = half_subsets(len(context.data), count, seed=6)
 
     def run() -> list[list[float]]:
         return [
             losses_without(context, (~subset).nonzero().flatten().tolist(), queries, _FIRST_SEED + number)
-            for number, subset in enumerate(bench.track(f"halves {name}", subsets, count))
+            for number, subset in enumerate(bench.track(f"halves {trained.name}", subsets, count))
         ]
 
-    return Halves(subsets, torch.tensor(bench.shared(name, f"halves-{count}", run), dtype=torch.float64))
+    return Halves(subsets, torch.tensor(bench.shared(trained, f"halves-{count}", run), dtype=torch.float64))
 
 
 def score(context: AuditContext, halves: Halves) -> dict[str, float]:

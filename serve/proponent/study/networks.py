@@ -12,7 +12,7 @@ from proponent.audit.scoring import AuditContext
 from proponent.results import Influence
 from proponent.study.drawing import grid
 from proponent.study.listing import distinct, panels, same_label, strongest
-from proponent.study.models import NETWORKS, SHALLOW, cifar10_images, cifar10_network, directory_of
+from proponent.study.models import NETWORKS, SHALLOW, cifar10_images, cifar10_network
 from proponent.study.outcome import Claim, Outcome, Picture
 from proponent.study.verdicts import above, both, interval
 from proponent.study.workbench import Trained, Workbench
@@ -37,7 +37,7 @@ def figure(bench: Workbench, name: str) -> Outcome:
     """Trains and indexes a network, draws its lists and counts what they hold."""
     trained, context = cifar10_network(bench, name)
     queries = bench.of(50, 6)
-    found = _lists(bench, name, context, queries)
+    found = _lists(bench, trained, context, queries)
     facts = {"accuracy": trained.accuracy, "held out": trained.held_out_accuracy, "cpu_seconds": trained.cpu_seconds}
     return Outcome(
         setting=_setting(bench, name, trained, context, queries),
@@ -50,8 +50,8 @@ def figure(bench: Workbench, name: str) -> Outcome:
     )
 
 
-def _lists(bench: Workbench, name: str, context: AuditContext, queries: int) -> dict[str, Any]:
-    found: dict[str, Any] = bench.shared(directory_of(name), f"lists-{queries}", measured, context, queries)
+def _lists(bench: Workbench, trained: Trained, context: AuditContext, queries: int) -> dict[str, Any]:
+    found: dict[str, Any] = bench.shared(trained, f"lists-{queries}", measured, context, queries)
     return found
 
 
@@ -153,7 +153,7 @@ def _quality(found: Mapping[str, Any]) -> Claim:
 
 
 def _understanding(bench: Workbench, name: str, found: Mapping[str, Any], queries: int) -> Claim:
-    shallow = _lists(bench, SHALLOW, cifar10_network(bench, SHALLOW)[1], queries)["RelatIF"]
+    shallow = _lists(bench, *cifar10_network(bench, SHALLOW), queries)["RelatIF"]
     deep = found["RelatIF"]
     less = [above(differences(shallow[key], deep[key])) for key in ("label", "neighbour")]
     return Claim(

@@ -15,7 +15,8 @@ _HEAD = """# The paper's study, reproduced and extended
 
 The experiments of the thesis "Influence functions - comparison of existing methods" (2022), run with this project,
 and what it planned and could not finish. `proponent reproduce all --out DIR --data-root DATA` makes everything on
-this page again. "Holds" speaks of the claim under the settings given here, not in general.
+this page again. "Holds" speaks of the claim under the settings given here, not in general. What the run left and
+took: [inventory]({folder}inventory.md).
 
 """
 
@@ -42,7 +43,7 @@ def study_page(results: Mapping[str, Mapping[str, Any]], folder: str = "") -> st
     sections = "".join(
         f"\n## {result['title']}\n\n{_section(result, f'{folder}{name}/')}" for name, result in results.items()
     )
-    return f"{_HEAD}{quick}{_missing(results)}{overview}{sections}"
+    return f"{_HEAD.format(folder=folder)}{quick}{_missing(results)}{overview}{sections}"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

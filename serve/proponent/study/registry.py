@@ -8,6 +8,7 @@ from importlib import import_module
 from types import MappingProxyType
 
 from proponent.errors import NotFoundError
+from proponent.study.code import code_of
 from proponent.study.outcome import Outcome
 from proponent.study.workbench import Workbench
 
@@ -29,9 +30,17 @@ class Experiment:
     @property
     def run(self) -> Callable[[Workbench], Outcome]:
         """What runs it."""
-        module = import_module(f"proponent.study.experiments.{self.name}")
-        run: Callable[[Workbench], Outcome] = module.run
+        run: Callable[[Workbench], Outcome] = import_module(self._module).run
         return run
+
+    @property
+    def code(self) -> str:
+        """A digest of the code that it runs."""
+        return code_of(self._module)
+
+    @property
+    def _module(self) -> str:
+        return f"proponent.study.experiments.{self.name}"
 
 
 _ALL = (

@@ -13,6 +13,7 @@ from proponent.index.lock import LOCK, exclusive
 from proponent.index.storage import storage_errors
 from proponent.rebuild.progress import StageProgress
 from proponent.study.drawing import save_picture
+from proponent.study.inventory import INVENTORY, inventory
 from proponent.study.outcome import Outcome
 from proponent.study.pages import experiment_page, study_page
 from proponent.study.registry import EXPERIMENTS, Experiment
@@ -30,11 +31,13 @@ def reproduce(
     data_root: Path | None = None,
     progress: StageProgress,
 ) -> None:
-    """Writes ``out/NAME`` for each experiment: result.json, figures as PNG and SVG, README.md; and ``out/study.md``.
+    """Writes ``out/NAME`` for each experiment (result.json, figures as PNG and SVG, README.md), and pages of all.
+
+    The pages are ``out/study.md`` and ``out/inventory.md``.
 
     Args:
         experiments: What to run.
-        out: Made if missing. A killed run goes on there.
+        out: Made if missing. A killed run goes on there; an experiment whose code has changed since is run again.
         quick: Small data, same code.
         data_root: Folder of the data sets; None for PROPONENT_DATA.
         progress: Shows experiments and their steps.
@@ -50,9 +53,11 @@ def reproduce(
         check_run(out, quick=quick, data_root=data_root)
         with exclusive(out / LOCK):
             for experiment in progress.track("experiments", experiments, len(experiments)):
-                if not (out / experiment.name / RESULT).exists():
+                if not _finished(experiment, out):
                     _run(experiment, out, quick, data_root, progress)
-            (out / "study.md").write_text(study_page(results(out)), encoding="utf-8")
+            found = results(out)
+            (out / "study.md").write_text(study_page(found), encoding="utf-8")
+            (out / INVENTORY).write_text(inventory(out, out / MODELS, found), encoding="utf-8")
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -61,9 +66,17 @@ def results(out: Path) -> dict[str, Any]:
     return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
 
 
+def _finished(experiment: Experiment, out: Path) -> bool:
+    """Whether there is a result of today's code."""
+    path = out / experiment.name / RESULT
+    return path.exists() and json.loads(path.read_text(encoding="utf-8"))["code"] == experiment.code
+
+
 def _run(experiment: Experiment, out: Path, quick: bool, data_root: Path | None, progress: StageProgress) -> None:
     directory = out / experiment.name
-    bench = Workbench(directory, out / MODELS, quick=quick, data_root=data_root, progress=progress)
+    bench = Workbench(
+        directory, out / MODELS, code=experiment.code, quick=quick, data_root=data_root, progress=progress
+    )
     started = time.process_time()
     outcome = experiment.run(bench)
     for name, picture in outcome.pictures.items():
@@ -80,6 +93,7 @@ def _result(experiment: Experiment, outcome: Outcome, quick: bool, spent: Spent)
         "title": experiment.title,
         "part": experiment.part,
         "quick": quick,
+        "code": experiment.code,
         "cpu_seconds": round(spent.own, 1),
         "models_cpu_seconds": round(spent.models, 1),
         "setting": flowed(outcome.setting),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -41,19 +40,11 @@ def check_run(out: Path, *, quick: bool, data_root: Path | None) -> None:
     write_whole(out / RUN, {key: value or known.get(key, "") for key, value in now.items()})
 
 
-def version() -> str:
-    """The package's version, and a digest of the study's code, which may change between two of them."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return f"{proponent.__version__}+{digest.hexdigest()[:8]}"
-
-
 def _kind(quick: bool, data_root: Path | None) -> dict[str, str]:
     root = data_root or os.environ.get(ENVIRONMENT_VARIABLE)
     return {
         "mode": "quick" if quick else "study",
-        "version": version(),
+        "version": proponent.__version__,
         "data root": str(Path(root).absolute()) if root else "",
     }
 

@@ -1,11 +1,13 @@
 """What an experiment works with: finished steps that outlive a kill, and models that experiments share.
 
 A step is a JSON file that is whole or not there: what it gave, and the processor time that it took. Trainings and
-rebuilds are kept beside the experiments, so that two that ask for the same model get it once.
+rebuilds are kept beside the experiments, so that two that ask for the same model get it once. Names end in a digest
+of what made the files, a model's recipe or the code of a step, so that what a change makes is made again, alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -22,6 +24,7 @@ from proponent.index.store import Store
 from proponent.rebuild.pipeline import NotStationaryWarning, RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
 from proponent.spec import ModelSpec, load_spec
+from proponent.study.code import code_of
 from proponent.training.presets import Preset
 from proponent.training.train_preset import train
 
@@ -45,6 +48,11 @@ class Trained:
     held_out_accuracy: float
     cpu_seconds: float
 
+    @property
+    def name(self) -> str:
+        """Of its directory."""
+        return Path(self.spec.root).name
+
 
 @dataclass(frozen=True)
 class Spent:
@@ -65,20 +73,28 @@ class Workbench:
     Args:
         directory: Of the experiment.
         shared: Of models that several experiments use.
+        code: Of the experiment: steps of other code are not taken.
         quick: Whether small data take the place of the study's.
         data_root: Folder of the data sets; None for PROPONENT_DATA.
         progress: Shows steps.
     """
 
     def __init__(
-        self, directory: Path, shared: Path, *, quick: bool, data_root: Path | None, progress: StageProgress
+        self,
+        directory: Path,
+        shared: Path,
+        *,
+        code: str,
+        quick: bool,
+        data_root: Path | None,
+        progress: StageProgress,
     ) -> None:
         self.directory = directory
         self.quick = quick
         self.progress = progress
         self._shared = shared
         self._data_root = data_root
-        self._steps = directory / "steps"
+        self._steps = directory / f"steps-{code}"
         self._seconds: dict[Path, float] = {}
         self._now = 0.0
 
@@ -112,12 +128,12 @@ class Workbench:
         return self.progress.track(name, items, total)
 
     def trained(self, name: str, preset: Preset, *, seed: int = 0, limit: int | None = None) -> Trained:
-        """A preset's model, trained once for all experiments that name it so.
+        """A preset's model, trained once for all experiments that ask for it.
 
         Raises:
             NotFoundError: A data file is missing; the message names it and how to say where it is.
         """
-        directory = self._shared / name
+        directory = self._shared / f"{name}-{_digest(preset, seed, limit)}"
 
         def run() -> dict[str, float]:
             with self.progress.step(f"train {name}"):
@@ -132,26 +148,28 @@ class Workbench:
         found = self._kept(directory / "trained.json", run)
         return Trained(load_spec(directory), **found)
 
-    def bundle(self, name: str, spec: ModelSpec, **curvature: Any) -> Path:
+    def bundle(self, trained: Trained, **curvature: Any) -> Path:
         """The bundle of a trained model, rebuilt once; ``curvature`` replaces keys of that section.
 
         Keys of the curvature make a store of their own, so that one model can have several bundles.
         """
+        spec = trained.spec
         changed = spec.model_copy(update={"samples": 0, "curvature": spec.curvature.model_copy(update=curvature)})
-        words = [name, *(f"{key}-{value}" for key, value in curvature.items())]
+        words = [trained.name, *(f"{key}-{value}" for key, value in curvature.items())]
         directory = self._shared / re.sub(r"[^\w.-]", "-", "-".join(words))
 
         def run() -> str:
-            with self.progress.step(f"index {name}"), warnings.catch_warnings():
+            with self.progress.step(f"index {trained.name}"), warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotStationaryWarning)  # what the study is about, and it says so
                 path = rebuild(changed, Store(directory / "store"), RebuildOptions(quiet=True))
             return path.relative_to(directory).as_posix()
 
         return directory / str(self._kept(directory / INDEX, run))
 
-    def shared(self, name: str, what: str, compute: Callable[..., Any], *arguments: Any) -> Any:
+    def shared(self, trained: Trained, what: str, compute: Callable[..., Any], *arguments: Any) -> Any:
         """A step whose result belongs to a model rather than to this experiment."""
-        return self._kept(self._shared / name / f"{what}.json", partial(compute, *arguments))
+        path = self._shared / trained.name / f"{what}-{code_of(compute.__module__)}.json"
+        return self._kept(path, partial(compute, *arguments))
 
     def index_seconds(self, bundle: Path) -> float:
         """CPU seconds of a bundle's rebuild."""
@@ -159,11 +177,15 @@ class Workbench:
 
     def opened(self, name: str, preset: Preset, *, seed: int = 0, limit: int | None = None) -> AuditContext:
         """A preset's model, trained and indexed."""
-        return self.opened_of(name, self.trained(name, preset, seed=seed, limit=limit))
+        return self.opened_of(self.trained(name, preset, seed=seed, limit=limit))
 
-    def opened_of(self, name: str, trained: Trained) -> AuditContext:
+    def opened_of(self, trained: Trained) -> AuditContext:
         """A trained model, indexed."""
-        return open_bundle(self.bundle(name, trained.spec))
+        return open_bundle(self.bundle(trained))
+
+
+def _digest(*recipe: object) -> str:
+    return hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]
 
 
 def write_whole(path: Path, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import mean
 from typing import Any
 
@@ -10,16 +11,19 @@ from proponent.display.svg import drawing, new_figure
 from proponent.options import Diversity, ExplainOptions, Measure, Redundancy
 from proponent.study.drawing import BLUE, GREEN, GREY, ORANGE
 from proponent.study.listing import explained
-from proponent.study.models import binary_cnn, logistic_regression, perceptron
+from proponent.study.models import NETWORKS, binary_cnn, cifar10_network, logistic_regression
 from proponent.study.outcome import Claim, Outcome, Picture
+from proponent.study.verdicts import above, both, interval
 from proponent.study.workbench import Workbench
 
 TOP = 10
 GAMMAS = (0.25, 1.0, 4.0)
-SETTING = """The 10 proponents of {queries} held-out examples, chosen from the 200 strongest by DIVINE (equation
-13) with each redundancy term. gamma is on the scale of this project: at 1 plain top-10 and diversity alone are
-worth the same. Influence kept is the sum of the scores over that of plain top-10; similarity the mean RBF
-kernel of the pairs listed (median bandwidth); overlap the share of plain IF's top 10 that stays."""
+SETTING = """The models of Table 1, figures 6 to 8 (BCE, weight decay 0.001) and figures 9 to 11. The 10 proponents of
+{queries} held-out examples, chosen from the 200 strongest by DIVINE (equation 13) with each redundancy term.
+gamma is on the scale of this project: at 1 plain top-10 and diversity alone are worth the same. Influence kept is
+the sum of the scores over that of plain top-10; similarity the mean RBF kernel of the pairs listed (median
+bandwidth), less that of plain IF's list, with the 95 % interval over the test points; overlap the share of plain
+IF's top 10 that stays."""
 
 
 def run(bench: Workbench) -> Outcome:
@@ -28,20 +32,20 @@ def run(bench: Workbench) -> Outcome:
     contexts = {
         "logistic regression": logistic_regression(bench, 0.0),
         "binary CNN (bce)": binary_cnn(bench, "bce", 0.001)[1],
-        "perceptron, 2 hidden": bench.opened_of("digits-mlp-2", perceptron(bench, 2)),
+        **{name: cifar10_network(bench, name)[1] for name in NETWORKS},
     }
     found = {
         name: bench.step(f"model-{number}", _measured, context, queries)
-        for number, (name, context) in enumerate(contexts.items())
+        for number, (name, context) in enumerate(bench.track("models", contexts.items(), len(contexts)))
     }
     rows = [
-        [model, term, f"{of['kept']:.1%}", f"{of['similarity']:.3f}", f"{of['plain']:.3f}", f"{of['overlap']:.1%}"]
+        [model, term, f"{of['kept']:.1%}", f"{of['similarity']:.3f}", _signed(of["less"]), f"{of['overlap']:.1%}"]
         for model, terms in found.items()
         for term, of in terms.items()
     ]
     return Outcome(
         setting=SETTING.format(queries=queries),
-        columns=["model", "term, gamma", "influence kept", "similarity", "similarity of plain IF", "overlap with IF"],
+        columns=["model", "term, gamma", "influence kept", "similarity", "less plain IF's", "overlap with IF"],
         rows=rows,
         paragraph=_paragraph(found),
         claims=[_claim(found)],
@@ -50,7 +54,7 @@ def run(bench: Workbench) -> Outcome:
     )
 
 
-def _measured(context: AuditContext, queries: int) -> dict[str, dict[str, float]]:
+def _measured(context: AuditContext, queries: int) -> dict[str, dict[str, Any]]:
     positions = list(range(queries))
     plain = _lists(context, positions, None)
     found = {}
@@ -63,6 +67,7 @@ def _measured(context: AuditContext, queries: int) -> dict[str, dict[str, float]
                 "kept": mean(outcome.influence_kept for outcome in outcomes),
                 "similarity": mean(outcome.mean_similarity for outcome in outcomes),
                 "plain": mean(outcome.plain_similarity for outcome in outcomes),
+                "less": [outcome.mean_similarity - outcome.plain_similarity for outcome in outcomes],
                 "overlap": mean(shared),
             }
     return found
@@ -74,21 +79,28 @@ def _lists(context: AuditContext, positions: list[int], diversity: Diversity | N
     return [({each.example_id for each in of.proponents}, of.proponents_diversity) for of in answers]
 
 
-def _claim(found: dict[str, dict[str, dict[str, float]]]) -> Claim:
+def _signed(values: list[float]) -> str:
+    middle, half = interval(values)
+    return f"{middle:+.3f} ± {half:.3f}"
+
+
+def _claim(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Claim:
     terms = [of[f"{term.value}, 1"] for of in found.values() for term in Redundancy]
     kept, fewer = min(of["kept"] for of in terms), mean(of["similarity"] / of["plain"] for of in terms)
-    less = sum(of["similarity"] < of["plain"] for of in terms)
+    less = [above([-each for each in of["less"]]) for of in terms]
     return Claim(
         "DIVINE returns points from different regions at a small loss of influence",
         "planned, not run",
-        f"gamma 1: at least {kept:.0%} of the influence kept, similarity {fewer:.0%} of plain IF's on average",
-        kept > 0.5 and less == len(terms),
-        f"lists are less similar than plain IF's in {less} of {len(terms)} pairs of model and term; facility "
-        "location and MMD reward covering the candidates, not being apart",
+        f"gamma 1: {kept:.0%} to {max(of['kept'] for of in terms):.0%} of the influence kept, similarity "
+        f"{fewer:.0%} of plain IF's on average",
+        both(*less, kept >= 0.9),
+        f"a small loss is taken for a tenth; lists are less similar than plain IF's in {less.count(True)} of "
+        f"{len(less)} pairs of model and term, more similar in {less.count(False)}, by intervals over the test "
+        "points; facility location and MMD reward covering the candidates, not being apart",
     )
 
 
-def _paragraph(found: dict[str, dict[str, dict[str, float]]]) -> str:
+def _paragraph(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     told = "; ".join(
         f"{model}, {term.value}: {of[f'{term.value}, 1']['kept']:.0%} of the influence, overlap "
         f"{of[f'{term.value}, 1']['overlap']:.0%}"
@@ -98,10 +110,11 @@ def _paragraph(found: dict[str, dict[str, dict[str, float]]]) -> str:
     return f"At gamma 1: {told}."
 
 
-def _picture(found: dict[str, dict[str, dict[str, float]]]) -> Picture:
+def _picture(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Picture:
     with drawing():
-        figure = new_figure(8.4, 3)
-        for axes, (model, terms) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
+        figure = new_figure(8.4, 5.4)
+        places = figure.subplots(2, 3).flatten()
+        for axes, (model, terms) in zip(places, found.items(), strict=False):
             for term, colour in zip(Redundancy, (BLUE, ORANGE, GREEN), strict=True):
                 of = [terms[f"{term.value}, {gamma:g}"] for gamma in GAMMAS]
                 points = ([each["kept"] for each in of], [each["similarity"] for each in of])
@@ -109,6 +122,9 @@ def _picture(found: dict[str, dict[str, dict[str, float]]]) -> Picture:
             axes.scatter(1, of[0]["plain"], marker="*", s=70, color=GREY, label="plain IF")
             axes.set_title(model, fontsize=9)
             axes.set_xlabel("influence kept", fontsize=8)
-        figure.axes[0].set_ylabel("similarity of the list", fontsize=8)
-        figure.axes[0].legend(fontsize=7)
+            axes.set_ylabel("similarity of the list", fontsize=8)
+            axes.tick_params(labelsize=7)
+        for axes in places[len(found) :]:
+            axes.set_axis_off()
+            axes.legend(*places[0].get_legend_handles_labels(), fontsize=8, loc="center")
     return Picture(figure, "Similarity of DIVINE's lists on the influence that they keep, by model and term")

@@ -33,7 +33,7 @@ METHODS = ("Fisher kernel", "random", "largest summed influence")
 def run(bench: Workbench) -> Outcome:
     """Chooses, trains on what was chosen, and compares."""
     trained = perceptron(bench, 0)
-    context = open_bundle(bench.bundle(trained.spec.name, trained.spec, kind="exact"))
+    context = open_bundle(bench.bundle(trained, kind="exact"))
     queries, draws = bench.of(180, 40), bench.of(5, 2)
     found = {
         str(size): bench.step(f"size-{size}", _compared, context, queries, draws, size)

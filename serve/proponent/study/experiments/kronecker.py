@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from proponent.attribution.gradients.layers import num_parameters
@@ -60,12 +59,11 @@ def run(bench: Workbench) -> Outcome:
 
 def _scored(bench: Workbench, trained: Trained, kind: str, count: int, queries: int) -> dict[str, float]:
     """The datamodeling score of an index of a kind with its default damping, and what its rebuild took."""
-    name = Path(trained.spec.root).name
-    bundle = bench.bundle(name, trained.spec, **_changed(trained.spec.curvature, kind))
+    bundle = bench.bundle(trained, **_changed(trained.spec.curvature, kind))
     context = open_bundle(bundle)
-    halves = trained_halves(bench, name, context, count, queries)
+    halves = trained_halves(bench, trained, context, count, queries)
     return {
-        **bench.step(f"{name}-{kind}", score, context, halves),
+        **bench.step(f"{trained.name}-{kind}", score, context, halves),
         "seconds": bench.index_seconds(bundle),
         "parameters": num_parameters(context.explainer.classifier.find_layers()),
     }

@@ -33,7 +33,7 @@ def run(bench: Workbench) -> Outcome:
     removals, queries = bench.of(10, 2), bench.of(30, 6)
     models = {"logistic regression": exact_digits(bench)}
     for depth in bench.of(DEPTHS, DEPTHS[:1]):
-        models[f"{depth} hidden"] = bench.opened_of(f"digits-mlp-{depth}", perceptron(bench, depth))
+        models[f"{depth} hidden"] = bench.opened_of(perceptron(bench, depth))
     found = {}
     for name, context in models.items():
         found[name] = bench.step(name.replace(" ", "-"), _compared, context, removals, queries)

@@ -28,6 +28,8 @@ from proponent.study.workbench import Workbench, rounded
 DECAYS = {"no weight decay": 0.0, "weight decay 0.01": 0.01}
 MEASURES = {"IF": Measure.INFLUENCE, "theta-RelatIF": Measure.THETA_RELATIF}
 VARIANTS = ("|I|", "I > 0", "I < 0")
+EQUAL = "as many"
+"""The reading by which both measures remove as many points."""
 PAPER = {"original": 1.567, "IF": 1.599, "theta-RelatIF": 1.577}
 SETTING = """Multinomial logistic regression, {examples} training examples of {data}, trained with SGD (momentum
 0.9, {epochs} epochs, cosine schedule). The most influential training point of each of {queries} test points is
@@ -43,9 +45,12 @@ cannot be that of a converged model (0.3): a cross entropy that is given probabi
 the softmax twice and never falls below 1.461, which is one way to such a figure, so it is given beside it (a
 training that is stopped very early is another). *On which examples:* all held-out ones; the loss on the test
 points chosen is in result.json. *"Leave-one-out" and "removing IF points":* read as one retraining without the
-union, as removing one of so many points changes no digit of Table 1. *Influence of which sign:* the paper
-maximises |I|; the most positive (I > 0) and the most negative (I < 0) point are given as well. *Size:* the
-unions of IF and of RelatIF differ in size, so each has a control: as many points, drawn at random."""
+union, as removing one of so many points changes no digit of Table 1. *How many:* the text takes the most
+influential point of each test point, of which many are the same, and the unions of IF and RelatIF differ in size;
+the caption speaks of "top 1000 randomly selected influential points". So both are given: the union, and {queries}
+different points for both measures (the strongest of each test point, then the second strongest of each, until
+there are enough; "as many"). *Influence of which sign:* the paper maximises |I|; the most positive (I > 0) and the
+most negative (I < 0) point are given as well. Each set has a control: as many points, drawn at random."""
 
 
 def run(bench: Workbench) -> Outcome:
@@ -58,7 +63,7 @@ def run(bench: Workbench) -> Outcome:
     held_out, examples = len(context.held_out), len(context.data)
     setting = SETTING.format(
         examples=f"{examples:,}",
-        data=bench.of("MNIST (14 x 14 pixels)", "scikit-learn's digits"),
+        data=bench.of("MNIST (the first of 60,000, 28 x 28 pixels)", "scikit-learn's digits"),
         epochs=bench.of(10, 5),
         queries=f"{_queries(bench):,}",
         held_out=f"{held_out:,}",
@@ -92,14 +97,32 @@ def _sets(bench: Workbench, context: AuditContext, seed: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     queries = torch.randperm(len(context.held_out), generator=generator)[: _queries(bench)].tolist()
     removed: dict[str, list[int]] = {"original": []}
-    for measure, kind in MEASURES.items():
-        scores = influence_matrix(context, queries, kind)
+    for measure, scores in scores_by_measure(context, queries).items():
         for variant in VARIANTS:
             union = strongest(scores, variant)
             removed[f"{measure}, {variant}"] = union
-            shuffled = torch.randperm(len(context.data), generator=generator)
-            removed[f"random for {measure}, {variant}"] = shuffled[: len(union)].tolist()
+            removed[f"random for {measure}, {variant}"] = _drawn(context, len(union), generator)
+        removed[f"{measure}, {EQUAL}"] = strongest_of_all(scores, len(queries))
+    removed[f"random, {EQUAL}"] = _drawn(context, len(queries), generator)
     return {"queries": queries, "removed": removed}
+
+
+def scores_by_measure(context: AuditContext, queries: list[int]) -> dict[str, Tensor]:
+    """Scores [Q, N] of both measures, which differ by a factor of each training example: one product for both."""
+    scales = context.explainer.index.scales
+    influence, weights = influence_matrix(context, queries), scales.of(Measure.INFLUENCE)[context.rows]
+    factors = {name: (scales.of(kind)[context.rows] / weights).nan_to_num() for name, kind in MEASURES.items()}
+    return {name: influence * factor for name, factor in factors.items()}
+
+
+def _drawn(context: AuditContext, count: int, generator: torch.Generator) -> list[int]:
+    return torch.randperm(len(context.data), generator=generator)[:count].tolist()
+
+
+def strongest_of_all(scores: Tensor, count: int) -> list[int]:
+    """``count`` examples by |I|, ascending: the strongest of each query [Q, N], the second of each, and so on."""
+    ranks = scores.abs().topk(min(count, scores.shape[1]), dim=1).indices.mT.flatten().tolist()
+    return sorted(list(dict.fromkeys(ranks))[:count])
 
 
 def strongest(scores: Tensor, variant: str) -> list[int]:
@@ -158,46 +181,63 @@ def _signed(values: Sequence[float]) -> str:
 
 def _claims(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Claim]:
     plain = runs["no weight decay"]
-    order = changes(plain, "IF, |I|", "theta-RelatIF, |I|")
-    control = changes(plain, "theta-RelatIF, |I|", "random for theta-RelatIF, |I|")
-    means = {name: interval([run[key]["loss"] for run in plain])[0] for name, key in _TABLE.items()}
-    level = interval([run["original"]["twice"] for run in plain])[0]
-    ours = ", ".join(f"{name} {mean:.5f}" for name, mean in means.items())
+    order, equal = (changes(plain, f"IF, {of}", f"theta-RelatIF, {of}") for of in ("|I|", EQUAL))
+    beyond = {name: _beyond(plain, f"{name}, |I|") for name in MEASURES}
+    excess = [one - other for one, other in zip(*beyond.values(), strict=True)]
+    above_control = "; ".join(f"{name} {_signed(of)}" for name, of in beyond.items())
+    once, twice = (interval([run["original"][loss] for run in plain])[0] for loss in ("loss", "twice"))
     return [
         Claim(
             "removing the IF points raises the loss more than removing the RelatIF points, and both raise it",
             "1.567 / 1.599 / 1.577 (original, without IF, without RelatIF)",
-            f"{ours}; IF minus RelatIF {_signed(order)}",
+            f"{_means(plain, '|I|')}; IF minus RelatIF {_signed(order)}",
             both(above(order), above(changes(plain, "theta-RelatIF, |I|"))),
-            _why(plain),
+            f"the unions differ in size, and fewer examples alone raise the loss: {_sizes(plain)}",
         ),
         Claim(
-            "the rise is due to the points chosen",
+            "the same of the caption's reading, as many points for both",
+            "the same figures",
+            f"{_means(plain, EQUAL)}; IF minus RelatIF {_signed(equal)}",
+            both(above(equal), above(changes(plain, f"theta-RelatIF, {EQUAL}"))),
+            f"beyond as many random points: IF {_signed(_beyond(plain, f'IF, {EQUAL}'))}, theta-RelatIF "
+            f"{_signed(_beyond(plain, f'theta-RelatIF, {EQUAL}'))}",
+        ),
+        Claim(
+            "the rise is due to the points chosen, and that by IF larger",
             "no control was run",
-            f"RelatIF minus as many random points {_signed(control)}",
-            above(control),
-            "a random set of the same size is the control",
+            f"beyond as many random points: {above_control}; IF minus RelatIF {_signed(excess)}",
+            both(*map(above, beyond.values()), above(excess)),
+            "a random set of the same size is each union's control",
         ),
         Claim(
             "the loss of the original model is 1.567",
             "1.567",
-            f"{means['original']:.3f}, {level:.3f} with the softmax taken twice",
-            abs(level - 1.567) < 0.02,
-            "a cross entropy that is given probabilities comes near the figure, which that of the logits is far from",
+            f"{once:.3f}, {twice:.3f} with the softmax taken twice",
+            abs(twice - 1.567) < 0.02,
+            f"the cross entropy of the logits is {abs(once - 1.567):.2f} away, that of probabilities given in their "
+            f"place {abs(twice - 1.567):.2f}: the paper does not say which it was",
         ),
     ]
 
 
-_TABLE = {"original": "original", "without IF": "IF, |I|", "without RelatIF": "theta-RelatIF, |I|"}
+def control(name: str) -> str:
+    """The random set that is as large as another."""
+    return f"random, {EQUAL}" if name.endswith(EQUAL) else f"random for {name}"
 
 
-def _why(runs: Sequence[Mapping[str, Any]]) -> str:
-    told = []
-    for name in MEASURES:
-        key = f"{name}, |I|"
-        points = sum(run[key]["points"] for run in runs) / len(runs)
-        told.append(f"{name} {points:.0f} points, {_signed(changes(runs, key, f'random for {key}'))}")
-    return f"the unions differ in size; their number, and the rise beyond as many random points: {'; '.join(told)}"
+def _beyond(runs: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """The loss without a set less that without as many random points, seed by seed."""
+    return changes(runs, name, control(name))
+
+
+def _means(runs: Sequence[Mapping[str, Any]], variant: str) -> str:
+    names = {"original": "original", **{f"without {name}": f"{name}, {variant}" for name in MEASURES}}
+    return ", ".join(f"{told} {interval([run[key]['loss'] for run in runs])[0]:.5f}" for told, key in names.items())
+
+
+def _sizes(runs: Sequence[Mapping[str, Any]]) -> str:
+    means = {name: sum(run[f"{name}, |I|"]["points"] for run in runs) / len(runs) for name in MEASURES}
+    return ", ".join(f"{name} {points:.0f} points" for name, points in means.items())
 
 
 def _paragraph(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -219,21 +259,23 @@ has a higher loss: only what lies beyond the control speaks of the points chosen
 
 def _picture(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
     with drawing():
-        figure = new_figure(7.6, 3.6)
+        figure = new_figure(9.2, 3.6)
         for axes, (decay, of) in zip(figure.subplots(1, len(runs), sharey=True), runs.items(), strict=True):
-            for place, variant in enumerate(VARIANTS):
+            for place, variant in enumerate((*VARIANTS, EQUAL)):
                 for shift, measure, colour in ((-0.2, "IF", BLUE), (0.2, "theta-RelatIF", ORANGE)):
                     name = f"{measure}, {variant}"
-                    for key, tint, mark in ((name, colour, "o"), (f"random for {name}", GREY, "x")):
-                        mean, half = interval(changes(of, key))
-                        at = place + shift + (0.08 if tint == GREY else -0.08)
-                        label = ("random, same size" if tint == GREY else measure) if not place else None
-                        label = None if tint == GREY and shift > 0 else label
-                        axes.errorbar(at, mean, half, fmt=mark, color=tint, capsize=3, markersize=5, label=label)
+                    _bar(axes, place + shift - 0.07, changes(of, name), colour, "o", measure)
+                    _bar(axes, place + shift + 0.07, changes(of, control(name)), GREY, "x", "random, as many")
             axes.axhline(0, color=GREY, linewidth=0.8)
-            axes.set_xticks(range(len(VARIANTS)), [f"by {variant}" for variant in VARIANTS], fontsize=8)
+            axes.set_xticks(range(len(VARIANTS) + 1), [*(f"by {each}" for each in VARIANTS), EQUAL], fontsize=8)
             axes.set_title(decay)
         figure.axes[0].set_ylabel("change of held-out loss")
-        figure.axes[0].legend(fontsize=8)
+        labelled = dict(zip(*reversed(figure.axes[0].get_legend_handles_labels()), strict=True))
+        figure.axes[0].legend(labelled.values(), labelled.keys(), fontsize=8)
     caption = "Change of the held-out loss after removing the sets found by IF and theta-RelatIF, beside random sets"
     return Picture(figure, caption)
+
+
+def _bar(axes: Any, place: float, values: Sequence[float], colour: str, mark: str, label: str) -> None:
+    mean, half = interval(values)
+    axes.errorbar(place, mean, half, fmt=mark, color=colour, capsize=3, markersize=5, label=label)
