@@ -31,7 +31,8 @@ def reproduce(
 ) -> None:
     """Run the paper's experiments again, with what it planned; each writes a table, figures and a README.
 
-    Results are seeded. Finished experiments, and finished steps of a killed one, are kept in --out and not run again.
+    Results are seeded. Finished experiments, and finished steps of a killed one, are kept in --out and not run again
+    unless their code has changed since.
 
     Example: `proponent reproduce table1 --out runs/study --quick`
     """

@@ -44,7 +44,7 @@ def trained_logistic_regression(bench: Workbench, decay: float) -> Trained:
     damping = 0.0 if decay else 0.01
     preset = bench.of(PRESETS["mnist"], PRESETS["digits"])
     preset = replace(preset, weight_decay=decay, training=sgd, curvature={"kind": "exact", "damping": damping})
-    return bench.trained(f"logistic-sgd-{decay}", preset, limit=bench.of(20_000, 150))
+    return bench.trained(f"logistic-sgd-{decay}", preset, limit=bench.of(10_000, 150))
 
 
 def binary_cnn(bench: Workbench, loss: str, decay: float, seed: int = 0) -> tuple[Trained, AuditContext]:
@@ -82,6 +82,11 @@ class Network:
     def optimizer(self) -> str:
         """Its name in `proponent.training`."""
         return str(PRESETS[self.preset].training["optimizer"])
+
+    @property
+    def learning_rate(self) -> float:
+        """At the first step."""
+        return self.lr or float(PRESETS[self.preset].training["lr"])
 
 
 NETWORKS = {

@@ -139,7 +139,8 @@ def _picture(found: dict[str, dict[str, Any]]) -> Picture:
         middle = [of["lds"] for of in found.values()]
         bars = [[of["lds"] - of["low"] for of in found.values()], [of["high"] - of["lds"] for of in found.values()]]
         left.errorbar(depths, middle, bars, marker="o", color=GREY, capsize=3)
-        left.set(xlabel="hidden layers", ylabel="datamodeling score", ylim=(0, None))
+        left.axhline(0, color=GREY, linewidth=0.8)
+        left.set(xlabel="hidden layers", ylabel="datamodeling score")
         for name, colour in (("IF", BLUE), ("theta-RelatIF", ORANGE)):
             for kind, style in (("label", "-"), ("neighbour", "--"), ("different", ":")):
                 values = [of[f"{kind} {name}"] for of in found.values()]
