@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import chain, combinations
 from math import comb, factorial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +16,13 @@ from torch import Tensor
 from proponent.attribution.quadrature import represent
 from proponent.attribution.shapley import knn_shapley, truncated_monte_carlo
 from proponent.audit.scoring import influence_matrix
+from proponent.options import Measure
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import Batch
-from proponent.results import Influence
+from proponent.results import Influence, MeasureResult
 from proponent.study import background
 from proponent.study.embeddings import embeddings
-from proponent.study.experiments import binary_cnn, figure5, nonconvex, outlier, table1
+from proponent.study.experiments import binary_cnn, figure5, nonconvex, outlier, table1, table2
 from proponent.study.experiments.first_order import minimised
 from proponent.study.experiments.shapley import ceiling
 from proponent.study.experiments.table2 import norms_by_solving
@@ -172,6 +174,20 @@ def test_examples_of_other_labels_are_opponents_where_their_score_is_negative() 
     lists = [{"IF": [listed(3, 1.0), listed(5, -2.0)]}, {"IF": [listed(8, 1.0), listed(3, 0.5), listed(1, -0.1)]}]
     assert figure5.opponents_of_other_labels(lists, [3, 8], "IF") == pytest.approx(2 / 3)
     assert figure5.opponents_of_other_labels([{"IF": [listed(3, 1.0)]}], [3], "IF") == 1
+
+
+def test_answers_are_compared_by_the_examples_that_both_name() -> None:
+    def answer(proponents: dict[str, float], opponents: dict[str, float]) -> SimpleNamespace:
+        ends = [
+            [Influence(name, score, 1, 0, "l", 0, 1.0) for name, score in of.items()]
+            for of in (proponents, opponents)
+        ]
+        return SimpleNamespace(results=[MeasureResult(Measure.INFLUENCE, *ends)])
+
+    known, found = answer({"a": 3.0, "b": 2.0}, {"c": -4.0}), answer({"a": 3.0, "x": 2.0}, {"c": -1.0, "y": -1.0})
+    assert table2.overlap(found, known) == 0.5
+    assert table2.error(found, known) == pytest.approx(3 / 5)
+    assert table2.error(known, known) == 0
 
 
 def test_times_that_hardly_differ_decide_nothing() -> None:
