@@ -43,7 +43,7 @@ def study_page(results: Mapping[str, Mapping[str, Any]], folder: str = "") -> st
     sections = "".join(
         f"\n## {result['title']}\n\n{_section(result, f'{folder}{name}/')}" for name, result in results.items()
     )
-    return f"{_HEAD.format(folder=folder)}{quick}{_missing(results)}{overview}{sections}"
+    return f"{_HEAD.format(folder=folder)}{quick}{_missing(results)}{_older(results)}{overview}{sections}"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -56,6 +56,12 @@ def _missing(results: Mapping[str, Any]) -> str:
     """Which experiments have no result here."""
     names = ", ".join(f"`{name}` ({each.part})" for name, each in EXPERIMENTS.items() if name not in results)
     return f"Not run yet, at least not here: {names}.\n\n" if names else ""
+
+
+def _older(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which results do not say by which code they were made: those of runs before results said so."""
+    names = ", ".join(f"`{name}`" for name, result in results.items() if "code" not in result)
+    return f"Of an earlier run, by code that has changed since, are: {names}.\n\n" if names else ""
 
 
 def _section(result: Mapping[str, Any], folder: str) -> str:

@@ -63,8 +63,8 @@ class _Model:
 EFFORTS = {
     "binary CNN": Effort(steps=50, examples=200),
     "shallow CNN": Effort(steps=50, examples=100),
-    "EfficientNet-B0": Effort(steps=20, examples=32),
-    "ResNet-50": Effort(steps=10, examples=16),
+    "EfficientNet-B0": Effort(steps=10, examples=32),
+    "ResNet-50": Effort(steps=5, examples=16),
 }
 
 
