@@ -18,6 +18,7 @@ from proponent.study.verdicts import above, both, interval
 from proponent.study.workbench import Trained, Workbench
 
 METHODS = ("IF", "RelatIF", "DIVINE")
+LAST_LAYERS = "; its last layers alone are explained, whose gradients follow the label more than the picture"
 SHOWN = 2
 """Test points of a figure."""
 NEAREST = 10
@@ -26,11 +27,12 @@ x 32 pixels), trained by {optimizer} (learning rate {rate:g}, cosine schedule) f
 {batch_size} without augmentation, which took {seconds:,.0f} s of one core; {accuracy:.1%} of the training
 images and {held_out:.1%} of {images} held-out ones are classified rightly. The paper trains on all 50,000
 images and tells neither epochs nor accuracy; so few images are what a study on a processor affords, and what is
-said here is said of a network trained so. EK-FAC of {layers}. Lists are the top 3 by |I| of IF and theta-
-RelatIF, and the 3 proponents of DIVINE (sum-redundancy, gamma 1), of the first {queries} held-out images at
-their true labels. Of the listed images the table tells the share that has the test image's class, that is among
-its ten nearest neighbours in pixels, and that no other list has named before; intervals are over test images,
-of one training. The figure shows the first held-out image of each of the first {shown} classes that come."""
+said here is said of a network trained so. EK-FAC of {layers}. Lists are the top 3 by |I| of IF and
+theta-RelatIF, and the 3 proponents of DIVINE (sum-redundancy, gamma 1), of the first {queries} held-out images
+at their true labels. Of the listed images the table tells the share that has the test image's class, that is
+among its ten nearest neighbours in pixels, and that no other list has named before; intervals are over test
+images, of one training. The figure shows the first held-out image of each of the first {shown} classes that
+come."""
 
 
 def figure(bench: Workbench, name: str) -> Outcome:
@@ -164,7 +166,8 @@ def _understanding(bench: Workbench, name: str, found: Mapping[str, Any], querie
         f"neighbours {_shown(shallow['neighbour'])} and {_shown(deep['neighbour'])}",
         both(*less),
         "understanding is replaced by class and neighbours, which can be counted, beside the shallow CNN on the same "
-        "images; how well each has learnt the classes differs too, so that depth is not the only cause",
+        "images; how well each has learnt the classes differs too, so that depth is not the only cause"
+        + (LAST_LAYERS if NETWORKS[name].layers else ""),
     )
 
 
