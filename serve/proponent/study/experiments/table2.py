@@ -51,7 +51,8 @@ compared is the ratio that its conclusions tell.
 
 A product with the curvature of a network over its training set takes seconds to minutes, so there the solves end
 early and take the curvature of a sample (`--solver-steps`, `--solver-examples`): {efforts}. Arnoldi's basis
-(`--solver arnoldi`) takes as many products as 400 steps of conjugate gradients, and was not timed. The residuals, of the sampled curvature, say how far such a solve is from done."""
+(`--solver arnoldi`) takes as many products as 400 steps of conjugate gradients, and was not timed. The residuals,
+of the sampled curvature, say how far such a solve is from done."""
 
 
 @dataclass(frozen=True)
