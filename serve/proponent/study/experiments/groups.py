@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import Any
 
 import torch
@@ -99,9 +100,9 @@ def _claim(values: dict[str, dict[str, Any]]) -> Claim:
         "reviewed, not run",
         f"{large} removed: first order correlation {first['correlation']:.3f}, slope {first['slope']:.2f}; "
         f"second order {second['correlation']:.3f}, {second['slope']:.2f}",
-        above([one - other for one, other in zip(first["errors"], second["errors"], strict=True)]),
-        "the curvature changes with the group, which only the second order counts; decided by the errors of both, "
-        "group by group and test point by test point",
+        above([log(one / other) for one, other in zip(first["errors"], second["errors"], strict=True)]),
+        "the curvature changes with the group, which only the second order counts; decided by the ratio of both "
+        "errors, group by group and test point by test point",
     )
 
 
