@@ -166,8 +166,7 @@ def _understanding(bench: Workbench, name: str, found: Mapping[str, Any], querie
         f"neighbours {_shown(shallow['neighbour'])} and {_shown(deep['neighbour'])}",
         by_class if by_class == by_neighbour else None,
         "understanding is replaced by class and neighbours, which can be counted, beside the shallow CNN on the same "
-        "images, and which must agree; how well each has learnt the classes differs too, so that depth is not the only "
-        "cause"
+        "images, and which must agree; how well each has learnt the classes differs too: depth is not the only cause"
         + (LAST_LAYERS if NETWORKS[name].layers else ""),
     )
 
