@@ -21,6 +21,7 @@ from kronfluence.task import Task
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from proponent.attribution.inputs import NamedInputs, RaggedInputs, tensors_of
 from proponent.classifier import load_classifier
 from proponent.rebuild.training_set import TrainingSet
 from proponent.spec import ModelSpec
@@ -41,33 +42,48 @@ class Damping:
 
 
 class Classification(Task):
-    """Cross-entropy as training loss and as measurement; labels sampled from the model for the true Fisher."""
+    """Cross-entropy as training loss and as measurement; labels sampled from the model for the true Fisher.
 
-    def compute_train_loss(self, batch: tuple[Tensor, Tensor], model: nn.Module, sample: bool = False) -> Tensor:
+    Args:
+        names: Of the model's inputs; empty where it takes one tensor.
+    """
+
+    def __init__(self, names: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self._names = names
+
+    def get_attention_mask(self, batch: tuple[Tensor, ...]) -> Tensor | None:
+        """Which positions are no padding, as Kronfluence's own GLUE example says it."""
+        return dict(zip(self._names, batch, strict=False)).get("attention_mask")
+
+    def compute_train_loss(self, batch: tuple[Tensor, ...], model: nn.Module, sample: bool = False) -> Tensor:
         """The summed loss at the batch's labels, or at sampled ones."""
-        inputs, labels = batch
-        outputs = model(inputs)
+        *inputs, labels = batch
+        outputs = model(NamedInputs(dict(zip(self._names, inputs, strict=True))) if self._names else inputs[0])
         if sample:
             labels = torch.multinomial(outputs.detach().softmax(dim=1), 1).flatten()
         return nn.functional.cross_entropy(outputs, labels, reduction="sum")
 
-    def compute_measurement(self, batch: tuple[Tensor, Tensor], model: nn.Module) -> Tensor:
+    def compute_measurement(self, batch: tuple[Tensor, ...], model: nn.Module) -> Tensor:
         """The summed loss at the true labels."""
         return self.compute_train_loss(batch, model)
 
 
 def examples(data: TrainingSet, positions: list[int] | None = None) -> TensorDataset:
-    """Decoded and transformed examples."""
+    """Decoded and transformed examples, padded together where they differ in length."""
     batch = data.batch(list(range(len(data))) if positions is None else positions)
-    return TensorDataset(batch.inputs, batch.labels)
+    inputs = batch.inputs.together() if isinstance(batch.inputs, RaggedInputs) else batch.inputs
+    return TensorDataset(*tensors_of(inputs).values(), batch.labels)
 
 
 class Kronfluence:
     """Factors fitted once, pairwise scores at any damping; what is finished in ``work`` is not made anew."""
 
     def __init__(self, spec: ModelSpec, train: TensorDataset, work: Path, batch_size: int) -> None:
-        task = Classification()
-        model = prepare_model(load_classifier(spec).model, task)
+        classifier = load_classifier(spec)
+        names = TrainingSet.open(classifier, spec.dataset).signature.tensors
+        task = Classification(tuple(tensor.name for tensor in names if tensor.name))
+        model = prepare_model(classifier.model, task)
         self._analyzer = Analyzer("peer", model, task, cpu=True, output_dir=str(work), disable_tqdm=True)
         self._train = train
         self._batch_size = batch_size

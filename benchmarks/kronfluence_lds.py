@@ -39,11 +39,14 @@ BATCH = 128
 Setting = dict[str, float]
 
 
-def compare(preset: str, seed: int, work: Path, jobs: int) -> dict[str, Any]:
-    """One model: both sides tuned on the first queries and scored on the others. A killed run goes on."""
-    directory = work / f"{preset}-{seed}"
+def compare(preset: str, seed: int, work: Path, jobs: int, limit: int | None = None) -> dict[str, Any]:
+    """One model: both sides tuned on the first queries and scored on the others. A killed run goes on.
+
+    With a ``limit`` it is trained on so many examples alone.
+    """
+    directory = work / (f"{preset}-{seed}" if limit is None else f"{preset}-{limit}-{seed}")
     if not (directory / "explain.yaml").exists():
-        train_preset(preset, directory, seed=seed)
+        train_preset(preset, directory, seed=seed, limit=limit)
     spec = load_spec(directory)
     spec = spec.model_copy(update={"curvature": spec.curvature.model_copy(update={"embedding_size": SIZE})})
     of = load_classifier(spec)

@@ -27,12 +27,12 @@ def image_bytes(text: Any, path: str, expected: str = "base64 text") -> bytes:
         raise bad_field(f"not base64: {error}", path) from None
 
 
-def number_array(values: list[Any], path: str) -> npt.NDArray[Any]:
-    """Nested lists of numbers or truth values as an array; raises InvalidInputError."""
+def number_array(values: list[Any], path: str, kinds: str = "iuf") -> npt.NDArray[Any]:
+    """Nested lists of numbers (or of what else the kinds of NumPy name) as an array; raises InvalidInputError."""
     try:
         array = np.asarray(values)
     except (ValueError, RecursionError) as error:
         raise bad_field(f"nested lists of different lengths: {error}", path, "TENSOR_WRONG_SHAPE") from None
-    if array.dtype.kind not in "iufb":
+    if array.dtype.kind not in kinds:
         raise bad_field("holds values that are not numbers, expected float32", path, "TENSOR_WRONG_DTYPE")
     return array

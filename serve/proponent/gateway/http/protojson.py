@@ -131,8 +131,8 @@ def _image(values: dict[str, Any], path: str) -> bytes | None:
     return image_bytes(text, path + found[0], 'base64 text, or {"b64": "..."}')
 
 
-def _tensor(values: list[Any], path: str) -> pb.Tensor:
-    array = number_array(values, path)
+def _tensor(values: list[Any], path: str, kinds: str = "iuf") -> pb.Tensor:
+    array = number_array(values, path, kinds)
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):
             return pb.Tensor(shape=array.shape, dtype="float32", data=array.astype("<f4").tobytes())
@@ -150,7 +150,7 @@ def _named_tensors(given: Any, path: str) -> Any:
 def _named_tensor(value: Any, path: str) -> Any:
     if not isinstance(value, list):
         return value
-    tensor = _tensor(value, path)
+    tensor = _tensor(value, path, "iufb")
     data = base64.b64encode(tensor.data).decode()
     return {"shape": list(tensor.shape), "dtype": tensor.dtype, "data": data}
 

@@ -133,7 +133,7 @@ def _raw(data: Any, tensor: oip.ModelInferRequest.InferInputTensor, path: str) -
 
 def _numbers(data: list[Any], datatype: str, path: str) -> bytes:
     """Numbers of a datatype; raises InvalidInputError where it does not hold them."""
-    given, kind = number_array(data, path), np.dtype(DTYPES[datatype])
+    given, kind = number_array(data, path, "iufb" if datatype == "BOOL" else "iuf"), np.dtype(DTYPES[datatype])
     with np.errstate(all="ignore"):
         found = given.astype(kind)
     if kind.kind in "iub" and not np.array_equal(found.astype("f8"), given.astype("f8")):
