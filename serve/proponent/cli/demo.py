@@ -1,4 +1,4 @@
-"""The demo: train on handwritten digits, build the index, serve, and ask by gRPC and by HTTP.
+"""The demo: train on handwritten digits, texts or rows of a table, build the index, serve, ask by gRPC and by HTTP.
 
 Everything is the real thing, run as users would run it: the CLI's own commands, a TorchServe worker, the
 gateway, a generated gRPC client and a plain HTTP client.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import io
 import json
 import subprocess
 import sys
@@ -20,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 
-from proponent.cli.terminal import draw, print_explanation
+from proponent.cli.demo_subjects import Subject, pictures, rows, texts
+from proponent.cli.terminal import draw_input, print_explanation
+from proponent.client.requests import explain_request
+from proponent.options import ExplainOptions, View
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.explanation_pb2_grpc import ExplanationServiceStub
-
-MODEL = "digits"
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,45 @@ class Addresses:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the demo; with --once it stops after the answers, else at Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
-    parser.add_argument("--once", action="store_true", help="stop after the answers")
-    parser.add_argument("--runs", type=Path, default=Path("runs/digits"), help="directory of the trained model")
-    parser.add_argument("--store", type=Path, default=Path("model_store"), help="directory of bundles")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     console = Console(width=100 if not sys.stdout.isatty() else None)
-    build(options.runs, options.store, console)
-    with serving(options.store, console, fixed_ports=not options.once) as addresses:
-        image = held_out_digit()
-        ask_by_grpc(addresses.grpc, image, console)
-        ask_by_http(addresses.http, image, console)
+    subject = chosen(options)
+    console.print(f"data: {subject.data}", highlight=False)
+    build(subject, options.runs or Path("runs") / subject.model, options.store, console)
+    with serving(subject.model, options.store, console, fixed_ports=not options.once) as addresses:
+        request = explain_request(subject.model, subject.held_out(), ExplainOptions(top_k=3, view=View.THUMBNAIL))
+        ask_by_grpc(addresses.grpc, subject.noun, request, console)
+        ask_by_http(addresses.http, request, console)
         if not options.once:
             keep_serving(addresses, console)
     return 0
 
 
-def build(runs: Path, store: Path, console: Console) -> None:
-    """Trains the digits model and builds its bundle, by the command line's own commands."""
-    step(console, "train", f"proponent train digits --out {runs}")
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``scripts/demo``."""
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--text", action="store_true", help="texts: film reviews where there are any, else made-up ones"
+    )
+    kind.add_argument("--table", action="store_true", help="rows: the census where there is one, else made-up loans")
+    parser.add_argument("--once", action="store_true", help="stop after the answers")
+    parser.add_argument("--data-root", help="folder of the data sets; default: PROPONENT_DATA")
+    parser.add_argument("--runs", type=Path, help="directory of the trained model; default: runs/MODEL")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="directory of bundles")
+    return parser
+
+
+def chosen(options: argparse.Namespace) -> Subject:
+    """What the command line asks for."""
+    if options.text:
+        return texts(options.data_root)
+    return rows(options.data_root) if options.table else pictures()
+
+
+def build(subject: Subject, runs: Path, store: Path, console: Console) -> None:
+    """Trains a model and builds its bundle, by the command line's own commands."""
+    step(console, "train", f"proponent train {subject.model} --out {runs} {subject.training}".rstrip())
     step(console, "rebuild", f"proponent rebuild {runs} --store {store} --quiet")
 
 
@@ -72,10 +93,10 @@ def step(console: Console, name: str, command: str) -> None:
 
 
 @contextmanager
-def serving(store: Path, console: Console, *, fixed_ports: bool) -> Iterator[Addresses]:
+def serving(model: str, store: Path, console: Console, *, fixed_ports: bool) -> Iterator[Addresses]:
     """A gateway for the length of a block; it stops, and leaves no process, when the block ends."""
     ports = ("127.0.0.1:8500", "127.0.0.1:8080") if fixed_ports else ("127.0.0.1:0", "127.0.0.1:0")
-    command = [sys.executable, "-m", "proponent.cli", "serve", str(store), "--model", MODEL]
+    command = [sys.executable, "-m", "proponent.cli", "serve", str(store), "--model", model]
     disclosed = ["--allow-examples", "--allow-thumbnails", "--allow-samples"]
     command += ["--grpc-address", ports[0], "--http-address", ports[1], "--drain-delay", "0", *disclosed]
     console.print(f"[bold]$ proponent serve {store} {' '.join(disclosed)}[/bold]", highlight=False)
@@ -97,41 +118,36 @@ def ready_addresses(gateway: subprocess.Popen[str]) -> Addresses:
     return Addresses(found["grpc"], found["http"])
 
 
-def held_out_digit() -> bytes:
-    """A digit that the model has not seen, as a PNG file."""
-    from proponent.datasets import digits
-
-    image, _ = digits.test()[0]
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def ask_by_grpc(address: str, image: bytes, console: Console) -> None:
+def ask_by_grpc(address: str, noun: str, request: pb.ExplainRequest, console: Console) -> None:
     """One typed call, printed as tables."""
-    console.print("\nA digit that the model has not seen, by gRPC:")
-    console.print(draw(image, colour=console.color_system is not None))
+    console.print(f"\n{noun} that the model has not seen, by gRPC:")
+    asked = MessageToDict(request.record) if request.HasField("record") else None
+    console.print(draw_input(request, colour=console.color_system is not None))
     with grpc.insecure_channel(address) as channel:
-        request = pb.ExplainRequest(model=MODEL, encoded_image=image, top_k=3, view=pb.VIEW_THUMBNAIL)
         stub = ExplanationServiceStub(channel)  # type: ignore[no-untyped-call]
-        print_explanation(console, stub.Explain(request, timeout=60))
+        print_explanation(console, stub.Explain(request, timeout=60), asked=asked)
 
 
-def ask_by_http(address: str, image: bytes, console: Console) -> None:
+def ask_by_http(address: str, request: pb.ExplainRequest, console: Console) -> None:
     """One call of plain HTTP, printed as one line for each measure."""
-    body = {"instances": [{"image": {"b64": base64.b64encode(image).decode()}, "top_k": 3}]}
-    console.print(f"\nThe same by HTTP, POST {address}/v1/models/{MODEL}:explain", highlight=False)
-    request = urllib.request.Request(
-        f"{address}/v1/models/{MODEL}:explain",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as reply:
+    url = f"{address}/v1/models/{request.model}:explain"
+    console.print(f"\nThe same by HTTP, POST {url}", highlight=False)
+    body = json.dumps({"instances": [{**http_input(request), "top_k": 3}]}).encode()
+    with urllib.request.urlopen(
+        urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"}), timeout=60
+    ) as reply:
         answer = json.load(reply)
     console.print(f"prediction: {answer['predictions'][0]['label']}")
     for result in answer["explanations"][0]["results"]:
         named = ", ".join(f"{i['example_id']} {i['score']:+.4g}" for i in result["proponents"])
         console.print(f"  {result['measure']}: {named}", highlight=False)
+
+
+def http_input(request: pb.ExplainRequest) -> dict[str, object]:
+    """The input of a request as JSON has it."""
+    if request.encoded_image:
+        return {"image": {"b64": base64.b64encode(request.encoded_image).decode()}}
+    return {"text": request.text} if request.text else {"record": MessageToDict(request.record)}
 
 
 def keep_serving(addresses: Addresses, console: Console) -> None:

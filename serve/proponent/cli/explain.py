@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from google.protobuf.json_format import MessageToDict, MessageToJson
 from google.protobuf.message import Message
 
 from proponent.cli.exit_codes import READS
-from proponent.cli.given import given_input, input_and_ids
+from proponent.cli.given import Value, given_input, input_and_ids
 from proponent.cli.options import (
     DEFAULT_STORE,
     USE,
@@ -114,7 +115,7 @@ def explain(
     query = _query(value, options)
     if solver is None:
         reply = _answer(store, model, WorkerRequest(explain=query)).explain
-        _print_explanation(reply, {}, merged=merged, as_json=as_json)
+        _print_explanation(reply, {}, merged=merged, as_json=as_json, asked=_record(value))
         return
     from proponent.inspection.solving import Effort, Solver, explain_by_solver
     from proponent.worker.messages import explain_response
@@ -122,10 +123,18 @@ def explain(
     bundle, chosen = current_bundle(store, model), member(Solver, solver)
     effort = Effort(solver_steps, solver_examples)
     found, solve = explain_by_solver(bundle, query, options, chosen, solver_damping, effort)
-    _print_explanation(explain_response(found, ""), asdict(solve), merged=merged, as_json=as_json)
+    printed = explain_response(found, "")
+    _print_explanation(printed, asdict(solve), merged=merged, as_json=as_json, asked=_record(value))
 
 
-def _print_explanation(reply: pb.ExplainResponse, solve: dict[str, Any], *, merged: bool, as_json: bool) -> None:
+def _print_explanation(
+    reply: pb.ExplainResponse,
+    solve: dict[str, Any],
+    *,
+    merged: bool,
+    as_json: bool,
+    asked: Mapping[str, object] | None,
+) -> None:
     from rich.console import Console
 
     from proponent.cli.terminal import print_explanation
@@ -134,10 +143,15 @@ def _print_explanation(reply: pb.ExplainResponse, solve: dict[str, Any], *, merg
         values = MessageToDict(reply, preserving_proto_field_name=True)
         typer.echo(json.dumps({**values, "solve": solve} if solve else values, indent=2))
         return
-    print_explanation(Console(), reply, merged=merged)
+    print_explanation(Console(), reply, merged=merged, asked=asked)
     if solve:
         told = "{solver}: {curvature} of {examples:,} examples with damping {damping:g}, ".format(**solve)
         typer.echo(told + "relative residual {residual:.1e}, {seconds:.2f} s".format(**solve))
+
+
+def _record(value: Value) -> Mapping[str, object] | None:
+    """The input where it is a row of a table."""
+    return value if isinstance(value, Mapping) else None
 
 
 def score(
