@@ -67,7 +67,8 @@ def timed(spec: ModelSpec, executor: Executor) -> dict[str, float]:
         begun, start = workers_cpu(), now()
         rebuild(spec, Store(Path(work)), RebuildOptions(quiet=True, publish=False, executor=executor))
         driver = now() - start
-        spent = [cpu - begun.get(process, 0.0) for process, cpu in workers_cpu().items()]
+        ended = {} if isinstance(executor, InProcess) else workers_cpu()
+        spent = [cpu - begun.get(process, 0.0) for process, cpu in ended.items()]
     return {
         "wall_s": driver.wall,
         "cpu_s": driver.cpu + sum(spent),

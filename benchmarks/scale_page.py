@@ -72,9 +72,16 @@ def figures(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ratios(results: Mapping[str, Any]) -> dict[str, float]:
-    """What one worker costs beside a process, in CPU and wall time."""
-    process, one = (results["cluster"]["times"][name] for name in ("process", "1 worker"))
+    """What one worker costs beside a process, and what a second one gains, in CPU time where the machine is shared.
+
+    Where each process has a core of its own, a rebuild takes at least the driver's CPU time and its busiest worker's.
+    """
+    process, one, two = (results["cluster"]["times"][name] for name in ("process", "1 worker", "2 workers"))
     return {
         "overhead_cpu": one["cpu_s"] / process["cpu_s"] - 1,
+        "overhead_two": two["cpu_s"] / process["cpu_s"] - 1,
         "overhead_wall": one["wall_s"] / process["wall_s"] - 1,
+        "driver_share": one["driver_s"] / one["cpu_s"],
+        "chunks": one["busiest_s"] / two["busiest_s"],
+        "speed_up": (one["driver_s"] + one["busiest_s"]) / (two["driver_s"] + two["busiest_s"]),
     }
