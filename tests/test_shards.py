@@ -83,7 +83,7 @@ def asked(index: SearchableRows, batch: int, k: int, seed: int, filtered: bool) 
     return [Query(each, 0.5 + b, k + b, masks[b % 4]) for b, each in enumerate(directions)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     count=st.integers(1, 90),
     size=st.integers(1, 24),
@@ -121,7 +121,7 @@ def test_near_ties_that_reach_over_shards_are_told_apart(monkeypatch: pytest.Mon
     assert isinstance(parts._scanners, ScannersHere) and "more" in parts._scanners.asked
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(
     count=st.integers(1, 5000),
     shards=st.integers(1, 7),
