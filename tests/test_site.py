@@ -117,7 +117,7 @@ TUTORIALS = {
     "tutorial_table": (
         r"^repaid$",
         r"^\+\d+\.\d+ repaid: \{",
-        r"debt: \d+ \(not missing\)|same: .*debt missing",
+        r"same: debt|debt: \d+",
         r"without these three the loss is predicted to change by [+-]\d",
         r"report\.html: 3 inputs explained",
     ),
