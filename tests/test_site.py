@@ -109,9 +109,9 @@ TUTORIALS = {
         r"report\.html: 5 inputs explained",
     ),
     "tutorial_text": (
-        r"^positive$",
+        r"^(positive|negative)$",
         r"^\+\d+\.\d+ (positive|negative): \w+",
-        r"prediction: positive",
+        r"prediction: (positive|negative)",
         r"sentences-0-\d+ .*(positive|negative)",
     ),
     "tutorial_table": (
