@@ -16,14 +16,17 @@ from proponent.attribution.curvature.kfac import CovarianceAccumulator
 from proponent.attribution.gradients.layer_gradients import flat_gradients
 from proponent.attribution.gradients.layers import flatten_parameters
 from proponent.audit.quick import quick_audit
+from proponent.audit.retraining import Retraining, retrained_losses
 from proponent.classifier import Classifier, load_classifier
 from proponent.explainer import Explainer
 from proponent.index import bundle as files
+from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
 from proponent.options import ExplainOptions, Measure
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.coverage import covered
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.training_set import TrainingSet
 from proponent.results import Explanation
@@ -232,3 +235,24 @@ def test_adapters_of_peft_are_explained_alone(tmp_path: Path) -> None:
     layers = [layer.module.rpartition("c_attn.")[2] for layer in explainer.classifier.find_layers().values()]
     assert layers[:2] == ["lora_A.default", "lora_B.default"] and len(layers) == 3 and "score" in layers[2]
     assert float(load_file(bundle / files.SCALES)["norms"].min()) > 0
+
+
+def test_texts_are_trained_on_retrained_on_and_distilled(tmp_path: Path) -> None:
+    """In training examples of different lengths are padded together, by the same rule."""
+    training = {"optimizer": "adam", "epochs": 25, "batch_size": 8, "lr": 0.01}
+    path = tiny_text.project(
+        tmp_path,
+        model={"width": 16},
+        weight_decay=0.0001,
+        training={"factory": "proponent.training:fit", "kwargs": training},
+        curvature={"kind": "ekfac", "teachers": 1, "pseudo_queries": 16, "embedding_size": 16},
+    )
+    name = load_spec(path).dataset.factory
+    tiny.change(path, held_out={"factory": name, "kwargs": {"count": 4, "start": 60}})
+    bundle = build(path)
+    assert read_manifest(bundle).teachers == 1
+    [found] = Explainer.load(bundle).explain([Text(SHORT)], [ExplainOptions(top_k=3)])
+    assert scores(found)
+    job = Retraining(load_spec(path), (5,), (0, 1, 2, 3), tmp_path / "retrained")
+    losses = retrained_losses(job, torch.ones(1, 24, dtype=torch.bool), StageProgress(quiet=True))
+    assert losses.shape == (1, 4) and float(losses.mean()) < 0.6, "training learns which words are good"
