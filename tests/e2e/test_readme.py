@@ -119,6 +119,15 @@ def test_the_demo_prints_what_the_readme_shows(elsewhere: Path) -> None:
             assert line in output
 
 
+@pytest.mark.slow
+def test_the_demo_of_rows_needs_no_file_and_says_so(elsewhere: Path) -> None:
+    options = f"--table --once --runs {elsewhere}/demo-rows --store {elsewhere}/demo-rows-store"
+    output = run(f"{sys.executable} -m proponent.cli.demo {options}", ROOT, PROPONENT_DATA="")
+    assert "loans that are drawn from a seed" in output
+    assert re.search(r"^prediction: (repaid|defaulted)", output, re.MULTILINE) and "loans-0-" in output
+    assert re.search(r"\(not |same: ", output)
+
+
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith(DEMO)])
 def test_every_command_runs(
     command: str, elsewhere: Path, placeholders: dict[str, str], request: pytest.FixtureRequest
