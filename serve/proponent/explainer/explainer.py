@@ -18,7 +18,7 @@ from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer.answers import Answers, beside
 from proponent.explainer.highlights import Asked, highlighted
 from proponent.explainer.opening import load_bundled_classifier, load_embedding
-from proponent.explainer.predictor import Given, Predictor
+from proponent.explainer.predictor import Given, Predictor, apart
 from proponent.explainer.query import EmbeddedQuery, QueryEmbedder
 from proponent.explainer.removal import Removals
 from proponent.explainer.retrieval import Found, Retrieval
@@ -185,8 +185,11 @@ class Explainer(Predictor):
         answers = {**refused, **self._not_explained(usable, options)}
         chosen = [number for number in usable if number not in answers]
         given = tokens or [always] * len(inputs)
-        explained = self._explain(
-            [usable[n] for n in chosen], [options[n] for n in chosen], [given[n] for n in chosen]
+        explained = apart(
+            chosen,
+            lambda some: self._explain(
+                [usable[n] for n in some], [options[n] for n in some], [given[n] for n in some]
+            ),
         )
         answers.update(zip(chosen, explained, strict=True))
         return [beside(answers[number], value) for number, value in enumerate(inputs)]

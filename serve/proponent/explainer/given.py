@@ -19,7 +19,7 @@ from proponent.input_checks import (
     check_values,
     only_tensor,
 )
-from proponent.raw_inputs import kind_of, model_input, pad_of, plain
+from proponent.raw_inputs import in_single, kind_of, model_input, pad_of, plain
 from proponent.signature import InputKind, InputSignature, TensorSignature
 from proponent.text import Text
 
@@ -45,11 +45,11 @@ def _taken(value: object, signature: InputSignature, transform: Any) -> Example:
     if isinstance(value, Text):
         return text_input(value.text, signature, transform)
     if isinstance(value, NamedInputs):
-        return named_input(value.tensors, signature, transform)
+        return named_input(in_single(value).tensors, signature, transform)
     if isinstance(value, Mapping):
         if kind_of(value) is InputKind.RECORD:
             return record_input(plain(value), signature, transform)
-        return named_input({name: torch.as_tensor(each) for name, each in value.items()}, signature, transform)
+        return _taken(NamedInputs({name: torch.as_tensor(each) for name, each in value.items()}), signature, transform)
     return _tensor(value, signature, transform)
 
 
@@ -107,7 +107,7 @@ def _check(tensor: Tensor, expected: TensorSignature, path: str) -> None:
             field=path,
             reason="TENSOR_WRONG_SHAPE",
         )
-    if expected.name:
+    if expected.name or not tensor.is_floating_point():
         check_values(np.asarray(tensor.detach().cpu().numpy()), expected, path)
 
 
@@ -127,8 +127,7 @@ def _transformed(raw: Any, signature: InputSignature, transform: Any, field: str
     except InvalidInputError:
         raise
     except KeyError as error:
-        where = f"{field}.{error.args[0]}" if field == RECORD and error.args else field
-        raise _unusable(f"the transform looks for {error} in vain", where) from error
+        raise _unusable(f"the transform looks for {error} in vain", _sought(raw, error, field)) from error
     except Exception as error:  # the user's code may raise anything
         raise _unusable(f"the transform refuses it: {error}", field) from error
     for name, tensor in tensors_of(found).items():
@@ -140,6 +139,17 @@ def _transformed(raw: Any, signature: InputSignature, transform: Any, field: str
             )
     _check_made(found, signature, transform, field)
     return found
+
+
+def _sought(raw: Any, error: KeyError, field: str) -> str:
+    """The column that a transform misses, or whose value it does not know."""
+    if field != RECORD or not error.args:
+        return field
+    [sought] = error.args[:1]
+    holders = [name for name, value in raw.items() if type(value) is type(sought) and value == sought]
+    if len(holders) == 1:
+        return f"{field}.{holders[0]}"
+    return field if holders or not isinstance(sought, str) else f"{field}.{sought}"
 
 
 def _check_made(found: Example, signature: InputSignature, transform: Any, field: str) -> None:

@@ -23,6 +23,7 @@ from proponent.signature import InputSignature
 from proponent.text import Text
 
 T = TypeVar("T")
+OUT_OF_RANGE = "INPUT_OUT_OF_RANGE"
 Given = Tensor | NamedInputs | Text | Mapping[str, Any]
 """An input as the library takes it: a tensor, tensors by name, a text, or a record."""
 
@@ -36,7 +37,9 @@ class ForwardPass:
     def predict(self, inputs: Sequence[Example]) -> list[Prediction | ProponentError]:
         """Predictions of inputs that fit the signature; no gradient."""
         with torch.inference_mode(), single_precision():
-            return in_order(grouped(inputs), lambda places: self._predict([inputs[place] for place in places]))
+            return in_order(
+                grouped(inputs), lambda places: apart(places, lambda some: self._predict([inputs[n] for n in some]))
+            )
 
     def _predict(self, inputs: Sequence[Example]) -> list[Prediction | ProponentError]:
         """Of inputs of one shape."""
@@ -73,14 +76,27 @@ def blame_inputs(example: Example) -> Iterator[None]:
     try:
         yield
     except (IndexError, RuntimeError, ValueError) as error:
-        without_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-        if without_memory or (isinstance(example, Tensor) and example.is_floating_point()):
+        is_the_machines = isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError)
+        without_memory = "allocate memory" in str(error)
+        if is_the_machines or without_memory or (isinstance(example, Tensor) and example.is_floating_point()):
             raise
         raise InvalidInputError(
             f"the model fails on this input (an id outside of a vocabulary, or too long?): {error}",
             field="input",
-            reason="INPUT_OUT_OF_RANGE",
+            reason=OUT_OF_RANGE,
         ) from error
+
+
+def apart(numbers: Sequence[int], compute: Callable[[Sequence[int]], Sequence[T]]) -> list[T | ProponentError]:
+    """What is computed of all together or, where the model fails on one of the inputs, of each by itself."""
+    try:
+        return [*compute(numbers)]
+    except InvalidInputError as error:
+        if error.reason != OUT_OF_RANGE:
+            raise
+        if len(numbers) == 1:
+            return [error]
+        return [one for number in numbers for one in apart([number], compute)]
 
 
 def in_order(groups: Sequence[Sequence[int]], compute: Callable[[Sequence[int]], Sequence[T]]) -> list[T]:

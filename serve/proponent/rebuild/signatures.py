@@ -91,12 +91,12 @@ def _largest_ids(model: nn.Module, example: Example) -> dict[str, int]:
 
     def look(module: nn.Module, args: tuple[Any, ...]) -> None:
         name, size = places.get(args[0].data_ptr(), ("", 0)) if args else ("", 0)
-        if args and args[0].numel() == size and isinstance(module, nn.Embedding):
+        if args and args[0].numel() == size and isinstance(module, nn.Embedding | nn.EmbeddingBag):
             found[name] = min(found.get(name, module.num_embeddings), module.num_embeddings - 1)
 
     with ExitStack() as hooks, torch.no_grad(), eager():
         for module in model.modules():
-            if isinstance(module, nn.Embedding):
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag):
                 hooks.callback(module.register_forward_pre_hook(look).remove)
         model(inputs)
     return found

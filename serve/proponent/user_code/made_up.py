@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,15 +37,21 @@ def ranges_of(inputs: Inputs) -> dict[str, Any]:
         name, and ``sizes``: the shape of each in the first example.
     """
     if isinstance(inputs, Tensor):
-        rows = inputs.transpose(0, 1).flatten(1) if inputs.ndim > 1 else inputs[None]
+        numbers = inputs.float() if inputs.dtype == torch.bool else inputs
+        rows = numbers.transpose(0, 1).flatten(1) if numbers.ndim > 1 else numbers[None]
         return {"low": rows.amin(dim=1).tolist(), "high": rows.amax(dim=1).tolist()}
     batches = [tensors_of(each) for each in (inputs.examples if isinstance(inputs, RaggedInputs) else [inputs])]
     first = tensors_of(next(iter(inputs)))
     return {
-        "low": {name: min(float(batch[name].min()) for batch in batches) for name in first},
-        "high": {name: max(float(batch[name].max()) for batch in batches) for name in first},
+        "low": {name: min(_of(batches, name, Tensor.min), default=0.0) for name in first},
+        "high": {name: max(_of(batches, name, Tensor.max), default=0.0) for name in first},
         "sizes": {name: list(tensor.shape) for name, tensor in first.items()},
     }
+
+
+def _of(batches: Sequence[Mapping[str, Tensor]], name: str, extreme: Callable[[Tensor], Tensor]) -> list[float]:
+    """An extreme of a tensor in each batch; those of no length have none."""
+    return [float(extreme(batch[name])) for batch in batches if batch[name].numel()]
 
 
 def made_up_inputs(signature: InputSignature, ranges: Mapping[str, Any]) -> list[Example]:
