@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import tiny
+from proponent.attribution.inputs import NamedInputs
 from proponent.errors import SpecError
 from proponent.explainer import Explainer
 from proponent.index.store import Store
@@ -267,6 +268,25 @@ def test_a_change_shows_beside_numbers_of_any_size() -> None:
         assert _change(readings, 0, 1, person) == "" == _change(readings, 0, 1, person * (1 + 1e-7))
         seen.append([_change(readings, 0, 1, changed) for changed in (older, other)])
     assert seen == [["input", "input"]] * 50
+
+
+def test_a_change_of_one_id_among_many_is_seen() -> None:
+    """Of a text's ids, of its mask, and of a code beside an amount: to the next one as well as to any other."""
+    generator, seen = torch.Generator().manual_seed(0), []
+    for place in range(50):
+        first = {
+            "ids": torch.randint(5, 30_000, (128,), generator=generator),
+            "mask": torch.ones(128, dtype=torch.int64),
+            "amount": 3e5 * torch.rand(4, generator=generator),
+        }
+        readings = Readings(1)
+        for name, step in ((None, 0), ("ids", 1), ("ids", -2), ("mask", -1)):
+            changed = {key: value.clone() for key, value in first.items()}
+            if name:
+                changed[name][place] += step
+            batch = NamedInputs({key: value[None] for key, value in changed.items()})
+            seen += readings.changes([0], [1], batch)
+    assert seen == ["", "input", "input", "input"] * 50
 
 
 def test_a_change_of_scale_alone_is_seen() -> None:

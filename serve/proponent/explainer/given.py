@@ -49,7 +49,9 @@ def _taken(value: object, signature: InputSignature, transform: Any) -> Example:
     if isinstance(value, Mapping):
         if kind_of(value) is InputKind.RECORD:
             return record_input(plain(value), signature, transform)
-        return _taken(NamedInputs({name: torch.as_tensor(each) for name, each in value.items()}), signature, transform)
+        return _taken(
+            NamedInputs({name: torch.as_tensor(each) for name, each in value.items()}), signature, transform
+        )
     return _tensor(value, signature, transform)
 
 

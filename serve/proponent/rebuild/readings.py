@@ -25,7 +25,9 @@ from proponent.attribution.inputs import (
 
 SMALL = 1e-3
 """Of an input's root mean square: above it a number counts by its logarithm, so that large ones do not hide others
-(an age beside a salary, a frequent token beside a rare one)."""
+(an age beside a salary)."""
+_GOLDEN = -7046029254386353131
+"""2**64 by the golden ratio, as a signed number: multiples of it, without what overflows, are spread evenly."""
 TOLERANCE = 1e-4
 """Relative change of an input below which it counts as the same: rounding stays far below, augmentation far above."""
 
@@ -71,7 +73,7 @@ class Readings:
         if isinstance(values, RaggedInputs):
             return self._changes_by_shape(positions, keys, values)
         self._shape_of[torch.tensor(positions)] = self._number(shape_key(next(iter(values))))
-        flat = _compressed(_flat(values))
+        flat = _flat(values)
         projections, scales = flat @ self._noise(flat.shape[1]), _root_mean_square(flat)[:, 0]
         places, given = torch.tensor(positions), torch.tensor(keys)
         first = self._projections[places]
@@ -108,9 +110,19 @@ class Readings:
 
 
 def _flat(values: Tensor | NamedInputs) -> Tensor:
-    """All numbers of each example, [n, m] float64."""
-    rows = [tensor.detach().reshape(len(tensor), -1).cpu().double() for tensor in tensors_of(values).values()]
-    return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+    """All numbers of each example, [n, m] float64, so that a change of any one shows in a projection."""
+    rows = [tensor.detach().reshape(len(tensor), -1).cpu() for tensor in tensors_of(values).values()]
+    wholes = [_scattered(row) for row in rows if not row.is_floating_point()]
+    if len(wholes) == len(rows):
+        return torch.cat(wholes, dim=1)
+    numbers = _compressed(torch.cat([row.double() for row in rows if row.is_floating_point()], dim=1))
+    size = _root_mean_square(numbers)
+    return torch.cat([numbers, *(whole * size.where(size > 0, 1) for whole in wholes)], dim=1)
+
+
+def _scattered(wholes: Tensor) -> Tensor:
+    """Whole numbers as numbers between -1 and 1 that say nothing of their size: of ids, the next is another one."""
+    return (wholes.long() * _GOLDEN).double() / 2**63
 
 
 def _compressed(flat: Tensor) -> Tensor:
