@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proponent.attribution.inputs import Example, NamedInputs, padded, tensors_of
+from proponent.attribution.inputs import Example, NamedInputs, cast, padded, tensors_of
 from proponent.errors import InvalidInputError
 from proponent.input_checks import (
     check_kind,
@@ -19,7 +19,7 @@ from proponent.input_checks import (
     check_values,
     only_tensor,
 )
-from proponent.raw_inputs import in_single, kind_of, model_input, pad_of, plain
+from proponent.raw_inputs import kind_of, model_input, pad_of, plain
 from proponent.signature import InputKind, InputSignature, TensorSignature
 from proponent.text import Text
 
@@ -45,7 +45,7 @@ def _taken(value: object, signature: InputSignature, transform: Any) -> Example:
     if isinstance(value, Text):
         return text_input(value.text, signature, transform)
     if isinstance(value, NamedInputs):
-        return named_input(in_single(value).tensors, signature, transform)
+        return named_input(cast(value, torch.float32).tensors, signature, transform)
     if isinstance(value, Mapping):
         if kind_of(value) is InputKind.RECORD:
             return record_input(plain(value), signature, transform)
