@@ -14,7 +14,7 @@ from proponent.study.drawing import grid
 from proponent.study.listing import distinct, panels, same_label, strongest
 from proponent.study.models import NETWORKS, SHALLOW, cifar10_images, cifar10_network
 from proponent.study.outcome import Claim, Outcome, Picture
-from proponent.study.verdicts import above, interval
+from proponent.study.verdicts import above, both, interval
 from proponent.study.workbench import Trained, Workbench
 
 METHODS = ("IF", "RelatIF", "DIVINE")
@@ -158,15 +158,15 @@ def _quality(found: Mapping[str, Any]) -> Claim:
 def _understanding(bench: Workbench, name: str, found: Mapping[str, Any], queries: int) -> Claim:
     shallow = _lists(bench, *cifar10_network(bench, SHALLOW), queries)["RelatIF"]
     deep = found["RelatIF"]
-    by_class, by_neighbour = (above(differences(shallow[key], deep[key])) for key in ("label", "neighbour"))
+    less = [above(differences(shallow[key], deep[key])) for key in ("label", "neighbour")]
     return Claim(
         f"with {name} the points returned are not easy to understand for end users",
         "by eye",
         f"RelatIF's lists, shallow CNN and {name}: class {_shown(shallow['label'])} and {_shown(deep['label'])}, "
         f"neighbours {_shown(shallow['neighbour'])} and {_shown(deep['neighbour'])}",
-        by_class if by_class == by_neighbour else None,
+        both(*less),
         "understanding is replaced by class and neighbours, which can be counted, beside the shallow CNN on the same "
-        "images, and which must agree; how well each has learnt the classes differs too: depth is not the only cause"
+        "images; how well each has learnt the classes differs too, so that depth is not the only cause"
         + (LAST_LAYERS if NETWORKS[name].layers else ""),
     )
 
