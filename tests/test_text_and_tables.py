@@ -74,6 +74,7 @@ def test_columns_are_standardised_and_numbered(tmp_path: Path) -> None:
     numbers = torch.stack([each["numbers"] for each in made])
     torch.testing.assert_close(numbers[:, 0], torch.tensor([-1.0, 0.0, 1.0]) * 1.5**0.5)
     assert [each["categories"].tolist() for each in made] == [[2, 4], [0, 5], [1, 4]]
+    assert columns({"age": None, "job": "new", "kind": "y"})["categories"].tolist() == [0, 5]
     assert Table.read(tmp_path / "table.json").vocabulary == 6
     model = TableMLP(str(tmp_path / "table.json"))
     assert model(numbers, torch.stack([each["categories"] for each in made])).shape == (3, 2)

@@ -57,8 +57,8 @@ class Table:
 class Columns:
     """The transform: from a record to ``numbers`` [n] float32, in standard deviations, and ``categories`` [m] int64.
 
-    Each column of categories has numbers of its own, of which the first is that of a missing value. A missing number
-    is the mean.
+    Each column of categories has numbers of its own, of which the first is that of a missing value, and of one that the
+    table did not have. A missing number is the mean.
     """
 
     def __init__(self, file: str | Path) -> None:
@@ -90,7 +90,7 @@ class Columns:
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Tensor]:
         """Transform one record."""
         numbers = [self._number(record.get(name), *moments) for name, moments in self._table.numbers.items()]
-        categories = [places[record.get(name)] for name, places in self._places.items()]
+        categories = [places.get(record.get(name), places[None]) for name, places in self._places.items()]
         return {"numbers": torch.tensor(numbers), "categories": torch.tensor(categories)}
 
     @staticmethod
