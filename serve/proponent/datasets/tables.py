@@ -57,8 +57,8 @@ class Table:
 class Columns:
     """The transform: from a record to ``numbers`` [n] float32, in standard deviations, and ``categories`` [m] int64.
 
-    Each column of categories has numbers of its own, of which the first is that of a missing value, and of one that the
-    table did not have. A missing number is the mean.
+    Each column of categories has numbers of its own, of which the first is that of a missing value and of one that
+    the table did not have. A missing number is the mean.
     """
 
     def __init__(self, file: str | Path) -> None:
