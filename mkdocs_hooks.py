@@ -133,7 +133,7 @@ class Proto:
             comment = self._comment(*path, _FIELD, number)
             if field.HasField("oneof_index") and not field.proto3_optional:
                 comment = f"One of `{message.oneof_decl[field.oneof_index].name}`. {comment}"
-            yield f"| `{field.name}` | {self._type(field)} | {_cell(comment)} |\n"
+            yield f"| `{field.name}` | {self._type(field, message)} | {_cell(comment)} |\n"
         yield "\n"
         for number, enum in enumerate(message.enum_type):
             yield from self._enum(enum, f"{name}.{enum.name}", (*path, _NESTED_ENUM, number))
@@ -144,7 +144,11 @@ class Proto:
             yield f"| `{value.name}` | {_cell(self._comment(*path, _VALUE, number))} |\n"
         yield "\n"
 
-    def _type(self, field: FieldDescriptorProto) -> str:
+    def _type(self, field: FieldDescriptorProto, message: DescriptorProto) -> str:
+        for nested in message.nested_type:
+            if nested.options.map_entry and field.type_name.endswith(f"{message.name}.{nested.name}"):
+                key, value = nested.field
+                return f"map from {self._type(key, nested)} to {self._type(value, nested)}"
         name = self._link(field.type_name) if field.type_name else _KINDS[field.type]
         if field.label == FieldDescriptorProto.LABEL_REPEATED:
             return f"repeated {name}"

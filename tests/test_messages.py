@@ -240,6 +240,7 @@ EXPECTED_CODES = {
     "NotFoundError": code_pb2.NOT_FOUND,
     "PermissionDeniedError": code_pb2.PERMISSION_DENIED,
     "MismatchError": code_pb2.FAILED_PRECONDITION,
+    "HighlightsUnavailableError": code_pb2.FAILED_PRECONDITION,
     "SamplesMissingError": code_pb2.FAILED_PRECONDITION,
     "QuotaError": code_pb2.RESOURCE_EXHAUSTED,
     "OverloadedError": code_pb2.RESOURCE_EXHAUSTED,
