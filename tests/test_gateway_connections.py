@@ -116,7 +116,7 @@ def test_a_body_that_stalls_or_drips_is_answered(tmp_path: Path) -> None:
 
 def test_a_body_that_nobody_wants_ends(tmp_path: Path) -> None:
     async def ask(transports: Listening) -> None:
-        answer = await said(transports, head(1 << 20, "text/plain"), *[b"x"] * 30, pause_s=0.05)
+        answer = await said(transports, head(1 << 20, "application/xml"), *[b"x"] * 30, pause_s=0.05)
         assert answer.startswith(b"HTTP/1.1 415")
         await until(lambda: not transports.http.server_state.connections)
 
