@@ -38,10 +38,13 @@ def kinds(message: Message) -> set[str]:
     return found
 
 
-def below(descriptor: Descriptor) -> set[str]:
+def below(descriptor: Descriptor, seen: frozenset[Descriptor] = frozenset()) -> set[str]:
+    """The kinds of messages that one of a kind may hold, its own included; a record's values may hold each other."""
+    if descriptor in seen:
+        return set()
     inner = {f.message_type for f in descriptor.fields if f.message_type is not None}
     named = set[str]() if descriptor.GetOptions().map_entry else {descriptor.full_name}
-    return named.union(*(below(each) for each in inner))
+    return named.union(*(below(each, seen | {descriptor}) for each in inner))
 
 
 def test_every_message_that_a_caller_may_send_is_made() -> None:
