@@ -234,7 +234,8 @@ def main() -> None:
         "networks": lambda: {"networks": [counted(name) for name in NETWORKS], "decoding_ms": decoding_ms()},
         "shards": lambda: {"merging": merging(), "calls_ms": calls()},
     }
-    figures: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.only else {}
+    kept = json.loads(options.out.read_text(encoding="utf-8")) if options.only else {}
+    figures: dict[str, Any] = {name: part for name, part in kept.items() if name not in ("machine", "versions")}
     for name in options.only or parts:
         figures |= parts[name]()
         print(name, figures)
