@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -100,7 +101,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "rebuild_cost.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    write(options.out, {"results": list(runs(options))})
+    loaded = [{**run, "load_average": round(os.getloadavg()[0], 1)} for run in runs(options)]
+    write(options.out, {"results": loaded})
     print(options.out.read_text(encoding="utf-8"))
 
 
