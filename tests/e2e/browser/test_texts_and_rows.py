@@ -73,6 +73,14 @@ def test_a_text_is_written_and_explained_by_texts(tab: Page) -> None:
     expect(tab.get_by_label("Text", exact=True)).to_have_value("a good film <b>indeed</b>")
 
 
+def test_another_model_begins_with_a_sample_of_its_own(tab: Page) -> None:
+    go(tab, "explain", wordy.TEXT)
+    expect(tab.get_by_label("Text", exact=True)).to_have_value("a bad film , number 24")
+    go(tab, "explain", wordy.RECORD)
+    expect(tab.get_by_role("region", name="Influence (IF)")).to_be_visible()
+    expect(tab.get_by_text("Not found")).to_have_count(0)
+
+
 def test_samples_of_texts_are_read_and_chosen(tab: Page) -> None:
     go(tab, "explain", wordy.TEXT)
     sample = tab.locator(".samples .sample").nth(1)

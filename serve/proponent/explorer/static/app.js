@@ -54,7 +54,7 @@ function Shell({ app }) {
 function OfModel({ app, name }) {
   const model = useRequest(`model ${name}`, (signal) => getModel(name, signal));
   return html`<${Answer} request=${model} what=${`Asking about ${name}`}>
-    ${(found) => html`<${App.Provider} value=${{ ...app, model: found }}>
+    ${(found) => found.name === name && html`<${App.Provider} value=${{ ...app, model: found }}>
       <${StaleBundle} model=${found} refresh=${app.refresh} />
       <${View} key=${name} name=${app.route.view} />
     <//>`}
