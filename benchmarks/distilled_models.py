@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import kronfluence_lds
 import torch
 from torch import Tensor
 from torch.utils.data import Subset
+from truth import open_truth
 
-from proponent.audit.datamodel import SEEDS_APART
-from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
-from proponent.classifier import Classifier, load_classifier
+from proponent.classifier import Classifier
 from proponent.datasets import cifar10, mnist
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.compression import DEFAULT_SIZE
@@ -32,8 +30,6 @@ from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import concatenated
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
-from proponent.spec import load_spec
-from proponent.training.train_preset import train_preset
 
 DAMPINGS = {"mnist-cnn": (1000.0, 1.0), "cifar10-cnn": (100.0, 1 / 3)}
 """Both dampings that the model's own scores were best with."""
@@ -76,26 +72,14 @@ class Model:
 
 
 def opened(preset: str, seed: int, options: argparse.Namespace) -> Set:
-    directory = options.work / f"{preset}-{seed}"
-    if not (directory / "explain.yaml").exists():
-        train_preset(preset, directory, seed=seed)
-    spec = load_spec(directory)
+    truth = open_truth(preset, seed, options.work)
     damping, second = DAMPINGS[preset]
     size = options.operator_size
     update = {"damping": damping, "second_damping": second * size / DEFAULT_SIZE, "embedding_size": size}
-    settings = spec.curvature.model_copy(update=update)
-    of = load_classifier(spec.model_copy(update={"curvature": settings, "expected_accuracy": 0.0}))
-    data, held_out = TrainingSet.open(of, spec.dataset), TrainingSet.open(of, spec.held_out, "held_out")
-    count, wanted = kronfluence_lds.SUBSETS, kronfluence_lds.QUERIES
-    masks = half_subsets(len(data), count, 1000 + seed)
-    queries = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(77))[:wanted].tolist()
-    runs = []
-    for training in range(options.trainings):
-        first = 1000 * (seed + 1) + training * SEEDS_APART
-        place = directory / f"retrained-own-seeds{f'-{training}' if training else ''}"
-        job = Retraining(spec, tuple(range(first, first + count)), tuple(queries), place)
-        runs.append(retrained_losses(job, masks, StageProgress(quiet=True), options.jobs))
-    return Set(seed, of, data, held_out, queries, masks, torch.stack(runs))
+    settings = truth.of.spec.curvature.model_copy(update=update)
+    spec = truth.of.spec.model_copy(update={"curvature": settings, "expected_accuracy": 0.0})
+    runs = truth.runs(options.trainings, options.jobs)
+    return Set(seed, replace(truth.of, spec=spec), truth.data, truth.held_out, truth.queries, truth.masks, runs)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from kronfluence_adapter import DEFAULT_DAMPING, HEURISTIC_DAMPING, Damping, Kronfluence, examples
 from torch import Tensor
+from truth import open_truth
 
 from proponent.attribution.agreement import linear_datamodeling
 from proponent.attribution.gradients.layers import find_layers
-from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
-from proponent.classifier import Classifier, load_classifier
+from proponent.classifier import Classifier
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.compression import compress
 from proponent.rebuild.context import RebuildContext
@@ -25,14 +25,11 @@ from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
-from proponent.spec import load_spec
-from proponent.training.train_preset import train_preset
 
 DAMPINGS = (1.0, 10.0, 100.0, 1000.0)
 SECOND_DAMPINGS = (0.1, 0.3, 1.0, 3.0)
 ABSOLUTE_DAMPINGS = 6
 SIZE = 768
-SUBSETS, QUERIES = 50, 200
 TUNE, TEST = slice(0, 100), slice(100, 200)
 BATCH = 128
 
@@ -44,19 +41,12 @@ def compare(preset: str, seed: int, work: Path, jobs: int, limit: int | None = N
 
     With a ``limit`` it is trained on so many examples alone.
     """
-    directory = work / (f"{preset}-{seed}" if limit is None else f"{preset}-{limit}-{seed}")
-    if not (directory / "explain.yaml").exists():
-        train_preset(preset, directory, seed=seed, limit=limit)
-    spec = load_spec(directory)
-    spec = spec.model_copy(update={"curvature": spec.curvature.model_copy(update={"embedding_size": SIZE})})
-    of = load_classifier(spec)
-    data, held_out = TrainingSet.open(of, spec.dataset), TrainingSet.open(of, spec.held_out, "held_out")
-    masks = half_subsets(len(data), SUBSETS, 1000 + seed)
-    queries = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(77))[:QUERIES].tolist()
-    seeds = tuple(range(1000 * (seed + 1), 1000 * (seed + 1) + SUBSETS))
-    job = Retraining(spec, seeds, tuple(queries), directory / "retrained-own-seeds")
-    losses = retrained_losses(job, masks, StageProgress(quiet=True), jobs)
-    scratch = directory / "scratch"
+    truth = open_truth(preset, seed, work, limit)
+    data, held_out, queries, masks = truth.data, truth.held_out, truth.queries, truth.masks
+    settings = truth.of.spec.curvature.model_copy(update={"embedding_size": SIZE})
+    of = replace(truth.of, spec=truth.of.spec.model_copy(update={"curvature": settings}))
+    (losses,) = truth.runs(1, jobs)
+    scratch = truth.directory / "scratch"
     theirs = _scored(peer_scores(of, data, held_out, queries, scratch), masks, losses)
     ours = _scored(_own(of, data, held_out, queries, scratch), masks, losses)
     shutil.rmtree(scratch)

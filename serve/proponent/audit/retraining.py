@@ -55,6 +55,16 @@ def retrained_losses(
     Raises:
         SpecError: The spec lacks ``training`` or ``held_out``, or a training diverged.
     """
+    files = retrain_missing(job, masks, progress, jobs, train)
+    losses = torch.stack([load_file(file)["losses"] for file in files])
+    _check_finite(losses, job, files)
+    return losses
+
+
+def retrain_missing(
+    job: Retraining, masks: Tensor, progress: StageProgress, jobs: int = 1, train: Train | None = None
+) -> list[Path]:
+    """Trains the models that the job's directory lacks, see `retrained_losses`; each model's file."""
     for key in ("training", "held_out"):
         if getattr(job.spec, key) is None:
             raise SpecError(f"key '{key}' is missing: retraining needs it", field=key)
@@ -66,9 +76,7 @@ def retrained_losses(
     finished = (train or in_processes)(_retrain_to_file, tasks, jobs) if tasks else ()
     for _ in progress.track("retrain", finished, len(masks), len(masks) - len(missing)):
         pass
-    losses = torch.stack([load_file(file)["losses"] for file in files])
-    _check_finite(losses, job, files)
-    return losses
+    return files
 
 
 def _check_finite(losses: Tensor, job: Retraining, files: Sequence[Path]) -> None:
