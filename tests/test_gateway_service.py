@@ -6,6 +6,7 @@ import asyncio
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from proponent.errors import (
 from proponent.gateway.auth import Scope
 from proponent.gateway.auth.authenticator import ANYBODY
 from proponent.gateway.call import CallContext
+from proponent.gateway.disclosure import Disclosure
 from proponent.gateway.grpc.methods import explain_stream
 from proponent.gateway.lane import Lane
 from proponent.v1 import explanation_pb2 as pb
@@ -52,6 +54,17 @@ def service(tmp_path: Path) -> Iterator[Service]:
         max_thumbnails=6,
         max_waiting=0,
     )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def wordy(tmp_path: Path) -> Iterator[Service]:
+    """A model of texts, whose calls may take five seconds."""
+    made = Service(tmp_path, max_call_cost=5.0, max_thumbnails=6, allow_thumbnails=True)
+    deployment = made.model.deployment
+    inputs = {"kind": "text", "tensors": [{"name": "ids", "dtype": "float32", "shape": list(SHAPE)}]}
+    deployment.bundle = replace(deployment.bundle, manifest=replace(deployment.manifest, inputs=inputs))
     yield made
     made.close()
 
@@ -304,3 +317,37 @@ def test_no_worker_is_asked_what_would_cost_too_much(tmp_path: Path) -> None:
         assert len(service.worker.asked) == 1
     finally:
         service.close()
+
+
+def highlight(text: str = "a film", count: int = 2, **values: object) -> pb.HighlightExamplesRequest:
+    asked = pb.ExplainRequest(**{"model": "toy", "text": text, **values})
+    return pb.HighlightExamplesRequest(query=asked, example_ids=[f"toy/{number}" for number in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("request_", "field", "reason"),
+    [
+        (highlight(count=0), "example_ids", "INVALID_INPUT"),
+        (highlight(count=101), "example_ids", "INVALID_INPUT"),
+        (highlight(count=7, view=pb.VIEW_THUMBNAIL), "example_ids", "INVALID_INPUT"),
+        (highlight(count=100), "example_ids", "COST_TOO_LARGE"),
+        (highlight(" "), "query.text", "TEXT_EMPTY"),
+        (highlight(target=pb.Target(class_id=3)), "query.target.class_id", "CLASS_UNKNOWN"),
+        (highlight(tensors=pb.NamedTensors(tensors={"ids": tensor()})), "query.tensors", "INPUT_WRONG_KIND"),
+    ],
+)
+def test_words_are_weighed_within_bounds(
+    wordy: Service, request_: pb.HighlightExamplesRequest, field: str, reason: str
+) -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        asyncio.run(wordy.calls.highlight_examples(request_, CALL))
+    assert (refused.value.field, refused.value.reason) == (field, reason)
+    assert not wordy.worker.asked
+
+
+def test_words_need_the_permission_that_shows_texts(wordy: Service) -> None:
+    asyncio.run(wordy.calls.highlight_examples(highlight(), CALL))
+    wordy.calls.disclosure = Disclosure(sources=True, thumbnails=False)
+    with pytest.raises(PermissionDeniedError) as refused:
+        asyncio.run(wordy.calls.highlight_examples(highlight(view=pb.VIEW_THUMBNAIL), CALL))
+    assert refused.value.reason == "THUMBNAILS_DISABLED" and len(wordy.worker.asked) == 1

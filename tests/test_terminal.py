@@ -59,7 +59,7 @@ def test_ids_neither_act_nor_are_taken_for_markup() -> None:
         notices=[pb.Notice(message="of [link=x]layer[/nothing]")],
     )
     shown = io.StringIO()
-    print_explanation(Console(file=shown, width=120, color_system=None), reply)
+    print_explanation(Console(file=shown, width=120, color_system=None), reply, pb.ExplainRequest())
     for text in ("prediction: [/] (100.0%)", "[/x]\\x1b]0;title\\x07", "[bold]", "of [link=x]layer[/nothing]"):
         assert text in shown.getvalue()
 
@@ -69,6 +69,6 @@ def test_one_list_is_marked_by_sign() -> None:
     result = pb.MeasureResult(measure=pb.MEASURE_INFLUENCE, proponents=[strong], opponents=[weak])
     reply = pb.ExplainResponse(prediction=pb.Prediction(label="x", probabilities=[1.0]), results=[result])
     shown = io.StringIO()
-    print_explanation(Console(file=shown, width=120, color_system=None), reply, merged=True)
+    print_explanation(Console(file=shown, width=120, color_system=None), reply, pb.ExplainRequest(), merged=True)
     rows = [[cell.strip() for cell in line.split("│")[1:4]] for line in shown.getvalue().splitlines() if "│" in line]
     assert rows == [["1", "against", "b"], ["2", "for", "a"]]

@@ -17,6 +17,7 @@ from rich.console import Console
 import wordy
 from proponent import Explainer, ExplainOptions, View
 from proponent.cli.terminal import print_explanation
+from proponent.client.requests import explain_request
 from proponent.display.contents import cells, visible
 from proponent.index.bundle import CATALOG
 from proponent.index.catalog import Catalog
@@ -29,6 +30,7 @@ from proponent.results import Explanation
 from proponent.signature import InputKind
 from proponent.spec import load_spec
 from proponent.text import Text
+from proponent.v1 import explanation_pb2 as pb
 from proponent.worker.messages import explain_response
 
 ROW = {"job": "nurse", "age": 30, "smokes": True, "note": "none"}
@@ -136,10 +138,31 @@ def test_a_report_shows_inputs_and_examples_as_they_are(stores: dict[str, Store]
 
 def test_a_terminal_shows_texts_and_nothing_in_them_acts(stores: dict[str, Store]) -> None:
     reply, console = explain_response(ask(stores[wordy.TEXT], wordy.TEXT), ""), Console(width=200, file=io.StringIO())
-    print_explanation(console, reply)
+    print_explanation(console, reply, pb.ExplainRequest())
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b" not in printed and "\u202e" not in printed
     assert "[bold red]good[/bold red]" in printed and "\\x1b[2J\\u202e" in printed
+
+
+def test_a_terminal_marks_words_and_says_them(stores: dict[str, Store]) -> None:
+    reply, asked = (
+        explain_response(ask(stores[wordy.TEXT], wordy.TEXT), ""),
+        explain_request("m", ASKED[wordy.TEXT], ALL),
+    )
+    first = reply.results[0].proponents[0]
+    start = first.text.index("film")
+    pair = pb.Highlight(
+        example_id=first.example_id,
+        asked=[pb.WeighedToken(start=2, end=6, weight=2.5), pb.WeighedToken(start=7, end=11, weight=-0.5)],
+        example=[pb.WeighedToken(start=start, end=start + 4, weight=-1.25)],
+    )
+    printed = {}
+    for system in (None, "standard"):
+        console = Console(width=200, file=io.StringIO(), color_system=system, force_terminal=bool(system))
+        print_explanation(console, reply, asked, words=pb.HighlightExamplesResponse(highlights=[pair]))
+        printed[system] = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "carried by good +2.5, film -0.5" in printed[None] and "carried by film -1.25" in printed[None]
+    assert "\x1b[1;7;34mgood\x1b[0m" in printed["standard"] and "\x1b" not in printed[None]
 
 
 def test_a_terminal_says_in_what_rows_differ(stores: dict[str, Store]) -> None:
@@ -147,7 +170,7 @@ def test_a_terminal_says_in_what_rows_differ(stores: dict[str, Store]) -> None:
         explain_response(ask(stores[wordy.RECORD], wordy.RECORD), ""),
         Console(width=300, file=io.StringIO()),
     )
-    print_explanation(console, reply, asked=ROW)
+    print_explanation(console, reply, explain_request("m", ROW, ALL))
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "job: cook (not nurse)" in printed and "age: missing (not 30)" in printed
     assert "job: nurse" not in printed and "\x1b" not in printed

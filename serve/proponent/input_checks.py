@@ -58,6 +58,16 @@ def check_kind(field: str, signature: InputSignature, path: str = "") -> None:
     )
 
 
+def check_weighable(field: str, path: str = "") -> None:
+    """Refuses an input that has no words to be weighed; ``field`` is that of a request's ``input``."""
+    if field != "text":
+        raise InvalidInputError(
+            f"{_WORDS.get(field, field)} has no words to be weighed, expected a text",
+            field=f"{path}{field}",
+            reason="INPUT_WRONG_KIND",
+        )
+
+
 def check_text(text: str, signature: InputSignature, path: str = "") -> None:
     """Refuses a text that is empty or too long."""
     if not text.strip():

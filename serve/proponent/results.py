@@ -7,6 +7,7 @@ explanation shows itself in notebooks and as a plot.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -305,25 +306,41 @@ class WeighedToken:
 
 
 @dataclass(frozen=True)
-class Highlights:
-    """Which words carry the influence of one training text on one input.
+class Highlight:
+    """Which words carry the influence of one training text on one text.
 
     Attributes:
         score: The pair's influence.
         asked: Tokens of the text asked about, in order.
-        example: Tokens of the training text.
-        text: The training text.
-
-    >>> found = Highlights(0.5, [WeighedToken(0, 4, 0.4)], [WeighedToken(2, 6, 0.1)], "a fine film", "3f2a")
-    >>> found.text[found.example[0].start : found.example[0].end]
-    'fine'
+        example: Tokens of the training text; empty where it is not shown.
+        text: The training text; empty where it is not shown.
+        unavailable: Why this example has no weights; else empty.
     """
 
-    score: float
-    asked: Sequence[WeighedToken]
-    example: Sequence[WeighedToken]
-    text: str
+    example_id: str
+    score: float = math.nan
+    asked: Sequence[WeighedToken] = ()
+    example: Sequence[WeighedToken] = ()
+    text: str = ""
+    unavailable: str = ""
+
+
+@dataclass(frozen=True)
+class Highlights:
+    """Which words carry the influence of some training texts on one text, in the order asked for.
+
+    >>> pair = Highlight("film/3", 0.5, [WeighedToken(0, 4, 0.4)], [WeighedToken(2, 6, 0.1)], "a fine film")
+    >>> found = Highlights(Prediction(1, "good", [0.2, 0.8]), [pair], 1, "3f2a")
+    >>> [pair.text[token.start : token.end] for pair in found.highlights for token in pair.example]
+    ['fine']
+    """
+
+    prediction: Prediction
+    highlights: Sequence[Highlight]
+    target_class_id: int
     bundle_digest: str
+    against_class_id: int | None = None
+    disclosure_level: DisclosureLevel = DisclosureLevel.FULL
 
 
 @dataclass(frozen=True)

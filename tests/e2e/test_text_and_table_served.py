@@ -14,7 +14,7 @@ from running import RunningGateway
 
 import tiny_table
 import tiny_text
-from proponent import Client, Text
+from proponent import Client, ExplainOptions, InvalidInputError, PermissionDeniedError, Text, View
 from proponent.index.store import Store
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
@@ -85,6 +85,29 @@ def test_what_is_unusable_is_refused_and_the_next_call_works(gateway: RunningGat
             error.value.trailing_metadata()
         )
     assert gateway.rpc.Predict(pb.PredictRequest(model="words", text="film")).prediction.label
+
+
+def test_words_are_weighed_by_every_way_in(gateway: RunningGateway) -> None:
+    asked = pb.ExplainRequest(model="words", text="a good film", top_k=2, measures=[pb.MEASURE_INFLUENCE])
+    [result] = gateway.rpc.Explain(asked).results
+    ids = [found.example_id for found in (*result.proponents, *result.opponents)]
+    typed = gateway.rpc.HighlightExamples(pb.HighlightExamplesRequest(query=asked, example_ids=ids))
+    scores = [found.score for found in (*result.proponents, *result.opponents)]
+    assert [found.score for found in typed.highlights] == pytest.approx(scores, rel=5e-3)
+    body = {"query": {"text": "a good film"}, "example_ids": ids}
+    plain = gateway.http.post("/v1/models/words:highlightExamples", json=body).json()
+    for one, other in zip(plain["highlights"], typed.highlights, strict=True):
+        assert one["asked"] == [
+            {"start": t.start, "end": t.end, "weight": pytest.approx(t.weight)} for t in other.asked
+        ]
+    with Client(gateway.grpc_address, model="words") as client:
+        told = client.highlight_examples(Text("a good film"), ids)
+        assert [each.example_id for each in told.highlights] == ids and not told.highlights[0].text
+        with pytest.raises(PermissionDeniedError):
+            client.highlight_examples(Text("a good film"), ids, ExplainOptions(view=View.THUMBNAIL))
+        with pytest.raises(InvalidInputError) as refused:
+            client.highlight_examples({"height": 2.0}, ids)
+    assert refused.value.field == "query.record"
 
 
 def test_the_client_and_the_command_line_take_texts(gateway: RunningGateway) -> None:

@@ -27,6 +27,9 @@ KERNEL_ENTRIES = 1.0e8
 """Kernel entries a second that are compared or summed."""
 LISTED_S = 4.0e-5
 """Seconds for one training example in a reply: exact score, catalog and message."""
+HIGHLIGHT_S = 0.1
+"""Seconds for the words of one pair of texts: a small network of transformers. What a large one takes beyond it, the
+deadline ends: it is looked at before each pair."""
 STEP_S = 5.0e-4
 """Seconds for one step of a greedy choice, whatever its pool."""
 
@@ -80,6 +83,11 @@ def lists_cost(size: IndexSize, top_k: int, measures: int) -> Cost:
 def scores_cost(size: IndexSize, examples: int, measures: int) -> Cost:
     """Exact scores of named examples."""
     return Cost(_shortened(size) + measures * examples * _listed(size))
+
+
+def highlights_cost(pairs: int) -> Cost:
+    """The words of so many pairs of texts."""
+    return Cost(HIGHLIGHT_S * (1 + pairs))
 
 
 def removal_cost(size: IndexSize, group: int, *, second_order: bool) -> Cost:

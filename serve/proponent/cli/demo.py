@@ -23,6 +23,7 @@ from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 
 from proponent.cli.demo_subjects import Subject, pictures, rows, texts
+from proponent.cli.explain import highlights_of
 from proponent.cli.terminal import draw_input, print_explanation
 from proponent.client.requests import explain_request
 from proponent.options import ExplainOptions, View
@@ -121,11 +122,13 @@ def ready_addresses(gateway: subprocess.Popen[str]) -> Addresses:
 def ask_by_grpc(address: str, noun: str, request: pb.ExplainRequest, console: Console) -> None:
     """One typed call, printed as tables."""
     console.print(f"\n{noun} that the model has not seen, by gRPC:")
-    asked = MessageToDict(request.record) if request.HasField("record") else None
     console.print(draw_input(request, colour=console.color_system is not None))
     with grpc.insecure_channel(address) as channel:
         stub = ExplanationServiceStub(channel)  # type: ignore[no-untyped-call]
-        print_explanation(console, stub.Explain(request, timeout=60), asked=asked)
+        reply = stub.Explain(request, timeout=60)
+        weigh = bool(request.text) and any(result.proponents for result in reply.results)
+        words = stub.HighlightExamples(highlights_of(request, reply), timeout=60) if weigh else None
+    print_explanation(console, reply, request, words=words)
 
 
 def ask_by_http(address: str, request: pb.ExplainRequest, console: Console) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from google.protobuf.json_format import MessageToDict, MessageToJson
 from google.protobuf.message import Message
 
 from proponent.cli.exit_codes import READS
-from proponent.cli.given import Value, given_input, input_and_ids
+from proponent.cli.given import given_input, input_and_ids
 from proponent.cli.options import (
     DEFAULT_STORE,
     USE,
@@ -53,6 +52,9 @@ UnscaledOption = Annotated[bool, typer.Option(help="Let --gamma weigh the term a
 MergedOption = Annotated[
     bool, typer.Option(help="One list of the largest |score|, marked by sign, instead of one for each end.")
 ]
+HighlightOption = Annotated[
+    bool, typer.Option(help="Of texts: mark the words that carry the influence, in both; a hint, see docs/scores.md.")
+]
 SolverOption = Annotated[
     str | None, typer.Option(help="Solve over the training set instead of reading the index: cg, lissa or arnoldi.")
 ]
@@ -90,6 +92,7 @@ def explain(
     max_influence_loss: InfluenceLossOption = None,
     unscaled: UnscaledOption = False,
     merged: MergedOption = False,
+    highlight: HighlightOption = False,
     solver: SolverOption = None,
     solver_damping: DampingOption = None,
     solver_steps: StepsOption = None,
@@ -114,9 +117,15 @@ def explain(
     value = given_input(image, text, record)
     query = _query(value, options)
     if solver is None:
-        reply = _answer(store, model, WorkerRequest(explain=query)).explain
-        _print_explanation(reply, {}, merged=merged, as_json=as_json, asked=_record(value))
+        from proponent.worker.local import LocalWorker
+
+        worker = LocalWorker(current_bundle(store, model))
+        reply = worker.answer(WorkerRequest(explain=query)).explain
+        words = worker.answer(WorkerRequest(highlight=highlights_of(query, reply))).highlight if highlight else None
+        _print_explanation(reply, {}, merged=merged, as_json=as_json, asked=query, words=words)
         return
+    if highlight:
+        raise InvalidInputError("words are weighed by the index alone, not by a solver", field="highlight")
     from proponent.inspection.solving import Effort, Solver, explain_by_solver
     from proponent.worker.messages import explain_response
 
@@ -124,7 +133,7 @@ def explain(
     effort = Effort(solver_steps, solver_examples)
     found, solve = explain_by_solver(bundle, query, options, chosen, solver_damping, effort)
     printed = explain_response(found, "")
-    _print_explanation(printed, asdict(solve), merged=merged, as_json=as_json, asked=_record(value))
+    _print_explanation(printed, asdict(solve), merged=merged, as_json=as_json, asked=query)
 
 
 def _print_explanation(
@@ -133,7 +142,8 @@ def _print_explanation(
     *,
     merged: bool,
     as_json: bool,
-    asked: Mapping[str, object] | None,
+    asked: pb.ExplainRequest,
+    words: pb.HighlightExamplesResponse | None = None,
 ) -> None:
     from rich.console import Console
 
@@ -141,17 +151,27 @@ def _print_explanation(
 
     if as_json:
         values = MessageToDict(reply, preserving_proto_field_name=True)
-        typer.echo(json.dumps({**values, "solve": solve} if solve else values, indent=2))
+        told = MessageToDict(words, preserving_proto_field_name=True) if words else {}
+        extra = {"solve": solve, "highlights": told.get("highlights")}
+        typer.echo(json.dumps({**values, **{key: each for key, each in extra.items() if each}}, indent=2))
         return
-    print_explanation(Console(), reply, merged=merged, asked=asked)
+    print_explanation(Console(), reply, asked, merged=merged, words=words)
     if solve:
-        told = "{solver}: {curvature} of {examples:,} examples with damping {damping:g}, ".format(**solve)
-        typer.echo(told + "relative residual {residual:.1e}, {seconds:.2f} s".format(**solve))
+        line = "{solver}: {curvature} of {examples:,} examples with damping {damping:g}, ".format(**solve)
+        typer.echo(line + "relative residual {residual:.1e}, {seconds:.2f} s".format(**solve))
 
 
-def _record(value: Value) -> Mapping[str, object] | None:
-    """The input where it is a row of a table."""
-    return value if isinstance(value, Mapping) else None
+def highlights_of(query: pb.ExplainRequest, reply: pb.ExplainResponse) -> pb.HighlightExamplesRequest:
+    """Asks for the words of a text and of all training texts in the lists about it.
+
+    Raises:
+        InvalidInputError: No training example is listed.
+    """
+    listed = [found for result in reply.results for found in (*result.proponents, *result.opponents)]
+    ids = list(dict.fromkeys(found.example_id for found in listed))
+    if not ids:
+        raise InvalidInputError("no training example is listed whose words could be marked", field="highlight")
+    return pb.HighlightExamplesRequest(query=query, example_ids=ids)
 
 
 def score(
@@ -277,9 +297,9 @@ def _query(value: Path | Text | dict[str, Any], options: ExplainOptions) -> pb.E
 
 
 def _answer(store: Path, model: str | None, request: WorkerRequest) -> WorkerReply:
-    from proponent.worker.local import answer
+    from proponent.worker.local import LocalWorker
 
-    return answer(current_bundle(store, model), request)
+    return LocalWorker(current_bundle(store, model)).answer(request)
 
 
 def _prediction(prediction: pb.Prediction) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from google.protobuf.json_format import MessageToDict
@@ -13,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proponent.display.contents import cells
+from proponent.display.marks import Token, parts, strongest, together
 from proponent.errors import printable
 from proponent.v1 import explanation_pb2 as pb
 
@@ -24,6 +27,13 @@ MEASURE_NAMES = {
 _WIDTH = 12
 _LONGEST_TEXT = 280
 _SHADES = " .:-=+*#%@"
+_STRENGTHS = ("", "{colour}", "underline {colour}", "bold {colour}", "bold reverse {colour}")
+_STYLES = {
+    sign * step: style.format(colour=colour)
+    for sign, colour in ((1, "blue"), (-1, "dark_orange"))
+    for step, style in enumerate(_STRENGTHS)
+}
+"""By the strength of a mark."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -70,61 +80,100 @@ def _characters(pixels: np.ndarray) -> Text:
     return Text("\n".join("".join(_SHADES[level] for level in row) for row in levels), no_wrap=True)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What training examples are shown beside.
+
+    Attributes:
+        colour: Whether the terminal has colours.
+        record: The row asked about; rows show in what they differ from it.
+        words: What the words of texts carry, by example.
+    """
+
+    colour: bool
+    record: Mapping[str, object] | None
+    words: Mapping[str, pb.Highlight]
+
+
 def print_explanation(
-    console: Console, reply: pb.ExplainResponse, *, merged: bool = False, asked: Mapping[str, object] | None = None
+    console: Console,
+    reply: pb.ExplainResponse,
+    asked: pb.ExplainRequest,
+    *,
+    merged: bool = False,
+    words: pb.HighlightExamplesResponse | None = None,
 ) -> None:
     """The prediction, and for each measure a table of proponents and opponents, or of both by rank.
 
-    Rows of a table show in what they differ from the row ``asked`` about.
+    Words are marked where they are given: those of the text asked about by what they carry of all proponents.
     """
     best = reply.prediction.probabilities[reply.prediction.class_id]
     label = Text(one_line(reply.prediction.label), style="bold")
     console.print(Text.assemble("prediction: ", label, f" ({best:.1%})"))
+    weighed = {each.example_id: each for each in words.highlights} if words else {}
+    if weighed:
+        console.print(Text("\n").join(_asked_words(asked.text, reply, weighed)))
+    record = MessageToDict(asked.record) if asked.HasField("record") else None
+    beside = Beside(console.color_system is not None, record, weighed)
     for result in reply.results:
-        table = _merged_table if merged else _table
-        console.print(table(result, colour=console.color_system is not None, asked=asked))
+        console.print((_merged_table if merged else _table)(result, beside))
     for notice in reply.notices:
         console.print(f"note: {notice.message}", markup=False)
 
 
-def _table(result: pb.MeasureResult, *, colour: bool, asked: Mapping[str, object] | None) -> Table:
+def _asked_words(text: str, reply: pb.ExplainResponse, weighed: Mapping[str, pb.Highlight]) -> list[Text]:
+    """The text asked about, marked by what its words carry of the influence of all proponents together."""
+    listed = dict.fromkeys(found.example_id for result in reply.results for found in result.proponents)
+    return marked(text, together(weighed[name].asked for name in listed if name in weighed))
+
+
+def _table(result: pb.MeasureResult, beside: Beside) -> Table:
     table = Table(title=MEASURE_NAMES[result.measure], title_justify="left")
     for name in ("", "proponent", "label", "score", "opponent", "label", "score"):
         table.add_column(name, justify="right" if name in ("", "score") else "left")
     for rank in range(max(len(result.proponents), len(result.opponents))):
-        pro, con = (_cells(end, rank, colour, asked) for end in (result.proponents, result.opponents))
+        pro, con = (_cells(end, rank, beside) for end in (result.proponents, result.opponents))
         table.add_row(str(rank + 1), *pro, *con, end_section=True)
     return table
 
 
-def _merged_table(result: pb.MeasureResult, *, colour: bool, asked: Mapping[str, object] | None) -> Table:
+def _merged_table(result: pb.MeasureResult, beside: Beside) -> Table:
     table = Table(title=MEASURE_NAMES[result.measure], title_justify="left")
     for name in ("", "", "example", "label", "score"):
         table.add_column(name, justify="left" if name in ("example", "label") else "right")
     sides = [("for", result.proponents), ("against", result.opponents)]
     ranked = sorted((each.rank, name, each) for name, side in sides for each in side)
     for rank, name, influence in ranked:
-        table.add_row(str(rank), name, *_cells([influence], 0, colour, asked), end_section=True)
+        table.add_row(str(rank), name, *_cells([influence], 0, beside), end_section=True)
     return table
 
 
-def _cells(
-    influences: Sequence[pb.Influence], rank: int, colour: bool, asked: Mapping[str, object] | None
-) -> tuple[Text, Text, str]:
+def _cells(influences: Sequence[pb.Influence], rank: int, beside: Beside) -> tuple[Text, Text, str]:
     if rank >= len(influences):
         return Text(), Text(), ""
     influence = influences[rank]
-    shown = [Text(one_line(influence.example_id)), *_contents(influence, colour, asked)]
+    shown = [Text(one_line(influence.example_id)), *_contents(influence, beside)]
     return Text("\n").join(shown), Text(one_line(influence.label)), f"{influence.score:+.4g}"
 
 
-def _contents(influence: pb.Influence, colour: bool, asked: Mapping[str, object] | None) -> list[Text]:
+def _contents(influence: pb.Influence, beside: Beside) -> list[Text]:
     """What shows an example: its picture, its text, or its row."""
     if influence.thumbnail:
-        return [draw(influence.thumbnail, colour=colour)]
+        return [draw(influence.thumbnail, colour=beside.colour)]
     if influence.text:
-        return [Text(shortened(influence.text))]
-    return row_lines(MessageToDict(influence.record), asked) if influence.HasField("record") else []
+        words = beside.words.get(influence.example_id)
+        return marked(influence.text, words.example) if words else [Text(shortened(influence.text))]
+    return row_lines(MessageToDict(influence.record), beside.record) if influence.HasField("record") else []
+
+
+def marked(text: str, tokens: Sequence[Token]) -> list[Text]:
+    """A text whose words are marked by their weights, and a line that says the largest in words."""
+    shown = Text()
+    for part in parts(text, tokens):
+        shown.append(one_line(re.sub(r"\s", " ", part.text)), style=_STYLES[part.step])
+    shown.truncate(_LONGEST_TEXT, overflow="ellipsis")
+    said = strongest(text, tokens)
+    return [shown, Text(f"carried by {said}", style="dim")] if said else [shown]
 
 
 def shortened(text: str) -> str:

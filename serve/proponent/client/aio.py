@@ -31,6 +31,7 @@ from proponent.options import Estimator, ExampleQuery, ExplainOptions, Measure, 
 from proponent.results import (
     Explanation,
     FlipSet,
+    Highlights,
     ModelInfo,
     Prediction,
     RemovalEstimate,
@@ -123,6 +124,17 @@ class AsyncClient(ServiceClient):
     ) -> ScoredExamples:
         """The exact scores of named training examples for one input, in the order named."""
         return await self._call(rpcs.score_examples(self._named(model), value, example_ids, options))
+
+    async def highlight_examples(
+        self,
+        value: Input,
+        example_ids: Sequence[str],
+        options: ExplainOptions = DEFAULTS,
+        *,
+        model: str | None = None,
+    ) -> Highlights:
+        """Which words of a `Text` carry the influence of named training texts; View.THUMBNAIL adds theirs."""
+        return await self._call(rpcs.highlight_examples(self._named(model), value, example_ids, options))
 
     async def estimate_removal(
         self,

@@ -16,6 +16,8 @@ from proponent.results import (
     DiversityOutcome,
     Explanation,
     FlipSet,
+    Highlight,
+    Highlights,
     Influence,
     MeasureResult,
     MeasureScores,
@@ -29,6 +31,7 @@ from proponent.results import (
     Suspect,
     Suspects,
     TrainingExample,
+    WeighedToken,
 )
 from proponent.signature import Column, ColumnType, InputKind, InputSignature, TensorSignature
 from proponent.v1 import explanation_pb2 as pb
@@ -76,6 +79,27 @@ def scored_examples(message: pb.ScoreExamplesResponse) -> ScoredExamples:
         notices=_notices(message.notices),
         disclosure_level=disclosure_level_of(message),
     )
+
+
+def highlights(message: pb.HighlightExamplesResponse) -> Highlights:
+    """The reply to HighlightExamples."""
+    return Highlights(
+        prediction=_prediction(message.prediction),
+        highlights=tuple(_highlight(each) for each in message.highlights),
+        target_class_id=message.target_class_id,
+        against_class_id=message.against_class_id if message.HasField("against_class_id") else None,
+        bundle_digest=message.bundle_digest,
+        disclosure_level=disclosure_level_of(message),
+    )
+
+
+def _highlight(message: pb.Highlight) -> Highlight:
+    sides = {"asked": _tokens(message.asked), "example": _tokens(message.example)}
+    return Highlight(**{**values_of(message), **sides})
+
+
+def _tokens(messages: Iterable[pb.WeighedToken]) -> tuple[WeighedToken, ...]:
+    return tuple(WeighedToken(**values_of(message)) for message in messages)
 
 
 def removal_estimate(message: pb.EstimateRemovalResponse) -> RemovalEstimate:

@@ -18,6 +18,7 @@ from proponent.options import Estimator, ExplainOptions, Target
 from proponent.results import (
     Explanation,
     FlipSet,
+    Highlights,
     ModelInfo,
     Prediction,
     RemovalEstimate,
@@ -57,6 +58,14 @@ def score_examples(
     """Exact scores of named examples."""
     request = pb.ScoreExamplesRequest(query=explain_request(model, value, options), example_ids=example_ids)
     return Rpc("ScoreExamples", request, replies.scored_examples)
+
+
+def highlight_examples(
+    model: str, value: Input, example_ids: Sequence[str], options: ExplainOptions
+) -> Rpc[Highlights]:
+    """Words that carry influence."""
+    request = pb.HighlightExamplesRequest(query=explain_request(model, value, options), example_ids=example_ids)
+    return Rpc("HighlightExamples", request, replies.highlights)
 
 
 def estimate_removal(

@@ -33,6 +33,7 @@ from proponent.index.search import exact_scores
 from proponent.index.searchable import SearchableRows
 from proponent.index.served_files import ServedFiles
 from proponent.index.tombstones import Tombstones
+from proponent.input_checks import check_weighable
 from proponent.options import Estimator, ExplainOptions, Measure, Target
 from proponent.results import (
     Explanation,
@@ -272,19 +273,23 @@ class Explainer(Predictor):
         """A small set whose removal is predicted to flip the prediction; see ``Removals.find_flip_set``."""
         return self._removals.find_flip_set(self.accept(value), max_size)
 
-    def highlight(self, value: Text, example_id: str, target: Target | None = None) -> Highlights:
-        """Which words carry the influence of one training text on one input; see `proponent.explainer.highlights`.
+    def highlight_examples(
+        self, value: Text, example_ids: Sequence[str], options: ExplainOptions | None = None
+    ) -> Highlights:
+        """Which words carry the influence of named training texts on one text; see `proponent.explainer.highlights`.
+
+        Of ``options`` target and view count: ``View.THUMBNAIL`` adds the training texts and their words.
 
         Raises:
-            NotFoundError: There is no such training example.
-            HighlightsUnavailableError: The transform, the bundle or the example does not allow it.
-            InvalidInputError: An unknown class, a contrast, or an input that the model cannot take.
+            NotFoundError: Names the ids that are unknown.
+            HighlightsUnavailableError: The transform, the model or the bundle does not allow it.
+            InvalidInputError: An unknown class, or an input that is no text or that the model cannot take.
         """
-        [row] = self._retrieval.rows_of([example_id])
-        entry = self.catalog.by_rows([row], contents=True)[row]
-        return highlighted(
-            self._embedder, self.manifest, entry, Asked(value.text, self.accept(value), target or Target())
-        )
+        check_weighable("text" if isinstance(value, Text) else "input")
+        rows, taken = self._retrieval.rows_of(example_ids), self.accept(value)
+        entries = self.catalog.by_rows(rows, contents=True)
+        asked = Asked(value.text, taken, options or ExplainOptions())
+        return highlighted(self._embedder, self.manifest, [entries[row] for row in rows], asked)
 
     def embed(
         self,

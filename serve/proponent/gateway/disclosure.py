@@ -82,6 +82,8 @@ def count_examples(reply: Message) -> int:
         return sum(len(result.proponents) + len(result.opponents) for result in reply.results)
     if isinstance(reply, pb.ScoreExamplesResponse):
         return sum(len(result.scores) for result in reply.results)
+    if isinstance(reply, pb.HighlightExamplesResponse):
+        return len(reply.highlights)
     if isinstance(reply, pb.FindFlipSetResponse):
         return len(reply.members)
     if isinstance(reply, pb.ListSuspectsResponse):

@@ -35,6 +35,7 @@ from proponent.gateway.privacy.gate import DisclosureGate
 from proponent.gateway.served_model import ServedModel, stopping_error
 from proponent.gateway.settings import Settings
 from proponent.gateway.validation import check_explanation, check_group_size, check_input, check_rules
+from proponent.input_checks import check_weighable
 from proponent.results import DisclosureLevel
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
@@ -80,6 +81,7 @@ class ExplanationCalls(LookupCalls):
             "Explain": Method(pb.ExplainRequest, Scope.EXPLAIN, self.explain),
             "ScoreExamples": Method(pb.ScoreExamplesRequest, Scope.EXPLAIN, self.score_examples, numbers),
             "EstimateRemoval": Method(pb.EstimateRemovalRequest, Scope.EXPLAIN, self.estimate_removal, numbers),
+            "HighlightExamples": Method(pb.HighlightExamplesRequest, Scope.EXPLAIN, self.highlight_examples, numbers),
             "FindFlipSet": Method(pb.FindFlipSetRequest, Scope.EXPLAIN, self.find_flip_set),
             **self.lookups,
         }
@@ -131,6 +133,18 @@ class ExplanationCalls(LookupCalls):
         reply = (await self._send("ScoreExamples", deployment, WorkerRequest(score=request), context)).score
         self.disclosure.clear_sources(request.query.view, (i for r in reply.results for i in r.scores))
         return reply
+
+    async def highlight_examples(
+        self, request: pb.HighlightExamplesRequest, context: CallContext
+    ) -> pb.HighlightExamplesResponse:
+        """Weighs the words of a text and of training texts."""
+        deployment = self._query(request, context)
+        check_weighable(request.query.WhichOneof("input") or "input", "query.")
+        self.allow_view(request.query.view, context)
+        if request.query.view == pb.VIEW_THUMBNAIL:
+            check_group_size(len(request.example_ids), self.settings.max_thumbnails, "example_ids")
+        asked = WorkerRequest(highlight=request)
+        return (await self._send("HighlightExamples", deployment, asked, context)).highlight
 
     async def estimate_removal(
         self, request: pb.EstimateRemovalRequest, context: CallContext
@@ -210,7 +224,10 @@ class ExplanationCalls(LookupCalls):
 
     def _query(
         self,
-        request: pb.ScoreExamplesRequest | pb.EstimateRemovalRequest | pb.FindFlipSetRequest,
+        request: pb.ScoreExamplesRequest
+        | pb.HighlightExamplesRequest
+        | pb.EstimateRemovalRequest
+        | pb.FindFlipSetRequest,
         context: CallContext,
     ) -> Deployment:
         check_rules(request)

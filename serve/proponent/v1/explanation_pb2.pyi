@@ -663,6 +663,56 @@ class ScoreExamplesResponse(_message.Message):
     disclosure_level: DisclosureLevel
     def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., results: _Optional[_Iterable[_Union[MeasureScores, _Mapping]]] = ..., bundle_digest: _Optional[str] = ..., notices: _Optional[_Iterable[_Union[Notice, _Mapping]]] = ..., train_size: _Optional[int] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
 
+class HighlightExamplesRequest(_message.Message):
+    __slots__ = ("query", "example_ids")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_IDS_FIELD_NUMBER: _ClassVar[int]
+    query: ExplainRequest
+    example_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, query: _Optional[_Union[ExplainRequest, _Mapping]] = ..., example_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WeighedToken(_message.Message):
+    __slots__ = ("start", "end", "weight")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    weight: float
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., weight: _Optional[float] = ...) -> None: ...
+
+class Highlight(_message.Message):
+    __slots__ = ("example_id", "score", "asked", "example", "text", "unavailable")
+    EXAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    example_id: str
+    score: float
+    asked: _containers.RepeatedCompositeFieldContainer[WeighedToken]
+    example: _containers.RepeatedCompositeFieldContainer[WeighedToken]
+    text: str
+    unavailable: str
+    def __init__(self, example_id: _Optional[str] = ..., score: _Optional[float] = ..., asked: _Optional[_Iterable[_Union[WeighedToken, _Mapping]]] = ..., example: _Optional[_Iterable[_Union[WeighedToken, _Mapping]]] = ..., text: _Optional[str] = ..., unavailable: _Optional[str] = ...) -> None: ...
+
+class HighlightExamplesResponse(_message.Message):
+    __slots__ = ("prediction", "highlights", "target_class_id", "against_class_id", "bundle_digest", "disclosure_level")
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    HIGHLIGHTS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    AGAINST_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DISCLOSURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    prediction: Prediction
+    highlights: _containers.RepeatedCompositeFieldContainer[Highlight]
+    target_class_id: int
+    against_class_id: int
+    bundle_digest: str
+    disclosure_level: DisclosureLevel
+    def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., highlights: _Optional[_Iterable[_Union[Highlight, _Mapping]]] = ..., target_class_id: _Optional[int] = ..., against_class_id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., disclosure_level: _Optional[_Union[DisclosureLevel, str]] = ...) -> None: ...
+
 class EstimateRemovalRequest(_message.Message):
     __slots__ = ("query", "example_ids", "second_order", "estimator")
     QUERY_FIELD_NUMBER: _ClassVar[int]

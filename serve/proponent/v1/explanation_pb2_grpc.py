@@ -83,6 +83,11 @@ class ExplanationServiceStub:
                 request_serializer=proponent_dot_v1_dot_explanation__pb2.ScoreExamplesRequest.SerializeToString,
                 response_deserializer=proponent_dot_v1_dot_explanation__pb2.ScoreExamplesResponse.FromString,
                 _registered_method=True)
+        self.HighlightExamples = channel.unary_unary(
+                '/proponent.v1.ExplanationService/HighlightExamples',
+                request_serializer=proponent_dot_v1_dot_explanation__pb2.HighlightExamplesRequest.SerializeToString,
+                response_deserializer=proponent_dot_v1_dot_explanation__pb2.HighlightExamplesResponse.FromString,
+                _registered_method=True)
         self.EstimateRemoval = channel.unary_unary(
                 '/proponent.v1.ExplanationService/EstimateRemoval',
                 request_serializer=proponent_dot_v1_dot_explanation__pb2.EstimateRemovalRequest.SerializeToString,
@@ -210,6 +215,14 @@ class ExplanationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HighlightExamples(self, request, context):
+        """Tells which words of a text, and of named training texts, carry the influence of these on it. FAILED_PRECONDITION,
+        reason HIGHLIGHTS_UNAVAILABLE, where the bundle's transform or model does not allow it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EstimateRemoval(self, request, context):
         """Predicts what the removal of a group of training examples would change for one input.
         """
@@ -325,6 +338,11 @@ def add_ExplanationServiceServicer_to_server(servicer, server):
                     servicer.ScoreExamples,
                     request_deserializer=proponent_dot_v1_dot_explanation__pb2.ScoreExamplesRequest.FromString,
                     response_serializer=proponent_dot_v1_dot_explanation__pb2.ScoreExamplesResponse.SerializeToString,
+            ),
+            'HighlightExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.HighlightExamples,
+                    request_deserializer=proponent_dot_v1_dot_explanation__pb2.HighlightExamplesRequest.FromString,
+                    response_serializer=proponent_dot_v1_dot_explanation__pb2.HighlightExamplesResponse.SerializeToString,
             ),
             'EstimateRemoval': grpc.unary_unary_rpc_method_handler(
                     servicer.EstimateRemoval,
@@ -580,6 +598,33 @@ class ExplanationService:
             '/proponent.v1.ExplanationService/ScoreExamples',
             proponent_dot_v1_dot_explanation__pb2.ScoreExamplesRequest.SerializeToString,
             proponent_dot_v1_dot_explanation__pb2.ScoreExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HighlightExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/proponent.v1.ExplanationService/HighlightExamples',
+            proponent_dot_v1_dot_explanation__pb2.HighlightExamplesRequest.SerializeToString,
+            proponent_dot_v1_dot_explanation__pb2.HighlightExamplesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from proponent.v1 import explanation_pb2 as proponent_dot_v1_dot_explanation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19proponent/v1/worker.proto\x12\x0cproponent.v1\x1a\x1eproponent/v1/explanation.proto\"\xf8\x02\n\rWorkerRequest\x12/\n\x07predict\x18\x01 \x01(\x0b\x32\x1c.proponent.v1.PredictRequestH\x00\x12/\n\x07\x65xplain\x18\x02 \x01(\x0b\x32\x1c.proponent.v1.ExplainRequestH\x00\x12\x33\n\x05score\x18\x03 \x01(\x0b\x32\".proponent.v1.ScoreExamplesRequestH\x00\x12\x37\n\x07removal\x18\x04 \x01(\x0b\x32$.proponent.v1.EstimateRemovalRequestH\x00\x12\x30\n\x04\x66lip\x18\x05 \x01(\x0b\x32 .proponent.v1.FindFlipSetRequestH\x00\x12\x13\n\x0b\x64\x65\x61\x64line_ns\x18\x06 \x01(\x03\x12\x0e\n\x06ticket\x18\x07 \x01(\x04\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12\x0f\n\x07sent_ns\x18\n \x01(\x03\x42\x06\n\x04\x63\x61ll\"7\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08start_ns\x18\x02 \x01(\x03\x12\x0e\n\x06\x65nd_ns\x18\x03 \x01(\x03\"\x82\x03\n\x0bWorkerReply\x12\x30\n\x07predict\x18\x01 \x01(\x0b\x32\x1d.proponent.v1.PredictResponseH\x00\x12\x30\n\x07\x65xplain\x18\x02 \x01(\x0b\x32\x1d.proponent.v1.ExplainResponseH\x00\x12\x34\n\x05score\x18\x03 \x01(\x0b\x32#.proponent.v1.ScoreExamplesResponseH\x00\x12\x38\n\x07removal\x18\x04 \x01(\x0b\x32%.proponent.v1.EstimateRemovalResponseH\x00\x12\x31\n\x04\x66lip\x18\x05 \x01(\x0b\x32!.proponent.v1.FindFlipSetResponseH\x00\x12(\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x17.proponent.v1.ItemErrorH\x00\x12#\n\x06stages\x18\x07 \x03(\x0b\x32\x13.proponent.v1.Stage\x12\x12\n\nbatch_size\x18\x08 \x01(\x05\x42\t\n\x07outcomeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19proponent/v1/worker.proto\x12\x0cproponent.v1\x1a\x1eproponent/v1/explanation.proto\"\xb5\x03\n\rWorkerRequest\x12/\n\x07predict\x18\x01 \x01(\x0b\x32\x1c.proponent.v1.PredictRequestH\x00\x12/\n\x07\x65xplain\x18\x02 \x01(\x0b\x32\x1c.proponent.v1.ExplainRequestH\x00\x12\x33\n\x05score\x18\x03 \x01(\x0b\x32\".proponent.v1.ScoreExamplesRequestH\x00\x12\x37\n\x07removal\x18\x04 \x01(\x0b\x32$.proponent.v1.EstimateRemovalRequestH\x00\x12\x30\n\x04\x66lip\x18\x05 \x01(\x0b\x32 .proponent.v1.FindFlipSetRequestH\x00\x12;\n\thighlight\x18\x0b \x01(\x0b\x32&.proponent.v1.HighlightExamplesRequestH\x00\x12\x13\n\x0b\x64\x65\x61\x64line_ns\x18\x06 \x01(\x03\x12\x0e\n\x06ticket\x18\x07 \x01(\x04\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12\x0f\n\x07sent_ns\x18\n \x01(\x03\x42\x06\n\x04\x63\x61ll\"7\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08start_ns\x18\x02 \x01(\x03\x12\x0e\n\x06\x65nd_ns\x18\x03 \x01(\x03\"\xc0\x03\n\x0bWorkerReply\x12\x30\n\x07predict\x18\x01 \x01(\x0b\x32\x1d.proponent.v1.PredictResponseH\x00\x12\x30\n\x07\x65xplain\x18\x02 \x01(\x0b\x32\x1d.proponent.v1.ExplainResponseH\x00\x12\x34\n\x05score\x18\x03 \x01(\x0b\x32#.proponent.v1.ScoreExamplesResponseH\x00\x12\x38\n\x07removal\x18\x04 \x01(\x0b\x32%.proponent.v1.EstimateRemovalResponseH\x00\x12\x31\n\x04\x66lip\x18\x05 \x01(\x0b\x32!.proponent.v1.FindFlipSetResponseH\x00\x12<\n\thighlight\x18\t \x01(\x0b\x32\'.proponent.v1.HighlightExamplesResponseH\x00\x12(\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x17.proponent.v1.ItemErrorH\x00\x12#\n\x06stages\x18\x07 \x03(\x0b\x32\x13.proponent.v1.Stage\x12\x12\n\nbatch_size\x18\x08 \x01(\x05\x42\t\n\x07outcomeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proponent.v1.worker_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKERREQUEST']._serialized_start=76
-  _globals['_WORKERREQUEST']._serialized_end=452
-  _globals['_STAGE']._serialized_start=454
-  _globals['_STAGE']._serialized_end=509
-  _globals['_WORKERREPLY']._serialized_start=512
-  _globals['_WORKERREPLY']._serialized_end=898
+  _globals['_WORKERREQUEST']._serialized_end=513
+  _globals['_STAGE']._serialized_start=515
+  _globals['_STAGE']._serialized_end=570
+  _globals['_WORKERREPLY']._serialized_start=573
+  _globals['_WORKERREPLY']._serialized_end=1021
 # @@protoc_insertion_point(module_scope)

@@ -8,12 +8,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class WorkerRequest(_message.Message):
-    __slots__ = ("predict", "explain", "score", "removal", "flip", "deadline_ns", "ticket", "request_id", "traceparent", "sent_ns")
+    __slots__ = ("predict", "explain", "score", "removal", "flip", "highlight", "deadline_ns", "ticket", "request_id", "traceparent", "sent_ns")
     PREDICT_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     REMOVAL_FIELD_NUMBER: _ClassVar[int]
     FLIP_FIELD_NUMBER: _ClassVar[int]
+    HIGHLIGHT_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_NS_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -24,12 +25,13 @@ class WorkerRequest(_message.Message):
     score: _explanation_pb2.ScoreExamplesRequest
     removal: _explanation_pb2.EstimateRemovalRequest
     flip: _explanation_pb2.FindFlipSetRequest
+    highlight: _explanation_pb2.HighlightExamplesRequest
     deadline_ns: int
     ticket: int
     request_id: str
     traceparent: str
     sent_ns: int
-    def __init__(self, predict: _Optional[_Union[_explanation_pb2.PredictRequest, _Mapping]] = ..., explain: _Optional[_Union[_explanation_pb2.ExplainRequest, _Mapping]] = ..., score: _Optional[_Union[_explanation_pb2.ScoreExamplesRequest, _Mapping]] = ..., removal: _Optional[_Union[_explanation_pb2.EstimateRemovalRequest, _Mapping]] = ..., flip: _Optional[_Union[_explanation_pb2.FindFlipSetRequest, _Mapping]] = ..., deadline_ns: _Optional[int] = ..., ticket: _Optional[int] = ..., request_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., sent_ns: _Optional[int] = ...) -> None: ...
+    def __init__(self, predict: _Optional[_Union[_explanation_pb2.PredictRequest, _Mapping]] = ..., explain: _Optional[_Union[_explanation_pb2.ExplainRequest, _Mapping]] = ..., score: _Optional[_Union[_explanation_pb2.ScoreExamplesRequest, _Mapping]] = ..., removal: _Optional[_Union[_explanation_pb2.EstimateRemovalRequest, _Mapping]] = ..., flip: _Optional[_Union[_explanation_pb2.FindFlipSetRequest, _Mapping]] = ..., highlight: _Optional[_Union[_explanation_pb2.HighlightExamplesRequest, _Mapping]] = ..., deadline_ns: _Optional[int] = ..., ticket: _Optional[int] = ..., request_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., sent_ns: _Optional[int] = ...) -> None: ...
 
 class Stage(_message.Message):
     __slots__ = ("name", "start_ns", "end_ns")
@@ -42,12 +44,13 @@ class Stage(_message.Message):
     def __init__(self, name: _Optional[str] = ..., start_ns: _Optional[int] = ..., end_ns: _Optional[int] = ...) -> None: ...
 
 class WorkerReply(_message.Message):
-    __slots__ = ("predict", "explain", "score", "removal", "flip", "error", "stages", "batch_size")
+    __slots__ = ("predict", "explain", "score", "removal", "flip", "highlight", "error", "stages", "batch_size")
     PREDICT_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     REMOVAL_FIELD_NUMBER: _ClassVar[int]
     FLIP_FIELD_NUMBER: _ClassVar[int]
+    HIGHLIGHT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -56,7 +59,8 @@ class WorkerReply(_message.Message):
     score: _explanation_pb2.ScoreExamplesResponse
     removal: _explanation_pb2.EstimateRemovalResponse
     flip: _explanation_pb2.FindFlipSetResponse
+    highlight: _explanation_pb2.HighlightExamplesResponse
     error: _explanation_pb2.ItemError
     stages: _containers.RepeatedCompositeFieldContainer[Stage]
     batch_size: int
-    def __init__(self, predict: _Optional[_Union[_explanation_pb2.PredictResponse, _Mapping]] = ..., explain: _Optional[_Union[_explanation_pb2.ExplainResponse, _Mapping]] = ..., score: _Optional[_Union[_explanation_pb2.ScoreExamplesResponse, _Mapping]] = ..., removal: _Optional[_Union[_explanation_pb2.EstimateRemovalResponse, _Mapping]] = ..., flip: _Optional[_Union[_explanation_pb2.FindFlipSetResponse, _Mapping]] = ..., error: _Optional[_Union[_explanation_pb2.ItemError, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., batch_size: _Optional[int] = ...) -> None: ...
+    def __init__(self, predict: _Optional[_Union[_explanation_pb2.PredictResponse, _Mapping]] = ..., explain: _Optional[_Union[_explanation_pb2.ExplainResponse, _Mapping]] = ..., score: _Optional[_Union[_explanation_pb2.ScoreExamplesResponse, _Mapping]] = ..., removal: _Optional[_Union[_explanation_pb2.EstimateRemovalResponse, _Mapping]] = ..., flip: _Optional[_Union[_explanation_pb2.FindFlipSetResponse, _Mapping]] = ..., highlight: _Optional[_Union[_explanation_pb2.HighlightExamplesResponse, _Mapping]] = ..., error: _Optional[_Union[_explanation_pb2.ItemError, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., batch_size: _Optional[int] = ...) -> None: ...

@@ -23,9 +23,11 @@ from proponent.bounds.cancellation import Token, always, any_of, checkpoint, sco
 from proponent.bounds.liveness import TicketTable, start_heartbeat
 from proponent.errors import InternalError, ProponentError
 from proponent.explainer import Explainer, OpenRows, Predictor
+from proponent.input_checks import check_weighable
 from proponent.options import ExplainOptions
 from proponent.request_options import estimator_from, options_from
 from proponent.stages import Stage, recording, stage
+from proponent.text import Text
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 from proponent.worker.failures import failure, located
@@ -36,6 +38,7 @@ from proponent.worker.messages import (
     error_message,
     explain_response,
     flip_response,
+    highlight_response,
     predict_response,
     removal_response,
     score_response,
@@ -236,6 +239,13 @@ def _score(explainer: Explainer, request: WorkerRequest) -> Message:
     return score_response(explainer.score_examples(value, request.score.example_ids, options))
 
 
+def _highlight(explainer: Explainer, request: WorkerRequest) -> Message:
+    asked = request.highlight
+    check_weighable(asked.query.WhichOneof("input") or "input", "query.")
+    text, options = Text(asked.query.text), options_from(asked.query)
+    return highlight_response(explainer.highlight_examples(text, asked.example_ids, options))
+
+
 def _removal(explainer: Explainer, request: WorkerRequest) -> Message:
     removal = request.removal
     value, target = _decoded(explainer, removal.query), options_from(removal.query).target
@@ -253,6 +263,7 @@ _CALLS: Mapping[str, Run] = {
     "score": partial(_one_by_one, _score),
     "removal": partial(_one_by_one, _removal),
     "flip": partial(_one_by_one, _flip),
+    "highlight": partial(_one_by_one, _highlight),
 }
 
 

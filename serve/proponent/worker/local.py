@@ -1,4 +1,4 @@
-"""A request answered in this process, by the same worker code that TorchServe runs."""
+"""Requests answered in this process, by the same worker code that TorchServe runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
 from proponent.worker.batch import Item, Worker
 
 
-def answer(bundle: Path, request: WorkerRequest) -> WorkerReply:
-    """The reply of a worker that has loaded a bundle.
+class LocalWorker:
+    """A worker that has loaded a bundle; a bundle that cannot be loaded raises a ProponentError."""
 
-    Raises:
-        ProponentError: Why there is none.
-    """
-    [reply] = Worker(Explainer.load(bundle)).handle([Item(request, as_json=False)])
-    if reply.HasField("error"):
-        raise item_error(reply.error)
-    return reply
+    def __init__(self, bundle: Path) -> None:
+        self._worker = Worker(Explainer.load(bundle))
+
+    def answer(self, request: WorkerRequest) -> WorkerReply:
+        """The reply.
+
+        Raises:
+            ProponentError: Why there is none.
+        """
+        [reply] = self._worker.handle([Item(request, as_json=False)])
+        if reply.HasField("error"):
+            raise item_error(reply.error)
+        return reply

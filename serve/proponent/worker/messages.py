@@ -14,11 +14,14 @@ from proponent.results import (
     DiversityOutcome,
     Explanation,
     FlipSet,
+    Highlight,
+    Highlights,
     Influence,
     Notice,
     Prediction,
     RemovalEstimate,
     ScoredExamples,
+    WeighedToken,
 )
 from proponent.stages import Stage
 from proponent.v1 import explanation_pb2 as pb
@@ -84,6 +87,32 @@ def score_response(scored: ScoredExamples) -> pb.ScoreExamplesResponse:
         notices=[notice_message(notice) for notice in scored.notices],
         train_size=scored.train_size,
     )
+
+
+def highlight_response(found: Highlights) -> pb.HighlightExamplesResponse:
+    """The reply to HighlightExamples."""
+    return pb.HighlightExamplesResponse(
+        prediction=prediction_message(found.prediction),
+        highlights=[_highlight_message(each) for each in found.highlights],
+        target_class_id=found.target_class_id,
+        against_class_id=found.against_class_id,
+        bundle_digest=found.bundle_digest,
+    )
+
+
+def _highlight_message(found: Highlight) -> pb.Highlight:
+    return pb.Highlight(
+        example_id=found.example_id,
+        score=None if found.unavailable else found.score,
+        asked=[_token_message(token) for token in found.asked],
+        example=[_token_message(token) for token in found.example],
+        text=found.text,
+        unavailable=found.unavailable,
+    )
+
+
+def _token_message(token: WeighedToken) -> pb.WeighedToken:
+    return pb.WeighedToken(start=token.start, end=token.end, weight=token.weight)
 
 
 def removal_response(estimate: RemovalEstimate) -> pb.EstimateRemovalResponse:

@@ -112,6 +112,7 @@ def _route_inference(app: FastAPI, endpoints: InferenceEndpoints) -> None:
         ("predict", endpoints.predict, PREDICT_BODY, predictions),
         ("explain", endpoints.explain, EXPLAIN_BODY, explanations),
         ("scoreExamples", endpoints.score_examples, QUERY_BODY, reply(pb.ScoreExamplesResponse)),
+        ("highlightExamples", endpoints.highlight_examples, QUERY_BODY, reply(pb.HighlightExamplesResponse)),
         ("estimateRemoval", endpoints.estimate_removal, QUERY_BODY, reply(pb.EstimateRemovalResponse)),
         ("findFlipSet", endpoints.find_flip_set, QUERY_BODY, reply(pb.FindFlipSetResponse)),
     ):

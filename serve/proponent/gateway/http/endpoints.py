@@ -62,6 +62,10 @@ class InferenceEndpoints:
         """Score named training examples for one input."""
         return await self._for_one(request, model, "ScoreExamples")
 
+    async def highlight_examples(self, request: Request, model: str) -> Response:
+        """Tell which words of a text, and of named training texts, carry the influence."""
+        return await self._for_one(request, model, "HighlightExamples")
+
     async def estimate_removal(self, request: Request, model: str) -> Response:
         """Predict what the removal of a group of training examples would change."""
         return await self._for_one(request, model, "EstimateRemoval")

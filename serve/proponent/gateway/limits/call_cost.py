@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from proponent.bounds.cost import check_cost, diversity_cost, flip_cost, lists_cost, removal_cost, scores_cost
+from proponent.bounds.cost import (
+    check_cost,
+    diversity_cost,
+    flip_cost,
+    highlights_cost,
+    lists_cost,
+    removal_cost,
+    scores_cost,
+)
 from proponent.gateway.validation import list_length, measure_count
 from proponent.index.bundle import Manifest
 from proponent.options import Estimator
@@ -25,6 +33,8 @@ def check_call_cost(request: WorkerRequest, manifest: Manifest, limit_s: float) 
     elif call == "score":
         measures, count = measure_count(request.score.query), len(request.score.example_ids)
         check_cost(lambda n: scores_cost(manifest, n, measures), count, "example_ids", limit_s)
+    elif call == "highlight":
+        check_cost(highlights_cost, len(request.highlight.example_ids), "example_ids", limit_s)
     elif call == "removal":
         second_order = estimator_from(request.removal) is Estimator.SECOND_ORDER
         count = len(request.removal.example_ids)

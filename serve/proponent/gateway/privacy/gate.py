@@ -25,7 +25,7 @@ from proponent.gateway.privacy.levels import disclosed_examples, require_level, 
 from proponent.gateway.settings import Settings
 from proponent.results import DisclosureLevel
 
-EXPLANATIONS = ("Explain", "ScoreExamples", "EstimateRemoval", "FindFlipSet")
+EXPLANATIONS = ("Explain", "ScoreExamples", "HighlightExamples", "EstimateRemoval", "FindFlipSet")
 """The calls that take a gradient of the caller's input."""
 _NOTHING_DISCLOSED = ("GetModel",)
 # A walk over a message of this size takes a few milliseconds of the event loop.
