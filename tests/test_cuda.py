@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,9 @@ import torch
 
 import test_row_code as coded_rows
 import tiny
+from proponent.cuda_graphs import WAITED
 from proponent.explainer import Explainer
+from proponent.explainer.query import CHECKED
 from proponent.index import row_store
 from proponent.index.row_code import CodedRows
 from proponent.index.row_store import ROW_OVERHEAD, SINGLE_ERROR, ResidentRows, StreamedRows
@@ -31,6 +34,8 @@ COUNT, SIZE, ROW = 30_000, 40, 2 * 48
 
 pytestmark = [
     pytest.mark.cuda,
+    # Said once, where the first product of a process is that of a backward.
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
 ]
 
@@ -58,7 +63,9 @@ def test_a_rebuild_and_its_answers_agree_with_the_cpu(kind: str, tmp_path: Path)
 def waiting_is_an_error() -> Iterator[None]:
     """Whatever makes the host wait for the device raises."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:
@@ -127,7 +134,7 @@ def test_from_inputs_to_scored_candidates_the_host_waits_for_nothing(tmp_path: P
         pending = explainer._embedder.begin(tiny.inputs(3), targets, Stopwatch())
         explainer._retrieval.begin(pending.batch.directions, options)
 
-    for _ in range(2):  # the first time, libraries wait while they set themselves up
+    for _ in range(WAITED + CHECKED):  # libraries set themselves up, graphs are recorded and compared
         ask()
     torch.cuda.synchronize()
     with waiting_is_an_error():

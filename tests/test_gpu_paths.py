@@ -99,5 +99,6 @@ def test_from_inputs_to_scored_candidates_nothing_waits_for_the_device(
     index = InfluenceIndex(None, store_of(rows, size, groups), random_scales(rows), size)
     masks = [torch.ones(rows, dtype=torch.bool) if filtered else None, *[None] * (count - 1)]
     found = scan(index, batch.directions, [3] * count, masks, tuple(Measure))
-    assert found.exact.shape == found.rows.shape == (count, 6, 3 + SPARE)
-    assert {found.exact.device, found.rows.device, found.products.device} == {META}
+    assert found.numbers.shape == (count, 6, 2 * (3 + SPARE) + 1)
+    assert found.products is not None
+    assert {found.numbers.device, found.products.device} == {META}

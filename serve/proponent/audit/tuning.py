@@ -86,7 +86,7 @@ def tune(
     queries: int = 100,
     jobs: int = 1,
     batch_size: int | None = None,
-    memory: int = DEFAULT_MEMORY,
+    memory: int | None = None,
     progress: StageProgress,
     executor: Executor | None = None,
     shards: str = "",
@@ -103,7 +103,7 @@ def tune(
     executor = executor or InProcess()
     classifier = load_classifier(spec)
     data = TrainingSet.open(classifier, spec.dataset)
-    data.keep(memory // SHARE)
+    data.keep((memory or DEFAULT_MEMORY) // SHARE)
     held_out = TrainingSet.open(classifier, spec.held_out, "held_out")
     truth = ground_truth(
         spec,

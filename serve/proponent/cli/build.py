@@ -62,7 +62,9 @@ def train(
 def rebuild(
     spec: Annotated[Path, typer.Argument(help="explain.yaml, or a directory that holds one.")],
     store: StoreOption = DEFAULT_STORE,
-    memory: Annotated[str, typer.Option(help="Memory budget, e.g. 8GiB.")] = "8GiB",
+    memory: Annotated[
+        str | None, typer.Option(help="Memory budget, e.g. 8GiB; default: that, or half of a GPU's.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Examples read at a time; the result does not depend on it.")
     ] = None,
@@ -98,7 +100,7 @@ def rebuild(
     from proponent.spec import load_spec, with_damping, with_samples, with_teachers
 
     wanted = with_teachers(with_samples(with_damping(load_spec(spec), damping), samples), teachers)
-    budget = byte_size(memory, "--memory")
+    budget = None if memory is None else byte_size(memory, "--memory")
     with executor_at(ray, workers, gpus_per_worker) as executor:
         options = RebuildOptions(budget, batch_size, False, quiet, jobs, executor, shards)
         path = audited_rebuild(wanted, Store(store), options, subsets=subsets, jobs=jobs)

@@ -24,6 +24,8 @@ from proponent.text import Text
 
 T = TypeVar("T")
 OUT_OF_RANGE = "INPUT_OUT_OF_RANGE"
+MOVED_ALONE = 1 << 16
+"""Bytes of an input from which on a GPU stacks inputs faster than its host."""
 Given = Tensor | NamedInputs | Text | Mapping[str, Any]
 """An input as the library takes it: a tensor, tensors by name, a text, or a record."""
 
@@ -49,7 +51,10 @@ class ForwardPass:
 
     def stack(self, inputs: Sequence[Example]) -> Tensor | NamedInputs:
         """Inputs of one shape as a batch on the model's device."""
-        return stacked(inputs).to(self.classifier.device, non_blocking=True)
+        device, first = self.classifier.device, inputs[0]
+        if isinstance(first, Tensor) and first.nbytes >= MOVED_ALONE:
+            inputs = [each.to(device, non_blocking=True) for each in inputs]
+        return stacked(inputs).to(device, non_blocking=True)
 
     def predictions(self, outputs: Tensor) -> list[Prediction | ProponentError]:
         """What the model's outputs [B, ...] say."""

@@ -19,10 +19,11 @@ from proponent.attribution.gradients.scaling import (
     contrast_output_gradient,
     scaled_output_gradient,
 )
-from proponent.attribution.inputs import Example, grouped
+from proponent.attribution.inputs import Example, NamedInputs, grouped, tensors_of
 from proponent.attribution.precision import single_precision
 from proponent.bounds.cancellation import Token, always, checkpoint
 from proponent.classifier import Classifier
+from proponent.cuda_graphs import Replay
 from proponent.errors import DeadlineError, InvalidInputError, ProponentError
 from proponent.explainer.predictor import ForwardPass, blame_inputs
 from proponent.options import Target
@@ -32,6 +33,8 @@ from proponent.stages import Stopwatch
 T = TypeVar("T")
 FOLLOWED_OUTPUTS = 32
 """Outputs whose gradients are computed where the classes are many: one backward each."""
+CHECKED = 2
+"""Replays of a recorded model that are compared with the model itself."""
 FIGURES = 5
 """Columns of `EmbeddedBatch.figures` behind the probabilities."""
 
@@ -158,6 +161,7 @@ class QueryEmbedder(ForwardPass):
         super().__init__(classifier)
         self.embedding = embedding
         self.layers = layers
+        self._replay = Replay.on(classifier.device, checked=CHECKED)
 
     def embed(
         self,
@@ -197,25 +201,57 @@ class QueryEmbedder(ForwardPass):
         """The same of inputs of one shape."""
         asked = _classes(targets, len(self.classifier.class_names))
         asked = asked.to(self.classifier.device, non_blocking=True)
-        with single_precision(), CaptureSession(self.classifier.model, self.layers) as session:
-            with clock.stage("forward"), blame_inputs(inputs[0]):
-                outputs = session.forward(self.stack(inputs))
-            checkpoint()
-            late = [_lateness(token) for token in tokens]
-            with clock.stage("backward"):
-                predicted = self.classifier.loss.predict(outputs)
-                wanted = torch.where(asked[0] < 0, predicted, asked[0])
-                has_contrast = any(target.against is not None for target in targets)
-                scaled = self._output_gradients(outputs, wanted, asked[1] if has_contrast else None)
-                if any(late):
-                    nobody_waits = torch.tensor([error is not None for error in late])
-                    scaled = scaled.without(nobody_waits.to(outputs.device, non_blocking=True))
-                gradients = session.backward(scaled.unit)
-            with clock.stage("embed"):
-                phi = self.embedding.embed(gradients).double()
-                probabilities = self.classifier.loss.probabilities(outputs.double())
-                batch = EmbeddedBatch.of(phi, scaled, probabilities, (predicted, wanted))
+        has_contrast = any(target.against is not None for target in targets)
+        with single_precision():
+            if self._replay is not None:
+                late = [_lateness(token) for token in tokens]
+                return PendingQueries(self._replayed(self._replay, inputs, asked, clock, has_contrast), targets, late)
+            with CaptureSession(self.classifier.model, self.layers) as session:
+                with clock.stage("forward"), blame_inputs(inputs[0]):
+                    outputs = session.forward(self.stack(inputs))
+                checkpoint()
+                late = [_lateness(token) for token in tokens]
+                waits = torch.tensor([error is None for error in late])
+                batch = self._embedded(session, outputs, asked, clock, has_contrast, None if all(waits) else waits)
         return PendingQueries(batch, targets, late)
+
+    def _replayed(
+        self, replay: Replay, inputs: Sequence[Example], asked: Tensor, clock: Stopwatch, has_contrast: bool
+    ) -> EmbeddedBatch:
+        """All of it as one CUDA graph, where one was recorded: the stages are one, and no deadline is looked at."""
+        parts = tensors_of(self.stack(inputs))
+
+        def compute(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+            named = dict(zip(parts, tensors, strict=False))
+            with CaptureSession(self.classifier.model, self.layers) as session:
+                outputs = session.forward(named.get("", NamedInputs(named)))
+                found = self._embedded(session, outputs, tensors[-1], Stopwatch(), has_contrast)
+            return found.directions, found.figures
+
+        with clock.stage("embed"), blame_inputs(inputs[0]):
+            return EmbeddedBatch(*replay((*parts, has_contrast), compute, *parts.values(), asked))
+
+    def _embedded(
+        self,
+        session: CaptureSession,
+        outputs: Tensor,
+        asked: Tensor,
+        clock: Stopwatch,
+        has_contrast: bool,
+        waits: Tensor | None = None,
+    ) -> EmbeddedBatch:
+        """What follows the forward; those who do not wait for it [B] bool get no gradient."""
+        with clock.stage("backward"):
+            predicted = self.classifier.loss.predict(outputs)
+            wanted = torch.where(asked[0] < 0, predicted, asked[0])
+            scaled = self._output_gradients(outputs, wanted, asked[1] if has_contrast else None)
+            if waits is not None:
+                scaled = scaled.without(~waits.to(outputs.device, non_blocking=True))
+            gradients = session.backward(scaled.unit)
+        with clock.stage("embed"):
+            phi = self.embedding.embed(gradients).double()
+            probabilities = self.classifier.loss.probabilities(outputs.double())
+            return EmbeddedBatch.of(phi, scaled, probabilities, (predicted, wanted))
 
     def finish(self, pending: PendingQueries) -> list[EmbeddedQuery | ProponentError]:
         """Reads a batch."""

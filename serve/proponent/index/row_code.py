@@ -110,6 +110,7 @@ class CodedRows(RowStore):
         self._code = code.to(codes.device)
         self._places, self._ranges = code.places.to(codes.device), code.ranges()
         self.device = codes.device
+        self.is_resident = codes.is_resident
 
     @override
     def __len__(self) -> int:

@@ -50,6 +50,9 @@ class RowStore(ABC):
     device: torch.device
     """Where products are computed."""
 
+    is_resident = False
+    """Whether all rows lie on that device."""
+
     @abstractmethod
     def __len__(self) -> int: ...
 
@@ -134,6 +137,8 @@ class RowStore(ABC):
 
 class ResidentRows(RowStore):
     """Rows on the device that multiplies them; on a processor they are the pages of the mapped file."""
+
+    is_resident = True
 
     def __init__(self, codes: Tensor) -> None:
         self.codes = codes

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typing_extensions import override
 
+from proponent.cuda_graphs import Replay
 from proponent.errors import CorruptBundleError
 from proponent.index.bundle import CODE, ROWS, SCALES, Manifest
 from proponent.index.row_code import CodedRows, RowCode, read_code
@@ -101,6 +102,7 @@ class InfluenceIndex(SearchableRows):
         self._index = index
         self.row_size = size if row_size is None else row_size
         self._scanned = _scanned(self.exact_scales).to(rows.device)
+        self._replay = Replay.on(rows.device) if rows.is_resident else None
 
     @classmethod
     def open(
@@ -147,7 +149,7 @@ class InfluenceIndex(SearchableRows):
 
     @override
     def check_rows(self, rows: Sequence[int]) -> None:
-        norms = self.unit_rows(rows).norm(dim=1)
+        norms = self.unit_rows(rows).norm(dim=1).cpu()
         wrong = (~((norms - 1).abs() < UNIT_ERROR)).nonzero().flatten().tolist()
         if wrong:
             raise CorruptBundleError(
@@ -165,7 +167,8 @@ class InfluenceIndex(SearchableRows):
         if tuple(measures) == tuple(Measure):
             # As they are: a copy made by one thread would be read by all from its cache.
             return self._scanned
-        return self._scanned[[list(Measure).index(measure) for measure in measures]]
+        # No list of numbers as an index: it would have to be copied to the device.
+        return torch.stack([self._scanned[list(Measure).index(measure)] for measure in measures])
 
     @override
     def scan(
@@ -175,7 +178,7 @@ class InfluenceIndex(SearchableRows):
         eligible: Sequence[Tensor | None],
         measures: Sequence[Measure],
     ) -> PendingScan:
-        return scan(self, directions, lengths, eligible, measures)
+        return scan(self, directions, lengths, eligible, measures, self._replay)
 
     def product_error(self, count: int) -> float:
         """Bound on the error of ``products`` of so many queries."""

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from proponent.cuda_graphs import Replay
 from proponent.index.row_store import HALF_ERROR
 from proponent.index.selection import EndBounds, strongest_ends
 from proponent.options import Measure
@@ -99,31 +100,33 @@ class Scan:
     """Candidates of a batch on the device, where they may still be computed; reading them waits for that.
 
     Attributes:
-        products: [B, N] float32, with an error of at most ``error``.
-        rows: Candidates, ascending, [B, E, c] int64.
-        exact: Their products, [B, E, c] float64.
-        beyond: Bound on the scores of all other rows for a query of norm 1, [B, E]; None where there are none.
+        directions: The queries, [B, K].
+        products: [B, N] float32, with an error of at most ``error``; None where they are made anew if need be.
+        numbers: Candidates, ascending, their exact products, and the bound on the scores of all other rows for a
+            query of norm 1, side by side, so that all are read at once: [B, E, c + c + 1] float64.
         measures: Two ends of each.
     """
 
     index: ScannedRows
-    products: Tensor
+    directions: Tensor
+    products: Tensor | None
     error: float
-    rows: Tensor
-    exact: Tensor
-    beyond: Tensor | None
+    numbers: Tensor
     measures: Sequence[Measure]
 
     def read(self) -> Candidates:
         """See `PendingScan`."""
-        rows, exact = self.rows.cpu().numpy(), self.exact.cpu().numpy()
-        beyond = np.full(rows.shape[:2], -inf) if self.beyond is None else self.beyond.cpu().double().numpy()
-        return Candidates(rows, exact, beyond)
+        numbers = self.numbers.cpu().numpy()
+        count = numbers.shape[2] // 2
+        beyond = numbers[..., -1] if count < len(self.index) else np.full(numbers.shape[:2], -inf)
+        return Candidates(numbers[..., :count].astype(np.int64), numbers[..., count:-1], beyond)
 
     def more(self, place: int, query: Query, end: End, count: int) -> Candidates:
         """See `PendingScan`."""
         measure, sign = end
-        bounds = torch.add(self.error, self.products[place], alpha=sign) * self.index.scanned_scales([measure])[0]
+        asked = self.directions[place : place + 1]
+        products = self.index.products(asked) if self.products is None else self.products[place : place + 1]
+        bounds = torch.add(self.error, products[0], alpha=sign) * self.index.scanned_scales([measure])[0]
         if query.eligible is not None:
             bounds *= query.eligible.to(bounds)
         count = min(count, len(self.index))
@@ -140,6 +143,7 @@ def scan(
     lengths: Sequence[int],
     eligible: Sequence[Tensor | None],
     measures: Sequence[Measure],
+    replay: Replay | None = None,
 ) -> Scan:
     """Candidates for the lists of some queries, of which neither norms nor directions [B, K] have been read.
 
@@ -149,16 +153,28 @@ def scan(
         lengths: Of the lists of each query.
         eligible: Which rows may appear for each query, [N] bool, or None for all.
         measures: Of which lists are wanted.
+        replay: What records the pass, where all rows lie on the device.
     """
-    allowed = _allowed(index, eligible)
-    products = index.products(directions)
     error = index.product_error(len(directions))
     spare = COARSE_SPARE if error >= HALF_ERROR else SPARE
     count = min(max(lengths) + spare + max(lengths) // SPARE_SHARE, len(index))
-    bounds, candidates = strongest_ends(EndBounds(products, index.scanned_scales(measures), error, allowed), count)
-    rows = candidates.sort(dim=2).values
-    beyond = bounds[..., -1] if count < len(index) else None
-    return Scan(index, products, error, rows, _exact_products(index, directions, rows), beyond, measures)
+    directions, allowed = directions.to(index.device, non_blocking=True), _allowed(index, eligible)
+    given = (directions,) if allowed is None else (directions, allowed)
+
+    def compute(directions: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, ...]:
+        products = index.products(directions)
+        bounds = EndBounds(products, index.scanned_scales(measures), error, allowed)
+        found, candidates = strongest_ends(bounds, count)
+        rows = candidates.sort(dim=2).values
+        exact = _exact_products(index, directions, rows)
+        return torch.cat([rows.double(), exact, found[..., -1:].double()], dim=2), products
+
+    if replay is None:
+        numbers, products = compute(*given)
+        return Scan(index, directions, products, error, numbers, measures)
+    # Products of a recording are overwritten by the next batch.
+    [numbers] = replay((count, tuple(measures)), lambda *some: compute(*some)[:1], *given)
+    return Scan(index, directions, None, error, numbers, measures)
 
 
 def _allowed(index: ScannedRows, eligible: Sequence[Tensor | None]) -> Tensor | None:

@@ -7,11 +7,13 @@ from torch import Tensor
 
 BLOCK = 128
 FINER = 8
-AT_ONCE, AT_ONCE_ON_DEVICE = 1 << 20, 1 << 27
-"""Numbers of a temporary: larger ones leave a processor's caches, and the system takes their pages back each time; on
-a GPU the launches of many small operations cost more."""
+AT_ONCE, AT_ONCE_ON_DEVICE = 1 << 20, 1 << 23
+"""Numbers of a temporary: larger ones leave the caches, which on a GPU are larger; and a processor's system takes
+their pages back each time."""
 APART = 6
 """A bound that is gathered costs as much as so many neighbours, so that of few rows all bounds are found."""
+FEW_ON_DEVICE = 4096
+"""Numbers of a row of which a GPU finds the largest in the time of asking it for something smaller first."""
 SIGNS = (1.0, -1.0)
 
 
@@ -22,7 +24,8 @@ def largest(values: Tensor, count: int, block: int = BLOCK) -> tuple[Tensor, Ten
     smaller blocks.
     """
     length = values.shape[-1]
-    if length // block <= 2 * count:
+    few = FEW_ON_DEVICE if values.device.type != "cpu" else 0
+    if length // block <= 2 * count or length <= few:
         top = values.topk(count)
         return top.values, top.indices
     blocks = length // block

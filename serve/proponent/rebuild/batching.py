@@ -18,7 +18,14 @@ from proponent.attribution.gradients.layers import Layers
 from proponent.classifier import Classifier
 from proponent.rebuild.kept_examples import SHARE
 from proponent.rebuild.layout import channels_last, gains_from_channels_last
-from proponent.rebuild.memory import DEFAULT_MEMORY, block_size, check_budget, example_bytes, matrix_bytes
+from proponent.rebuild.memory import (
+    DEFAULT_MEMORY,
+    block_size,
+    check_budget,
+    default_memory,
+    example_bytes,
+    matrix_bytes,
+)
 from proponent.rebuild.training_set import Batch, TrainingSet
 
 CHUNK = 1024
@@ -79,21 +86,22 @@ def batching_for(
     classifier: Classifier,
     layers: Layers,
     data: TrainingSet,
-    memory: int,
+    memory: int | None,
     batch_size: int | None,
     device: torch.device | None = None,
 ) -> Batching:
     """Blocks that the memory holds beside the curvature's matrices; see `Batching.of` for the batch size.
 
-    They are for the classifier's device, or for the one that is given.
+    They are for the classifier's device, or for the one that is given, whose `default_memory` None stands for.
 
     Raises:
         SpecError: The matrices alone do not fit.
     """
+    where = device or classifier.device
+    memory = default_memory(where) if memory is None else memory
     check_budget(classifier, layers, memory)
     rest = memory - matrix_bytes(classifier.spec.curvature.kind, layers) - memory // SHARE
     inputs = data.batch([data.largest()]).inputs
-    where = device or classifier.device
     block = block_size(rest, example_bytes(classifier, layers, inputs), len(data), where)
     gains = where.type == "cpu" and gains_from_channels_last(classifier, layers, inputs)
     return replace(Batching.of(block, batch_size, memory), channels_last=gains)

@@ -16,11 +16,19 @@ from proponent.errors import SpecError
 
 MIB, GIB = 1 << 20, 1 << 30
 DEFAULT_MEMORY = 8 * GIB
+SHARE_OF_GPU = 1 / 2
 FLOAT, DOUBLE = 4, 8
 MOST_ON_CPU, MOST = 64, 512
 """Largest blocks; above 64, blocks were measured up to 1.4 times slower per example on a processor."""
 COLUMNS = 64
 """Columns of an exact Hessian that are differentiated at once."""
+
+
+def default_memory(device: torch.device) -> int:
+    """Bytes of a budget that nobody chose: 8 GiB or, on a GPU, half of its memory."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return DEFAULT_MEMORY
+    return int(SHARE_OF_GPU * torch.cuda.get_device_properties(device).total_memory)
 
 
 def check_budget(classifier: Classifier, layers: Layers, memory: int) -> None:

@@ -49,7 +49,7 @@ class RebuildOptions:
     """What a rebuild may use.
 
     Attributes:
-        memory: Bytes that batches and matrices may take.
+        memory: Bytes that batches and matrices may take; None for `default_memory` of the device.
         batch_size: Examples read at a time, rounded up to whole blocks; None reads one block. The rows do not
             depend on it (see `proponent.rebuild.batching`).
         publish: Make the bundle current when it is done.
@@ -61,7 +61,7 @@ class RebuildOptions:
     False
     """
 
-    memory: int = DEFAULT_MEMORY
+    memory: int | None = None
     batch_size: int | None = None
     publish: bool = True
     quiet: bool = False
@@ -111,7 +111,7 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
         forgotten = Tombstones.open(store, spec.name).ids()
         data = TrainingSet.open(classifier, spec.dataset, forgotten=forgotten)
         data.check_factory(spec.dataset, forgotten=forgotten)
-        data.keep(options.memory // SHARE)
+        data.keep((options.memory or DEFAULT_MEMORY) // SHARE)
         coverage = covered(classifier, data)
         teaching = Teaching(store.directory(spec.name) / TEACHERS, forgotten, options.jobs, options.executor.train)
         with StageProgress(quiet=options.quiet) as progress:

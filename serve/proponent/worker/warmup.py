@@ -22,6 +22,8 @@ from proponent.text import Text
 from proponent.worker.inputs import image_tensor
 
 _ROUNDS = 5
+_UNTIL_REPLAYED = 4
+"""Answers after the first one until a CUDA graph of one input was recorded and compared."""
 _BUDGET_S = 2.0
 # So much of the time must be left for more threads to be worth their cores.
 _WORTHWHILE = 0.9
@@ -39,7 +41,10 @@ def warmed_up(predictor: Predictor) -> Predictor:
     threads = torch.get_num_threads()
     try:
         first = _answer(predictor)
-        if threads > 1 and predictor.classifier.device.type == "cpu":
+        if predictor.classifier.device.type != "cpu":
+            for _ in range(_UNTIL_REPLAYED):
+                _answer(predictor)
+        elif threads > 1:
             torch.set_num_threads(_faster(predictor, threads))
         _log.info("warmed up: the first answer took %.3g s; threads: %d", first, torch.get_num_threads())
     except Exception as error:
