@@ -10,6 +10,8 @@ FINER = 8
 AT_ONCE, AT_ONCE_ON_DEVICE = 1 << 20, 1 << 23
 """Numbers of a temporary: larger ones leave the caches, which on a GPU are larger; and a processor's system takes
 their pages back each time."""
+PIECES = 8
+"""Most temporaries one after the other on a GPU, where more launches cost more than memory that is not its cache."""
 APART = 6
 """A bound that is gathered costs as much as so many neighbours, so that of few rows all bounds are found."""
 FEW_ON_DEVICE = 4096
@@ -75,8 +77,11 @@ class EndBounds:
 
     def maxima(self) -> Tensor:
         """The largest bound of each whole block, [B, E, N // BLOCK]."""
-        numbers = AT_ONCE if self._products.device.type == "cpu" else AT_ONCE_ON_DEVICE
-        step = max(numbers // (self.queries * self.ends) // BLOCK, 1) * BLOCK
+        each = self.queries * self.ends
+        numbers = AT_ONCE
+        if self._products.device.type != "cpu":
+            numbers = max(AT_ONCE_ON_DEVICE, each * self.length // PIECES)
+        step = max(numbers // each // BLOCK, 1) * BLOCK
         starts = range(0, self.length // BLOCK * BLOCK, step)
         return torch.cat([block_maxima(self.between(slice(start, start + step))) for start in starts], dim=-1)
 
