@@ -204,6 +204,7 @@ class QueryEmbedder(ForwardPass):
         has_contrast = any(target.against is not None for target in targets)
         with single_precision():
             if self._replay is not None:
+                checkpoint()
                 late = [_lateness(token) for token in tokens]
                 return PendingQueries(self._replayed(self._replay, inputs, asked, clock, has_contrast), targets, late)
             with CaptureSession(self.classifier.model, self.layers) as session:
