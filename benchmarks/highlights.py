@@ -1,18 +1,21 @@
-"""Highlights: how far the weights of words agree with what a score loses when a word is really replaced or left out.
+"""Highlights: what cheaper derivatives would say of the words that the service leaves out one by one.
 
 For some held-out sentences and four training examples of each (the first proponent, the first opponent, the first by
-theta-RelatIF, one at random) every word piece is weighed, and replaced by the mean vector of the vocabulary, and left
-out; phi is computed anew each time. Agreement is Spearman's rank correlation over the word pieces of one text, the
-mean over all pairs; intervals are over sentences (t, 95 %). Other derivatives are measured beside the one served.
+theta-RelatIF, one at random) every word piece is left out, and replaced by the mean vector of the vocabulary; phi is
+computed anew each time. Beside it stand derivatives of the score by the pieces' vectors. Agreement is Spearman's rank
+correlation over the pieces of one text, the mean over all pairs; intervals are over sentences (t, 95 %). Times are
+processor times of one pair, both sides, of a text that is asked about for the first time.
 
-Run: ``python benchmarks/highlights.py --work DIRECTORY [--sentences 60]``. Writes JSON.
+Run: ``OMP_NUM_THREADS=1 python benchmarks/highlights.py --work DIRECTORY [--sentences 60]``. Writes JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +30,7 @@ from proponent.attribution.inputs import NamedInputs
 from proponent.attribution.precision import single_precision, twice_differentiable
 from proponent.classifier import call_factory
 from proponent.explainer import Explainer
-from proponent.explainer.highlights import Differentiable, Highlighter, Side
+from proponent.explainer.highlights import Side, weigh
 from proponent.explainer.query import QueryEmbedder
 from proponent.index.store import Store
 from proponent.options import ExplainOptions, Measure
@@ -36,8 +39,16 @@ from proponent.results import Explanation
 
 PRESETS = ("sst2", "sentences")
 IDS, MASK = "input_ids", "attention_mask"
-SERVED = "gradient · (vector - mean vector)"
-TRUTHS = ("replaced", "left out")
+TRUTHS = ("left out", "replaced")
+TIMED = 40
+"""Pairs."""
+
+
+class Differentiable(NamedTuple):
+    """Phi of one text [K] in the graph of the vectors [1, T, d] that its tokens are looked up as."""
+
+    phi: Tensor
+    vectors: Tensor
 
 
 class Pair(NamedTuple):
@@ -54,7 +65,6 @@ class Subject:
     def __init__(self, explainer: Explainer) -> None:
         self.explainer = explainer
         self.embedder: QueryEmbedder = explainer._embedder
-        self.highlighter = Highlighter(self.embedder)
         self.model, self.transform = explainer.classifier.model, explainer.classifier.transform
         self.table = max(
             (m for m in self.model.modules() if isinstance(m, nn.Embedding)), key=lambda m: m.num_embeddings
@@ -71,8 +81,23 @@ class Subject:
         return call_factory(spec, getattr(spec, key), key)
 
     def pieces(self, side: Side) -> list[int]:
-        """Places of the tokens that stand for characters."""
-        return [place for place, span in enumerate(self.transform.spans(side.text)) if span]
+        """Places of the tokens that stand for characters: all but the first and the last."""
+        return list(range(1, int(side.value.tensors[MASK].sum()) - 1))
+
+    def differentiable(self, side: Side) -> Differentiable:
+        """Phi that can be differentiated by the vectors of the text's tokens."""
+        looked_up: list[Tensor] = []
+        hook = self.table.register_forward_hook(lambda module, args, output: looked_up.append(output))
+        loss, tensors = self.embedder.classifier.loss, side.value.tensors
+        inputs = NamedInputs({name: tensor[None] for name, tensor in tensors.items()})
+        try:
+            with CaptureSession(self.model, self.embedder.layers, twice=True) as session:
+                outputs = session.forward(inputs)
+                slope = loss.output_gradient(outputs, torch.tensor([side.class_id]))
+                phi = self.embedder.embedding.embed(session.backward(slope))[0]
+        finally:
+            hook.remove()
+        return Differentiable(phi, looked_up[0])
 
     def phi(self, ids: Tensor, mask: Tensor, class_id: int) -> Tensor:
         """Of a batch [B, T]; [B, K] float64."""
@@ -141,10 +166,29 @@ def derivatives(subject: Subject, side: Differentiable, held: Tensor, spaced: Te
     [gradient] = torch.autograd.grad(side.phi @ held, side.vectors, retain_graph=True)
     vectors, slope = side.vectors.detach()[0], gradient[0]
     return {
-        SERVED: (slope * (vectors - subject.mean)).sum(dim=1),
+        "gradient · (vector - mean vector)": (slope * (vectors - subject.mean)).sum(dim=1),
         "gradient · (vector - mean vector of the training texts)": (slope * (vectors - spaced)).sum(dim=1),
         "gradient · vector": (slope * vectors).sum(dim=1),
         "size of the gradient": slope.norm(dim=1),
+    }
+
+
+def seconds(subject: Subject, sentences: int) -> dict[str, float]:
+    """Processor time of one pair."""
+    pairs = list(islice(subject.pairs(sentences), TIMED))
+    begin = time.process_time()
+    for pair in pairs:
+        next(weigh(subject.embedder, pair.asked, [pair.example]))
+    between = time.process_time()
+    for pair in pairs:
+        with single_precision(), twice_differentiable():
+            one, other = (subject.differentiable(each) for each in (pair.asked, pair.example))
+            for mine, held in ((one, other), (other, one)):
+                torch.autograd.grad(mine.phi @ held.phi.detach(), mine.vectors, retain_graph=True)
+    end = time.process_time()
+    return {
+        "left_out_s": round((between - begin) / len(pairs), 3),
+        "derivative_s": round((end - between) / len(pairs), 3),
     }
 
 
@@ -165,7 +209,7 @@ def measured(subject: Subject, sentences: int) -> dict[str, Any]:
     spaced, rows = mean_of_texts(subject), Rows()
     for pair in subject.pairs(sentences):
         with single_precision(), twice_differentiable():
-            grown = [subject.highlighter.differentiable(each) for each in (pair.asked, pair.example)]
+            grown = [subject.differentiable(each) for each in (pair.asked, pair.example)]
             for name, side, mine, other in (
                 ("input", pair.asked, *grown),
                 ("example", pair.example, *reversed(grown)),
@@ -174,6 +218,7 @@ def measured(subject: Subject, sentences: int) -> dict[str, Any]:
                 add(rows, subject, pair.sentence, name, side, found, other.phi.detach().double())
     return {
         "pairs": len(next(iter(rows.values()))),
+        "seconds_of_a_pair": seconds(subject, sentences),
         "agreement": [
             {"truth": truth, "side": side, "weight": weight, **summary(each)}
             for (truth, side, weight), each in rows.items()

@@ -53,6 +53,7 @@ BENCHMARKS = (
     Benchmark("scan", "scan.py", 5),
     Benchmark("scan_kernels", "scan_kernels.py", 5),
     Benchmark("row_codes", "row_codes.py --work {work}", 15),
+    Benchmark("highlights", "highlights.py --work {work}", 15),
     Benchmark("divine", "divine.py --work {work}", 5),
     Benchmark("privacy", "privacy.py {digits} --out {results}/privacy.json", 5),
     Benchmark("sizing", "sizing.py", 5),

@@ -153,15 +153,15 @@ def test_a_terminal_marks_words_and_says_them(stores: dict[str, Store]) -> None:
     start = first.text.index("film")
     pair = pb.Highlight(
         example_id=first.example_id,
-        asked=[pb.WeighedToken(start=2, end=6, weight=2.5), pb.WeighedToken(start=7, end=11, weight=-0.5)],
-        example=[pb.WeighedToken(start=start, end=start + 4, weight=-1.25)],
+        asked=[pb.WeighedWord(start=2, end=6, weight=2.5), pb.WeighedWord(start=7, end=11, weight=-0.5)],
+        example=[pb.WeighedWord(start=start, end=start + 4, weight=-1.25)],
     )
     printed = {}
     for system in (None, "standard"):
         console = Console(width=200, file=io.StringIO(), color_system=system, force_terminal=bool(system))
         print_explanation(console, reply, asked, words=pb.HighlightExamplesResponse(highlights=[pair]))
         printed[system] = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "carried by good +2.5, film -0.5" in printed[None] and "carried by film -1.25" in printed[None]
+    assert "carried by “good” +2.5, “film” -0.5" in printed[None] and "carried by “film” -1.25" in printed[None]
     assert "\x1b[1;7;34mgood\x1b[0m" in printed["standard"] and "\x1b" not in printed[None]
 
 

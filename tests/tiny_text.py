@@ -16,8 +16,6 @@ LONGEST = 24
 _numbers = itertools.count()
 
 MODULE = '''
-import re
-
 import torch
 from torch import nn
 
@@ -37,9 +35,6 @@ class Words:
         if len(ids) > LONGEST:
             raise ValueError(f"it has {len(ids)} words, at most {LONGEST} are taken")
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.int64)}
-
-    def spans(self, text):
-        return [None, *((found.start(), found.end()) for found in re.finditer(r"\\S+", text))]
 
     def pad(self, examples):
         longest = max(len(each["input_ids"]) for each in examples)

@@ -157,9 +157,9 @@ class SamplesMissingError(ProponentError):
 
 
 class HighlightsUnavailableError(ProponentError):
-    """A bundle's model or examples do not let words be weighed (FAILED_PRECONDITION, 409).
+    """A bundle's scores do not let words be weighed (FAILED_PRECONDITION, 409).
 
-    >>> HighlightsUnavailableError("the transform does not tell where its tokens stand").exit_code
+    >>> HighlightsUnavailableError("scores are distilled from other trainings").exit_code
     4
     """
 

@@ -297,8 +297,8 @@ class RemovalEstimate:
 
 
 @dataclass(frozen=True)
-class WeighedToken:
-    """A token of a text: the characters ``start`` to ``end``, and what replacing it would take from a score."""
+class WeighedWord:
+    """A word of a text: the characters ``start`` to ``end``, and what a score loses without it."""
 
     start: int
     end: int
@@ -311,16 +311,16 @@ class Highlight:
 
     Attributes:
         score: The pair's influence.
-        asked: Tokens of the text asked about, in order.
-        example: Tokens of the training text; empty where it is not shown.
+        asked: Words of the text asked about, in order.
+        example: Words of the training text; empty where it is not shown.
         text: The training text; empty where it is not shown.
         unavailable: Why this example has no weights; else empty.
     """
 
     example_id: str
     score: float = math.nan
-    asked: Sequence[WeighedToken] = ()
-    example: Sequence[WeighedToken] = ()
+    asked: Sequence[WeighedWord] = ()
+    example: Sequence[WeighedWord] = ()
     text: str = ""
     unavailable: str = ""
 
@@ -329,7 +329,7 @@ class Highlight:
 class Highlights:
     """Which words carry the influence of some training texts on one text, in the order asked for.
 
-    >>> pair = Highlight("film/3", 0.5, [WeighedToken(0, 4, 0.4)], [WeighedToken(2, 6, 0.1)], "a fine film")
+    >>> pair = Highlight("film/3", 0.5, [WeighedWord(0, 4, 0.4)], [WeighedWord(2, 6, 0.1)], "a fine film")
     >>> found = Highlights(Prediction(1, "good", [0.2, 0.8]), [pair], 1, "3f2a")
     >>> [pair.text[token.start : token.end] for pair in found.highlights for token in pair.example]
     ['fine']

@@ -28,8 +28,8 @@ KERNEL_ENTRIES = 1.0e8
 LISTED_S = 4.0e-5
 """Seconds for one training example in a reply: exact score, catalog and message."""
 HIGHLIGHT_S = 0.1
-"""Seconds for the words of one pair of texts: a small network of transformers. What a large one takes beyond it, the
-deadline ends: it is looked at before each pair."""
+"""Seconds for the words of one pair of texts: a sentence each, and a small network of transformers. What more takes
+longer, the deadline ends: it is looked at before each batch of words."""
 STEP_S = 5.0e-4
 """Seconds for one step of a greedy choice, whatever its pool."""
 

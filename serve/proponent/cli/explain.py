@@ -52,9 +52,7 @@ UnscaledOption = Annotated[bool, typer.Option(help="Let --gamma weigh the term a
 MergedOption = Annotated[
     bool, typer.Option(help="One list of the largest |score|, marked by sign, instead of one for each end.")
 ]
-HighlightOption = Annotated[
-    bool, typer.Option(help="Of texts: mark the words that carry the influence, in both; a hint, see docs/scores.md.")
-]
+HighlightOption = Annotated[bool, typer.Option(help="Of texts: mark the words that carry the influence, in both.")]
 SolverOption = Annotated[
     str | None, typer.Option(help="Solve over the training set instead of reading the index: cg, lissa or arnoldi.")
 ]

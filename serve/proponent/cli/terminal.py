@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proponent.display.contents import cells
-from proponent.display.marks import Token, parts, strongest, together
+from proponent.display.marks import Word, parts, strongest, together
 from proponent.errors import printable
 from proponent.v1 import explanation_pb2 as pb
 
@@ -166,13 +166,13 @@ def _contents(influence: pb.Influence, beside: Beside) -> list[Text]:
     return row_lines(MessageToDict(influence.record), beside.record) if influence.HasField("record") else []
 
 
-def marked(text: str, tokens: Sequence[Token]) -> list[Text]:
+def marked(text: str, words: Sequence[Word]) -> list[Text]:
     """A text whose words are marked by their weights, and a line that says the largest in words."""
     shown = Text()
-    for part in parts(text, tokens):
+    for part in parts(text, words):
         shown.append(one_line(re.sub(r"\s", " ", part.text)), style=_STYLES[part.step])
     shown.truncate(_LONGEST_TEXT, overflow="ellipsis")
-    said = strongest(text, tokens)
+    said = strongest(text, words)
     return [shown, Text(f"carried by {said}", style="dim")] if said else [shown]
 
 

@@ -31,7 +31,7 @@ from proponent.results import (
     Suspect,
     Suspects,
     TrainingExample,
-    WeighedToken,
+    WeighedWord,
 )
 from proponent.signature import Column, ColumnType, InputKind, InputSignature, TensorSignature
 from proponent.v1 import explanation_pb2 as pb
@@ -98,8 +98,8 @@ def _highlight(message: pb.Highlight) -> Highlight:
     return Highlight(**{**values_of(message), **sides})
 
 
-def _tokens(messages: Iterable[pb.WeighedToken]) -> tuple[WeighedToken, ...]:
-    return tuple(WeighedToken(**values_of(message)) for message in messages)
+def _tokens(messages: Iterable[pb.WeighedWord]) -> tuple[WeighedWord, ...]:
+    return tuple(WeighedWord(**values_of(message)) for message in messages)
 
 
 def removal_estimate(message: pb.EstimateRemovalResponse) -> RemovalEstimate:

@@ -57,12 +57,6 @@ class Tokens:
             )
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.int64)}
 
-    def spans(self, text: str) -> list[tuple[int, int] | None]:
-        """The characters of each token, from start to end; None for tokens that stand for none."""
-        encoded = self._tokenizer.encode(text)
-        places = zip(encoded.offsets, encoded.special_tokens_mask, strict=True)
-        return [None if is_special else span for span, is_special in places]
-
     def pad(self, examples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """A batch as long as its longest example, rounded up to whole multiples; id 0 and mask 0 are padding."""
         longest = max(len(example["input_ids"]) for example in examples)

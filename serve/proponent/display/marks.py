@@ -13,14 +13,11 @@ STEPS = 4
 """Strengths of a mark."""
 NAMED = 3
 """Words that the sentence beside a text names."""
-HINT = (
-    "Marked words carry an influence, to first order: a hint, measured against replacing and leaving out each word "
-    "(docs/scores.md)."
-)
+HINT = "Marked words carry the influence: it would be smaller by their weight, if the text lacked the word."
 
 
-class Token(Protocol):
-    """A token of a text and its weight."""
+class Word(Protocol):
+    """A word of a text and its weight."""
 
     @property
     def start(self) -> int:
@@ -53,22 +50,22 @@ class Part:
         return f"{'plus' if self.step > 0 else 'minus'} step{abs(self.step)}"
 
 
-def parts(text: str, tokens: Sequence[Token]) -> list[Part]:
-    """A text cut at its tokens; strengths are relative to its largest weight.
+def parts(text: str, words: Sequence[Word]) -> list[Part]:
+    """A text cut at its words; strengths are relative to its largest weight.
 
-    >>> from proponent.results import WeighedToken
-    >>> found = parts("a fine film", [WeighedToken(2, 6, 0.4), WeighedToken(7, 11, -0.1)])
+    >>> from proponent.results import WeighedWord
+    >>> found = parts("a fine film", [WeighedWord(2, 6, 0.4), WeighedWord(7, 11, -0.1)])
     >>> [(part.text, part.step) for part in found]
     [('a ', 0), ('fine', 4), (' ', 0), ('film', -1)]
     """
-    largest = max((abs(token.weight) for token in tokens if math.isfinite(token.weight)), default=0.0)
+    largest = max((abs(word.weight) for word in words if math.isfinite(word.weight)), default=0.0)
     found, place = [], 0
-    for token in tokens:
-        start = max(place, token.start)
-        if not largest or token.end <= start:
+    for word in words:
+        start = max(place, word.start)
+        if not largest or word.end <= start:
             continue
-        found += [Part(text[place:start]), _part(text[start : token.end], token.weight, largest)]
-        place = token.end
+        found += [Part(text[place:start]), _part(text[start : word.end], word.weight, largest)]
+        place = word.end
     return [part for part in (*found, Part(text[place:])) if part.text]
 
 
@@ -77,31 +74,31 @@ def _part(text: str, weight: float, largest: float) -> Part:
     return Part(text, weight, step if weight > 0 else -step)
 
 
-def strongest(text: str, tokens: Sequence[Token]) -> str:
+def strongest(text: str, words: Sequence[Word]) -> str:
     """The words with the largest weights, in words; empty where there is none.
 
-    >>> from proponent.results import WeighedToken
-    >>> strongest("a fine film", [WeighedToken(2, 6, 0.4), WeighedToken(7, 11, -0.125)])
-    'fine +0.4, film -0.125'
+    >>> from proponent.results import WeighedWord
+    >>> strongest("a fine film", [WeighedWord(2, 6, 0.4), WeighedWord(7, 11, -0.125)])
+    '“fine” +0.4, “film” -0.125'
     """
-    told = [part for part in parts(text, tokens) if part.step]
+    told = [part for part in parts(text, words) if part.step]
     ranked = sorted(told, key=lambda part: -abs(part.weight))[:NAMED]
-    return ", ".join(f"{visible(part.text)} {part.weight:+.3g}" for part in ranked)
+    return ", ".join(f"“{visible(part.text)}” {part.weight:+.3g}" for part in ranked)
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A token whose weight is a sum."""
+    """A word whose weight is a sum."""
 
     start: int
     end: int
     weight: float
 
 
-def together(sides: Iterable[Sequence[Token]]) -> list[Weight]:
-    """The tokens of one text with the sums of their weights in several pairs: they carry the sum of the scores."""
+def together(sides: Iterable[Sequence[Word]]) -> list[Weight]:
+    """The words of one text with the sums of their weights in several pairs: they carry the sum of the scores."""
     sums: dict[tuple[int, int], float] = {}
     for side in sides:
-        for token in side:
-            sums[token.start, token.end] = sums.get((token.start, token.end), 0.0) + token.weight
+        for word in side:
+            sums[word.start, word.end] = sums.get((word.start, word.end), 0.0) + word.weight
     return [Weight(*span, weight) for span, weight in sums.items()]

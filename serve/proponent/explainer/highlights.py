@@ -1,38 +1,37 @@
-r"""Which words carry the scores of pairs of texts: a gradient of each score, on the input's side and the example's.
+"""Which words carry the scores of pairs of texts: each word is left out, on either side, and the score computed anew.
 
 The score of an input x and a training example z is ``phi(x) . phi(z)``, phi being linear in the gradient of the loss.
-It depends on the vectors that the words of x are looked up as, and to first order a word whose vector becomes the
-mean of the vocabulary's, which says nothing in particular, takes its weight from the score,
-
-.. math:: (v_{word} - \bar v) \cdot \partial (\phi(x) \cdot \phi(z)) / \partial v_{word},
-
-a second derivative of the loss. The words of z are weighed in the same way with phi(x) held. How far weights agree
-with words that are really replaced, or left out, is measured: see docs/scores.md.
+A word's weight is what the score loses when the text lacks the word: of x the phi of each shortened text is computed
+once and multiplied with every example's. Nothing is known of the model but phi, and nothing is approximate in a
+weight; how far derivatives, which cost less, agree with it is measured in docs/performance.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import Any, NamedTuple
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from proponent.attribution.gradients.capture import CaptureSession
-from proponent.attribution.inputs import Example, tensors_of
-from proponent.attribution.precision import single_precision, twice_differentiable
+from proponent.attribution.inputs import Example
 from proponent.bounds.cancellation import checkpoint
 from proponent.errors import HighlightsUnavailableError, ProponentError
 from proponent.explainer.query import QueryEmbedder
 from proponent.index.bundle import Manifest
 from proponent.index.catalog import LONGEST_TEXT, CatalogEntry
-from proponent.options import ExplainOptions, View
+from proponent.options import ExplainOptions, Target, View
 from proponent.raw_inputs import model_input
-from proponent.results import Highlight, Highlights, WeighedToken
+from proponent.results import Highlight, Highlights, WeighedWord
+from proponent.stages import Stopwatch
 
-Spans = Callable[[str], Sequence[tuple[int, int] | None]]
+Span = tuple[int, int]
+"""The first character of a word, and the one behind its last."""
+WHOLE: Span = (0, 0)
+AT_ONCE = 32
+"""Shortened texts that are computed together."""
+_WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+(?:['’]\w+)*|[^\w\s]")
+"""A run of letters and digits, a mark of punctuation, or a character of a script that has no spaces."""
 
 
 class Side(NamedTuple):
@@ -56,19 +55,11 @@ class Asked(NamedTuple):
 
 
 class Weighed(NamedTuple):
-    """The score of a pair, and the weights of the tokens of the text asked about and of the example's."""
+    """The score of a pair, and the weights of the words of the text asked about and of the example's."""
 
     score: float
-    asked: list[WeighedToken]
-    example: list[WeighedToken]
-
-
-class Differentiable(NamedTuple):
-    """Phi of one text [K] in the graph of the vectors [1, T, d] that its tokens are looked up as, and their table."""
-
-    phi: Tensor
-    vectors: Tensor
-    table: nn.Embedding
+    asked: list[WeighedWord]
+    example: list[WeighedWord]
 
 
 def highlighted(
@@ -77,13 +68,13 @@ def highlighted(
     """The words of pairs of one text and each of some training texts.
 
     Raises:
-        HighlightsUnavailableError: The transform, the model or the bundle does not allow it.
+        HighlightsUnavailableError: The bundle's scores are distilled.
         InvalidInputError: An unknown class, or a contrast of a class with itself.
     """
     if manifest.teachers:
-        message = "scores are distilled from other trainings: no gradient of this model's tells them"
+        message = "scores are distilled from other trainings: this model alone does not tell them"
         raise HighlightsUnavailableError(message)
-    highlighter, transform = Highlighter(embedder), embedder.classifier.transform
+    transform = embedder.classifier.transform
     [prediction] = embedder.predict([asked.value])
     choice = embedder.choice(prediction, asked.options.target)
     if isinstance(prediction, ProponentError):
@@ -92,7 +83,7 @@ def highlighted(
         raise choice
     whole = [entry for entry in entries if not _lacking(entry)]
     examples = (Side(entry.text, model_input(transform, entry.text), entry.class_id) for entry in whole)
-    found = zip(whole, highlighter.weigh(Side(asked.text, asked.value, *choice), examples), strict=True)
+    found = zip(whole, weigh(embedder, Side(asked.text, asked.value, *choice), examples), strict=True)
     shows = asked.options.view >= View.THUMBNAIL
     weighed = {entry.example_id: _highlight(entry, each, shows=shows) for entry, each in found}
     return Highlights(
@@ -116,100 +107,58 @@ def _highlight(entry: CatalogEntry, found: Weighed, *, shows: bool) -> Highlight
     return Highlight(entry.example_id, found.score, found.asked, example, text)
 
 
-class Highlighter:
-    """Weighs the words of texts. Not thread-safe: hooks on the model are per call.
+def weigh(embedder: QueryEmbedder, asked: Side, examples: Iterable[Side]) -> Iterator[Weighed]:
+    """Each example's score and weights, one after the other.
 
     Raises:
-        HighlightsUnavailableError: The transform does not tell where its tokens stand.
+        InvalidInputError: The gradient of a text is not finite.
     """
-
-    def __init__(self, embedder: QueryEmbedder) -> None:
-        self._embedder = embedder
-        self._model = embedder.classifier.model
-        self._spans = spans_of(embedder.classifier.transform)
-
-    def weigh(self, asked: Side, examples: Iterable[Side]) -> Iterator[Weighed]:
-        """Each example's score and weights, one after the other."""
-        with single_precision(), twice_differentiable():
-            ours = self.differentiable(asked)
-            for example in examples:
-                checkpoint()
-                theirs = self.differentiable(example)
-                yield Weighed(
-                    float(ours.phi.detach().double() @ theirs.phi.detach().double()),
-                    self._tokens(asked, _weights(ours, theirs.phi)),
-                    self._tokens(example, _weights(theirs, ours.phi)),
-                )
-
-    def differentiable(self, side: Side) -> Differentiable:
-        """Phi of one text; raises HighlightsUnavailableError where its tokens are looked up in no table."""
-        embedder, loss = self._embedder, self._embedder.classifier.loss
-        with (
-            CaptureSession(self._model, embedder.layers, twice=True) as session,
-            _looking_up(self._model, side.value) as found,
-        ):
-            outputs = session.forward(embedder.stack([side.value]))
-            slope = loss.output_gradient(outputs, _one(side.class_id, outputs))
-            if side.against is not None:
-                slope = slope - loss.output_gradient(outputs, _one(side.against, outputs))
-            phi: Tensor = embedder.embedding.embed(session.backward(slope))[0]
-        return Differentiable(phi, *found())
-
-    def _tokens(self, side: Side, weights: Sequence[float]) -> list[WeighedToken]:
-        spans = self._spans(side.text)
-        return [WeighedToken(*span, weight) for span, weight in zip(spans, weights, strict=False) if span]
+    own, shortened = left_out(embedder, asked)
+    for example in examples:
+        other, theirs = left_out(embedder, example)
+        score = float(own @ other)
+        yield Weighed(score, _weights(score, shortened, other), _weights(score, theirs, own))
 
 
-def spans_of(transform: Any) -> Spans:
-    """Tells the characters of each token of a text, from start to end, or None for a token that stands for none.
+def left_out(embedder: QueryEmbedder, side: Side) -> tuple[Tensor, dict[Span, Tensor]]:
+    """Phi of a text [K] float64, and of the text without each of its words."""
+    transform, values = embedder.classifier.transform, {WHOLE: side.value}
+    for span in spans(side.text):
+        text = without(side.text, span)
+        if text.strip():
+            values[span] = model_input(transform, text)
+    found, places = dict[Span, Tensor](), list(values)
+    for start in range(0, len(places), AT_ONCE):
+        checkpoint()
+        some = places[start : start + AT_ONCE]
+        targets = [Target(side.class_id, side.against)] * len(some)
+        embedded = embedder.embed([values[span] for span in some], targets, Stopwatch())
+        for span, query in zip(some, embedded, strict=True):
+            if isinstance(query, ProponentError):
+                raise query
+            found[span] = query.direction.double().cpu() * query.norm
+    return found.pop(WHOLE), found
 
-    Raises:
-        HighlightsUnavailableError: The transform has no ``spans``, and is no fast tokenizer of transformers.
+
+def spans(text: str) -> list[Span]:
+    """The words of a text, each as its first character and the one behind its last.
+
+    >>> [("Don't stop, 映画!"[start:end]) for start, end in spans("Don't stop, 映画!")]
+    ["Don't", 'stop', ',', '映', '画', '!']
     """
-    if callable(own := getattr(transform, "spans", None)):
-        return own  # type: ignore[no-any-return]
-    if getattr(transform, "is_fast", False):
-        return partial(_offsets, transform)
-    raise HighlightsUnavailableError("the model's transform does not tell where its tokens stand (spans)")
+    return [found.span() for found in _WORDS.finditer(text)]
 
 
-def _offsets(tokenizer: Any, text: str) -> list[tuple[int, int] | None]:
-    told = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
-    places = zip(told["offset_mapping"], told["special_tokens_mask"], strict=True)
-    return [None if is_special else span for span, is_special in places]
+def without(text: str, span: Span) -> str:
+    """A text that lacks a word, and one of the two spaces that it stood between.
+
+    >>> without("a fine film", (2, 6)), without("a film!", (2, 6)), without("fine", (0, 4))
+    ('a film', 'a !', '')
+    """
+    before, behind = text[: span[0]], text[span[1] :]
+    return before + (behind[1:] if (not before or before[-1].isspace()) and behind[:1].isspace() else behind)
 
 
-def _one(class_id: int, outputs: Tensor) -> Tensor:
-    return torch.tensor([class_id], device=outputs.device)
-
-
-def _weights(side: Differentiable, held: Tensor) -> list[float]:
-    """What each token takes from the product with the other side's phi [K], which is held; T numbers."""
-    [gradient] = torch.autograd.grad(side.phi @ held.detach(), side.vectors, retain_graph=True)
-    apart = side.vectors.detach() - side.table.weight.detach().mean(dim=0)
-    return [float(weight) for weight in (gradient * apart)[0].sum(dim=1).double().tolist()]
-
-
-@contextmanager
-def _looking_up(model: nn.Module, value: Example) -> Iterator[Callable[[], tuple[Tensor, nn.Embedding]]]:
-    """Within it a forward keeps the vectors [1, T, d] that tokens are looked up as; gives them and their table."""
-    tokens = [tensor for tensor in tensors_of(value).values() if not tensor.is_floating_point()]
-    found: list[tuple[Tensor, nn.Embedding]] = []
-
-    def look(module: nn.Embedding, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if not any(args[0].numel() == each.numel() and torch.equal(args[0].cpu().flatten(), each) for each in tokens):
-            return output
-        vectors = output if output.requires_grad else output.detach().requires_grad_()
-        found.append((vectors, module))
-        return vectors
-
-    def largest() -> tuple[Tensor, nn.Embedding]:
-        if not found:
-            raise HighlightsUnavailableError("the model does not look its tokens up in an nn.Embedding")
-        return max(found, key=lambda each: each[1].num_embeddings)
-
-    with ExitStack() as hooks:
-        for module in model.modules():
-            if isinstance(module, nn.Embedding):
-                hooks.callback(module.register_forward_hook(look).remove)
-        yield largest
+def _weights(score: float, shortened: dict[Span, Tensor], other: Tensor) -> list[WeighedWord]:
+    """What the score loses without each word, given phi without it and phi [K] of the other side."""
+    return [WeighedWord(*span, score - float(phi @ other)) for span, phi in shortened.items()]

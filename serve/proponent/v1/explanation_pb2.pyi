@@ -671,7 +671,7 @@ class HighlightExamplesRequest(_message.Message):
     example_ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, query: _Optional[_Union[ExplainRequest, _Mapping]] = ..., example_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
-class WeighedToken(_message.Message):
+class WeighedWord(_message.Message):
     __slots__ = ("start", "end", "weight")
     START_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
@@ -691,11 +691,11 @@ class Highlight(_message.Message):
     UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     score: float
-    asked: _containers.RepeatedCompositeFieldContainer[WeighedToken]
-    example: _containers.RepeatedCompositeFieldContainer[WeighedToken]
+    asked: _containers.RepeatedCompositeFieldContainer[WeighedWord]
+    example: _containers.RepeatedCompositeFieldContainer[WeighedWord]
     text: str
     unavailable: str
-    def __init__(self, example_id: _Optional[str] = ..., score: _Optional[float] = ..., asked: _Optional[_Iterable[_Union[WeighedToken, _Mapping]]] = ..., example: _Optional[_Iterable[_Union[WeighedToken, _Mapping]]] = ..., text: _Optional[str] = ..., unavailable: _Optional[str] = ...) -> None: ...
+    def __init__(self, example_id: _Optional[str] = ..., score: _Optional[float] = ..., asked: _Optional[_Iterable[_Union[WeighedWord, _Mapping]]] = ..., example: _Optional[_Iterable[_Union[WeighedWord, _Mapping]]] = ..., text: _Optional[str] = ..., unavailable: _Optional[str] = ...) -> None: ...
 
 class HighlightExamplesResponse(_message.Message):
     __slots__ = ("prediction", "highlights", "target_class_id", "against_class_id", "bundle_digest", "disclosure_level")

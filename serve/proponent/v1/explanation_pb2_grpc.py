@@ -217,7 +217,7 @@ class ExplanationServiceServicer:
 
     def HighlightExamples(self, request, context):
         """Tells which words of a text, and of named training texts, carry the influence of these on it. FAILED_PRECONDITION,
-        reason HIGHLIGHTS_UNAVAILABLE, where the bundle's transform or model does not allow it.
+        reason HIGHLIGHTS_UNAVAILABLE, where scores are distilled from other trainings.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

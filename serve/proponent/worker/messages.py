@@ -21,7 +21,7 @@ from proponent.results import (
     Prediction,
     RemovalEstimate,
     ScoredExamples,
-    WeighedToken,
+    WeighedWord,
 )
 from proponent.stages import Stage
 from proponent.v1 import explanation_pb2 as pb
@@ -111,8 +111,8 @@ def _highlight_message(found: Highlight) -> pb.Highlight:
     )
 
 
-def _token_message(token: WeighedToken) -> pb.WeighedToken:
-    return pb.WeighedToken(start=token.start, end=token.end, weight=token.weight)
+def _token_message(token: WeighedWord) -> pb.WeighedWord:
+    return pb.WeighedWord(start=token.start, end=token.end, weight=token.weight)
 
 
 def removal_response(estimate: RemovalEstimate) -> pb.EstimateRemovalResponse:

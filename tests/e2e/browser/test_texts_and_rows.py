@@ -73,6 +73,27 @@ def test_a_text_is_written_and_explained_by_texts(tab: Page) -> None:
     expect(tab.get_by_label("Text", exact=True)).to_have_value("a good film <b>indeed</b>")
 
 
+def test_words_that_carry_it_are_marked_in_both_texts(tab: Page) -> None:
+    go(tab, "explain", wordy.TEXT, text="a good 🎬 film , not bad", k="24")
+    column = tab.get_by_role("region", name="Influence (IF)")
+    expect(column.locator("p.words").first).to_be_visible()
+    tab.get_by_label("Mark the words that carry it").check()
+    own = tab.get_by_role("region", name="Words").locator(".words")
+    expect(own.locator("p.text")).to_have_text("a good 🎬 film , not bad")
+    expect(own.locator("mark.plus.step4")).to_have_text("good")
+    expect(own).to_contain_text("Carried by “good” +")
+    nasty = column.locator(".example", has_text="<img src=x").locator(".words")
+    expect(nasty.locator("p.text")).to_have_text(wordy.NASTY[0])
+    expect(nasty.locator("mark", has_text="good")).to_have_count(1)
+    expect(tab.locator("main img, main script, main b")).to_have_count(0)
+    assert "words=yes" in tab.url
+    tab.reload()
+    expect(own.locator("mark.plus.step4")).to_have_text("good")
+    tab.get_by_label("Mark the words that carry it").uncheck()
+    expect(tab.locator("main mark")).to_have_count(0)
+    expect(column.locator("p.words").first).to_be_visible()
+
+
 def test_another_model_begins_with_a_sample_of_its_own(tab: Page) -> None:
     go(tab, "explain", wordy.TEXT)
     expect(tab.get_by_label("Text", exact=True)).to_have_value("a bad film , number 24")

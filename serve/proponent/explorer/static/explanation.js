@@ -8,6 +8,7 @@ import { explainBody } from "./question.js";
  * @typedef {object} Explanation
  * @property {import("./question.js").Question} question What was asked.
  * @property {Record<string, any>|null} record The row that was asked about, where it was one.
+ * @property {string} text The text that was asked about, where it was one.
  * @property {any} reply ExplainResponse of the three measures.
  * @property {Record<string, any>} results MeasureResults by the measure's name, and DIVINE.
  * @property {Record<string, string>} errors Why a measure has no result.
@@ -27,6 +28,7 @@ export async function askExplanation(model, question, signal) {
   return {
     question,
     record: body.record ?? null,
+    text: body.text ?? "",
     reply,
     results: { ...Object.fromEntries(reply.results.map((each) => [each.measure, each])), DIVINE: divine.results?.[0] },
     errors: divine.error ? { DIVINE: divine.error.detail } : {},

@@ -4,7 +4,7 @@ export const MINUS = "\u2212";
 const SPACE = "\u00a0";
 
 /** @param {number} value @param {number} decimals @returns {string} Digits with the typographic minus. */
-function fixed(value, decimals) {
+export function fixed(value, decimals) {
   const text = Math.abs(value).toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
   return value < 0 && Number(value.toFixed(decimals)) !== 0 ? MINUS + text : text;
 }
@@ -72,15 +72,6 @@ export function size(bytes) {
   const [value, unit] = bytes < 1000 ? [bytes, "bytes"] : bytes < 1e6 ? [bytes / 1e3, "kB"] : [bytes / 1e6, "MB"];
   return `${figure(value)}${SPACE}${unit}`;
 }
-
-/** @param {string} seconds A duration as ProtoJSON writes it, e.g. "0.004s". */
-export const milliseconds = (seconds) => fixed(Number.parseFloat(seconds) * 1000, 1);
-
-/** @param {string} time RFC 3339 */
-export const date = (time) => (time ? `${time.slice(0, 10)} ${time.slice(11, 16)} UTC` : "unknown");
-
-/** @param {string} digest */
-export const shortDigest = (digest) => digest.slice(0, 12);
 
 /**
  * What tells ids apart stands at their end, in front of a file's suffix: that is what is kept where they are cut.

@@ -8,4 +8,5 @@ export const listFrequentExamples = (model, query, signal) => get(modelPath(mode
 export const listBundles = (model, signal) => get(modelPath(model, "/bundles"), {}, signal);
 export const diffBundles = (model, query, signal) => get(modelPath(model, "/bundles:diff"), query, signal);
 export const scoreExamples = (model, body, signal) => post(modelPath(model, ":scoreExamples"), body, signal);
+export const highlightExamples = (model, body, signal) => post(modelPath(model, ":highlightExamples"), body, signal);
 export const findFlipSet = (model, body, signal) => post(modelPath(model, ":findFlipSet"), body, signal);

@@ -18,6 +18,7 @@
  * @property {string[]} marks Ids of marked training examples.
  * @property {Estimator} estimator
  * @property {boolean} flip Whether a flip set is looked for.
+ * @property {boolean} words Whether words are marked.
  */
 /** @typedef {"sum"|"facility-location"|"mmd"} Redundancy */
 /** @typedef {"first-order"|"second-order"|"influence-sum"} Estimator */
@@ -47,6 +48,7 @@ export function readQuestion(params) {
     marks: [...new Set(params.getAll("mark"))],
     estimator: one(params.get("estimator"), ESTIMATORS),
     flip: params.has("flip"),
+    words: params.has("words"),
   };
 }
 
@@ -85,9 +87,6 @@ export function queryBody(input, { target, against }) {
   if (against === null) return { ...input, target: { class_id: target } };
   return { ...input, target: { contrast: { for_class_id: target, against_class_id: against } } };
 }
-
-/** @param {Estimator} estimator @returns {string} As the API names it. */
-export const estimatorName = (estimator) => `ESTIMATOR_${estimator.toUpperCase().replace("-", "_")}`;
 
 const whole = (text) => (/^\d+$/.test(text ?? "") ? Number(text) : null);
 const wholes = (texts) => texts.map(whole).filter((value) => value !== null);

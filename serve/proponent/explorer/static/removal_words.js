@@ -17,3 +17,6 @@ export const ESTIMATOR_WORDS = {
   "second-order": { name: "One Newton step", words: "Also counts what is left once the group is gone. Better for larger groups of examples that are alike; slower." },
   "influence-sum": { name: "Influence ÷ N", words: "As in the literature (Koh & Liang 2017): the others keep their weight. For single examples even the sign may be wrong when the mean loss is retrained." },
 };
+
+/** @param {import("./question.js").Estimator} estimator @returns {string} As the API names it. */
+export const estimatorName = (estimator) => `ESTIMATOR_${estimator.toUpperCase().replace("-", "_")}`;

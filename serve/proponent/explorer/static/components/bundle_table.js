@@ -1,5 +1,6 @@
 /** The bundles of the store, with their dates. */
-import { count, counted, date, figure, percent, shortDigest, size } from "../format.js";
+import { count, counted, figure, percent, size } from "../format.js";
+import { date, shortDigest } from "../later_format.js";
 import { html } from "../html.js";
 
 /** @param {{bundles: any[], answering: string}} props Answering: digest of the bundle that answers calls. */

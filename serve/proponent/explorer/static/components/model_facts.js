@@ -1,6 +1,7 @@
 /** What is known of a model and of the bundle that answers for it, in words, and one click deeper the figures. */
 import { withheldSentence } from "../disclosure.js";
-import { count, counted, date, figure, percent } from "../format.js";
+import { count, counted, figure, percent } from "../format.js";
+import { date } from "../later_format.js";
 import { html } from "../html.js";
 import { nounOf } from "../input.js";
 import { dampingSentence, trustSentences } from "../trust.js";

@@ -1,6 +1,7 @@
 /** How far an answer can be trusted: in words, and one click deeper the figures. */
 import { html } from "../html.js";
-import { date, figure, milliseconds } from "../format.js";
+import { figure } from "../format.js";
+import { date, milliseconds } from "../later_format.js";
 import { dampingSentence, trustSentences } from "../trust.js";
 
 /** @param {{model: any, answer: any}} props Answer: an ExplainResponse. */

@@ -1,7 +1,8 @@
 /** The strip at the bottom: the example that is lit, and those that are marked. */
+import { useEffect, useState } from "../vendor/hooks.js";
 import { html } from "../html.js";
 import { counted, figure, score } from "../format.js";
-import { useLit } from "../lit.js";
+import { lit } from "../lit.js";
 import { isWorded, summary } from "../rows.js";
 import { MEASURES } from "../sentences.js";
 import { Labels } from "./example_list.js";
@@ -19,6 +20,16 @@ export function Tray({ results, names, reason, marks, link, onClear }) {
       ${marks.length > 0 && html`${link && html`<a class="button primary" href=${link}>What if they were gone?</a> `}<button type="button" onClick=${onClear}>Unmark all</button>`}
     </div>
   </aside>`;
+}
+
+/** @returns {string} The id of the example that is lit; "" before the first. */
+function useLit() {
+  const [id, setId] = useState(lit.id);
+  useEffect(() => {
+    lit.listeners.add(setId);
+    return () => lit.listeners.delete(setId);
+  }, []);
+  return id;
 }
 
 function Lit({ results, names, reason }) {

@@ -1,5 +1,5 @@
 /** Explain: which training examples argued for and against a prediction. */
-import { useContext, useEffect, useMemo } from "../vendor/hooks.js";
+import { useContext, useEffect, useMemo, useState } from "../vendor/hooks.js";
 import { estimateRemoval, listSamples } from "../api.js";
 import { Controls } from "../components/controls.js";
 import { InputPicker } from "../components/input_picker.js";
@@ -8,6 +8,7 @@ import { markIn, Marks } from "../components/mark.js";
 import { MeasureColumns } from "../components/measure_columns.js";
 import { Probabilities } from "../components/probabilities.js";
 import { Answer, Empty, NotCarried } from "../components/problem.js";
+import { Drawing } from "../components/words.js";
 import { App } from "../context.js";
 import { asTold, missingReason, tells, withheldSentence } from "../disclosure.js";
 import { askExplanation } from "../explanation.js";
@@ -22,6 +23,7 @@ import { leadSentence, removalSentence, signSentences } from "../sentences.js";
 const FIT_OFFER = { name: "FitOffer", from: () => import("../components/fit_offer.js") };
 const NOTICES = { name: "Notices", from: () => import("../components/notices.js") };
 const TRAY = { name: "Tray", from: () => import("../components/tray.js") };
+const WORD_WEIGHTS = { name: "WordWeights", from: () => import("../components/word_weights.js") };
 const QUALITY = { name: "Quality", from: () => import("../components/quality.js") };
 
 export function Explain() {
@@ -44,7 +46,7 @@ export function Explain() {
       </div>
     </div>
     <${Controls} question=${question} names=${model.class_names} predicted=${found?.reply.prediction.class_id ?? null} onChange=${update} />
-    ${found && html`<${Lists} explanation=${found} pending=${answer.loading} marks=${question.marks} />`}
+    ${found && html`<${Lists} explanation=${found} pending=${answer.loading} question=${question} />`}
   </div>`;
 }
 
@@ -106,22 +108,25 @@ function WithoutFirst({ explanation: { question, results, asked, reply } }) {
 
 const hasExamples = (results) => Object.values(results).some((each) => each && each.proponents.length + each.opponents.length > 0);
 
-function Lists({ explanation, pending, marks }) {
+function Lists({ explanation, pending, question }) {
   const { model, route, update } = useContext(App);
   const { reply, results, errors, asked } = explanation;
+  const { marks } = question;
   const reason = missingReason(model);
   const shown = { names: model.class_names, reason, asked: explanation.record };
   const columns = useMemo(
     () => html`<${MeasureColumns} results=${results} errors=${errors} asked=${asked} trainSize=${reply.train_size} shown=${shown} />`,
     [explanation],
   );
+  const [drawing, setDrawing] = useState(null);
   const { plus, minus } = signSentences(asked);
   const link = tells(model, "ROUNDED") ? formatHash({ view: "whatif", params: route.params }) : "";
   return html`<div class=${pending ? "answer pending" : "answer"} aria-busy=${pending}>
     <p class="sign quiet"><strong class="for">+</strong> ${plus}; <strong class="against">−</strong> ${minus}. Within a measure all bars have one scale; measures differ in theirs.</p>
     ${withheldSentence(model) && html`<p class="quiet small">${withheldSentence(model)}</p>`}
     ${!model.allow_thumbnails && html`<p class="quiet small">Examples come without ${nounOf(model)}s: ${reason}.</p>`}
-    <${Marks.Provider} value=${{ marks: new Set(marks), onMark: markIn(marks, update) }}>${columns}<//>
+    ${explanation.text && html`<${Later} ...${WORD_WEIGHTS} explanation=${explanation} on=${question.words} onDraw=${(draw) => setDrawing(() => draw)} />`}
+    <${Marks.Provider} value=${{ marks: new Set(marks), onMark: markIn(marks, update) }}><${Drawing.Provider} value=${drawing}>${columns}<//><//>
     <${Later} ...${QUALITY} model=${model} answer=${reply} />
     ${(marks.length > 0 || (hasExamples(results) && tells(model, "RANKS"))) && html`<${Later} ...${TRAY} results=${results} names=${model.class_names} reason=${reason} marks=${marks} link=${link} onClear=${() => update({ mark: null }, { replace: true })} />`}
   </div>`;

@@ -15,10 +15,10 @@ import { caseOf } from "../explanation.js";
 import { counted } from "../format.js";
 import { html } from "../html.js";
 import { useInput, loadInput } from "../input.js";
-import { ESTIMATORS, estimatorName, hasInput, queryBody, questionKey, readQuestion } from "../question.js";
+import { ESTIMATORS, hasInput, queryBody, questionKey, readQuestion } from "../question.js";
 import { useRequest } from "../request.js";
 import { formatHash } from "../route.js";
-import { ESTIMATOR_WORDS, groupName, lossSentence } from "../removal_words.js";
+import { ESTIMATOR_WORDS, estimatorName, groupName, lossSentence } from "../removal_words.js";
 import { removalSentence } from "../sentences.js";
 
 export function WhatIf() {
