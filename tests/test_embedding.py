@@ -25,7 +25,7 @@ from proponent.attribution.embedding.base import (
 )
 from proponent.attribution.embedding.joint import SecondStage, damped_gram, joint_basis, second_stage
 from proponent.attribution.embedding.subspace import LayerSubspace, SubspaceEmbedding
-from proponent.attribution.embedding.tucker import ENOUGH, MomentAccumulator, fit_subspaces
+from proponent.attribution.embedding.tucker import ENOUGH, MomentAccumulator, Side, Sides, fit_subspaces
 from proponent.attribution.embedding.whitening import DenseWhitened, make_whitening, whiten
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layer_gradients import LayerGradients
@@ -343,7 +343,7 @@ def fit(case: cases.Case, kind: str, subspace_size: int, size: int) -> Fitted:
     scaled, gradients = captured(case)
     moments = MomentAccumulator(whitening, seed=3)
     moments.update(whitening, gradients, torch.arange(len(scaled.scale)))
-    subspaces = fit_subspaces(moments, whitening, subspace_size)
+    subspaces = fit_subspaces(moments.sides(), whitening, subspace_size)
     z = torch.cat([subspace.project(gradients[name]) for name, subspace in subspaces.items()], dim=1)
     energy = sum(value.energy() for _, value in whiten(whitening, gradients))
     basis = joint_basis(z, energy.sqrt(), scaled.scale, size, seed=2)
@@ -487,12 +487,11 @@ def test_numbers_end_where_they_keep_enough() -> None:
     identity = torch.eye(10, dtype=torch.float64)[None]
     factors = {name: LayerFactors(identity, identity, torch.ones(1, 10, 10, dtype=torch.float64)) for name in "ab"}
     whitening = make_whitening(factors, 0.0, relative=False, device=torch.device("cpu"))
-    moments = MomentAccumulator(whitening, seed=0)
-    energies = torch.diag(0.5 ** torch.arange(10, dtype=torch.float64))
-    moments.load({f"{side}/{name}": energies for side in ("rows", "columns") for name in "ab"})
+    energies = Side.of(torch.diag(0.5 ** torch.arange(10, dtype=torch.float64)))
+    sides = {name: Sides(energies, energies) for name in "ab"}
 
     def numbers_and_energy(least: int | None) -> tuple[int, float]:
-        found = fit_subspaces(moments, whitening, 200, least)
+        found = fit_subspaces(sides, whitening, 200, least)
         kept = [1 - 0.5 ** float(side.shape[1]) for s in found.values() for side in (s.rows, s.columns)]
         return sum(s.size for s in found.values()), (kept[0] * kept[1] + kept[2] * kept[3]) / 2
 
@@ -513,9 +512,8 @@ def test_numbers_are_shared_out_where_the_energy_is(rows: int, columns: int) -> 
     left, middle, right = (torch.randn(shape, generator=generator) for shape in shapes)
     whitened = left @ middle @ right
     unit = whitened.double() / whitened.double().flatten(1).norm(dim=1)[:, None, None]
-    moments = MomentAccumulator(whitening, seed=0)
-    moments.load({"rows/": (unit @ unit.mT).sum(0), "columns/": (unit.mT @ unit).sum(0)})
-    subspace = fit_subspaces(moments, whitening, rows * columns)[""]
+    sides = {"": Sides(Side.of((unit @ unit.mT).sum(0)), Side.of((unit.mT @ unit).sum(0)))}
+    subspace = fit_subspaces(sides, whitening, rows * columns)[""]
     assert (subspace.rows.shape[1], subspace.columns.shape[1]) == (rows, columns)
     value = DenseWhitened(whitened[:, None], whitening[""].root)
     kept = subspace.compress_all(value, whitening[""].root)[0].square().sum(1)

@@ -11,22 +11,25 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
 import pytest
+from torch import Tensor
 
 import tiny
-from proponent.errors import UnavailableError
+from proponent.errors import CurvatureError, UnavailableError
 from proponent.index.bundle import read_manifest
 from proponent.index.faults import TRACE
 from proponent.index.store import Store
 from proponent.rebuild import batching
+from proponent.rebuild.context import Compute, LayerTask, RebuildContext
 from proponent.rebuild.executors import executor_at
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
 from ray_cluster import CHUNK, Nodes, Rebuild, parent, until, watched
+from test_rebuild import a_context
 
 pytestmark = [
     pytest.mark.skipif(
@@ -299,6 +302,28 @@ def test_a_retraining_that_fails_on_the_cluster_says_why(tmp_path: Path, nodes: 
     (tiny.hold_out(path, 20).parent / "fail-20").touch()
     code, said = Rebuild(path, tmp_path / "store", nodes, "--subsets", "2").ended()
     assert code == 2 and re.search(r"the disk is on fire .*node 127\.0\.0\.1", " ".join(said.split())), said
+
+
+class Failing(LayerTask):
+    """Fails on the second layer."""
+
+    def prepare(self, context: RebuildContext) -> Compute:
+        def compute(numbers: Sequence[int]) -> Mapping[str, Tensor]:
+            if 1 in numbers:
+                raise CurvatureError("its covariance is not finite")
+            return {}
+
+        return compute
+
+
+def test_a_layer_that_fails_is_named_and_no_example(tmp_path: Path) -> None:
+    from proponent.rebuild.cluster.worker import computed
+
+    context, task = a_context(tiny.project(tmp_path, model="grouped"), tmp_path / "work"), Failing()
+    names = list(context.layers)
+    assert computed(context, task, task.prepare(context), [0], locate=True) == {}
+    with pytest.raises(CurvatureError, match=rf"not finite \(layer '{names[1]}'\)$"):
+        computed(context, task, task.prepare(context), range(len(names)), locate=True)
 
 
 def test_what_is_not_a_cluster_is_refused_at_once(tmp_path: Path) -> None:

@@ -366,7 +366,7 @@ def test_large_sums_have_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not context.workspace.has("ones-00000")
 
 
-class Ones:
+class Ones(Task):
     """The sum of the items."""
 
     def prepare(self, context: RebuildContext) -> Compute:

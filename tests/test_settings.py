@@ -94,6 +94,12 @@ def test_every_setting_is_read_from_file_environment_and_command_line(
     assert read.settings == expected and read.origins[name] == variable_of(name) == f"PROPONENT_{name.upper()}"
 
 
+@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "10.0.0.1", ":6379", "head:99999", "local", ""])
+def test_what_names_no_cluster_is_refused_before_anything_starts(address: str) -> None:
+    with pytest.raises(SpecError, match=f"'ray' has value '{address}' from --ray, expected host:port or auto"):
+        load_settings({"ray": address, "row_shards": "2"})
+
+
 @pytest.mark.parametrize(("flag", "variable", "key"), list(itertools.product([True, False], repeat=3)))
 def test_the_command_line_wins_over_the_environment_over_the_file_over_the_default(
     flag: bool, variable: bool, key: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

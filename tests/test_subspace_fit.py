@@ -141,7 +141,7 @@ def test_projections_do_not_depend_on_how_eigenvectors_are_left_out(
     whitening, gradients = fitted(getattr(cases, name)(30, torch.float32))
     moments = MomentAccumulator(whitening, seed=0)
     moments.update(whitening, gradients, torch.arange(30))
-    subspaces = fit_subspaces(moments, whitening, 12)
+    subspaces = fit_subspaces(moments.sides(), whitening, 12)
     for layer, value in whiten(whitening, gradients):
         online = subspaces[layer].project(gradients[layer])
         results = []
@@ -163,7 +163,7 @@ def test_queries_leave_out_what_the_damping_outweighs(name: str, damping: float)
     moments.update(whitening, gradients, torch.arange(30))
     neglected = 0
     for layer, value in whiten(whitening, gradients):
-        full = fit_subspaces(moments, whitening, 12)[layer]
+        full = fit_subspaces(moments.sides(), whitening, 12)[layer]
         query = subspace.QueryProjection.of(full)
         error = (query.project(gradients[layer]) - full.project(gradients[layer])).norm(dim=1)
         assert bool((error <= subspace.FLAT * value.energy().sqrt() + 1e-5).all())
@@ -179,7 +179,7 @@ def test_outer_products_are_projected_by_a_few_vectors_of_each_side(damping: flo
     moments.update(whitening, gradients, torch.arange(30))
     taken = []
     for layer, value in whiten(whitening, gradients):
-        full = fit_subspaces(moments, whitening, 12)[layer]
+        full = fit_subspaces(moments.sides(), whitening, 12)[layer]
         outer = subspace.OuterProjection.of(full, full)
         if outer is None:
             continue
@@ -213,7 +213,7 @@ def test_a_layer_that_takes_no_part_is_fitted_like_any_other() -> None:
         assert not values[name].dense().any() and not values[name].energy().any()
         assert not moments.rows[name].any() and not moments.columns[name].any()
         assert not any(part.any() for part in gradients[name].sum_and_squares())
-    subspaces = fit_subspaces(moments, whitening, 20)
+    subspaces = fit_subspaces(moments.sides(), whitening, 20)
     for name, of in subspaces.items():
         projected = of.project(gradients[name])
         expected, _ = of.compress_all(values[name], whitening[name].root)

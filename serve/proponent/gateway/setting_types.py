@@ -47,7 +47,14 @@ def _checked_address(address: str) -> str:
 
 
 def _checked_cluster(address: str) -> str:
-    return address if address == "auto" else _checked_address(address)
+    if address == "auto":
+        return address
+    if "://" in address:
+        raise ValueError("expected host:port or auto, as Ray's client protocol is not spoken")
+    try:
+        return _checked_address(address)
+    except ValueError as error:
+        raise ValueError(f"{error} or auto") from error
 
 
 def _checked_url(url: str) -> str:

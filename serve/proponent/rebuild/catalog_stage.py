@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from proponent.index.catalog import CatalogEntry
 from proponent.index.searchable import RowScales
 from proponent.rebuild.contents import Content, content_of
-from proponent.rebuild.context import Compute, RebuildContext
+from proponent.rebuild.context import Compute, RebuildContext, Task
 from proponent.rebuild.survey import Survey
 from proponent.rebuild.training_set import READ_AT_ONCE
 
@@ -21,11 +22,11 @@ STAGE = "catalog"
 
 
 @dataclass(frozen=True)
-class CatalogTask:
+class CatalogTask(Task):
     """What is read of a chunk: ids, sources, texts and records, thumbnails one after the other as bytes, labels."""
 
+    @override
     def prepare(self, context: RebuildContext) -> Compute:
-        """See `Task`."""
         data = context.data
 
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:

@@ -8,15 +8,16 @@ from math import isqrt
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from proponent.attribution.curvature.factors import LayerFactors
-from proponent.attribution.embedding.joint import joint_basis
+from proponent.attribution.embedding.joint import blocks_of, joined, joint_basis, product_block, unit_rows
 from proponent.attribution.embedding.subspace import LayerSubspace, SubspaceEmbedding
-from proponent.attribution.embedding.tucker import MomentAccumulator, fit_subspaces
+from proponent.attribution.embedding.tucker import MomentAccumulator, Side, Sides, fit_subspaces
 from proponent.attribution.embedding.whitening import LayerWhitening, Whitening, make_whitening
 from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.gradients.layers import num_parameters
-from proponent.rebuild.context import Compute, RebuildContext, chunked, concatenated
+from proponent.rebuild.context import Compute, LayerTask, RebuildContext, Task, chunked, concatenated
 from proponent.rebuild.memory import too_small
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.stationarity import GRADIENT, NORMS, folded
@@ -25,8 +26,8 @@ from proponent.rebuild.training_set import Batch
 DEFAULT_SIZE = 768
 LEAST_SUBSPACE, MOST_SUBSPACE = 1 << 13, 1 << 15
 MOMENT_EXAMPLES = 2048
-WHITENING, MOMENTS, SUBSPACES, BASIS = "whitening", "directions", "subspaces", "basis"
-SAMPLE, WHOLE = "sample", "whole-sample"
+WHITENING, MOMENTS, SIDES, SUBSPACES, BASIS = "whitening", "directions", "sides", "subspaces", "basis"
+SAMPLE, WHOLE, PRODUCTS = "sample", "whole-sample", "products"
 
 Directions = Mapping[str, Tensor]
 """Columns of some examples, before the joint basis; see `_directions`."""
@@ -61,7 +62,8 @@ def compress(
     """
     context.workspace.cached(WHITENING, lambda: _flat_whitening(context, factors, damping))
     context.kept(SUBSPACES, MOMENTS, lambda: _fit_subspaces(context))
-    context.workspace.cached(BASIS, lambda: _fit_basis(context))
+    context.workspace.discard(SIDES)
+    context.kept(BASIS, PRODUCTS, lambda: _fit_basis(context))
     projected = context.map("project", ProjectionTask(), context.shards("y-rows"))
     for sample in (SAMPLE, WHOLE):
         context.workspace.discard(sample)
@@ -98,11 +100,11 @@ def stored_subspaces(context: RebuildContext) -> dict[str, LayerSubspace]:
 
 
 @dataclass(frozen=True)
-class MomentTask:
+class MomentTask(Task):
     """Second moments of a chunk's unit rows."""
 
+    @override
     def prepare(self, context: RebuildContext) -> Compute:
-        """See `Task`."""
         whitening = stored_whitening(context)
 
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
@@ -115,19 +117,45 @@ class MomentTask:
         return compute
 
 
-def _fit_subspaces(context: RebuildContext) -> Mapping[str, Tensor]:
-    settings, whitening = context.settings, stored_whitening(context)
+@dataclass(frozen=True)
+class SidesTask(LayerTask):
+    """Eigenvectors of a layer's second moments, from the parts of all layers' sums."""
+
+    parts: tuple[str, ...]
+
+    @override
+    def prepare(self, context: RebuildContext) -> Compute:
+        def compute(numbers: Sequence[int]) -> Mapping[str, Tensor]:
+            names = [f"{side}/{name}" for name in self.names(context, numbers) for side in ("rows", "columns")]
+            sides = {name: Side.of(moment) for name, moment in context.total(self.parts, names).items()}
+            kept = {f"kept/{name}": torch.tensor(side.kept, dtype=torch.float64) for name, side in sides.items()}
+            return kept | {name: side.vectors for name, side in sides.items()}
+
+        return compute
+
+
+def _sides(context: RebuildContext) -> dict[str, Sides]:
+    """Of all layers, on the model's device."""
+    settings = context.settings
     positions = context.data.sample(min(settings.fit_examples, MOMENT_EXAMPLES), settings.seed + 1)
-    moments = MomentAccumulator(whitening, settings.seed)
-    names = moments.state()
-    parts = context.parts(MOMENTS, MomentTask(), positions, sum(sums.numel() for sums in names.values()))
-    moments.load(context.total(parts, names))
+    numbers = sum((layer.groups * layer.out) ** 2 + layer.inputs**2 for layer in context.layers.values())
+    parts = context.parts(MOMENTS, MomentTask(), positions, numbers)
+    found = context.map_layers(SIDES, SidesTask(tuple(parts)))
+
+    def side(name: str) -> Side:
+        return Side(found[name].to(context.device), found[f"kept/{name}"].tolist())
+
+    return {name: Sides(side(f"rows/{name}"), side(f"columns/{name}")) for name in context.layers}
+
+
+def _fit_subspaces(context: RebuildContext) -> Mapping[str, Tensor]:
+    settings, whitening, sides = context.settings, stored_whitening(context), _sides(context)
     with context.progress.step("subspaces"):
         if settings.subspace_size:
-            fitted = fit_subspaces(moments, whitening, settings.subspace_size)
+            fitted = fit_subspaces(sides, whitening, settings.subspace_size)
         else:
             most = most_subspace(num_parameters(context.layers))
-            fitted = fit_subspaces(moments, whitening, most, LEAST_SUBSPACE)
+            fitted = fit_subspaces(sides, whitening, most, LEAST_SUBSPACE)
     return SubspaceEmbedding(context.layers, fitted, torch.empty(0, 0)).tensors()
 
 
@@ -140,11 +168,11 @@ def most_subspace(parameters: int) -> int:
 
 
 @dataclass(frozen=True)
-class DirectionsTask:
+class DirectionsTask(Task):
     """The directions of a chunk, which the basis is fitted to."""
 
+    @override
     def prepare(self, context: RebuildContext) -> Compute:
-        """See `Task`."""
         whitening, subspaces = stored_whitening(context), stored_subspaces(context)
 
         def compute(positions: Sequence[int]) -> Directions:
@@ -153,18 +181,48 @@ class DirectionsTask:
         return compute
 
 
+@dataclass(frozen=True)
+class ProductsTask(Task):
+    """Products of the sample's unit rows, by the numbers of their blocks."""
+
+    sample: tuple[str, ...]
+
+    @override
+    def prepare(self, context: RebuildContext) -> Compute:
+        sample = _loaded_sample(context, self.sample)
+        rows = unit_rows(sample["z"], sample["energy"].sqrt())
+        del sample
+        return lambda numbers: {f"{PRODUCTS}/{number}": product_block(rows, number) for number in numbers}
+
+    @override
+    def called(self, context: RebuildContext, item: int) -> str:
+        return f"block {item} of the joint sample"
+
+
+def _loaded_sample(context: RebuildContext, names: Sequence[str]) -> dict[str, Tensor]:
+    """What the basis is fitted to, on the model's device."""
+    sample = concatenated([context.workspace.load_some(name, ["z", "energy", "scale"]) for name in names])
+    return {name: value.to(context.device) for name, value in sample.items()}
+
+
 def _fit_basis(context: RebuildContext) -> dict[str, Tensor]:
     """V, [D, K], of a sample, whose directions stay until the rows are projected."""
     count, total = _sample_size(context, stored_subspaces(context)), len(context.data)
     chosen = context.data.sample(count, context.settings.seed + 2) if count < total else range(total)
     chunks = chunked(SAMPLE if count < total else WHOLE, chosen, context.batching.chunk)
     names = context.map("joint sample", DirectionsTask(), chunks)
-    sample = concatenated([context.workspace.load_some(name, ["z", "energy", "scale"]) for name in names])
-    sample = {name: value.to(context.device) for name, value in sample.items()}
-    size = context.settings.embedding_size or DEFAULT_SIZE
+    # The last block takes longest, so that it begins first.
+    last_first = reversed(chunked(PRODUCTS, range(blocks_of(len(chosen))), 1).items())
+    products = sorted(context.map(PRODUCTS, ProductsTask(tuple(names)), dict(last_first)))
+    sample = _loaded_sample(context, names)
+    size, load = context.settings.embedding_size or DEFAULT_SIZE, context.workspace.load
+
+    def multiply(rows: Tensor) -> Tensor:
+        return joined((block.to(rows.device) for name in products for block in load(name).values()), rows)
+
     with context.progress.step("joint basis"):
-        basis = joint_basis(sample["z"], sample["energy"].sqrt(), sample["scale"], size, context.settings.seed)
-    return {"basis": basis}
+        norms, scales, seed = sample["energy"].sqrt(), sample["scale"], context.settings.seed
+        return {"basis": joint_basis(sample["z"], norms, scales, size, seed, multiply)}
 
 
 def _sample_size(context: RebuildContext, subspaces: Mapping[str, LayerSubspace]) -> int:
@@ -230,11 +288,11 @@ def _directions(
 
 
 @dataclass(frozen=True)
-class ProjectionTask:
+class ProjectionTask(Task):
     """The projected rows of a shard; of its directions where they were kept."""
 
+    @override
     def prepare(self, context: RebuildContext) -> Compute:
-        """See `Task`."""
         compression = stored_compression(context)
 
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:

@@ -6,12 +6,14 @@ formed in one place and one order, in float64. So the result is the same, bit by
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from proponent.attribution.gradients.layers import Layers
 from proponent.classifier import Classifier
@@ -26,14 +28,38 @@ MOST_PARTS, LEAST_PARTS, PART_BYTES = 64, 8, 4 << 30
 """Parts of a sum: as many as there are chunks, but fewer of large sums: they lie on disk until they are added."""
 
 Compute = Callable[[Sequence[int]], Mapping[str, Tensor]]
-"""Tensors of some positions."""
+"""Tensors of some items."""
 
 
-class Task(Protocol):
+class Task(ABC):
     """What a stage computes of each chunk; sent to other processes, so that all it needs lies in the workspace."""
 
+    is_even: ClassVar[bool] = True
+    """Whether chunks take about as long as each other: then one that takes far longer hangs."""
+
+    @abstractmethod
     def prepare(self, context: RebuildContext) -> Compute:
         """Reads what earlier stages left, once for all chunks that are computed in one place."""
+
+    def called(self, context: RebuildContext, item: int) -> str:
+        """An item as errors name it: a training example, by its position, unless a task says otherwise."""
+        return f"example {context.data.example_id(item)!r}"
+
+
+class LayerTask(Task):
+    """A `Task` whose items are covered layers, by their numbers."""
+
+    is_even = False
+
+    def names(self, context: RebuildContext, items: Sequence[int]) -> list[str]:
+        """Of some layers."""
+        layers = list(context.layers)
+        return [layers[item] for item in items]
+
+    @override
+    def called(self, context: RebuildContext, item: int) -> str:
+        [name] = self.names(context, [item])
+        return f"layer {name!r}"
 
 
 class Executor(Protocol):
@@ -133,6 +159,14 @@ class RebuildContext:
             for name in self.executor.run(self, stage, task, left) if left else ():
                 advance(len(left[name]))
         return list(chunks)
+
+    def map_layers(self, stage: str, task: LayerTask) -> dict[str, Tensor]:
+        """What a task computes of each layer, taken together; what it has saved stays until it is discarded."""
+        names = self.map(stage, task, chunked(stage, range(len(self.layers)), 1))
+        found: dict[str, Tensor] = {}
+        for name in names:
+            found |= self.workspace.load(name)
+        return found
 
     def parts(
         self, stage: str, task: Task, items: Sequence[int], numbers: int, least: int | None = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
+from typing_extensions import override
 
 from proponent.attribution.curvature.ekfac import LambdaAccumulator
 from proponent.attribution.curvature.factors import LayerFactors
@@ -20,13 +21,13 @@ from proponent.attribution.gradients.layers import flatten_parameters, num_param
 from proponent.classifier import Classifier
 from proponent.errors import CurvatureError
 from proponent.rebuild.compression import Compression, compress
-from proponent.rebuild.context import Compute, RebuildContext
+from proponent.rebuild.context import Compute, LayerTask, RebuildContext, Task
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.second_stage import finish_rows, fit_second_stage
 from proponent.rebuild.stationarity import find_ratio, folded
 from proponent.rebuild.training_set import Batch
 
-COVARIANCE, BASES, EIGENVALUES = "covariance", "bases", "eigenvalues"
+COVARIANCE, EIGENBASES, BASES, EIGENVALUES = "covariance", "eigenbases", "bases", "eigenvalues"
 DEFAULT_DAMPING = 100.0
 """In units of each layer's mean eigenvalue; measured best with the second stage (docs/performance.md)."""
 LEAST_DAMPING = 1e-6
@@ -45,7 +46,7 @@ def rebuild_ekfac(context: RebuildContext) -> tuple[SubspaceEmbedding, Compressi
     _check_curvature(context, factors)
     compression, projected = compress(context, factors, damping_of(context.classifier))
     find_ratio(context, projected, folded(context, _rotated_parameters(context, compression.whitening)))
-    stage = fit_second_stage(context, compression, projected, settings.second_damping)
+    stage = fit_second_stage(context, projected, settings.second_damping)
     joint = (compression.basis.double() @ stage.root).float()
     embedding = SubspaceEmbedding(context.layers, compression.subspaces, joint, settings.kind)
     return embedding, compression, finish_rows(context, projected)
@@ -105,7 +106,8 @@ def fit_factors(context: RebuildContext) -> dict[str, LayerFactors]:
     """Damping-free factors from a sample of the training set."""
     settings = context.settings
     positions = context.data.sample(settings.fit_examples, settings.seed)
-    context.kept(BASES, COVARIANCE, lambda: _flat(_eigenbases(context, positions)))
+    context.kept(BASES, COVARIANCE, lambda: _eigenbases(context, positions))
+    context.workspace.discard(EIGENBASES)
     bases = _bases(context)
     if settings.kind == "kfac":
         return bases
@@ -115,20 +117,36 @@ def fit_factors(context: RebuildContext) -> dict[str, LayerFactors]:
 
 
 @dataclass(frozen=True)
-class CovarianceTask:
+class CovarianceTask(Task):
     """Sums of A and S over a chunk."""
 
+    @override
     def prepare(self, context: RebuildContext) -> Compute:
-        """See `Task`."""
         return _over_passes(context, lambda: CovarianceAccumulator(context.layers, context.device))
 
 
 @dataclass(frozen=True)
-class EigenvalueTask:
+class BasisTask(LayerTask):
+    """Factors of a layer without the eigenvalues of EK-FAC, from the parts of all layers' sums."""
+
+    parts: tuple[str, ...]
+
+    @override
+    def prepare(self, context: RebuildContext) -> Compute:
+        def compute(numbers: Sequence[int]) -> Mapping[str, Tensor]:
+            some = {name: context.layers[name] for name in self.names(context, numbers)}
+            names = CovarianceAccumulator(some, "meta").state()
+            return _flat(eigenbases(context.total(self.parts, names), some))
+
+        return compute
+
+
+@dataclass(frozen=True)
+class EigenvalueTask(Task):
     """Sums of the squared coordinates over a chunk."""
 
+    @override
     def prepare(self, context: RebuildContext) -> Compute:
-        """See `Task`."""
         bases = _bases(context)
         return _over_passes(context, lambda: LambdaAccumulator(bases))
 
@@ -166,12 +184,10 @@ def _update(context: RebuildContext, accumulator: Accumulator, batch: Batch) -> 
         accumulator.update(passes, len(batch.labels))
 
 
-def _eigenbases(context: RebuildContext, positions: Sequence[int]) -> dict[str, LayerFactors]:
+def _eigenbases(context: RebuildContext, positions: Sequence[int]) -> Mapping[str, Tensor]:
     sides = (layer.groups * (layer.inputs**2 + layer.out**2) for layer in context.layers.values())
     parts = context.parts(COVARIANCE, CovarianceTask(), positions, sum(sides))
-    names = CovarianceAccumulator(context.layers, "meta").state()
-    with context.progress.step("eigenbases"):
-        return eigenbases(context.total(parts, names), context.layers)
+    return context.map_layers(EIGENBASES, BasisTask(tuple(parts)))
 
 
 def _eigenvalues(context: RebuildContext, positions: Sequence[int]) -> Mapping[str, Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from proponent.attribution.curvature.exact import check_positive, eigendecompose, finished_hessian, hessian_sum
 from proponent.attribution.embedding.base import (
@@ -18,7 +19,7 @@ from proponent.attribution.embedding.base import (
 )
 from proponent.attribution.gradients.layers import flatten_parameters, num_parameters
 from proponent.attribution.precision import in_double
-from proponent.rebuild.context import Compute, RebuildContext
+from proponent.rebuild.context import Compute, RebuildContext, Task
 from proponent.rebuild.rows_stage import embedded, scaled_gradients
 from proponent.rebuild.stationarity import find_ratio, folded
 
@@ -39,23 +40,22 @@ def rebuild_exact(context: RebuildContext) -> tuple[ExactEmbedding, list[str]]:
 
 
 @dataclass(frozen=True)
-class ExactRows:
+class ExactRows(Task):
     """Finished rows of a chunk."""
 
+    @override
     def prepare(self, context: RebuildContext) -> Compute:
-        """See `Task`."""
         double = _in_double(context)
         factors, size = _by_energy(context, _factors(context))
         return lambda positions: embedded(double, lambda gradients: factors.rows(gradients, size), positions)
 
 
 @dataclass(frozen=True)
-class HessianTask:
+class HessianTask(Task):
     """The sum of a chunk's second derivatives."""
 
+    @override
     def prepare(self, context: RebuildContext) -> Compute:
-        """See `Task`."""
-
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
             batches = ((batch.inputs, batch.labels, batch.keys) for batch in context.batches(positions))
             total, count = hessian_sum(
@@ -71,11 +71,11 @@ class HessianTask:
 
 
 @dataclass(frozen=True)
-class EnergyTask:
+class EnergyTask(Task):
     """The summed energy of each coordinate over a chunk's rows."""
 
+    @override
     def prepare(self, context: RebuildContext) -> Compute:
-        """See `Task`."""
         double, factors = _in_double(context), _factors(context)
 
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from typing_extensions import override
 
 from proponent.attribution.inputs import Example, NamedInputs, as_inputs, content
 from proponent.classifier import Classifier
@@ -26,12 +27,15 @@ from proponent.errors import ProponentError, SpecError
 from proponent.explainer import Explainer
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
+from proponent.index.catalog import Catalog
 from proponent.index.faults import fault_point
 from proponent.index.samples import DEPTH, Sample, SampleLists, StoredInfluence, write_samples
 from proponent.options import ExplainOptions, Measure, Side
 from proponent.raw_inputs import kind_of, scalars
 from proponent.rebuild.contents import content_of
-from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.context import Compute, InProcess, RebuildContext, Task
+from proponent.rebuild.readings import Readings
+from proponent.rebuild.stage_files import is_url
 from proponent.rebuild.training_set import TrainingSet
 from proponent.results import Explanation, Influence
 from proponent.signature import InputKind
@@ -101,15 +105,49 @@ def keep_samples(context: RebuildContext, samples: HeldOutSamples | None, direct
     if samples is None:
         return 0
     chunks = samples.chunks()
-    explainer = Explainer.of_files(directory, manifest, context.classifier)
-    try:
-        for name in context.unfinished("explain samples", chunks):
-            context.workspace.save(name, _explained(explainer, samples, chunks[name]))
-        write_samples(directory / files.SAMPLES, _entries(context, explainer, samples, chunks))
-    finally:
-        explainer.close()
+    # Where stages lie elsewhere than the store, workers may not see a bundle that is not finished.
+    here = replace(context, executor=InProcess()) if is_url(context.workspace.location) else context
+    here.map("explain samples", SamplesTask.of(samples, directory, manifest), chunks)
+    with closing(Catalog.open(directory / files.CATALOG)) as catalog:
+        write_samples(directory / files.SAMPLES, _entries(context, catalog, samples, chunks))
     fault_point(f"bundle.written:{files.SAMPLES}")
     return len(samples.positions)
+
+
+@dataclass(frozen=True)
+class SamplesTask(Task):
+    """Lists of samples, by their places.
+
+    Attributes:
+        bundle: Directory of the files that explain.
+        positions: Of all samples, in the held-out set.
+        readings: What the examples of that set were when they were read first.
+    """
+
+    bundle: Path
+    manifest: Manifest
+    positions: tuple[int, ...]
+    readings: Readings
+
+    @classmethod
+    def of(cls, samples: HeldOutSamples, bundle: Path, manifest: Manifest) -> SamplesTask:
+        """Of all samples."""
+        return cls(bundle.absolute(), manifest, tuple(samples.positions), samples.data.readings)
+
+    @override
+    def prepare(self, context: RebuildContext) -> Compute:
+        data = self._data(context)
+        explainer = Explainer.of_files(self.bundle, self.manifest, context.classifier)
+        return lambda places: _explained(explainer, data, [self.positions[place] for place in places])
+
+    @override
+    def called(self, context: RebuildContext, item: int) -> str:
+        return f"sample {self._data(context).example_id(self.positions[item])!r}"
+
+    def _data(self, context: RebuildContext) -> TrainingSet:
+        factory = context.classifier.spec.held_out
+        assert factory is not None
+        return TrainingSet.open(context.classifier, factory, KEY, readings=self.readings)
 
 
 @contextmanager
@@ -128,9 +166,9 @@ def _read(data: TrainingSet, position: int) -> tuple[Any, Example, int]:
         return data.item(position)
 
 
-def _explained(explainer: Explainer, samples: HeldOutSamples, places: Sequence[int]) -> dict[str, Tensor]:
+def _explained(explainer: Explainer, data: TrainingSet, positions: Sequence[int]) -> dict[str, Tensor]:
     """Rows and scores of the lists, [n, 6, DEPTH], with row -1 behind a list's end, and predictions [n]."""
-    answers = [_explain(explainer, samples.data, samples.positions[place]) for place in places]
+    answers = [_explain(explainer, data, position) for position in positions]
     ids = {one.example_id for answer in answers for hits in _lists(answer) for one in hits}
     rows = explainer.catalog.rows_of(sorted(ids))
     shape = len(answers), len(_ENDS), DEPTH
@@ -158,17 +196,17 @@ def _lists(answer: Explanation) -> Iterator[Sequence[Influence]]:
 
 
 def _entries(
-    context: RebuildContext, explainer: Explainer, samples: HeldOutSamples, chunks: dict[str, Sequence[int]]
+    context: RebuildContext, catalog: Catalog, samples: HeldOutSamples, chunks: dict[str, Sequence[int]]
 ) -> Iterator[tuple[Sample, SampleLists]]:
     for name, places in chunks.items():
         stored = context.workspace.load(name)
         for n, place in enumerate(places):
-            lists = _stored_lists(explainer, stored["rows"][n].tolist(), stored["scores"][n].tolist())
+            lists = _stored_lists(catalog, stored["rows"][n].tolist(), stored["scores"][n].tolist())
             yield _sample(context, samples, place, int(stored["predictions"][n])), lists
 
 
-def _stored_lists(explainer: Explainer, rows: list[list[int]], scores: list[list[float]]) -> SampleLists:
-    entries = explainer.catalog.by_rows([row for listed in rows for row in listed if row >= 0])
+def _stored_lists(catalog: Catalog, rows: list[list[int]], scores: list[list[float]]) -> SampleLists:
+    entries = catalog.by_rows([row for listed in rows for row in listed if row >= 0])
     lists: dict[Measure, dict[Side, Sequence[StoredInfluence]]] = {measure: {} for measure in Measure}
     for (measure, side), listed, scored in zip(_ENDS, rows, scores, strict=True):
         lists[measure][side] = [

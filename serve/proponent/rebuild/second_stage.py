@@ -7,30 +7,31 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from proponent.attribution.embedding.joint import SecondStage, damped_gram, second_stage
 from proponent.attribution.gradients.layers import num_parameters
 from proponent.attribution.groups import own_curvature
-from proponent.rebuild.compression import BASIS, Compression
-from proponent.rebuild.context import Compute, RebuildContext
+from proponent.rebuild.compression import BASIS, stored_compression
+from proponent.rebuild.context import Compute, LayerTask, RebuildContext, Task
 from proponent.rebuild.rows_stage import finished_rows
 
-SECOND_MOMENT, SECOND_STAGE = "second-moment", "second-stage"
+GRAM, SECOND_MOMENT, SECOND_STAGE = "gram", "second-moment", "second-stage"
 
 
-def fit_second_stage(
-    context: RebuildContext, compression: Compression, projected: Sequence[str], second_damping: float
-) -> SecondStage:
+def fit_second_stage(context: RebuildContext, projected: Sequence[str], second_damping: float) -> SecondStage:
     """The second stage from the projected rows."""
 
     def compute() -> dict[str, Tensor]:
         moment, outside = moments(context, projected)
+        parts = context.parts(GRAM, GramTask(), range(len(context.layers)), moment.numel(), least=1)
+        gram = context.total(parts, [GRAM])[GRAM].cpu()
         with context.progress.step("second stage"):
-            gram = damped_gram(compression.subspaces, compression.basis).cpu()
             fitted = second_stage(moment, outside, gram, num_parameters(context.layers), second_damping)
         return {**vars(fitted), "residual": torch.tensor(fitted.residual, dtype=torch.float64)}
 
     context.kept(SECOND_STAGE, SECOND_MOMENT, compute)
+    context.workspace.discard(GRAM)
     return stored_second_stage(context)
 
 
@@ -55,14 +56,35 @@ def moments(context: RebuildContext, projected: Sequence[str]) -> tuple[Tensor, 
 
 
 @dataclass(frozen=True)
-class SecondMomentTask:
+class GramTask(LayerTask):
+    """V^T (Lambda + lambda)^(-1) V, summed over some layers."""
+
+    @override
+    def prepare(self, context: RebuildContext) -> Compute:
+        found = stored_compression(context)
+        sizes = [subspace.size for subspace in found.subspaces.values()]
+        parts = dict(zip(found.subspaces, torch.split(found.basis, sizes), strict=True))
+
+        def compute(numbers: Sequence[int]) -> Mapping[str, Tensor]:
+            names = self.names(context, numbers)
+            some = {name: found.subspaces[name] for name in names}
+            return {GRAM: damped_gram(some, torch.cat([parts[name] for name in names]))}
+
+        return compute
+
+
+@dataclass(frozen=True)
+class SecondMomentTask(Task):
     """Sums over the rows of some shards, by their numbers."""
 
     shards: tuple[str, ...]
 
-    def prepare(self, context: RebuildContext) -> Compute:
-        """See `Task`."""
+    @override
+    def called(self, context: RebuildContext, item: int) -> str:
+        return f"rows {self.shards[item]}"
 
+    @override
+    def prepare(self, context: RebuildContext) -> Compute:
         def compute(numbers: Sequence[int]) -> Mapping[str, Tensor]:
             moment: Tensor | float = 0.0
             outside = torch.zeros((), dtype=torch.float64)
@@ -83,13 +105,13 @@ def finish_rows(context: RebuildContext, projected: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class FinishTask:
+class FinishTask(Task):
     """Finished rows of a shard."""
 
     shards: tuple[str, ...]
 
+    @override
     def prepare(self, context: RebuildContext) -> Compute:
-        """See `Task`."""
         stage = stored_second_stage(context)
 
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:

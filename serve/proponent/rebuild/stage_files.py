@@ -6,6 +6,7 @@ object when all of it has come.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -26,6 +27,8 @@ from proponent.index.faults import fault_point
 from proponent.index.tensor_file import apart, save_tensors
 
 SUFFIX = ".safetensors"
+_LENGTH = 8
+"""Bytes that tell the length of a safetensors file's header."""
 
 
 class StageFiles(Protocol):
@@ -119,8 +122,23 @@ class RemoteFiles(StageFiles):
 
     @override
     def load(self, stage: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
-        found = load(self._system.cat_file(self._path(stage)))
-        return found if names is None else {name: found[name] for name in names}
+        if names is None:
+            return load(self._system.cat_file(self._path(stage)))
+        return load(self._part(self._path(stage), names))
+
+    def _part(self, path: str, names: Collection[str]) -> bytes:
+        """A safetensors file of some tensors of one, of which only these bytes and the header are read."""
+        size = int.from_bytes(self._system.cat_file(path, start=0, end=_LENGTH), "little")
+        first = _LENGTH + size
+        held = json.loads(self._system.cat_file(path, start=_LENGTH, end=first))
+        header, content = {}, b""
+        for name in sorted(names, key=lambda name: held[name]["data_offsets"]):
+            begin, end = held[name]["data_offsets"]
+            header[name] = held[name] | {"data_offsets": [len(content), len(content) + end - begin]}
+            content += self._system.cat_file(path, start=first + begin, end=first + end) if end > begin else b""
+        told = json.dumps(header).encode()
+        told += b" " * (-len(told) % _LENGTH)  # numbers begin where processors like to read them
+        return len(told).to_bytes(_LENGTH, "little") + told + content
 
     @override
     def save(self, stage: str, tensors: Mapping[str, Tensor]) -> None:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.losses.outputs import look_like_probabilities
 from proponent.classifier import Classifier, blame_user_model
 from proponent.errors import SpecError, TrainingMismatchError
-from proponent.rebuild.context import Compute, RebuildContext, concatenated
+from proponent.rebuild.context import Compute, RebuildContext, Task, concatenated
 from proponent.rebuild.training_set import Batch
 from proponent.rebuild.workspace import Workspace
 
@@ -75,11 +76,11 @@ def survey(context: RebuildContext) -> Survey:
 
 
 @dataclass(frozen=True)
-class SurveyTask:
+class SurveyTask(Task):
     """Predictions and labels of a chunk, and how many of its outputs are scores."""
 
+    @override
     def prepare(self, context: RebuildContext) -> Compute:
-        """See `Task`."""
         classifier = context.classifier
 
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:

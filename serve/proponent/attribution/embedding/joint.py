@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +15,9 @@ from proponent.attribution.embedding.subspace import LayerSubspace
 RAW_SHARE = 1 / 3
 """Part of the directions fitted on raw rows (they carry the few examples that rule IF); the rest on unit rows
 (they carry RelatIF). A third to a half was measured best."""
+BLOCK = 512
+"""Rows that are multiplied together."""
 _KRYLOV_STEPS, _LEAST_WIDTH = 8, 32
-_BLOCK = 512
 
 
 def leading_eigenvectors(matrix: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -44,7 +45,14 @@ def leading_eigenvectors(matrix: Tensor, size: int, generator: torch.Generator) 
     return found
 
 
-def joint_basis(projected: Tensor, norms: Tensor, scales: Tensor, size: int, seed: int) -> Tensor:
+def joint_basis(
+    projected: Tensor,
+    norms: Tensor,
+    scales: Tensor,
+    size: int,
+    seed: int,
+    multiply: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """V, [D, K] float32 with orthonormal columns.
 
     Directions come as combinations of rows, from the rows' n x n products: those of raw rows differ from those of
@@ -56,13 +64,13 @@ def joint_basis(projected: Tensor, norms: Tensor, scales: Tensor, size: int, see
         scales: Factors of the output gradients, [n] float64.
         size: K; capped by n and D.
         seed: Of the random start.
+        multiply: Gives what `products_of` does of `unit_rows`, wherever that was computed.
     """
     generator = torch.Generator().manual_seed(seed)
     size = min(size, *projected.shape)
     raw_size = round(size * RAW_SHARE)
-    nonzero = norms > 0
-    unit = projected * torch.where(nonzero, 1 / torch.where(nonzero, norms, 1.0), 0.0).float()[:, None]
-    products = products_of(unit)
+    unit = unit_rows(projected, norms)
+    products = (multiply or products_of)(unit)
     factors = scales * norms / (scales * norms).max().clamp(min=torch.finfo(torch.float64).tiny)
     mixed = factors[:, None] * leading_eigenvectors(factors[:, None] * products * factors, raw_size, generator)
     first = _orthonormal(unit.mT @ (mixed / mixed.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)).float())
@@ -74,14 +82,35 @@ def joint_basis(projected: Tensor, norms: Tensor, scales: Tensor, size: int, see
     return _orthonormal(torch.cat([first, second], dim=1))
 
 
+def unit_rows(projected: Tensor, norms: Tensor) -> Tensor:
+    """Rows z [n, D] divided by ||w|| [n], [n, D] float32; zero where that is."""
+    return projected * torch.where(norms > 0, 1 / positive_or_one(norms), 0.0).float()[:, None]
+
+
 def products_of(rows: Tensor) -> Tensor:
-    """Rows times their transpose, [n, n] float64, each pair of blocks once."""
+    """Rows [n, D] times their transpose, [n, n] float64, each pair of blocks once."""
+    return joined((product_block(rows, number) for number in range(blocks_of(len(rows)))), rows)
+
+
+def blocks_of(count: int) -> int:
+    """How many blocks so many rows are multiplied in."""
+    return -(-count // BLOCK)
+
+
+def product_block(rows: Tensor, number: int) -> Tensor:
+    """Products of a block of rows [n, D] with those of it and of all before, [``BLOCK``, ...]."""
+    end = (number + 1) * BLOCK
+    products: Tensor = rows[end - BLOCK : end] @ rows[:end].mT
+    return products
+
+
+def joined(blocks: Iterable[Tensor], rows: Tensor) -> Tensor:
+    """All products of rows [n, D] from their blocks in order, [n, n] float64."""
     total = rows.new_empty(len(rows), len(rows), dtype=torch.float64)
-    for start in range(0, len(rows), _BLOCK):
-        here = slice(start, start + _BLOCK)
-        block = rows[here] @ rows[: start + _BLOCK].mT
-        total[here, : start + _BLOCK] = block
-        total[: start + _BLOCK, here] = block.mT
+    for number, block in enumerate(blocks):
+        here = slice(number * BLOCK, number * BLOCK + len(block))
+        total[here, : here.stop] = block
+        total[: here.stop, here] = block.mT
     return total
 
 
@@ -158,9 +187,7 @@ def second_stage(
 def damped_gram(subspaces: Mapping[str, LayerSubspace], basis: Tensor) -> Tensor:
     """V^T (Lambda + lambda)^(-1) V over all layers, [K, K] float64; V = ``basis`` [D, K]."""
     total = torch.zeros(basis.shape[1], basis.shape[1], dtype=torch.float64, device=basis.device)
-    start = 0
-    for subspace in subspaces.values():
-        part = basis[start : start + subspace.size]
-        start += subspace.size
+    parts = torch.split(basis, [subspace.size for subspace in subspaces.values()])
+    for subspace, part in zip(subspaces.values(), parts, strict=True):
         total += products_of((subspace.lift(part.mT) * subspace.whitening).flatten(1))
     return total

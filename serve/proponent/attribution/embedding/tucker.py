@@ -63,11 +63,9 @@ class MomentAccumulator:
         """The sums by name."""
         return {f"rows/{n}": v for n, v in self.rows.items()} | {f"columns/{n}": v for n, v in self.columns.items()}
 
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from a ``state``."""
-        for name in self.rows:
-            self.rows[name].copy_(state[f"rows/{name}"])
-            self.columns[name].copy_(state[f"columns/{name}"])
+    def sides(self) -> dict[str, Sides]:
+        """Of all layers."""
+        return {name: Sides(Side.of(self.rows[name]), Side.of(self.columns[name])) for name in self.rows}
 
 
 def _mixtures(keys: Tensor, seed: int, count: int) -> Tensor:
@@ -84,38 +82,45 @@ def _second_moment(rows: Tensor) -> Tensor:
     return tall.mT @ tall
 
 
-@dataclass
-class _Side:
-    """Eigenvectors of a second moment by descending eigenvalue, and the energy of the first k of them."""
+@dataclass(frozen=True)
+class Side:
+    """Eigenvectors of a second moment by descending eigenvalue, and the energy of the first k of them, from k = 0."""
 
     vectors: Tensor
     kept: list[float]
 
+    @classmethod
+    def of(cls, moment: Tensor) -> Side:
+        """Of a second moment, [n, n] float64."""
+        values, vectors = torch.linalg.eigh((moment + moment.mT) / 2)
+        kept = values.clamp(min=0).flip(0).cumsum(0)
+        return cls(vectors.flip(1), [0.0, *kept.tolist()])
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Of a layer's unit rows u: of ``u u^T``, and of ``u^T u``."""
+
+    rows: Side
+    columns: Side
+
 
 def fit_subspaces(
-    moments: MomentAccumulator, whitening: Whitening, size: int, least: int | None = None
+    sides: Mapping[str, Sides], whitening: Whitening, size: int, least: int | None = None
 ) -> dict[str, LayerSubspace]:
     """Shares ``size`` numbers out over layers and sides, always where the next ones keep the most energy.
 
     Args:
-        moments: Of unit rows.
+        sides: Of unit rows.
         whitening: What they were made by.
         size: Most numbers of all layers together.
         least: So many suffice where they keep ``ENOUGH``; None for no fewer than ``size``.
     """
-    rows = {name: _side(moment) for name, moment in moments.rows.items()}
-    columns = {name: _side(moment) for name, moment in moments.columns.items()}
-    ranks = _share_out(rows, columns, size, size if least is None else least)
+    ranks = _share_out(sides, size, size if least is None else least)
     return {
-        name: _subspace(rows[name].vectors[:, :r], columns[name].vectors[:, :c], whitening[name])
+        name: _subspace(sides[name].rows.vectors[:, :r], sides[name].columns.vectors[:, :c], whitening[name])
         for name, (r, c) in ranks.items()
     }
-
-
-def _side(moment: Tensor) -> _Side:
-    values, vectors = torch.linalg.eigh((moment + moment.mT) / 2)
-    kept = values.clamp(min=0).flip(0).cumsum(0)
-    return _Side(vectors.flip(1), [0.0, *kept.tolist()])
 
 
 @dataclass(frozen=True, order=True)
@@ -132,17 +137,13 @@ class _Step:
         return prod(self.after) - prod(self.before)
 
 
-def _share_out(
-    rows: Mapping[str, _Side], columns: Mapping[str, _Side], size: int, least: int
-) -> dict[str, tuple[int, int]]:
+def _share_out(sides: Mapping[str, Sides], size: int, least: int) -> dict[str, tuple[int, int]]:
     """Greedy ranks (r, c); a layer's kept energy is taken as the product of both sides' shares."""
-    ranks = {name: (1, 1) for name in rows}
+    ranks = {name: (1, 1) for name in sides}
     used = len(ranks)
-    wanted = ENOUGH * sum(
-        _energy(rows[n], columns[n], len(rows[n].kept) - 1, len(columns[n].kept) - 1) for n in ranks
-    )
-    kept = sum(_energy(rows[n], columns[n], 1, 1) for n in ranks)
-    queue = [step for name in ranks for step in _steps(name, rows[name], columns[name], ranks[name])]
+    wanted = ENOUGH * sum(_energy(each, -1, -1) for each in sides.values())
+    kept = sum(_energy(each, 1, 1) for each in sides.values())
+    queue = [step for name in ranks for step in _steps(name, sides[name], ranks[name])]
     heapq.heapify(queue)
     while queue and (used < least or kept < wanted):
         step = heapq.heappop(queue)
@@ -152,27 +153,28 @@ def _share_out(
         ranks[step.layer] = step.after
         used += step.cost
         kept -= step.loss * step.cost
-        for following in _steps(step.layer, rows[step.layer], columns[step.layer], step.after):
+        for following in _steps(step.layer, sides[step.layer], step.after):
             heapq.heappush(queue, following)
     return ranks
 
 
-def _steps(layer: str, rows: _Side, columns: _Side, ranks: tuple[int, int]) -> Iterator[_Step]:
+def _steps(layer: str, sides: Sides, ranks: tuple[int, int]) -> Iterator[_Step]:
     """A sixteenth more rows, and a sixteenth more columns, where there are more."""
     r, c = ranks
-    now = _energy(rows, columns, r, c)
+    now = _energy(sides, r, c)
     more_rows, more_columns = (
-        min(rank + 1 + rank // 16, len(side.kept) - 1) for rank, side in ((r, rows), (c, columns))
+        min(rank + 1 + rank // 16, len(side.kept) - 1) for rank, side in ((r, sides.rows), (c, sides.columns))
     )
     for after in ((more_rows, c), (r, more_columns)):
         cost = prod(after) - prod(ranks)
         if cost > 0:
-            yield _Step(-(_energy(rows, columns, *after) - now) / cost, layer, after, ranks)
+            yield _Step(-(_energy(sides, *after) - now) / cost, layer, after, ranks)
 
 
-def _energy(rows: _Side, columns: _Side, r: int, c: int) -> float:
-    total = sqrt(rows.kept[-1] * columns.kept[-1])  # two estimates of one energy
-    return rows.kept[r] * columns.kept[c] / total if total > 0 else 0.0
+def _energy(sides: Sides, r: int, c: int) -> float:
+    rows, columns = sides.rows.kept, sides.columns.kept
+    total = sqrt(rows[-1] * columns[-1])  # two estimates of one energy
+    return rows[r] * columns[c] / total if total > 0 else 0.0
 
 
 def _subspace(rows: Tensor, columns: Tensor, whitening: LayerWhitening) -> LayerSubspace:

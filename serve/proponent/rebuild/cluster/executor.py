@@ -64,7 +64,7 @@ class RayExecutor:
         """See `Executor`.
 
         Raises:
-            ProponentError: A chunk fails again and again; the message names the example at fault.
+            ProponentError: A chunk fails again and again; the message names the item at fault.
             UnavailableError: Workers die of a chunk, or there have been none for a while.
         """
         site = self._site(context)
@@ -74,7 +74,7 @@ class RayExecutor:
 
         with ExitStack() as stack:
             bars = _NodeBars(context, stack, sum(map(len, chunks.values())))
-            for done in self._handed_out(chunks, call):
+            for done in self._handed_out(chunks, call, is_even=task.is_even):
                 if done.error is not None:
                     raise self._fatal(done, context, site, task, chunks[done.job]) from done.error
                 bars.advance(done.node, len(chunks[done.job]))
@@ -91,16 +91,19 @@ class RayExecutor:
                 raise done.error
             yield
 
-    def _handed_out(self, names: Iterable[str], call: Callable[[str, bool], tuple[Any, ...]]) -> Iterator[Done]:
+    def _handed_out(
+        self, names: Iterable[str], call: Callable[[str, bool], tuple[Any, ...]], *, is_even: bool = True
+    ) -> Iterator[Done]:
         """What ends well, in any order, and what has failed for the last time.
 
         Args:
             names: Of the jobs.
             call: Method and arguments of a job, and whether it is tried for the last time.
+            is_even: Whether jobs take about as long as each other.
         """
         waiting, failed_on = deque(names), defaultdict[str, list[str]](list)
         again = deque[str]()
-        self._pool.call_roll()
+        self._pool.call_roll(is_even=is_even)
 
         def begin(name: str) -> bool:
             where = failed_on[name]
@@ -134,7 +137,7 @@ class RayExecutor:
             return done.error
         found = first_failing(lambda some: not self._survives(site, task, some), positions)
         chunk = f"chunk {done.job}"
-        return _died(chunk if found is None else f"example {context.data.example_id(found)!r} ({chunk})", done)
+        return _died(chunk if found is None else f"{task.called(context, found)} ({chunk})", done)
 
     def _survives(self, site: Any, task: Task, positions: Sequence[int]) -> bool:
         """Whether a worker lives through some positions; jobs that end meanwhile have saved what they computed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -67,13 +68,17 @@ class Pool:
         self._starting: dict[Any, tuple[Any, float]] = {}
         self._free: list[tuple[Any, str]] = []
         self._busy: dict[Any, _Begun] = {}
-        self._longest_s = 0.0
+        self._longest_s, self._is_even = 0.0, True
         self._seen = time.monotonic()
         self._why = ""
 
-    def call_roll(self) -> None:
-        """Workers that were left alone for a while are free again when they have answered."""
-        self._seen, self._longest_s = time.monotonic(), 0.0
+    def call_roll(self, *, is_even: bool = True) -> None:
+        """Workers that were left alone for a while are free again when they have answered.
+
+        Args:
+            is_even: Whether the jobs to come take about as long as each other, so that one may count as hanging.
+        """
+        self._seen, self._longest_s, self._is_even = time.monotonic(), 0.0, is_even
         self._starting |= {worker.where.remote(): (worker, self._seen) for worker, _ in self._free}
         self._free.clear()
 
@@ -175,7 +180,7 @@ class Pool:
 
     def _end_hanging(self) -> None:
         """Ends workers that are at a job for too long, once it is known how long one takes; they are lost then."""
-        limit = max(HANG_S, HANG_TIMES * self._longest_s)
+        limit = max(HANG_S, HANG_TIMES * self._longest_s) if self._is_even else math.inf
         for begun in self._busy.values():
             seconds = time.monotonic() - begun.since
             if self._longest_s and seconds > limit and not begun.why:

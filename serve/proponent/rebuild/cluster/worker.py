@@ -42,18 +42,18 @@ class Worker:
             task: What is computed.
             name: Of the chunk.
             positions: Its items.
-            locate: Whether to look for the example at fault where the computation fails.
+            locate: Whether to look for the item at fault where the computation fails.
 
         Raises:
-            ProponentError: It fails; the message names the chunk, the node and the example.
+            ProponentError: It fails; the message names the chunk, the node and the item.
         """
         with single_precision():
             try:
                 context, compute = self._prepared(site[0], task)
                 if not context.workspace.has(name):
-                    computed = self._computed(compute, positions, locate)
+                    found = computed(context, task, compute, positions, locate)
                     with _failing_to_save(context.workspace.location):
-                        context.workspace.save(name, computed)
+                        context.workspace.save(name, found)
             except Exception as error:  # the user's code may raise anything
                 raise _named(error, f"chunk {name}, node {self.where()}") from error
 
@@ -83,15 +83,6 @@ class Worker:
             self._stage = sent, task.prepare(self._context[1])
         return self._context[1], self._stage[1]
 
-    def _computed(self, compute: Compute, positions: Sequence[int], locate: bool) -> Mapping[str, Tensor]:
-        try:
-            return compute(positions)
-        except Exception as error:  # the user's code may raise anything
-            found = first_failing(lambda some: _raises(compute, some), positions) if locate else None
-            if found is None or self._context is None:
-                raise
-            raise _named(error, f"example {self._context[1].data.example_id(found)!r}") from error
-
 
 def named(address: str, node_id: str) -> str:
     """A node as it is shown: several may have one address."""
@@ -104,6 +95,19 @@ def first_failing(fails: Callable[[Sequence[int]], bool], positions: Sequence[in
         middle = len(positions) // 2
         positions = positions[:middle] if fails(positions[:middle]) else positions[middle:]
     return positions[0] if fails(positions) else None
+
+
+def computed(
+    context: RebuildContext, task: Task, compute: Compute, positions: Sequence[int], locate: bool
+) -> Mapping[str, Tensor]:
+    """A chunk; what fails alone is named in the error where it is to be located."""
+    try:
+        return compute(positions)
+    except Exception as error:  # the user's code may raise anything
+        found = first_failing(lambda some: _raises(compute, some), positions) if locate else None
+        if found is None:
+            raise
+        raise _named(error, task.called(context, found)) from error
 
 
 def _raises(compute: Compute, positions: Sequence[int]) -> bool:
