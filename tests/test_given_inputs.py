@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,7 @@ from proponent.results import Explanation
 from proponent.spec import load_spec
 from proponent.text import Text
 from proponent.v1 import explanation_pb2 as pb
+from proponent.v1 import open_inference_pb2 as oip
 from proponent.v1.worker_pb2 import WorkerRequest
 from proponent.worker.batch import Item, Worker
 
@@ -260,3 +262,67 @@ def test_the_open_inference_protocol_carries_them(text: Explainer, table: Explai
         with pytest.raises(InvalidInputError) as error:
             protocol(text, *inputs)
         assert error.value.field.startswith(field)
+
+
+def test_columns_and_tensors_of_one_name_are_told_apart(table: Explainer) -> None:
+    """``kind`` is a column of texts and a tensor of ids: the other inputs say which, in whatever order."""
+    cells = {"kind": ("BYTES", ["oak"]), "height": ("FP64", [2]), "old": ("BOOL", [True])}
+    for order in itertools.permutations(cells):
+        [row] = protocol(table, *((name, cells[name][0], [1], cells[name][1]) for name in order))
+        assert MessageToDict(row.record) == OAK
+    [named] = protocol(table, ("kind", "INT32", [1], [1]), ("numbers", "FP32", [1, 2], [[0.5, 1.0]]))
+    assert sorted(named.tensors.tensors) == ["kind", "numbers"]
+    for inputs, field, said in (
+        ((("height", "FP64", [1], [2]), ("x", "FP32", [1], [1])), "inputs[1].name", "'x' is unknown"),
+        ((("kind", "BYTES", [1], ["oak"]), ("height", "FP64", [1], [2])), "inputs", "'old' is missing"),
+    ):
+        with pytest.raises(InvalidInputError, match=said) as error:
+            protocol(table, *inputs)
+        assert error.value.field == field
+
+
+def test_bytes_that_are_no_text_are_refused_by_row(text: Explainer) -> None:
+    rows = [b"good film", b"\xff\xfe"]
+    packed = b"".join(len(row).to_bytes(4, "little") + row for row in rows)
+    request = oip.ModelInferRequest(model_name="words", raw_input_contents=[packed])
+    request.inputs.add(name="text", datatype="BYTES", shape=[2])
+    with pytest.raises(InvalidInputError) as error:
+        requests_of(request, Query.of(request), text.manifest, Settings())
+    assert error.value.message.startswith("row 1: text is not UTF-8")
+    assert (error.value.field, error.value.reason) == ("inputs[0][1]", "TEXT_UNUSABLE")
+
+
+DEEP = '{"a":' * 200 + "1" + "}" * 200
+NOT_READ: dict[str, tuple[str, str, str]] = {
+    "a number for a text": ('{"text": 3}', "text", "is a number, expected a text"),
+    "half a pair": (r'{"text": "a \ud800 b"}', "text", "surrogate"),
+    "two inputs": ('{"text": "good", "record": {"a": 1}}', "input", "text and record"),
+    "an unknown key": ('{"texts": "good"}', "texts", "no such key"),
+    "a list for a record": ('{"record": [1]}', "record", "is a list, expected an object of columns"),
+    "a list in a record": ('{"record": {"height": [1]}}', "record.height", "is a list, expected a number"),
+    "nested records": (f'{{"record": {{"height": {DEEP}}}}}', "record.height", "is an object"),
+    "a huge number": (f'{{"record": {{"height": {10**400}}}}}', "record.height", "401 digits"),
+    "half a pair in a row": (r'{"record": {"kind": "\udc00"}}', "record.kind", "surrogate"),
+    "half a pair as a column": (r'{"record": {"\udc00": 1}}', "record", "surrogate"),
+    "a scalar for a tensor": ('{"tensors": {"input_ids": 3}}', "tensors.input_ids", "is a number, expected nested"),
+    "null for a tensor": ('{"tensors": {"input_ids": null}}', "tensors.input_ids", "is null, expected nested"),
+    "texts for a tensor": ('{"tensors": {"input_ids": ["2"]}}', "tensors.input_ids", "not numbers"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_READ)
+def test_json_that_is_no_input_is_named_and_its_mates_are_read(what: str) -> None:
+    value, field, said = NOT_READ[what]
+    body = f'{{"instances": [{value}, {{"text": "good film"}}]}}'.encode()
+    bad, good = instances_of_json(body, pb.PredictRequest, "words", 8)
+    assert isinstance(bad.message, InvalidInputError) and said in bad.message.message
+    assert bad.message.field == f"instances[0].{field}" and "proponent.v1" not in bad.message.message
+    assert good.message.text == "good film"  # type: ignore[union-attr]
+
+
+def test_an_empty_tensor_is_named_as_it_was_sent(text: Explainer) -> None:
+    for tensors, field in (({"input_ids": []}, "tensors.input_ids.shape[0]"), ({}, "tensors")):
+        [instance] = instances_of_json(json.dumps({"tensors": tensors}).encode(), pb.PredictRequest, "words", 8)
+        with pytest.raises(InvalidInputError) as error:
+            check_rules(instance.message)  # type: ignore[arg-type]
+        assert error.value.field == field

@@ -331,8 +331,9 @@ def edited(**changes: Any) -> dict[str, Any]:
 
 
 BAD = [
-    ({"inputs": []}, "inputs", "INPUT_MISSING", "expected one"),
-    ({"inputs": [TENSOR, IMAGE]}, "inputs", "INPUT_MISSING", "2 inputs ('tensor', 'image')"),
+    ({"inputs": []}, "inputs", "INPUT_MISSING", "every input is missing, expected"),
+    ({"inputs": [TENSOR, IMAGE]}, "inputs[1].name", "INPUT_UNKNOWN", "'image' goes with other inputs"),
+    ({"inputs": [TENSOR, TENSOR]}, "inputs[1].name", "INPUT_TWICE", "'tensor' is there twice"),
     ({"inputs": "tensor"}, "inputs", "", "list of objects"),
     (edited(name="pixels"), "inputs[0].name", "INPUT_UNKNOWN", "'pixels'"),
     (edited(datatype="FP64"), "inputs[0].datatype", "TENSOR_WRONG_DTYPE", "'FP64', expected 'FP32'"),

@@ -105,6 +105,8 @@ def check_record(record: Mapping[str, object], signature: InputSignature, path: 
 
 def _check_value(column: Column, value: object, field: str) -> None:
     shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
+    if isinstance(value, list | dict):
+        shown = "that is a list or an object"
     if value is None:
         if not column.optional:
             raise InvalidInputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -217,6 +218,9 @@ def measure_count(request: pb.ExplainRequest) -> int:
 def _violated(violation: Any) -> InvalidInputError:
     elements = violation.proto.field.elements
     path = ".".join(_element(element) for element in elements)
+    path = re.sub(
+        r"tensors\.tensors(?:\[(.*?)\])?", lambda found: f"tensors.{found[1]}" if found[1] else "tensors", path
+    )
     name = elements[-1].field_name
     enum = _ENUMS.get(name)
     expected = f"expected one of {', '.join(enum.keys())}" if enum else violation.proto.message

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,5 +37,56 @@ def number_array(values: list[Any], path: str, kinds: str = "iuf") -> npt.NDArra
     except (ValueError, RecursionError) as error:
         raise bad_field(f"nested lists of different lengths: {error}", path, "TENSOR_WRONG_SHAPE") from None
     if array.dtype.kind not in kinds:
-        raise bad_field("holds values that are not numbers, expected float32", path, "TENSOR_WRONG_DTYPE")
+        raise bad_field("holds values that are not numbers of 64 bits, expected numbers", path, "TENSOR_WRONG_DTYPE")
     return array
+
+
+def kind_of(value: Any) -> str:
+    """What a value of JSON is, in words."""
+    return next((words for kind, words in _KINDS if isinstance(value, kind)), "null")
+
+
+_KINDS: tuple[tuple[type, str], ...] = (
+    (bool, "true or false"),
+    (int, "a number"),
+    (float, "a number"),
+    (str, "a text"),
+    (list, "a list"),
+    (dict, "an object"),
+)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def check_words(values: Mapping[str, Any], path: str) -> None:
+    """Refuses a text, or a value of a record, that is no text or scalar; ``values`` is an instance."""
+    given = [key for key in ("text", "record", "tensors", "tensor") if values.get(key) is not None]
+    if len(given) > 1:
+        raise bad_field(f"several inputs ({' and '.join(given)}), expected one of them", f"{path}input")
+    if "text" in given:
+        _check_scalar(values["text"], f"{path}text", "TEXT_UNUSABLE", (str,), "a text")
+    if "record" in given:
+        record = values["record"]
+        if not isinstance(record, dict):
+            message = f"is {kind_of(record)}, expected an object of columns and values"
+            raise bad_field(message, f"{path}record", "RECORD_WRONG_TYPE")
+        for name, value in record.items():
+            _check_text(name, f"{path}record", "RECORD_UNKNOWN_COLUMN")
+            if value is not None:
+                scalars = "a number, a text, true, false or null"
+                _check_scalar(value, f"{path}record.{name}", "RECORD_WRONG_TYPE", (str, bool, int, float), scalars)
+
+
+def _check_scalar(value: Any, path: str, reason: str, kinds: tuple[type, ...], expected: str) -> None:
+    if not isinstance(value, kinds):
+        raise bad_field(f"is {kind_of(value)}, expected {expected}", path, reason)
+    if isinstance(value, str):
+        _check_text(value, path, reason)
+    elif isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise bad_field(f"is a number of {len(str(value))} digits, expected a finite one", path, "RECORD_NOT_FINITE")
+
+
+def _check_text(text: str, path: str, reason: str) -> None:
+    if _SURROGATE.search(text):
+        raise bad_field("holds half of a surrogate pair, expected Unicode text", path, reason)

@@ -18,7 +18,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from proponent.gateway.http.json_values import bad_field, image_bytes, number_array
+from proponent.gateway.http.json_values import bad_field, check_words, image_bytes, kind_of, number_array
 from proponent.tensor_messages import JSON_NUMBERS
 from proponent.v1 import explanation_pb2 as pb
 
@@ -42,6 +42,7 @@ def parse_query(values: Mapping[str, Any], request: M, model: str, path: str = "
     if "model" in normal:
         raise bad_field("the model is named by the path, not by a key", f"{path}model")
     image = _image(normal, path)
+    check_words(normal, path)
     tensor = normal.pop("tensor", None) if isinstance(normal.get("tensor"), list) else None
     if "tensors" in normal:
         normal["tensors"] = _named_tensors(normal["tensors"], f"{path}tensors")
@@ -105,9 +106,10 @@ def parse_message(values: Mapping[str, Any], message: M, path: str = "") -> M:
     try:
         return json_format.ParseDict(dict(values), message)
     except json_format.ParseError as error:
-        text = str(error).split(" Available Fields")[0]
+        text = str(error).split(" Available Fields")[0].strip()
         found = next((match for pattern in _FIELD_IN_MESSAGE if (match := pattern.search(text))), None)
-        raise bad_field(text, path + _snake(found.group(1)) if found else path.rstrip(".")) from None
+        told = "no such key" if "no field named" in text else text
+        raise bad_field(told, path + _snake(found.group(1)) if found else path.rstrip(".")) from None
     except (RecursionError, UnicodeEncodeError, OverflowError, TypeError, AttributeError) as error:
         raise bad_field(f"cannot be read: {error}", path.rstrip(".")) from None
     except SystemError:  # what protobuf makes of a key that is not Unicode text
@@ -148,8 +150,10 @@ def _named_tensors(given: Any, path: str) -> Any:
 
 
 def _named_tensor(value: Any, path: str) -> Any:
-    if not isinstance(value, list):
+    if isinstance(value, dict):
         return value
+    if not isinstance(value, list):
+        raise bad_field(f"is {kind_of(value)}, expected nested lists of numbers", path, "TENSOR_WRONG_DTYPE")
     tensor = _tensor(value, path, "iufb")
     data = base64.b64encode(tensor.data).decode()
     return {"shape": list(tensor.shape), "dtype": tensor.dtype, "data": data}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from proponent.errors import InvalidInputError
 from proponent.gateway.open_inference.tensors import BYTES, DTYPES, FP64
 from proponent.input_checks import DTYPES as NAMES
 from proponent.input_checks import only_tensor
@@ -26,6 +27,7 @@ class Expected:
         shape: Of a row; -1 where any size will do.
         optional: Whether it may be left out.
         tensor: What the model takes of it; None of an image, a text or a column.
+        is_column: Whether it is a column of a record.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Expected:
     shape: tuple[int, ...] = ()
     optional: bool = False
     tensor: TensorSignature | None = None
+    is_column: bool = False
 
     def told(self) -> str:
         """For people."""
@@ -55,16 +58,30 @@ def _tensor(signature: TensorSignature) -> Expected:
 
 def _column(column: Column) -> Expected:
     kinds = {ColumnType.NUMBER: FP64, ColumnType.FLAG: "BOOL"}
-    return Expected(column.name, kinds.get(column.type, BYTES), optional=column.optional)
+    return Expected(column.name, kinds.get(column.type, BYTES), optional=column.optional, is_column=True)
+
+
+def set_named(sets: Sequence[Sequence[Expected]], given: Sequence[tuple[str, str]]) -> dict[str, Expected]:
+    """The set that a request means, by name: the one of most of its names and, where sets share names, datatypes.
+
+    Args:
+        sets: Those that the model takes.
+        given: Names and datatypes of the request's inputs.
+    """
+
+    def likeness(one: Sequence[Expected]) -> tuple[int, int]:
+        return len({e.name for e in one} & dict(given).keys()), len({(e.name, e.datatype) for e in one} & set(given))
+
+    return {each.name: each for each in max(sets, key=likeness)}
 
 
 def add_row(request: Any, chosen: Sequence[Expected], row: Sequence[bytes], shapes: Sequence[Sequence[int]]) -> None:
-    """Adds one row's input to a request of the service."""
+    """Adds one row's input to a request of the service; raises InvalidInputError where a text is not UTF-8."""
     first = chosen[0]
-    if first.tensor is None and first.name in (IMAGE, TEXT) and len(chosen) == 1:
-        _add_bytes(request, first.name, row[0])
-    elif first.tensor is None:
+    if first.is_column:
         request.record.update({each.name: _scalar(each, data) for each, data in zip(chosen, row, strict=True)})
+    elif first.tensor is None:
+        _add_bytes(request, first.name, row[0])
     elif first.name == TENSOR and not first.tensor.name:
         request.tensor.CopyFrom(pb.Tensor(shape=shapes[0], dtype=first.tensor.dtype, data=row[0]))
     else:
@@ -77,11 +94,18 @@ def _add_bytes(request: Any, name: str, data: bytes) -> None:
     if name == IMAGE:
         request.encoded_image = data
     else:
-        request.text = data.decode("utf-8", "replace")
+        request.text = _text(data, TEXT)
 
 
 def _scalar(expected: Expected, data: bytes) -> str | float | bool:
     if expected.datatype == BYTES:
-        return data.decode("utf-8", "replace")
+        return _text(data, f"record.{expected.name}")
     value = np.frombuffer(data, DTYPES[expected.datatype])[0]
     return bool(value) if expected.datatype == "BOOL" else float(value)
+
+
+def _text(data: bytes, field: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"text is not UTF-8: {error}", field=field, reason="TEXT_UNUSABLE") from None

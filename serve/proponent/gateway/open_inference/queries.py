@@ -10,7 +10,7 @@ from proponent.errors import InvalidInputError
 from proponent.gateway.http.instances import structured_options
 from proponent.gateway.http.json_values import bad_field
 from proponent.gateway.http.protojson import parse_query
-from proponent.gateway.open_inference.inputs import TENSOR, TEXT, Expected, add_row, expected_inputs
+from proponent.gateway.open_inference.inputs import TENSOR, TEXT, Expected, add_row, expected_inputs, set_named
 from proponent.gateway.open_inference.outputs import EXPLANATION, OUTPUTS, PREDICTION_OUTPUTS, Output, output_named
 from proponent.gateway.open_inference.tensors import input_rows
 from proponent.gateway.settings import Settings
@@ -67,13 +67,18 @@ def requests_of(request: oip.ModelInferRequest, query: Query, manifest: Manifest
         _add_measures(asked, query.outputs)
     columns = [input_rows(request, position, f"inputs[{position}]") for position in range(len(chosen))]
     shapes = [list(each.shape)[1:] for each in request.inputs]
-    return [_row_request(asked, chosen, row, shapes) for row in zip(*columns, strict=True)]
+    found = [_copied(asked) for _ in columns[0]]
+    for number, (each, row) in enumerate(zip(found, zip(*columns, strict=True), strict=True)):
+        try:
+            add_row(each, chosen, row, shapes)
+        except InvalidInputError as error:
+            raise row_error(error, request, number) from None
+    return found
 
 
-def _row_request(asked: Any, chosen: Sequence[Expected], row: Sequence[bytes], shapes: Sequence[list[int]]) -> Any:
+def _copied(asked: Any) -> Any:
     found = type(asked)()
     found.CopyFrom(asked)
-    add_row(found, chosen, row, shapes)
     return found
 
 
@@ -89,21 +94,28 @@ def _add_measures(asked: pb.ExplainRequest, outputs: Sequence[Output]) -> None:
 def _check_inputs(request: oip.ModelInferRequest, manifest: Manifest, settings: Settings) -> list[Expected]:
     """The inputs that a request holds, in its order, after a check of names, datatypes and shapes."""
     sets = expected_inputs(manifest.signature)
-    told = " or ".join(", ".join(each.told() for each in one) for one in sets)
     names = [each.name for each in request.inputs]
-    known = next(
-        ({each.name: each for each in one} for one in sets if names and names[0] in {e.name for e in one}), {}
-    )
-    if not known and len(names) == 1:
-        raise bad_field(f"input {names[0]!r:.80} is unknown, expected {told}", "inputs[0].name", "INPUT_UNKNOWN")
-    needed = {name for name, each in known.items() if not each.optional}
-    if len(set(names)) != len(names) or not needed <= set(names) <= set(known) or not names:
-        shown = ", ".join(repr(name[:80]) for name in names[:3]) or "none"
-        message = f"{len(names)} inputs ({shown}), expected {'one: ' if len(needed) < 2 else ''}{told}"
-        raise bad_field(message, "inputs", "INPUT_MISSING")
+    known = set_named(sets, [(each.name, each.datatype) for each in request.inputs])
+    _check_names(names, known, sets)
     for position, tensor in enumerate(request.inputs):
         _check_input(tensor, known[tensor.name], f"inputs[{position}]", settings, request.inputs[0].shape[:1])
     return [known[name] for name in names]
+
+
+def _check_names(names: Sequence[str], known: Mapping[str, Expected], sets: Sequence[Sequence[Expected]]) -> None:
+    told = " or ".join(", ".join(each.told() for each in one) for one in sets)
+    elsewhere = {each.name for one in sets for each in one}
+    for position, name in enumerate(names):
+        path = f"inputs[{position}].name"
+        if name not in known:
+            why = "goes with other inputs" if name in elsewhere else "is unknown"
+            raise bad_field(f"input {name!r:.80} {why}, expected {told}", path, "INPUT_UNKNOWN")
+        if name in names[:position]:
+            raise bad_field(f"input {name!r} is there twice, expected it once", path, "INPUT_TWICE")
+    lacking = [name for name, each in known.items() if not each.optional and name not in names]
+    if not names or lacking:
+        shown = ", ".join(repr(name) for name in lacking[:3]) if names else "every input"
+        raise bad_field(f"{shown} is missing, expected {told}", "inputs", "INPUT_MISSING")
 
 
 def _check_input(
@@ -122,7 +134,8 @@ def _check_input(
         want in (-1, size) and size > 0 for size, want in zip(shape[1:], row, strict=True)
     )
     if not fits and not (expected.tensor is None and shape[1:] == [1]):
-        raise bad_field(f"shape is {shape[:9]}, expected {[-1, *row]}", f"{path}.shape", "TENSOR_WRONG_SHAPE")
+        sizes = ", each size above 0" if 0 in shape[1:] else ""
+        raise bad_field(f"shape is {shape[:9]}, expected {[-1, *row]}{sizes}", f"{path}.shape", "TENSOR_WRONG_SHAPE")
     if not 1 <= shape[0] <= settings.max_instances:
         message = f"a batch of {shape[0]}, expected 1 to {settings.max_instances}"
         raise bad_field(message, f"{path}.shape[0]", "TENSOR_WRONG_SHAPE")
