@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from running import RunningGateway
 from watched_page import Open
 
@@ -92,6 +93,21 @@ def test_words_that_carry_it_are_marked_in_both_texts(tab: Page) -> None:
     tab.get_by_label("Mark the words that carry it").uncheck()
     expect(tab.locator("main mark")).to_have_count(0)
     expect(column.locator("p.words").first).to_be_visible()
+
+
+def test_who_is_writing_is_not_interrupted_by_the_first_sample(tab: Page) -> None:
+    held: list[Route] = []
+    tab.route(re.compile(r"/samples\?"), lambda route: held.append(route))
+    go(tab, "explain", wordy.TEXT)
+    tab.get_by_label("Text", exact=True).fill("my own words")
+    with tab.expect_response(re.compile(r"/samples\?")):
+        for route in held:
+            route.continue_()
+    expect(tab.locator(".samples .sample").first).to_be_visible()
+    expect(tab.get_by_label("Text", exact=True)).to_have_value("my own words")
+    assert "sample=" not in tab.url
+    tab.locator(".samples .sample").nth(1).click()
+    expect(tab.get_by_label("Text", exact=True)).to_have_value("a fine story , number 25")
 
 
 def test_another_model_begins_with_a_sample_of_its_own(tab: Page) -> None:

@@ -7,7 +7,7 @@ import { cells, visible } from "../rows.js";
 
 const LONG = 300;
 
-/** Draws a text otherwise than plainly, or gives nothing; null where texts are plain. */
+/** Draws a text, or gives nothing; null where texts are plain. */
 export const Drawing = createContext(null);
 
 /** @param {{example: any, asked?: Record<string, any>|null}} props Asked: the row that was asked about. */

@@ -50,13 +50,13 @@ export function Explain() {
   </div>`;
 }
 
-/** Who comes without an input is shown what the page is for by the first sample, where samples are open. */
+/** Who has no input, and writes none, is shown the first sample where samples are open. */
 function useFirstSample(model, question, update) {
   const open = model.allow_samples && model.samples > 0 && !hasInput(question);
   const { data } = useRequest(open ? `first sample ${model.name}` : null, (signal) => listSamples(model.name, { page_size: 1 }, signal));
   const first = data?.samples[0]?.sample_id;
   useEffect(() => {
-    if (open && first) update({ sample: first }, { replace: true });
+    if (open && first && !document.querySelector(".written :focus")) update({ sample: first }, { replace: true });
   }, [open, first]);
 }
 
