@@ -27,7 +27,7 @@ from proponent.datasets import (
     synthetic,
 )
 from proponent.datasets.arrays import ArrayImages, stratified_split
-from proponent.datasets.transforms import converted, cropped, normalized, pixels
+from proponent.datasets.transforms import converted, normalized, pixels
 from proponent.errors import InvalidInputError, NotFoundError
 
 
@@ -250,11 +250,6 @@ def test_converted_leaves_fitting_images_alone_and_fits_others() -> None:
     transform = converted("L", [8, 6])
     assert torch.equal(transform(grey), pixels(grey))
     assert transform(Image.new("RGBA", (20, 30))).shape == (1, 8, 6)
-
-
-def test_cropped_leaves_out_the_margin() -> None:
-    image = Image.fromarray(noise(9, 7, 3))
-    assert torch.equal(cropped(2)(image), pixels(image)[:, 2:7, 2:5])
 
 
 def test_normalized_shifts_and_scales_each_channel() -> None:

@@ -69,15 +69,6 @@ def converted(mode: str, size: Sequence[int]) -> Transform:
     return transform
 
 
-def cropped(margin: int) -> Transform:
-    """Make ``pixels`` of what lies within a margin of so many pixels."""
-
-    def transform(image: Image.Image) -> Tensor:
-        return pixels(image.crop((margin, margin, image.width - margin, image.height - margin)))
-
-    return transform
-
-
 def normalized(mean: Sequence[float], std: Sequence[float], size: Sequence[int] | None = None) -> Transform:
     """Make a transform to ``(pixels - mean) / std``, channel by channel.
 

@@ -8,11 +8,9 @@ from typing import Any
 from proponent.audit.scoring import AuditContext
 from proponent.spec import Factory
 from proponent.study.workbench import Trained, Workbench
-from proponent.training.presets import PRESETS, Preset
+from proponent.training.presets import PRESETS
 
 PERCEPTRON_EPOCHS = 20
-MARGIN = 3
-"""Pixels cut from each side of MNIST's images, which are empty there but for a hundredth of the ink."""
 
 
 def exact_digits(bench: Workbench) -> AuditContext:
@@ -40,26 +38,11 @@ def logistic_regression(bench: Workbench, decay: float) -> AuditContext:
     return bench.opened_of(trained_logistic_regression(bench, decay))
 
 
-def _cropped_mnist() -> Preset:
-    """Logistic regression on MNIST within a margin that holds a hundredth of the ink.
-
-    Of the Hessian's eigendecomposition, which is most of an index, that leaves a quarter.
-    """
-    pixels = (28 - 2 * MARGIN) ** 2
-    return replace(
-        PRESETS["mnist"],
-        model=Factory(
-            factory="proponent.models.logistic:LogisticRegression", kwargs={"inputs": pixels, "classes": 10}
-        ),
-        transform=Factory(factory="proponent.datasets.transforms:cropped", kwargs={"margin": MARGIN}),
-    )
-
-
 def trained_logistic_regression(bench: Workbench, decay: float) -> Trained:
     """The model alone."""
     sgd = {"optimizer": "sgd", "lr": 0.05, "epochs": bench.of(10, 5), "batch_size": 64, "schedule": "cosine"}
     damping = 0.0 if decay else 0.01
-    preset = bench.of(_cropped_mnist(), PRESETS["digits"])
+    preset = bench.of(PRESETS["mnist"], PRESETS["digits"])
     preset = replace(preset, weight_decay=decay, training=sgd, curvature={"kind": "exact", "damping": damping})
     return bench.trained(f"logistic-sgd-{decay}", preset, limit=bench.of(10_000, 150))
 

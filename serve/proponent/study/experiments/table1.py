@@ -31,7 +31,7 @@ VARIANTS = ("|I|", "I > 0", "I < 0")
 EQUAL = "as many"
 """The reading by which both measures remove as many points."""
 PAPER = {"original": 1.567, "IF": 1.599, "theta-RelatIF": 1.577}
-DATA = "MNIST (the first of 60,000; 22 x 22 pixels: the outer 3 on each side hold a hundredth of the ink)"
+DATA = "MNIST (the first of 60,000; 28 x 28 pixels)"
 SETTING = """Multinomial logistic regression, {examples} training examples of {data}, trained with SGD (momentum
 0.9, {epochs} epochs, cosine schedule). The most influential training point of each of {queries} test points is
 found by influence functions (IF) and by theta-RelatIF, the union of these points is removed, the model is
