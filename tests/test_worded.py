@@ -6,6 +6,7 @@ import io
 import json
 import re
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,26 @@ def test_a_report_shows_inputs_and_examples_as_they_are(stores: dict[str, Store]
     assert asked in html
     for text in wordy.NASTY[2:4]:
         assert str(escape(visible(text))) in html
+
+
+def test_reports_and_notebooks_mark_words_and_nothing_acts(stores: dict[str, Store], tmp_path: Path) -> None:
+    inputs, out = tmp_path / "inputs", tmp_path / "report.html"
+    inputs.mkdir()
+    (inputs / "a.txt").write_text("a <b>good</b> film")
+    bundle = stores[wordy.TEXT].current(wordy.TEXT)
+    for highlight in (False, True):
+        files = input_files(inputs, InputKind.TEXT)
+        write_report(bundle, out, partial(read_files, files), top_k=3, warn=print, highlight=highlight)
+        html = out.read_text(encoding="utf-8")
+        assert ("<mark" in html) == highlight == ("Carried by “good”" in html)
+    assert re.search(r"a &lt;(<mark[^>]*>)?b", html) and re.search(
+        r'<mark class="plus step4" title="[^"]+">good</mark>', html
+    )
+    with closing(Explainer.load(bundle)) as explainer:
+        found = explainer.highlight_examples(Text("a good film"), ["opinion/0"], ExplainOptions(view=View.THUMBNAIL))
+    shown = found._repr_html_()
+    assert '">good</mark>' in shown and "&lt;" in shown and "<img" not in shown and "trained on" in shown
+    assert "trained on" not in replace(found, highlights=[replace(found.highlights[0], text="")])._repr_html_()
 
 
 def test_a_terminal_shows_texts_and_nothing_in_them_acts(stores: dict[str, Store]) -> None:

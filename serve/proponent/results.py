@@ -327,7 +327,7 @@ class Highlight:
 
 @dataclass(frozen=True)
 class Highlights:
-    """Which words carry the influence of some training texts on one text, in the order asked for.
+    """Which words carry the influence of some training texts on ``text``, in the order asked for.
 
     >>> pair = Highlight("film/3", 0.5, [WeighedWord(0, 4, 0.4)], [WeighedWord(2, 6, 0.1)], "a fine film")
     >>> found = Highlights(Prediction(1, "good", [0.2, 0.8]), [pair], 1, "3f2a")
@@ -341,6 +341,13 @@ class Highlights:
     bundle_digest: str
     against_class_id: int | None = None
     disclosure_level: DisclosureLevel = DisclosureLevel.FULL
+    text: str = ""
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: both texts of each pair with their words marked."""
+        from proponent.display.notebook import words_fragment
+
+        return words_fragment(self)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ def report(
         int | None, typer.Option("--samples", min=1, help="Explain so many of the bundle's held-out samples instead.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Length of each list.")] = 5,
+    highlight: Annotated[
+        bool, typer.Option(help="Of texts: mark the words that carry the influence; takes seconds for each.")
+    ] = False,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
 ) -> None:
@@ -50,7 +53,9 @@ def report(
     check_out(out)
     bundle = current_bundle(store, model)
     source = _source(bundle, inputs, samples)
-    count = write_report(bundle, out, source, top_k=top_k, warn=lambda one: _warn(f"{one.name}: {one.why}"))
+    count = write_report(
+        bundle, out, source, top_k=top_k, warn=lambda one: _warn(f"{one.name}: {one.why}"), highlight=highlight
+    )
     typer.echo(f"{out}: {count} inputs explained")
 
 

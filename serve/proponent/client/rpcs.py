@@ -65,7 +65,8 @@ def highlight_examples(
 ) -> Rpc[Highlights]:
     """Words that carry influence."""
     request = pb.HighlightExamplesRequest(query=explain_request(model, value, options), example_ids=example_ids)
-    return Rpc("HighlightExamples", request, replies.highlights)
+    text = request.query.text
+    return Rpc("HighlightExamples", request, lambda reply: replace(replies.highlights(reply), text=text))
 
 
 def estimate_removal(

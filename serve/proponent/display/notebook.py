@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from proponent.display.columns import claim, columns
+from proponent.display.marks import HINT
 from proponent.display.page import plain_picture, render
 from proponent.display.sentences import SIGN, lead, trust
 from proponent.display.shown import Explanation
@@ -22,3 +25,8 @@ def fragment(explanation: Explanation) -> str:
         trust=" ".join(trust(quality.curvature, quality.kept_energy, quality.audit)),
         picture=plain_picture,
     )
+
+
+def words_fragment(found: Any) -> str:
+    """Pairs of texts with the words that carry their influence, from `proponent.results.Highlights`."""
+    return render("words.html", found=found, hint=HINT)

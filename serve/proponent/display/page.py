@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from proponent.display import figures
 from proponent.display.contents import cells, is_worded, visible
+from proponent.display.marks import parts, strongest
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -95,6 +96,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     shown = ("aligned", "count", "counted", "date", "figure", "percent", "signed")
-    environment.filters |= {name: getattr(figures, name) for name in shown} | {"cells": cells, "visible": visible}
+    environment.filters |= {name: getattr(figures, name) for name in shown} | {
+        "cells": cells,
+        "visible": visible,
+        "parts": parts,
+        "strongest": strongest,
+    }
     environment.tests["worded"] = is_worded
     return environment

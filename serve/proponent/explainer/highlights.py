@@ -92,6 +92,7 @@ def highlighted(
         target_class_id=choice[0],
         against_class_id=choice[1],
         bundle_digest=manifest.digest,
+        text=asked.text,
     )
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from proponent.display.columns import Column, columns
+from proponent.display.marks import Weight, together
 from proponent.display.sentences import lead, removal
 from proponent.errors import ProponentError
 from proponent.explainer import Explainer
 from proponent.options import Diversity, ExplainOptions, Measure, View
 from proponent.reports.inputs import Input, Unreadable
 from proponent.reports.removals import Removal, flipping, without_the_first
-from proponent.results import Explanation, MeasureResult, Notice
+from proponent.results import Explanation, Highlight, MeasureResult, Notice
+from proponent.text import Text
 
 AT_ONCE = 16
 """Inputs whose answers are held at the same time."""
@@ -27,6 +29,7 @@ class Answer:
     Attributes:
         wrong: Whether the prediction is known to be wrong.
         flip_notices: What to know of the search for a set that flips the prediction.
+        weighed: What the words of texts carry, by training example; empty where it was not asked for.
     """
 
     asked: Input
@@ -36,6 +39,13 @@ class Answer:
     wrong: bool
     removals: list[Removal]
     flip_notices: Sequence[Notice]
+    weighed: Mapping[str, Highlight]
+
+    @property
+    def own_words(self) -> list[Weight]:
+        """The words of the text asked about, by what they carry of all its proponents together."""
+        listed = dict.fromkeys(row.example.example_id for column in self.columns for row in column.proponents)
+        return together(self.weighed[name].asked for name in listed if name in self.weighed)
 
     @property
     def odds(self) -> list[tuple[int, float]]:
@@ -50,16 +60,18 @@ class Answer:
 
 
 def answer_all(
-    explainer: Explainer, inputs: Iterable[Input | Unreadable], top_k: int
+    explainer: Explainer, inputs: Iterable[Input | Unreadable], top_k: int, *, highlight: bool = False
 ) -> Iterator[Answer | Unreadable]:
-    """Explains inputs in their order, some at a time."""
+    """Explains inputs in their order, some at a time; ``highlight`` weighs the words of texts."""
     waiting = iter(inputs)
     while batch := list(islice(waiting, AT_ONCE)):
-        answers = _answers(explainer, [one for one in batch if isinstance(one, Input)], top_k)
+        answers = _answers(explainer, [one for one in batch if isinstance(one, Input)], top_k, highlight)
         yield from (next(answers) if isinstance(one, Input) else one for one in batch)
 
 
-def _answers(explainer: Explainer, inputs: Sequence[Input], top_k: int) -> Iterator[Answer | Unreadable]:
+def _answers(
+    explainer: Explainer, inputs: Sequence[Input], top_k: int, highlight: bool
+) -> Iterator[Answer | Unreadable]:
     if not inputs:
         return
     plain = ExplainOptions(top_k=top_k, view=View.THUMBNAIL)
@@ -72,10 +84,24 @@ def _answers(explainer: Explainer, inputs: Sequence[Input], top_k: int) -> Itera
         elif isinstance(divine, ProponentError):
             yield Unreadable(one.name, str(divine))
         else:
-            yield _answer(explainer, one, explanation, divine.results[0])
+            lists = [*explanation.results, divine.results[0]]
+            weighed = _weighed(explainer, one.text, lists) if highlight and one.text else {}
+            yield _answer(explainer, one, explanation, divine.results[0], weighed)
 
 
-def _answer(explainer: Explainer, asked: Input, explanation: Explanation, divine: MeasureResult) -> Answer:
+def _weighed(explainer: Explainer, text: str, lists: Sequence[MeasureResult]) -> dict[str, Highlight]:
+    ids = list(dict.fromkeys(each.example_id for one in lists for each in (*one.proponents, *one.opponents)))
+    found = explainer.highlight_examples(Text(text), ids, ExplainOptions(view=View.THUMBNAIL))
+    return {each.example_id: each for each in found.highlights}
+
+
+def _answer(
+    explainer: Explainer,
+    asked: Input,
+    explanation: Explanation,
+    divine: MeasureResult,
+    weighed: Mapping[str, Highlight],
+) -> Answer:
     names, prediction = explainer.classifier.class_names, explanation.prediction
     removals = without_the_first(explainer, asked, explanation.results[0].proponents)
     said = [removal(names, prediction.class_id, r.what, prediction.probabilities, r.after) for r in removals[:1]]
@@ -89,4 +115,5 @@ def _answer(explainer: Explainer, asked: Input, explanation: Explanation, divine
         wrong=asked.label not in (None, prediction.class_id),
         removals=[*removals, flip] if flip else removals,
         flip_notices=[notice for notice in flip_set.notices if notice not in explanation.notices],
+        weighed=weighed,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from proponent.display.marks import HINT
 from proponent.display.page import Pictures, render, stream
 from proponent.display.sentences import METHODS, SIGN
 from proponent.errors import InvalidInputError
@@ -57,7 +58,7 @@ class Report:
         self.contents.append(entry)
         self.frequencies.add(answer.columns)
         sign = SIGN.format(label=prediction.label)
-        values = {"answer": answer, "number": entry.number, "sign": sign, "names": self._names}
+        values = {"answer": answer, "number": entry.number, "sign": sign, "names": self._names, "hint": HINT}
         self._sections.write(render("answer.html", **values, picture=self.pictures))
 
 
@@ -68,6 +69,7 @@ def write_report(
     *,
     top_k: int,
     warn: Callable[[Unreadable], None],
+    highlight: bool = False,
 ) -> int:
     """Explains inputs with a bundle and writes the report; gives the number explained.
 
@@ -77,6 +79,7 @@ def write_report(
         inputs: Reads what is to be explained.
         top_k: Length of each list.
         warn: Told of each input that cannot be read, at once.
+        highlight: Whether the words that carry the influence are marked in texts.
 
     Raises:
         InvalidInputError: None can be read.
@@ -85,7 +88,7 @@ def write_report(
     explainer = Explainer.load(bundle)
     with set_aside() as sections:
         report = Report(sections, explainer.classifier.class_names)
-        for answer in answer_all(explainer, inputs(explainer), top_k):
+        for answer in answer_all(explainer, inputs(explainer), top_k, highlight=highlight):
             if isinstance(answer, Unreadable):
                 report.unreadable.append(answer)
                 warn(answer)
