@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,20 @@ def test_many_inputs_over_one_call(client: Client) -> None:
     assert sorted(found) == [0, 1, 2]
     assert isinstance(found[1], InvalidInputError) and found[1].reason == "IMAGE_TOO_LARGE"
     assert not isinstance(found[0], ProponentError) and found[0].prediction.label == "b"
+
+
+def test_answers_of_a_stream_come_with_the_rows_asked_about(running: Running, client: Client) -> None:
+    deployment = running.service.model.deployment
+    inputs = {"kind": "record", "tensors": [{"name": "", "dtype": "float32", "shape": [2]}]}
+    deployment.bundle = replace(deployment.bundle, manifest=replace(deployment.manifest, inputs=inputs))
+    rows: list[dict[str, Any]] = [{"age": number, "job": None} for number in range(3)]
+
+    async def asked() -> dict[int, Any]:
+        async with AsyncClient(running.address, model="toy", timeout_s=20) as other:
+            return {position: found async for position, found in other.explain_many(rows)}
+
+    for found in (dict(client.explain_many(rows)), asyncio.run(asked())):
+        assert [found[position].record for position in range(3)] == rows
 
 
 def unusable_in_the_middle() -> Iterator[Any]:

@@ -157,6 +157,14 @@ def test_reports_and_notebooks_mark_words_and_nothing_acts(stores: dict[str, Sto
     assert "trained on" not in replace(found, highlights=[replace(found.highlights[0], text="")])._repr_html_()
 
 
+def test_plots_show_the_beginning_of_texts_and_rows(stores: dict[str, Store]) -> None:
+    for name, shown in ((wordy.TEXT, "a good story , number 9 ("), (wordy.RECORD, "age 25, job nurse, smokes false")):
+        axes = ask(stores[name], name).plot().axes[0]
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        assert any(label.startswith(shown) for label in labels), labels
+        assert all("\x1b" not in label and "\u202e" not in label for label in labels)
+
+
 def test_a_terminal_shows_texts_and_nothing_in_them_acts(stores: dict[str, Store]) -> None:
     reply, console = explain_response(ask(stores[wordy.TEXT], wordy.TEXT), ""), Console(width=200, file=io.StringIO())
     print_explanation(console, reply, pb.ExplainRequest())

@@ -101,7 +101,7 @@ class AsyncClient(ServiceClient):
         try:
             accepted.set_result(bool(await answers.initial_metadata()))
             async for item in answers:
-                yield rpcs.read_item(item)
+                yield asked.beside(*rpcs.read_item(item))
                 for failed in asked.unusable():
                     yield failed
         except grpc.aio.AioRpcError as error:

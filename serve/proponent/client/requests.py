@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
 
 from proponent.client.inputs import Input, input_fields
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.options import Diversity, ExplainIf, ExplainOptions, Filter, Target
+from proponent.results import Explanation
 from proponent.v1 import explanation_pb2 as pb
 
 
@@ -41,6 +46,7 @@ class ExplainRequests:
         self._values = values
         self._options = options
         self._unusable: deque[tuple[int, ProponentError]] = deque()
+        self._records: dict[int, dict[str, Any]] = {}
         self._broken: Exception | None = None
 
     def __iter__(self) -> Iterator[pb.StreamExplainRequest]:
@@ -52,9 +58,16 @@ class ExplainRequests:
                     self._unusable.append((position, error))
                     continue
                 request.request_id = str(position)
+                if request.HasField("record"):
+                    self._records[position] = MessageToDict(request.record)
                 yield pb.StreamExplainRequest(request=request)
         except Exception as error:  # the caller's iterable may raise anything
             self._broken = error
+
+    def beside(self, position: int, found: Explanation | ProponentError) -> tuple[int, Explanation | ProponentError]:
+        """An answer with the row that was asked about, where it was one."""
+        record = self._records.pop(position, None)
+        return position, found if isinstance(found, ProponentError) else replace(found, record=record)
 
     def unusable(self) -> Iterator[tuple[int, ProponentError]]:
         """The inputs of which no request could be made, each once, with its position."""

@@ -97,7 +97,7 @@ class Client(ServiceClient):
         answers = self._stub.StreamExplain(iter(asked), timeout=self._timeout_s, metadata=self._metadata)
         try:
             for item in answers:
-                yield rpcs.read_item(item)
+                yield asked.beside(*rpcs.read_item(item))
                 yield from asked.unusable()
         except grpc.RpcError as error:
             raise failure_of(error).error from None

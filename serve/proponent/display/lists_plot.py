@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from proponent.display.columns import Column, Row, claim, columns
+from proponent.display.contents import cells, visible
 from proponent.display.figures import percent
 from proponent.display.sentences import lead
-from proponent.display.shown import Explanation
+from proponent.display.shown import Example, Explanation
 from proponent.display.svg import AGAINST, FOR, INK, ON_PAPER, QUIET
 
 _UNITS = {
@@ -25,6 +26,8 @@ _ROW, _TITLE, _BARS, _CHARACTER = 0.34, 1.0, 3.2, 0.075
 _DPI = 110
 _LONGEST = 24
 """Characters of a name."""
+_WORDS = 40
+"""Characters of a text or a row."""
 _PICTURE = 20
 """Points."""
 
@@ -85,7 +88,16 @@ def _longest(column: Column) -> int:
 
 def _name(row: Row) -> str:
     said = f", model says {_short(row.said)}" if row.said else ""
-    return f"{_short(row.example.example_id)} ({_short(row.example.label)}{said})".strip()
+    return f"{_shown(row.example)} ({_short(row.example.label)}{said})".strip()
+
+
+def _shown(example: Example) -> str:
+    """The beginning of a text or of a row, where they are shown, else the id."""
+    row = ", ".join(f"{each.column} {each.value}" for each in cells(example.record or {}))
+    words = " ".join(visible(example.text or row).split())
+    if not words:
+        return _short(example.example_id)
+    return words if len(words) <= _WORDS else f"{words[:_WORDS]}…"
 
 
 def _short(text: str) -> str:
