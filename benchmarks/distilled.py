@@ -11,6 +11,7 @@ Run: ``python benchmarks/distilled.py --work DIRECTORY``.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +22,9 @@ import torch
 from commands import RESULTS, write
 from distilled_models import DAMPINGS, GIVEN, MIXED, SCORED, Asked, Model, Set, ask, asked_about, opened
 from kronfluence_lds import TEST, TUNE
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from proponent.attribution.agreement import linear_datamodeling, spearman
+from proponent.attribution.agreement import spearman
 from proponent.attribution.division import positive_or_one
 from proponent.attribution.embedding.distilled import Student, Teacher, TeacherMoment, fit
 from proponent.audit.intervals import two_way_interval
@@ -33,6 +33,8 @@ from proponent.rebuild.distillation.student import OPERATOR_SIZE, row_groups
 from proponent.rebuild.distillation.teacher_rows import as_teacher
 
 SIZES, RIDGES = (128, 256, 768), (3e-3, 3e-2)
+_KEY = ("preset", "seed", "teachers", "teachers_on")
+"""Of a row of the results: another run replaces it and keeps the others."""
 COUNTS, MODELS = (1000, 3000), (2, 3, 6)
 """Fewer pseudo-queries, and fewer teachers: as many as are the same ones whatever follows."""
 
@@ -40,13 +42,15 @@ COUNTS, MODELS = (1000, 3000), (2, 3, 6)
 def main() -> None:
     options = _parser().parse_args()
     torch.set_num_threads(options.threads)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    before = json.loads(options.out.read_text())["results"] if options.out.exists() else []
     for preset in options.presets:
         sets = [opened(preset, seed, options) for seed in options.seeds]
         asked = asked_about(sets, preset, options)
         for some, models in zip(sets, ask(sets, asked, preset, options), strict=True):
             rows.append(compare(some, models, asked, preset, options))
-            write(options.out, {"results": rows}, options.threads)
+            others = [old for old in before if all(any(old[key] != row[key] for key in _KEY) for row in rows)]
+            write(options.out, {"results": [*others, *rows]}, options.threads)
     print("| model | seed | own | student, no unlabelled | with | teacher | Kronfluence | ratios |\n|" + "---|" * 8)
     for row in rows:
         chosen = [row[name]["test"] for name in ("own", "without", "with", "teacher", "kronfluence")]
@@ -56,10 +60,11 @@ def main() -> None:
 
 def compare(some: Set, models: list[Model], asked: Asked, preset: str, options: argparse.Namespace) -> dict[str, Any]:
     """All settings on one model."""
-    labels = some.data.batch(range(len(some.data))).labels
+    labels = some.truth.data.batch(range(len(some.truth.data))).labels.cpu()
     groups = row_groups(labels, len(some.of.class_names))
     trials = _trials(models, asked, groups, explore=options.explore)
-    scored = {name: _figures(scores, some) for name, scores in trials.items()}
+    sums = {name: some.truth.summed(scores) for name, scores in trials.items()}
+    scored = {name: _figures(each, some) for name, each in sums.items()}
     chosen = {
         "own": "own",
         "teacher": f"teacher {len(models) - 1}",
@@ -70,12 +75,12 @@ def compare(some: Set, models: list[Model], asked: Asked, preset: str, options: 
         "without, K 128": _best(scored, f"student {MIXED}, K 128"),
         "with, K 128": _best(scored, f"student {GIVEN} + {MIXED}, K 128"),
     }
-    peer = _peer(some, options.work / f"{preset}-{some.seed}")
+    peer = kronfluence_lds.peer_sums(some.truth)
     peer_best = max(peer, key=lambda each: float(_lds(each[1], some)[TUNE].mean()))
     truth = reliability(some.runs)
     row: dict[str, Any] = {
         "preset": preset,
-        "seed": some.seed,
+        "seed": some.truth.seed,
         "teachers": len(models) - 1,
         "teachers_on": options.teachers_on,
         "pseudo_queries": asked.sizes,
@@ -86,8 +91,8 @@ def compare(some: Set, models: list[Model], asked: Asked, preset: str, options: 
         "ceiling": truth.ceiling if truth else None,
     }
     row |= {name: {"setting": key, **scored[key]} for name, key in chosen.items()}
-    row["kronfluence"] = {"setting": peer_best[0], "dampings": len(peer), **_figures(peer_best[1], some)}
-    row["ratios"] = {name: _ratio(trials[key], peer_best[1], some) for name, key in chosen.items()}
+    row["kronfluence"] = {"setting": str(peer_best[0]), "dampings": len(peer), **_figures(peer_best[1], some)}
+    row["ratios"] = {name: _ratio(sums[key], peer_best[1], some) for name, key in chosen.items()}
     return row | {"trials": scored}
 
 
@@ -172,21 +177,12 @@ def _moment(models: list[Model], places: Tensor, origins: Tensor) -> TeacherMome
     return moment
 
 
-def _peer(some: Set, directory: Path) -> list[tuple[str, Tensor]]:
-    """Kronfluence's scores at each damping, kept."""
-    file = directory / "kronfluence.safetensors"
-    if not file.exists():
-        trials = kronfluence_lds.peer_scores(some.of, some.data, some.held_out, some.queries, directory / "scratch")
-        save_file({str(setting): scores.contiguous() for setting, scores in trials}, file)
-    return list(load_file(file).items())
+def _lds(sums: Tensor, some: Set) -> Tensor:
+    return some.truth.scored(sums, some.runs)
 
 
-def _lds(scores: Tensor, some: Set) -> Tensor:
-    return linear_datamodeling(scores.double(), some.masks, some.losses)
-
-
-def _figures(scores: Tensor, some: Set) -> dict[str, float]:
-    lds = _lds(scores, some)
+def _figures(sums: Tensor, some: Set) -> dict[str, float]:
+    lds = _lds(sums, some)
     return {"tuning": float(lds[TUNE].mean()), "test": float(lds[TEST].mean()), "all": float(lds.mean())}
 
 
@@ -195,9 +191,8 @@ def _best(scored: dict[str, dict[str, float]], start: str) -> str:
 
 
 def _ratio(ours: Tensor, theirs: Tensor, some: Set) -> dict[str, Any]:
-    """Of the scores on the test queries, with the audit's interval: other queries and other retrained models."""
-    summed = [scores.double()[TEST] @ some.masks.double().mT for scores in (ours, theirs)]
-    both, real = torch.stack(summed, dim=-1), -some.losses.mT[TEST]
+    """Of summed scores on the test queries, with the audit's interval: other queries and other retrained models."""
+    both, real = torch.stack([ours[TEST], theirs[TEST]], dim=-1), -some.runs.mean(dim=0).mT[TEST]
     low, high = two_way_interval(_quotient, both, real, correlation=False)
     return {"ratio": float(_quotient(both, real)), "interval_95": [low, high]}
 

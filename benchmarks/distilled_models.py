@@ -8,16 +8,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Subset
-from truth import open_truth
+from truth import Truth, open_truth
 
+from proponent.attribution.inputs import Example, Inputs
 from proponent.classifier import Classifier
-from proponent.datasets import cifar10, mnist
+from proponent.datasets import adult, cifar10, mnist, sst2
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.compression import DEFAULT_SIZE
 from proponent.rebuild.context import RebuildContext
@@ -31,7 +33,7 @@ from proponent.rebuild.rows_stage import concatenated
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
 
-DAMPINGS = {"mnist-cnn": (1000.0, 1.0), "cifar10-cnn": (100.0, 1 / 3)}
+DAMPINGS = {"mnist-cnn": (1000.0, 1.0), "cifar10-cnn": (100.0, 1 / 3), "adult": (1.0, 10.0), "sst2": (1.0, 10.0)}
 """Both dampings that the model's own scores were best with."""
 OTHERS, COPY = 4000, 0.2
 """Images of the JPEG copy that are looked at, and how near to one trained on (root mean square of thumbnails, of
@@ -41,26 +43,23 @@ SCORED, MIXED, GIVEN = "scored", "mixed", "given"
 
 @dataclass(frozen=True)
 class Set:
-    """A preset at a seed, with its truth.
+    """A preset at a seed.
 
     Attributes:
-        queries: Positions in the held-out set.
-        masks: Halves, [S, N] bool.
-        runs: Losses of the models retrained on them, [R, S, Q], each half R times.
+        of: The model, with the dampings that it is asked at.
+        trainings: R, of each of the truth's halves.
+        jobs: Processes that train.
     """
 
-    seed: int
+    truth: Truth
     of: Classifier
-    data: TrainingSet
-    held_out: TrainingSet
-    queries: list[int]
-    masks: Tensor
-    runs: Tensor
+    trainings: int
+    jobs: int
 
-    @property
-    def losses(self) -> Tensor:
-        """[S, Q], means over the trainings."""
-        return self.runs.mean(dim=0)
+    @cached_property
+    def runs(self) -> Tensor:
+        """Losses of the models retrained on the truth's halves, [R, S, Q]; retrained when they are asked for."""
+        return self.truth.runs(self.trainings, self.jobs)
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,7 @@ def opened(preset: str, seed: int, options: argparse.Namespace) -> Set:
     update = {"damping": damping, "second_damping": second * size / DEFAULT_SIZE, "embedding_size": size}
     settings = truth.of.spec.curvature.model_copy(update=update)
     spec = truth.of.spec.model_copy(update={"curvature": settings, "expected_accuracy": 0.0})
-    runs = truth.runs(options.trainings, options.jobs)
-    return Set(seed, replace(truth.of, spec=spec), truth.data, truth.held_out, truth.queries, truth.masks, runs)
+    return Set(truth, replace(truth.of, spec=spec), options.trainings, options.jobs)
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class Asked:
     Their pseudo-queries are the same inputs, at labels that mostly agree, so that a pair of both is asked about once.
 
     Attributes:
-        inputs: Of the scored queries and of the pseudo-queries, [n, ...].
+        inputs: Of the scored queries and of the pseudo-queries, n.
         origins: As those of ``PseudoQueries``, [n].
         places: Of each pair's input, [m].
         labels: Of each pair, [m].
@@ -97,7 +95,7 @@ class Asked:
         sizes: How many inputs there are of each kind.
     """
 
-    inputs: Tensor
+    inputs: list[Example]
     origins: Tensor
     places: Tensor
     labels: Tensor
@@ -105,44 +103,48 @@ class Asked:
     sizes: dict[str, int]
 
 
-class Inputs:
+class Questions:
     """Inputs as models are asked about them."""
 
-    def __init__(self, inputs: Tensor) -> None:
-        self._inputs = inputs
+    def __init__(self, inputs: Sequence[Example], data: TrainingSet) -> None:
+        self._inputs, self._data = inputs, data
 
     def __len__(self) -> int:
         return len(self._inputs)
 
-    def blocks(self, size: int) -> Iterator[tuple[slice, Tensor]]:
+    def blocks(self, size: int) -> Iterator[tuple[slice, Inputs]]:
         """As ``PseudoQueries.blocks``."""
         for start in range(0, len(self), size):
             place = slice(start, min(start + size, len(self)))
-            yield place, self._inputs[place]
+            yield place, self._data.together(self._inputs[place])
 
 
 def asked_about(sets: Sequence[Set], preset: str, options: argparse.Namespace) -> Asked:
-    some = sets[0]
-    others = _unlabelled(some, preset)
-    mixed = PseudoQueries(some.data, None, options.pseudo_queries, seed=4)
-    given = PseudoQueries(some.data, others, min(options.given, len(others)), seed=4)
-    sizes = {SCORED: len(some.queries), MIXED: len(mixed), GIVEN: len(given)}
-    scored = some.held_out.batch(some.queries)
-    parts = [block for part in (mixed, given) for _, block in part.blocks(1024)]
-    inputs = torch.cat([scored.inputs, *parts])
-    origins = torch.cat([torch.full((len(some.queries),), -1), mixed.origins, given.origins])
-    with torch.no_grad():
-        said = [torch.cat([each.of.model(block).argmax(dim=1) for block in parts]) for each in sets]
-    labels = torch.stack([torch.cat([scored.labels, each]) for each in said])
+    truth = sets[0].truth
+    others = _unlabelled(truth, preset)
+    mixed = PseudoQueries(truth.data, None, options.pseudo_queries, seed=4)
+    given = PseudoQueries(truth.data, others, min(options.given, len(others)), seed=4)
+    sizes = {SCORED: len(truth.queries), MIXED: len(mixed), GIVEN: len(given)}
+    scored = truth.held_out.batch(truth.queries)
+    asked = [example for part in (mixed, given) for _, block in part.blocks(1024) for example in block]
+    origins = torch.cat([torch.full((len(truth.queries),), -1), mixed.origins, given.origins])
+    labels = torch.stack([torch.cat([scored.labels.cpu(), _predicted(each, asked)]) for each in sets])
+    inputs = [*scored.inputs.cpu(), *asked]
     pairs = torch.stack([torch.arange(len(inputs)).expand_as(labels), labels], dim=-1)
     unique, inverse = pairs.flatten(0, 1).unique(dim=0, return_inverse=True)
     return Asked(inputs, origins, unique[:, 0], unique[:, 1], inverse.view(labels.shape), sizes)
 
 
+def _predicted(some: Set, inputs: Sequence[Example]) -> Tensor:
+    blocks = Questions(inputs, some.truth.data).blocks(1024)
+    with torch.no_grad():
+        return torch.cat([some.of.model(block.to(some.of.device)).argmax(dim=1).cpu() for _, block in blocks])
+
+
 def _context(some: Set, directory: Path, key: str) -> RebuildContext:
     workspace = Workspace(directory, key)
-    layers = some.of.find_layers()
-    return RebuildContext(some.of, layers, some.data, Batching.of(128), workspace, StageProgress(quiet=True))
+    layers, quiet = some.of.find_layers(), StageProgress(quiet=True)
+    return RebuildContext(some.of, layers, some.truth.data, Batching.of(128), workspace, quiet)
 
 
 def ask(sets: Sequence[Set], asked: Asked, preset: str, options: argparse.Namespace) -> Iterator[list[Model]]:
@@ -153,15 +155,15 @@ def ask(sets: Sequence[Set], asked: Asked, preset: str, options: argparse.Namesp
     wanted = {"teachers": options.teachers, "teachers_on": options.teachers_on}
     settings = some.of.spec.curvature.model_copy(update=wanted)
     spec = some.of.spec.model_copy(update={"curvature": settings})
-    teachers = trained_teachers(spec, some.data, teaching, context.progress)
+    teachers = trained_teachers(spec, some.truth.data, teaching, context.progress)
     for each in teachers:
         if not context.workspace.has(each.file.stem):
-            queries: Any = Inputs(asked.inputs[asked.places])
+            queries: Any = Questions([asked.inputs[place] for place in asked.places.tolist()], some.truth.data)
             context.workspace.save(each.file.stem, teacher_rows(context, each, queries, asked.labels))
             remove_workspace(context, each.number)
             print(f"  asked {each.file.stem}", flush=True)
     for served, pairs in zip(sets, asked.pairs, strict=True):
-        own = _served(served, asked, pairs, options.work / f"{preset}-{served.seed}" / "served", key)
+        own = _served(served, asked, pairs, served.truth.directory / "served", key)
         yield [own, *(Model(context.workspace.load(each.file.stem), pairs) for each in teachers)]
 
 
@@ -169,27 +171,35 @@ def _served(some: Set, asked: Asked, pairs: Tensor, directory: Path, key: str) -
     context = _context(some, directory, key)
     if not context.workspace.has("answers"):
         embedding, _, shards = rebuild_ekfac(context)
-        queries: Any = Inputs(asked.inputs)
+        queries: Any = Questions(asked.inputs, some.truth.data)
         said = ask_model(context, embedding, queries, asked.labels[pairs])
         rows = norms_of(concatenated([context.workspace.load(name) for name in shards]))
         context.workspace.save("answers", {"queries": said["phi"], "scales": said["scales"], **rows})
     return Model(context.workspace.load("answers"), torch.arange(len(pairs)))
 
 
-def _unlabelled(some: Set, preset: str) -> TrainingSet:
-    """Images of the same source that are neither trained on nor scored."""
-    source: Any = mnist.train() if preset == "mnist-cnn" else cifar10.jpeg()
-    if preset == "mnist-cnn":
-        return TrainingSet(InputsOnly(Subset(source, range(len(some.data), len(source)))), some.of, "unlabelled")
-    # The lossy copy's training images: the scored ones are of the other split, those trained on are among them.
-    others = TrainingSet(InputsOnly(source), some.of, "unlabelled")
+def _unlabelled(truth: Truth, preset: str) -> TrainingSet:
+    """Inputs of the same source that are neither trained on nor scored."""
+    if preset == "cifar10-cnn":
+        return _others_of_the_copy(truth)
+    whole: Any = {"mnist-cnn": mnist.train, "adult": adult.train, "sst2": sst2.test}[preset]()
+    first = 0 if preset == "sst2" else len(truth.data)  # the others are trained on the first of the same file
+    return TrainingSet(InputsOnly(Subset(whole, range(first, len(whole)))), truth.of, "unlabelled")
+
+
+def _others_of_the_copy(truth: Truth) -> TrainingSet:
+    """The lossy copy's training images: the scored ones are of the other split, those trained on are among them."""
+    source: Any = cifar10.jpeg()
+    others = TrainingSet(InputsOnly(source), truth.of, "unlabelled")
     positions = others.sample(OTHERS, seed=5)
-    known = _thumbnails(some.data, range(len(some.data)))
+    known = _thumbnails(truth.data, range(len(truth.data)))
     distances = torch.cdist(_thumbnails(others, positions), known).amin(dim=1) / known.shape[1] ** 0.5
     kept = [place for place, distance in zip(positions, distances.tolist(), strict=True) if distance > COPY]
-    return TrainingSet(InputsOnly(Subset(source, kept)), some.of, "unlabelled")
+    return TrainingSet(InputsOnly(Subset(source, kept)), truth.of, "unlabelled")
 
 
 def _thumbnails(data: TrainingSet, positions: Sequence[int]) -> Tensor:
     """Each image averaged over squares of 2 x 2, flat."""
-    return torch.nn.functional.avg_pool2d(data.batch(positions).inputs, 2).flatten(1)
+    images = data.batch(positions).inputs
+    assert isinstance(images, Tensor)
+    return torch.nn.functional.avg_pool2d(images, 2).flatten(1)

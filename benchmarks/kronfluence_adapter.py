@@ -73,7 +73,7 @@ def examples(data: TrainingSet, positions: list[int] | None = None) -> TensorDat
     """Decoded and transformed examples, padded together where they differ in length."""
     batch = data.batch(list(range(len(data))) if positions is None else positions)
     inputs = batch.inputs.together() if isinstance(batch.inputs, RaggedInputs) else batch.inputs
-    return TensorDataset(*tensors_of(inputs).values(), batch.labels)
+    return TensorDataset(*(tensor.cpu() for tensor in (*tensors_of(inputs).values(), batch.labels)))
 
 
 class Kronfluence:
@@ -84,7 +84,8 @@ class Kronfluence:
         names = TrainingSet.open(classifier, spec.dataset).signature.tensors
         task = Classification(tuple(tensor.name for tensor in names if tensor.name))
         model = prepare_model(classifier.model, task)
-        self._analyzer = Analyzer("peer", model, task, cpu=True, output_dir=str(work), disable_tqdm=True)
+        cpu = classifier.device.type == "cpu"
+        self._analyzer = Analyzer("peer", model, task, cpu=cpu, output_dir=str(work), disable_tqdm=True)
         self._train = train
         self._batch_size = batch_size
 

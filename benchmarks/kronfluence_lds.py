@@ -2,57 +2,58 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from kronfluence_adapter import DEFAULT_DAMPING, HEURISTIC_DAMPING, Damping, Kronfluence, examples
+from safetensors.torch import load_file
 from torch import Tensor
-from truth import open_truth
+from truth import Truth, open_truth
 
-from proponent.attribution.agreement import linear_datamodeling
-from proponent.attribution.gradients.layers import find_layers
-from proponent.classifier import Classifier
+from proponent.audit.reliability import reliability
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.compression import compress
 from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.coverage import Coverage, UncoveredWarning, covered
 from proponent.rebuild.ekfac import fit_factors
 from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.retraining import save_finished
 from proponent.rebuild.rows_stage import scaled_gradients
-from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
+from proponent.spec import DEFAULT_COVER
 
-DAMPINGS = (1.0, 10.0, 100.0, 1000.0)
-SECOND_DAMPINGS = (0.1, 0.3, 1.0, 3.0)
-ABSOLUTE_DAMPINGS = 6
+DAMPINGS = (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
+SECOND_DAMPINGS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+ABSOLUTE_DAMPINGS = 8
+COVERS = {"default": DEFAULT_COVER, "embeddings": (*DEFAULT_COVER, "embedding")}
+"""Which layers proponent's rows are of."""
 SIZE = 768
 TUNE, TEST = slice(0, 100), slice(100, 200)
 BATCH = 128
 
-Setting = dict[str, float]
+Setting = dict[str, Any]
+Trial = tuple[Setting, Tensor]
+"""A setting, and the scores, their sums or what they are worth."""
 
 
-def compare(preset: str, seed: int, work: Path, jobs: int, limit: int | None = None) -> dict[str, Any]:
-    """One model: both sides tuned on the first queries and scored on the others. A killed run goes on.
-
-    With a ``limit`` it is trained on so many examples alone.
-    """
-    truth = open_truth(preset, seed, work, limit)
-    data, held_out, queries, masks = truth.data, truth.held_out, truth.queries, truth.masks
-    settings = truth.of.spec.curvature.model_copy(update={"embedding_size": SIZE})
-    of = replace(truth.of, spec=truth.of.spec.model_copy(update={"curvature": settings}))
-    (losses,) = truth.runs(1, jobs)
-    scratch = truth.directory / "scratch"
-    theirs = _scored(peer_scores(of, data, held_out, queries, scratch), masks, losses)
-    ours = _scored(_own(of, data, held_out, queries, scratch), masks, losses)
-    shutil.rmtree(scratch)
+def compare(preset: str, seed: int, work: Path, jobs: int, trainings: int = 1) -> dict[str, Any]:
+    """One model: both sides tuned on the first queries and scored on the others. A killed run goes on."""
+    truth = open_truth(preset, seed, work)
+    theirs, ours = peer_sums(truth), own_sums(truth)
+    runs = truth.runs(trainings, jobs)
+    theirs, ours = (_scored(side, truth, runs) for side in (theirs, ours))
+    reliable = reliability(runs)
     row: dict[str, Any] = {"preset": preset, "seed": seed, "proponent": _best(ours), "kronfluence": _best(theirs)}
     own, peer = _chosen(ours)[1], _chosen(theirs)[1]
     row |= {"ratio": float(own[TEST].mean() / peer[TEST].mean()), "interval_95": interval([own[TEST]], [peer[TEST]])}
+    row |= {"trainings": trainings, "reliability": reliable.halves if reliable else None}
     row["kronfluence_defaults"] = {
         name: _figures(*next(pair for pair in theirs if pair[0] == setting))
         for name, setting in (
@@ -76,63 +77,89 @@ def interval(ours: list[Tensor], theirs: list[Tensor], draws: int = 10_000) -> l
     return ratios.quantile(torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
 
 
-def peer_scores(
-    of: Classifier, data: TrainingSet, held_out: TrainingSet, queries: list[int], work: Path
-) -> Iterator[tuple[Setting, Tensor]]:
+def peer_sums(truth: Truth) -> list[Trial]:
+    """Kronfluence's scores at each damping, summed over the truth's halves; kept beside the model."""
+    scratch = truth.directory / "kronfluence"
+    return _kept(truth, "kronfluence", lambda: _peer(truth, scratch), scratch)
+
+
+def own_sums(truth: Truth) -> list[Trial]:
+    """The same of proponent's at each pair of dampings."""
+    scratch = truth.directory / "own"
+    return _kept(truth, "proponent", lambda: _own(truth, scratch), scratch)
+
+
+def _kept(truth: Truth, name: str, trials: Callable[[], Iterator[Trial]], scratch: Path) -> list[Trial]:
+    file, some = truth.directory / f"{name}.safetensors", truth.directory / f"{name}-some.safetensors"
+    if not file.exists():
+        found = {}
+        for setting, scores in trials():
+            found[json.dumps(setting)] = truth.summed(scores)
+            print(f"  {name} {setting}", flush=True)
+            save_finished(found, some)
+        some.rename(file)
+        shutil.rmtree(scratch)
+    return [(json.loads(setting), sums) for setting, sums in load_file(file).items()]
+
+
+def _peer(truth: Truth, work: Path) -> Iterator[Trial]:
     """Relative dampings (proponent's grid and its own heuristic), its default, and absolute ones of the same span."""
-    peer = Kronfluence(of.spec, examples(data), work / "peer", BATCH)
+    peer = Kronfluence(truth.of.spec, examples(truth.data), work, BATCH)
     peer.fit()
-    asked = examples(held_out, queries)
+    asked = examples(truth.held_out, truth.queries)
     means = peer.mean_eigenvalues()
     low, high = math.log10(HEURISTIC_DAMPING * min(means)), math.log10(max(DAMPINGS) * max(means))
     absolute = [DEFAULT_DAMPING, *torch.logspace(low, high, ABSOLUTE_DAMPINGS, dtype=torch.float64).tolist()]
-    for value in (HEURISTIC_DAMPING, *DAMPINGS):
+    for value in sorted({HEURISTIC_DAMPING, *DAMPINGS}):
         yield {"relative": value}, peer.pairwise(asked, Damping(value, relative=True), name=f"relative-{value:g}")
     for value in absolute:
         yield {"absolute": value}, peer.pairwise(asked, Damping(value, relative=False), name=f"absolute-{value:g}")
 
 
-def _own(
-    of: Classifier, data: TrainingSet, held_out: TrainingSet, queries: list[int], work: Path
-) -> Iterator[tuple[Setting, Tensor]]:
-    """Every pair of dampings, as a bundle's rows would score."""
-    context = RebuildContext(
-        of,
-        find_layers(of.model),
-        data,
-        Batching.of(BATCH),
-        Workspace(work / "own", "factors"),
-        StageProgress(quiet=True),
-    )
+def _own(truth: Truth, work: Path) -> Iterator[Trial]:
+    """Every pair of dampings, as a bundle's rows would score; with embeddings, too, where the model has some."""
+    known = set[tuple[str, ...]]()
+    for name, cover in COVERS.items():
+        update = {"embedding_size": SIZE, "cover": cover}
+        settings = truth.of.spec.curvature.model_copy(update=update)
+        of = replace(truth.of, spec=truth.of.spec.model_copy(update={"curvature": settings}))
+        with warnings.catch_warnings(action="ignore", category=UncoveredWarning):
+            coverage = covered(of, truth.data)
+        if tuple(coverage.layers) not in known:
+            known.add(tuple(coverage.layers))
+            for setting, scores in _of_layers(truth, coverage, work / name):
+                yield {**setting, "cover": name}, scores
+
+
+def _of_layers(truth: Truth, coverage: Coverage, work: Path) -> Iterator[Trial]:
+    workspace = Workspace(work / "factors", "factors")
+    of, quiet = coverage.classifier, StageProgress(quiet=True)
+    context = RebuildContext(of, coverage.layers, truth.data, Batching.of(BATCH), workspace, quiet)
     factors = fit_factors(context)
-    scaled, gradients = scaled_gradients(of, context.layers, held_out.batch(queries))
+    scaled, gradients = scaled_gradients(of, context.layers, truth.held_out.batch(truth.queries))
     for damping in DAMPINGS:
-        here = replace(context, workspace=Workspace(work / f"own-{damping:g}", "rows"))
+        here = replace(context, workspace=Workspace(work / f"{damping:g}", "rows"))
         compression, projected = compress(here, factors, damping)
         shards = [here.workspace.load_some(name, ["y", "scale"]) for name in projected]
-        y, scale = torch.cat([s["y"] for s in shards]).double(), torch.cat([s["scale"] for s in shards])
+        y, scale = (torch.cat([s[name] for s in shards]).double().to(of.device) for name in ("y", "scale"))
         asked = compression.coordinates(gradients).double() * scaled.scale[:, None]
         moment = (y * scale[:, None]).mT @ y / len(y)
         for second in SECOND_DAMPINGS:
-            damped = moment + second * moment.trace() / len(moment) * torch.eye(len(moment), dtype=torch.float64)
+            damped = moment + second * moment.trace() / len(moment) * torch.eye(len(moment)).to(moment)
             solved = torch.linalg.solve(damped, asked.mT).mT
             yield {"relative": damping, "second": second}, solved @ (y * scale[:, None]).mT
 
 
-def _scored(trials: Iterable[tuple[Setting, Tensor]], masks: Tensor, losses: Tensor) -> list[tuple[Setting, Tensor]]:
-    found = []
-    for setting, scores in trials:
-        found.append((setting, linear_datamodeling(scores, masks, losses)))
-        print(f"  {_figures(*found[-1])}", flush=True)
-    return found
+def _scored(trials: list[Trial], truth: Truth, runs: Tensor) -> list[Trial]:
+    return [(setting, truth.scored(sums, runs)) for setting, sums in trials]
 
 
-def _chosen(trials: list[tuple[Setting, Tensor]]) -> tuple[Setting, Tensor]:
+def _chosen(trials: list[Trial]) -> Trial:
     """The setting that is best on the tuning queries."""
     return max(trials, key=lambda trial: float(trial[1][TUNE].mean()))
 
 
-def _best(trials: list[tuple[Setting, Tensor]]) -> dict[str, Any]:
+def _best(trials: list[Trial]) -> dict[str, Any]:
     return _figures(*_chosen(trials))
 
 

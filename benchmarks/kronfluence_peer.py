@@ -20,6 +20,7 @@ from typing import Any
 import kronfluence_lds
 import kronfluence_timing
 import torch
+from truth import open_truth
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -35,11 +36,19 @@ def run_lds(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         for preset in options.presets:
             print(f"{preset}, seed {seed}", flush=True)
-            row = kronfluence_lds.compare(preset, seed, options.work, options.jobs)
+            row = kronfluence_lds.compare(preset, seed, options.work, options.jobs, options.trainings)
             rows = [old for old in _rows(options.out) if (old["preset"], old["seed"]) != (preset, seed)]
             rows = sorted([*rows, row], key=lambda each: (each["preset"], each["seed"]))
             _write(options, rows, together=_together(rows))
     _print_lds(json.loads(options.out.read_text()))
+
+
+def run_sums(options: argparse.Namespace) -> None:
+    """All scores of ``lds`` alone, in the working directory: they need no truth, and their machine none of it."""
+    for seed, preset in itertools.product(options.seeds, options.presets):
+        truth = open_truth(preset, seed, options.work)
+        kronfluence_lds.peer_sums(truth)
+        kronfluence_lds.own_sums(truth)
 
 
 def _together(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -72,7 +81,14 @@ def _print_lds(content: dict[str, Any]) -> None:
 
 
 def _short(side: dict[str, Any]) -> str:
-    return "(" + ", ".join(f"{name} {value:.3g}" for name, value in side["setting"].items()) + ")"
+    return (
+        "("
+        + ", ".join(
+            f"{name} {value if isinstance(value, str) else format(value, '.3g')}"
+            for name, value in side["setting"].items()
+        )
+        + ")"
+    )
 
 
 def _range(row: dict[str, Any]) -> str:
@@ -132,6 +148,10 @@ def _parser() -> argparse.ArgumentParser:
     lds.add_argument("--presets", type=_names, default=["mnist-cnn", "cifar10-cnn"], help="comma-separated")
     lds.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="of the models; comma-separated")
     lds.add_argument("--jobs", type=int, default=1, help="processes for retraining")
+    lds.add_argument("--trainings", type=int, default=1, help="of each half; two give the truth's reliability")
+    sums = commands.add_parser("sums", help="the scores of lds, summed over the halves, without the truth")
+    sums.add_argument("--presets", type=_names, required=True, help="comma-separated")
+    sums.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="of the models; comma-separated")
     fit = commands.add_parser("fit", help="factors and rows against factors and one pairwise pass")
     fit.add_argument("--presets", type=_names, default=["mnist-cnn", "cifar10-cnn"], help="comma-separated")
     fit.add_argument("--seed", type=int, default=0)
@@ -142,7 +162,12 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("--epochs", type=int, help="train shorter: the times do not depend on it")
     query.add_argument("--peer-rows", type=_numbers, default=[5000, 50_000], help="rows scored by Kronfluence")
     query.add_argument("--repeats", type=int, default=3)
-    for name, command, run in (("lds", lds, run_lds), ("fit", fit, run_fit), ("query", query, run_query)):
+    for name, command, run in (
+        ("lds", lds, run_lds),
+        ("sums", sums, run_sums),
+        ("fit", fit, run_fit),
+        ("query", query, run_query),
+    ):
         command.set_defaults(run=run)
         command.add_argument("--work", type=Path, required=True, help="directory that is kept between runs")
         command.add_argument("--threads", type=int, default=1)

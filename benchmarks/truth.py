@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from proponent.attribution.agreement import spearman
 from proponent.audit.datamodel import SEEDS_APART
 from proponent.audit.retraining import Retraining, half_subsets, retrained_losses
 from proponent.classifier import Classifier, load_classifier
@@ -53,6 +54,14 @@ class Truth:
         return torch.stack(
             [retrained_losses(self.retraining(number), self.masks, quiet, jobs) for number in range(trainings)]
         )
+
+    def summed(self, scores: Tensor) -> Tensor:
+        """What scores [Q, N] add up to over each half, [Q, S] float64: all that is held against the truth."""
+        return scores.double().cpu() @ self.masks.double().mT
+
+    def scored(self, sums: Tensor, runs: Tensor) -> Tensor:
+        """Linear datamodeling score of each query, [Q], of summed scores against the mean over trainings."""
+        return spearman(sums, -runs.mean(dim=0).mT)
 
 
 def open_truth(preset: str, seed: int, work: Path, limit: int | None = None) -> Truth:

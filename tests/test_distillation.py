@@ -41,11 +41,12 @@ from proponent.rebuild.distillation.teacher_rows import check_teacher
 from proponent.rebuild.distillation.teachers import TeacherModel, Teaching, half, trained_teachers
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
-from proponent.rebuild.retraining import in_processes, trained_model
+from proponent.rebuild.retraining import in_processes, trained_model, training_digest
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.results import Explanation, NoticeCode
 from proponent.spec import load_spec
+from proponent.training.train_preset import train_preset
 
 TEACHERS = 2
 TRAINING = {"factory": "proponent.training:fit", "kwargs": {"epochs": 40, "lr": 0.1, "batch_size": 16}}
@@ -272,6 +273,21 @@ def test_teachers_are_other_trainings_of_the_recipe_and_are_not_trained_again(
         load_spec(_copy(built.spec, curvature=other)), built.store, RebuildOptions(publish=False, quiet=True)
     )
     assert read_manifest(bundle).teachers == TEACHERS
+
+
+def test_a_model_that_was_moved_keeps_its_teachers(tmp_path: Path) -> None:
+    """Where a spec lies says nothing of what its trainings give; what its factories read there does."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    train_preset("loans", here, limit=40, epochs=1)
+    shutil.copytree(here, there)
+    assert _digest(here) == _digest(there)
+    (there / "table.json").write_text((there / "table.json").read_text() + "\n")
+    assert _digest(here) != _digest(there)
+
+
+def _digest(project: Path) -> str:
+    spec = load_spec(project)
+    return training_digest(spec, TrainingSet.open(load_classifier(spec), spec.dataset))
 
 
 def test_more_teachers_are_added_to_those_kept_and_jobs_train_them(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from proponent.attribution.inputs import RaggedInputs
 from proponent.attribution.losses import get_loss
 from proponent.datasets import digits, materialise, synthetic
 from proponent.datasets.transforms import pixels
@@ -107,6 +109,20 @@ def test_training_depends_on_its_seed_alone() -> None:
     assert not torch.equal(weights(first), weights(other))
     assert not first.training
     torch.random.set_rng_state(state)
+
+
+def test_inputs_of_different_lengths_reach_the_model_as_padded_batches() -> None:
+    """Before they go to a GPU, where each would be a kernel: the model is given tensors, as if they had been one."""
+    inputs, labels = small_digits(60)
+    shorter = [row[: 40 + number % 3] for number, row in enumerate(inputs.flatten(1))]
+
+    def pad(rows: Sequence[Tensor]) -> Tensor:
+        return torch.stack([nn.functional.pad(row, (0, 64 - len(row))) for row in rows])
+
+    ragged, padded = logistic(), logistic()
+    fit(ragged, RaggedInputs(shorter, pad), labels, cross_entropy, weight_decay=0.0, epochs=2)
+    fit(padded, pad(shorter), labels, cross_entropy, weight_decay=0.0, epochs=2)
+    assert torch.equal(weights(ragged), weights(padded))
 
 
 def test_seeded_restores_the_global_generator() -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from proponent.attribution.gradients.layers import frozen_state
 from proponent.classifier import (
     Classifier,
+    beside,
     build_model,
     classifier_of,
     load_loss,
@@ -35,7 +36,7 @@ from proponent.training.loop import seeded
 from proponent.user_code.source import code_sha256
 
 NO_RECIPE = frozenset(
-    {"curvature", "weights", "expected_accuracy", "device", "name", "held_out", "samples", "unlabelled"}
+    {"curvature", "weights", "expected_accuracy", "device", "name", "held_out", "samples", "unlabelled", "root"}
 )
 """Keys of a spec that a training does not depend on."""
 
@@ -101,12 +102,21 @@ def save_finished(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def training_digest(spec: ModelSpec, data: TrainingSet) -> str:
-    """What trained models depend on, and nothing else: of the weights served only the frozen ones, and no seed."""
+    """What trained models depend on, and nothing else: of the weights the frozen ones alone, no seed and no place."""
     recipe = spec.model_dump(mode="json", exclude=set(NO_RECIPE))
     if recipe["training"]:
         recipe["training"]["kwargs"].pop("seed", None)  # each training has its own
-    parts: list[object] = [recipe, code_sha256(spec), data.fingerprint()]
+    parts: list[object] = [recipe, code_sha256(spec), data.fingerprint(), _files_beside(spec)]
     model = untrained_model(spec)
     if frozen := frozen_state(model):
         parts.append(weights_digest({name: model.state_dict()[name] for name in frozen}))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _files_beside(spec: ModelSpec) -> list[str]:
+    """SHA-256 of the files in the spec's folder that its factories are given, such as a tokenizer's."""
+    factories = (spec.model, spec.dataset, spec.transform, spec.training)
+    values = [value for factory in factories if factory for value in factory.kwargs.values()]
+    named = [Path(found) for value in values if (found := beside(spec.root, value)) is not value]
+    files = [file for path in named for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from proponent.attribution.inputs import Inputs
+from proponent.attribution.inputs import Inputs, RaggedInputs
 from proponent.errors import InvalidInputError
 from proponent.training.augmentation import flip_crop
 from proponent.training.checkpoint import Checkpoint, beginning
@@ -109,7 +109,7 @@ def fit(
         )
     report = log or _ignore
     _prepare(model.to(device))
-    data = (inputs.to(device), labels.to(device))
+    data = (inputs if _padded_later(inputs, optimizer) else inputs.to(device), labels.to(device))
     with seeded(seed):
         if optimizer == "lbfgs":
             iterations = _LBFGS_ITERATIONS if epochs is None else epochs
@@ -162,6 +162,11 @@ def _descend(
         checkpoint.save(history)
         report(history[-1])
     return history
+
+
+def _padded_later(inputs: Inputs, optimizer: str) -> bool:
+    """Examples of different lengths stay where they are: a GPU pads them one tiny kernel after the other."""
+    return isinstance(inputs, RaggedInputs) and optimizer != "lbfgs"
 
 
 def _prepare(model: nn.Module) -> None:
@@ -232,9 +237,13 @@ def _shuffled(
     inputs, labels = data
     order = torch.randperm(len(labels), generator=generator)
     for chosen in order.tensor_split(ceil(len(labels) / batch_size)):
-        rows = chosen.to(labels.device)
-        some = inputs[rows]
-        yield flip_crop(some, generator) if augment and isinstance(some, Tensor) else some, labels[rows]
+        some = inputs[chosen.to(inputs.device)]
+        if isinstance(some, RaggedInputs):
+            some = some.together().to(labels.device)
+        yield (
+            flip_crop(some, generator) if augment and isinstance(some, Tensor) else some,
+            labels[chosen.to(labels.device)],
+        )
 
 
 def _pass(
