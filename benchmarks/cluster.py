@@ -2,10 +2,10 @@
 
 Times are those of the stages, on a cluster of this machine whose workers are up; each is taken beside the others in
 every round, and CPU seconds are those of the driver and its workers. What travels is counted, not timed: the bytes of
-all parts of sums, and of everything else that workers save, for several numbers of rows.
+all parts of sums, and of everything else that workers save, for several numbers of rows, of chunks and of parameters.
 
-Run: ``python benchmarks/cluster.py --work DIRECTORY [--rows 4000] [--rounds 3]``. The directory keeps a model;
-``--only`` measures a part of the figures again.
+Run: ``python benchmarks/cluster.py --work DIRECTORY [--timed mnist-cnn=4000] [--rounds 3]``. The directory keeps
+models; ``--only`` measures a part of the figures again.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from timing import now, taken
 from torch.utils.flop_counter import FlopCounterMode
 
 from proponent.attribution.gradients.layers import find_layers, num_parameters
+from proponent.classifier import load_classifier
 from proponent.index.row_store import ResidentRows
 from proponent.index.rows import InfluenceIndex
 from proponent.index.scan import Query
@@ -39,6 +40,7 @@ from proponent.index.search import search
 from proponent.index.searchable import RowScales
 from proponent.index.store import Store
 from proponent.options import Measure
+from proponent.rebuild import batching
 from proponent.rebuild.cluster.executor import connected
 from proponent.rebuild.context import Executor, InProcess
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
@@ -61,7 +63,7 @@ def workers_cpu() -> dict[int, float]:
     return found
 
 
-def timed(spec: ModelSpec, executor: Executor) -> dict[str, float]:
+def measured(spec: ModelSpec, executor: Executor) -> dict[str, float]:
     """Wall seconds of a rebuild, and CPU seconds of all, of the driver and of the busiest worker."""
     with tempfile.TemporaryDirectory() as work:
         begun, start = workers_cpu(), now()
@@ -77,19 +79,26 @@ def timed(spec: ModelSpec, executor: Executor) -> dict[str, float]:
     }
 
 
-def times(spec: ModelSpec, rounds: int) -> dict[str, dict[str, float]]:
+TIMED = ("mnist-cnn=4000", "cifar10-resnet20=4000")
+"""Models, and the rows of each."""
+
+
+def times(preset: str, rows: int, options: argparse.Namespace) -> dict[str, Any]:
     """Medians over rounds, in each of which a process and the workers of a cluster come after each other."""
+    spec, rounds = spec_of(preset, options.work, rows, options.epochs), options.rounds
     found: dict[str, list[dict[str, float]]] = {"process": [], "1 worker": [], "2 workers": []}
     for workers, name in ((1, "1 worker"), (2, "2 workers")):
         with connected("local", workers) as executor:
-            timed(spec, executor)  # imports, and the first reading of the data
+            measured(spec, executor)  # imports, and the first reading of the data
             for _ in range(rounds):
-                found["process"].append(timed(spec, InProcess()))
-                found[name].append(timed(spec, executor))
-    return {
+                found["process"].append(measured(spec, InProcess()))
+                found[name].append(measured(spec, executor))
+    medians = {
         name: {key: round(statistics.median(run[key] for run in runs), 2) for key in runs[0]}
         for name, runs in found.items()
     }
+    load = round(os.getloadavg()[0], 1)
+    return {"model": preset, "rows": rows, "rounds": rounds, "load_average": load, "times": medians}
 
 
 MERGED_ROWS, MERGED_SHARDS, TOP, BATCHES = 65_536, (1, 4, 16, 64), 10, (1, 16)
@@ -161,7 +170,7 @@ class _Echo:
         return value
 
 
-def travelled(spec: ModelSpec) -> dict[str, int]:
+def travelled(preset: str, rows: int, chunk: int, options: argparse.Namespace) -> dict[str, Any]:
     """Bytes that are saved by stage, parts taken together."""
     saved: dict[str, int] = {}
     save = Workspace.save
@@ -171,11 +180,25 @@ def travelled(spec: ModelSpec) -> dict[str, int]:
         saved[name] = saved.get(name, 0) + sum(value.numel() * value.element_size() for value in tensors.values())
         save(self, stage, tensors)
 
-    with tempfile.TemporaryDirectory() as work, patch.object(Workspace, "save", counted):
+    spec = spec_of(preset, options.work, rows, options.epochs).model_copy(update={"samples": 0})
+    with (
+        tempfile.TemporaryDirectory() as work,
+        patch.object(Workspace, "save", counted),
+        patch.object(batching, "CHUNK", chunk),
+    ):
         rebuild(spec, Store(Path(work)), RebuildOptions(quiet=True, publish=False))
-    return saved
+    parameters = num_parameters(load_classifier(spec).find_layers())
+    return {"model": preset, "parameters": parameters, "rows": rows, "chunk": chunk, "bytes": saved}
 
 
+SAVED = (
+    ("mnist-cnn", 500, batching.CHUNK),
+    ("mnist-cnn", 1000, batching.CHUNK),
+    ("mnist-cnn", 2000, batching.CHUNK),
+    ("mnist-cnn", 2000, batching.CHUNK // 4),
+    ("cifar10-resnet20", 1000, batching.CHUNK),
+)
+"""Model, rows and rows of a chunk: each differs from one before in one of the three."""
 NETWORKS = {"ResNet-50": torchvision.models.resnet50, "ViT-B/16": torchvision.models.vit_b_16}
 PIXELS = 224
 
@@ -212,25 +235,17 @@ def main() -> None:
     """Measures, counts, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--timed", nargs="+", default=TIMED, metavar="PRESET=ROWS")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--preset", default="mnist-cnn")
+    parser.add_argument("--epochs", type=int, help="of trainings, whose weights do not matter for the cost")
     parser.add_argument("--only", nargs="*", choices=["times", "saved", "networks", "shards"], default=[])
     parser.add_argument("--out", type=Path, default=RESULTS / "cluster.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    spec = spec_of(options.preset, options.work, options.rows, None)
-    sizes = [options.rows // 4, options.rows // 2, options.rows]
+    timed = [(preset, int(rows)) for preset, rows in (each.split("=") for each in options.timed)]
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "times": lambda: {
-            "model": options.preset,
-            "rows": options.rows,
-            "rounds": options.rounds,
-            "times": times(spec, options.rounds),
-        },
-        "saved": lambda: {
-            "saved": [{"rows": n, "bytes": travelled(spec_of(options.preset, options.work, n, None))} for n in sizes]
-        },
+        "times": lambda: {"timed": [times(*each, options) for each in timed]},
+        "saved": lambda: {"saved": [travelled(*each, options) for each in SAVED]},
         "networks": lambda: {"networks": [counted(name) for name in NETWORKS], "decoding_ms": decoding_ms()},
         "shards": lambda: {"merging": merging(), "calls_ms": calls()},
     }
