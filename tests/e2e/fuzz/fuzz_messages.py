@@ -195,6 +195,7 @@ def sound_requests(words: Words) -> Mapping[str, Sequence[Message]]:
         "GetModel": [pb.GetModelRequest(model=MODEL)],
         "ListModels": [pb.ListModelsRequest()],
         "ScoreExamples": [pb.ScoreExamplesRequest(query=query, example_ids=words.examples[:5])],
+        "HighlightExamples": [pb.HighlightExamplesRequest(query=query, example_ids=words.examples[:5])],
         "EstimateRemoval": [pb.EstimateRemovalRequest(query=query, example_ids=words.examples[:5])],
         "FindFlipSet": [pb.FindFlipSetRequest(query=query, max_size=3)],
         "ListSuspects": [pb.ListSuspectsRequest(model=MODEL, limit=3)],
