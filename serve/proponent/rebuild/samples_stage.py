@@ -122,17 +122,22 @@ class SamplesTask(Task):
         bundle: Directory of the files that explain.
         positions: Of all samples, in the held-out set.
         readings: What the examples of that set were when they were read first.
+        data: That set, as it was opened; other processes open their own, which must have the same order.
     """
 
     bundle: Path
     manifest: Manifest
     positions: tuple[int, ...]
     readings: Readings
+    data: TrainingSet | None
 
     @classmethod
     def of(cls, samples: HeldOutSamples, bundle: Path, manifest: Manifest) -> SamplesTask:
         """Of all samples."""
-        return cls(bundle.absolute(), manifest, tuple(samples.positions), samples.data.readings)
+        return cls(bundle.absolute(), manifest, tuple(samples.positions), samples.data.readings, samples.data)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"data": None}
 
     @override
     def prepare(self, context: RebuildContext) -> Compute:
@@ -145,6 +150,8 @@ class SamplesTask(Task):
         return f"sample {self._data(context).example_id(self.positions[item])!r}"
 
     def _data(self, context: RebuildContext) -> TrainingSet:
+        if self.data is not None:
+            return self.data
         factory = context.classifier.spec.held_out
         assert factory is not None
         return TrainingSet.open(context.classifier, factory, KEY, readings=self.readings)
