@@ -9,8 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from proponent.cuda_graphs import WAITED
 from proponent.errors import InvalidInputError
+from proponent.explainer.query import CHECKED
 from proponent.signature import InputSignature
+from proponent.worker import warmup
 from proponent.worker.warmup import warmed_up
 
 
@@ -57,10 +60,11 @@ def test_a_slow_model_is_asked_few_times() -> None:
     assert torch.get_num_threads() == 2 and timed.calls == 3
 
 
-def test_an_accelerator_needs_no_choice() -> None:
+def test_an_accelerator_needs_no_choice_and_answers_until_its_graphs_are_recorded() -> None:
     timed = Timed(one=0, two=0, device="meta")
     warmed_up(timed)  # type: ignore[arg-type]
-    assert torch.get_num_threads() == 2 and timed.calls == 1
+    assert torch.get_num_threads() == 2
+    assert timed.calls == 1 + warmup._UNTIL_REPLAYED >= 1 + WAITED + CHECKED
 
 
 def test_a_model_that_takes_no_neutral_input_is_served_all_the_same() -> None:
