@@ -318,3 +318,10 @@ def test_another_kind_of_index_is_refused(tmp_path: Path) -> None:
     faiss.write_index(other, str(tmp_path / "rows.faiss"))
     with pytest.raises(CorruptBundleError, match=r"rows\.faiss"):
         InfluenceIndex.open(tmp_path / "rows.faiss", tmp_path / "scales.safetensors", 16)
+
+
+@pytest.mark.parametrize("measure", Measure)
+def test_lists_of_one_measure_are_those_of_all_three(tmp_path: Path, measure: Measure) -> None:
+    index, queries = build(tmp_path, random_rows(3000, 24), random_scales(3000)), queries_of(3, 24, 12)
+    alone, together = (search(index, queries, measures) for measures in ((measure,), tuple(Measure)))
+    assert [found[measure] for found in alone] == [found[measure] for found in together]
