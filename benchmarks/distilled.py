@@ -1,9 +1,10 @@
 """Scores distilled from other trainings of the recipe, beside the model's own, its teachers and Kronfluence.
 
 For each preset and seed: the truth is that of ``kronfluence_peer.py lds`` with the same working directory (nothing
-that it holds is made anew); teachers are trained and asked by the rebuild's own code. Settings are chosen on queries
-0..99 and scored on 100..199. Unlabelled inputs are images of the same source that are neither trained on nor scored.
-Needs the datasets (environment variable PROPONENT_DATA) and Kronfluence.
+that it holds is made anew); teachers are trained and asked by the rebuild's own code, on the models' device. Settings
+are chosen on queries 0..99 and scored on 100..199. Unlabelled inputs are images of the same source that are neither
+trained on nor scored. What scores add up to over the halves is kept beside each model; ``--sums`` ends with it: it
+needs no truth, and its machine none of it. Needs the datasets (environment variable PROPONENT_DATA) and Kronfluence.
 
 Run: ``python benchmarks/distilled.py --work DIRECTORY``.
 """
@@ -22,6 +23,7 @@ import torch
 from commands import RESULTS, write
 from distilled_models import DAMPINGS, GIVEN, MIXED, SCORED, Asked, Model, Set, ask, asked_about, opened
 from kronfluence_lds import TEST, TUNE
+from safetensors.torch import load_file
 from torch import Tensor
 
 from proponent.attribution.agreement import spearman
@@ -31,10 +33,13 @@ from proponent.audit.intervals import two_way_interval
 from proponent.audit.reliability import reliability
 from proponent.rebuild.distillation.student import OPERATOR_SIZE, row_groups
 from proponent.rebuild.distillation.teacher_rows import as_teacher
+from proponent.rebuild.retraining import save_finished
 
 SIZES, RIDGES = (128, 256, 768), (3e-3, 3e-2)
 _KEY = ("preset", "seed", "teachers", "teachers_on")
 """Of a row of the results: another run replaces it and keeps the others."""
+_KINDS, _SIZES = (SCORED, MIXED, GIVEN), "sizes"
+"""How many inputs there are of each kind, among the sums."""
 COUNTS, MODELS = (1000, 3000), (2, 3, 6)
 """Fewer pseudo-queries, and fewer teachers: as many as are the same ones whatever follows."""
 
@@ -46,9 +51,9 @@ def main() -> None:
     before = json.loads(options.out.read_text())["results"] if options.out.exists() else []
     for preset in options.presets:
         sets = [opened(preset, seed, options) for seed in options.seeds]
-        asked = asked_about(sets, preset, options)
-        for some, models in zip(sets, ask(sets, asked, preset, options), strict=True):
-            rows.append(compare(some, models, asked, preset, options))
+        sums = summed(sets, preset, options)
+        for some in [] if options.sums else sets:
+            rows.append(compare(some, sums[some.truth.seed], options))
             others = [old for old in before if all(any(old[key] != row[key] for key in _KEY) for row in rows)]
             write(options.out, {"results": [*others, *rows]}, options.threads)
     print("| model | seed | own | student, no unlabelled | with | teacher | Kronfluence | ratios |\n|" + "---|" * 8)
@@ -58,16 +63,39 @@ def main() -> None:
         print(f"| {row['preset']} | {row['seed']} | {' | '.join(f'{each:.4f}' for each in chosen)} | {ratios} |")
 
 
-def compare(some: Set, models: list[Model], asked: Asked, preset: str, options: argparse.Namespace) -> dict[str, Any]:
+def summed(sets: Sequence[Set], preset: str, options: argparse.Namespace) -> dict[int, dict[str, Tensor]]:
+    """By the models' seeds, what all settings' scores add up to over the halves, and ``_SIZES``; kept beside each.
+
+    Models and teachers are asked only where one's sums are missing.
+    """
+    wanted = ("teachers", "teachers_on", "pseudo_queries", "given", "operator_size")
+    name = "-".join(["distilled", *(str(getattr(options, key)) for key in wanted)]) + ".safetensors"
+    files = {some.truth.seed: some.truth.directory / name for some in sets}
+    if not all(file.exists() for file in files.values()):
+        for some in sets:
+            kronfluence_lds.peer_sums(some.truth)
+        asked = asked_about(sets, preset, options)
+        sizes = torch.tensor([asked.sizes[kind] for kind in _KINDS])
+        for some, models in zip(sets, ask(sets, asked, preset, options), strict=True):
+            trials = _trials(models, asked, _groups(some), explore=options.explore)
+            sums = {name: some.truth.summed(scores) for name, scores in trials.items()}
+            save_finished({**sums, _SIZES: sizes}, files[some.truth.seed])
+            print(f"  {preset}, seed {some.truth.seed}: {len(sums)} settings", flush=True)
+    return {seed: load_file(file) for seed, file in files.items()}
+
+
+def _groups(some: Set) -> Tensor:
+    labels = some.truth.data.batch(range(len(some.truth.data))).labels
+    return row_groups(labels, len(some.of.class_names))
+
+
+def compare(some: Set, found: dict[str, Tensor], options: argparse.Namespace) -> dict[str, Any]:
     """All settings on one model."""
-    labels = some.truth.data.batch(range(len(some.truth.data))).labels.cpu()
-    groups = row_groups(labels, len(some.of.class_names))
-    trials = _trials(models, asked, groups, explore=options.explore)
-    sums = {name: some.truth.summed(scores) for name, scores in trials.items()}
+    sums = {name: each for name, each in found.items() if name != _SIZES}
     scored = {name: _figures(each, some) for name, each in sums.items()}
     chosen = {
         "own": "own",
-        "teacher": f"teacher {len(models) - 1}",
+        "teacher": f"teacher {options.teachers}",
         "without": _best(scored, f"student {MIXED}, K 768"),
         "with": _best(scored, f"student {GIVEN} + {MIXED}, K 768"),
         "without, K 256": _best(scored, f"student {MIXED}, K 256"),
@@ -79,11 +107,11 @@ def compare(some: Set, models: list[Model], asked: Asked, preset: str, options: 
     peer_best = max(peer, key=lambda each: float(_lds(each[1], some)[TUNE].mean()))
     truth = reliability(some.runs)
     row: dict[str, Any] = {
-        "preset": preset,
+        "preset": some.of.spec.name,
         "seed": some.truth.seed,
-        "teachers": len(models) - 1,
+        "teachers": options.teachers,
         "teachers_on": options.teachers_on,
-        "pseudo_queries": asked.sizes,
+        "pseudo_queries": dict(zip(_KINDS, found[_SIZES].tolist(), strict=True)),
         "operator_size": options.operator_size,
         "trainings": len(some.runs),
         "reliability": truth.halves if truth else None,
@@ -98,18 +126,20 @@ def compare(some: Set, models: list[Model], asked: Asked, preset: str, options: 
 
 def _trials(models: list[Model], asked: Asked, groups: Tensor, *, explore: bool) -> dict[str, Tensor]:
     """Scores [Q, N] of the queries by what gave them."""
-    sizes = asked.sizes
-    kinds = dict(zip(sizes, torch.arange(sum(sizes.values())).split(list(sizes.values())), strict=True))
+    sizes, device = asked.sizes, groups.device
+    places = torch.arange(sum(sizes.values()), device=device)
+    kinds = dict(zip(sizes, places.split(list(sizes.values())), strict=True))
+    origins = asked.origins.to(device)
     answers = [_answer(model, kinds[SCORED]) for model in models]
     last = len(models) - 1
     counts = [each for each in MODELS if each < last]
     trials = {"own": answers[0].queries.double() @ answers[0].rows.double().mT}
     for count in [*counts, last]:
-        trials[f"teacher {count}"] = sum((_normalised(each) for each in answers[: count + 1]), torch.zeros(1))
+        trials[f"teacher {count}"] = torch.stack([_normalised(each) for each in answers[: count + 1]]).sum(dim=0)
     students = _Students(groups, answers[0].queries.double(), trials)
     both = torch.cat([kinds[GIVEN], kinds[MIXED]])
     for kind, places in ((MIXED, kinds[MIXED]), (f"{GIVEN} + {MIXED}", both)):
-        moment = _moment(models[:1], places, asked.origins)
+        moment = _moment(models[:1], places, origins)
         for number, model in enumerate(models[1:], start=1):
             moment.add(_answer(model, places))
             if explore and number in counts:
@@ -119,7 +149,7 @@ def _trials(models: list[Model], asked: Asked, groups: Tensor, *, explore: bool)
     for count in COUNTS if explore else ():
         for kind in (MIXED, GIVEN):
             if count <= sizes[kind]:
-                few = _moment(models, kinds[kind][:count], asked.origins)
+                few = _moment(models, kinds[kind][:count], origins)
                 students.add(f"{count} {kind}", few, RIDGES[0], SIZES[-1:])
     return trials
 
@@ -209,6 +239,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2], help="of the models"
+    )
+    parser.add_argument(
+        "--sums", action="store_true", help="what scores add up to over the halves alone, without the truth"
     )
     parser.add_argument("--trainings", type=int, default=1, help="of each half; two give the truth's reliability")
     parser.add_argument("--teachers", type=int, default=10)

@@ -69,6 +69,10 @@ class Model:
     said: dict[str, Tensor]
     pairs: Tensor
 
+    def to(self, device: torch.device) -> Model:
+        """The same on a device."""
+        return Model({name: value.to(device) for name, value in self.said.items()}, self.pairs.to(device))
+
 
 def opened(preset: str, seed: int, options: argparse.Namespace) -> Set:
     truth = open_truth(preset, seed, options.work)
@@ -164,7 +168,8 @@ def ask(sets: Sequence[Set], asked: Asked, preset: str, options: argparse.Namesp
             print(f"  asked {each.file.stem}", flush=True)
     for served, pairs in zip(sets, asked.pairs, strict=True):
         own = _served(served, asked, pairs, served.truth.directory / "served", key)
-        yield [own, *(Model(context.workspace.load(each.file.stem), pairs) for each in teachers)]
+        models = [own, *(Model(context.workspace.load(each.file.stem), pairs) for each in teachers)]
+        yield [model.to(served.of.device) for model in models]
 
 
 def _served(some: Set, asked: Asked, pairs: Tensor, directory: Path, key: str) -> Model:

@@ -59,6 +59,7 @@ def main() -> None:
     try:
         _follow(counts, ended, workers, end)
     finally:
+        waiting.cancel_join_thread()  # or the end waits until workers have taken what is left, and they are gone
         for worker in workers:
             worker.terminate()
 
@@ -66,14 +67,15 @@ def main() -> None:
 def _tasks(options: argparse.Namespace) -> Iterator[Task]:
     opened: dict[str, list[Truth]] = {}
     for item in options.order:
-        preset, _, kind = item.partition("/")
+        preset, kind, *one = item.split("/")
         if preset not in opened:
             opened[preset] = [open_truth(preset, seed, options.work, options.limit) for seed in options.seeds]
         if kind == TEACHERS:
             yield from _teachers(item, opened[preset][0], options)
             continue
-        for each in opened[preset]:
-            yield from _halves(f"{item}-{each.seed}", each, int(kind == SECOND), options.subsets)
+        for each in [truth for truth in opened[preset] if not one or truth.seed == int(one[0])]:
+            name = f"{preset}/{kind}/{each.seed}"
+            yield from _halves(name, each, int(kind == SECOND), options.subsets)
 
 
 def _halves(name: str, truth: Truth, training: int, subsets: int) -> Iterator[Task]:
@@ -149,7 +151,10 @@ def _follow(counts: dict[str, int], ended: Any, workers: Sequence[BaseProcess], 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "order", nargs="*", default=ORDER, help=f"PRESET/KIND each, KIND one of {HALVES}, {SECOND}, {TEACHERS}"
+        "order",
+        nargs="*",
+        default=ORDER,
+        help=f"PRESET/KIND or PRESET/KIND/SEED each, KIND one of {HALVES}, {SECOND}, {TEACHERS}",
     )
     parser.add_argument("--work", type=Path, required=True, help="directory that is kept between runs")
     parser.add_argument(
