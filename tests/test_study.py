@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from proponent.cli.exit_codes import INTERRUPTED
 from proponent.cli.main import app
-from proponent.errors import BusyError, InvalidInputError, NotFoundError, StorageError
+from proponent.errors import BusyError, InvalidInputError, NotFoundError, ProponentError, StorageError
 from proponent.index.lock import LOCK, exclusive
 from proponent.rebuild.progress import StageProgress
 from proponent.study import code
@@ -98,7 +98,7 @@ def test_the_committed_page_is_that_of_the_committed_results() -> None:
 def test_the_committed_inventory_lists_every_result_that_is_not_called_older() -> None:
     page, study = ((DOCS / name).read_text(encoding="utf-8") for name in (f"study/{INVENTORY}", "study.md"))
     for name, result in results(DOCS / "study").items():
-        if "code" not in result:
+        if result["code"] != EXPERIMENTS[name].code:
             assert re.search(rf"^Of an earlier run, .*`{name}`", study, re.MULTILINE)
             continue
         own, models = result["cpu_seconds"], result["models_cpu_seconds"]
@@ -222,14 +222,31 @@ def test_missing_data_are_named(tmp_path: Path) -> None:
         run(["table1"], tmp_path / "study", tmp_path, quick=False)
 
 
+def holding_a_result(out: Path) -> Path:
+    """A directory whose run file says what its results are of, and something that may be one."""
+    run([], out, None)
+    (out / "outlier").mkdir()
+    (out / "outlier" / RESULT).write_text("{}", encoding="utf-8")
+    return out
+
+
 def test_quick_results_do_not_mix_with_the_studys(tmp_path: Path) -> None:
-    run([], tmp_path, None)
+    holding_a_result(tmp_path)
     with pytest.raises(InvalidInputError, match="holds results of mode quick, and these would be of mode study"):
         run([], tmp_path, None, quick=False)
 
 
+def test_what_was_asked_for_and_gave_nothing_binds_nobody(tmp_path: Path) -> None:
+    """A wrong data root, or --quick by mistake: nothing was made, and the right run goes on there."""
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):
+        with pytest.raises(NotFoundError, match="MNIST"):
+            run(["table1"], tmp_path / "out", tmp_path / "empty", quick=False)
+    run([], tmp_path / "out", tmp_path)
+
+
 def test_results_of_two_versions_do_not_mix(tmp_path: Path) -> None:
-    run([], tmp_path, None)
+    holding_a_result(tmp_path)
     noted = json.loads((tmp_path / RUN).read_text(encoding="utf-8"))
     (tmp_path / RUN).write_text(json.dumps({**noted, "version": "0.0.9+1234abcd"}), encoding="utf-8")
     with pytest.raises(InvalidInputError, match=r"of version 0\.0\.9\+1234abcd, and these would be of version \d"):
@@ -237,21 +254,18 @@ def test_results_of_two_versions_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_results_of_an_unknown_version_are_not_taken(tmp_path: Path) -> None:
-    (tmp_path / "outlier").mkdir()
-    (tmp_path / "outlier" / RESULT).write_text("{}", encoding="utf-8")
+    (holding_a_result(tmp_path) / RUN).unlink()
     with pytest.raises(InvalidInputError, match=r"holds results, but no run\.json says of which version"):
         run([], tmp_path, None)
 
 
-def test_results_of_two_data_roots_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PROPONENT_DATA", raising=False)
-    first, second, out = (tmp_path / name for name in ("first", "second", "out"))
-    first.mkdir(), second.mkdir()
-    run([], out, None)  # nothing yet was made of data
-    run([], out, first)
-    run([], out, None)
-    with pytest.raises(InvalidInputError, match=r"of data root .*first, and these would be of data root .*second"):
-        run([], out, second)
+@pytest.mark.data
+@pytest.mark.slow
+def test_results_of_two_data_roots_do_not_mix(study: Path, data_root: Path, tmp_path: Path) -> None:
+    told = f"of data root {re.escape(str(data_root))}, and these would be of data root {re.escape(str(tmp_path))}"
+    with pytest.raises(InvalidInputError, match=told):
+        run([], study, tmp_path)
+    run([], study, None)
 
 
 def test_a_data_root_that_is_missing_is_named_though_nothing_is_read_of_it(tmp_path: Path) -> None:
@@ -269,8 +283,23 @@ def test_results_do_not_go_into_a_file(tmp_path: Path) -> None:
 
 
 def test_two_runs_do_not_write_to_one_directory(tmp_path: Path) -> None:
-    with exclusive(tmp_path / LOCK), pytest.raises(BusyError, match="is locked"):
+    with exclusive(tmp_path / LOCK), pytest.raises(BusyError, match=f"another run writes to {tmp_path}, which is l"):
         run([], tmp_path, None)
+    assert not (tmp_path / RUN).exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "error"),
+    [
+        ("/proc/x", StorageError),
+        ("/sys/x", StorageError),
+        (__file__, InvalidInputError),
+        (f"{__file__}/x", StorageError),
+    ],
+)
+def test_a_directory_that_cannot_be_is_named(out: str, error: type[ProponentError]) -> None:
+    with pytest.raises(error, match=re.escape(out)):
+        run([], Path(out), None)
 
 
 def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,6 +153,29 @@ def test_schedule_sets_the_length_of_the_steps(schedule: str, rates: float) -> N
     assert torch.allclose(before - weights(model), torch.tensor([0.1 * rates]))
 
 
+def test_images_whose_channels_lie_side_by_side_are_trained_on_alike() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(20, 3, 8, 8, generator=generator), torch.arange(20) % 10
+    found, laid_out = [], []
+    for channels_last in (False, True):
+        with seeded(0):
+            model = resnet20(classes=10)
+        model.register_forward_pre_hook(
+            lambda _, given: laid_out.append(given[0].is_contiguous(memory_format=torch.channels_last))
+        )
+        options = {"epochs": 2, "batch_size": 10, "augment": "flip_crop", "channels_last": channels_last}
+        fit(model, images, labels, cross_entropy, weight_decay=0.01, **options)
+        found.append(weights(model))
+    assert laid_out == [False] * 4 + [True] * 4
+    assert torch.allclose(*found, rtol=0, atol=1e-3)
+
+
+def test_only_images_have_channels_to_lay_out() -> None:
+    inputs, labels = small_digits()
+    with pytest.raises(InvalidInputError, match=r"channels_last is of images \[N, C, H, W\], the inputs are others"):
+        fit(logistic(), inputs.flatten(1), labels, cross_entropy, weight_decay=0.0, channels_last=True)
+
+
 def test_flip_crop_moves_each_image_on_its_own() -> None:
     images = torch.arange(1.0, 65.0).reshape(1, 1, 8, 8).repeat(64, 1, 1, 1)
     changed = flip_crop(images, torch.Generator().manual_seed(0))
@@ -277,3 +300,11 @@ def test_a_checkpoint_of_another_training_is_left_aside(tmp_path: Path) -> None:
     assert torch.equal(dropped_out(file)[0], dropped_out(None)[0])
     dropped_out(file, epochs=2)
     assert torch.equal(dropped_out(file)[0], dropped_out(None)[0])
+
+
+@pytest.mark.parametrize("left", [0, 100, -1])
+def test_a_damaged_checkpoint_is_left_aside(tmp_path: Path, left: int) -> None:
+    file = tmp_path / "checkpoint.pt"
+    dropped_out(file, epochs=2)
+    file.write_bytes(file.read_bytes()[:left])
+    assert torch.equal(dropped_out(file, epochs=2)[0], dropped_out(None, epochs=2)[0])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY, GREEN = "#4386dd", "#d9781e", "#59606b", "#3a8f5b"
+FORMATS = ("png", "svg")
 _DPI = 100
 _CELL, _HEAD = 1.05, 0.42
 """Inches."""

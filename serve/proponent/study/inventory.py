@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from proponent.study.kept import loaded
 from proponent.study.pages import table
 
 INVENTORY = "inventory.md"
@@ -59,8 +59,8 @@ def _written(path: Path) -> str:
 
 def _seconds(model: Path) -> float:
     """Of the training, the indexes and what else is kept with a model."""
-    kept = (json.loads(path.read_text(encoding="utf-8")) for path in model.glob("*.json"))
-    return sum(float(of["cpu_seconds"]) for of in kept if "value" in of)
+    kept = (loaded(path) for path in model.glob("*.json"))
+    return sum(float(of["cpu_seconds"]) for of in kept if of and "value" in of)
 
 
 def _bytes(model: Path) -> str:

@@ -69,6 +69,7 @@ class Network:
         small: The preset that stands for it in quick mode, where its curvature alone would take minutes.
         layers: Those explained; None for all.
         lr: In place of the preset's, whose batches are larger.
+        channels_last: See `proponent.training.fit`.
     """
 
     preset: str
@@ -77,6 +78,7 @@ class Network:
     small: str
     layers: tuple[str, ...] | None = None
     lr: float | None = None
+    channels_last: bool = False
 
     @property
     def optimizer(self) -> str:
@@ -91,9 +93,15 @@ class Network:
 
 NETWORKS = {
     "shallow CNN": Network("cifar10-cnn", 20, 16, "cifar10-cnn"),
-    "EfficientNet-B0": Network("cifar10-efficientnet-b0", 25, 16, "cifar10-cnn"),
+    "EfficientNet-B0": Network("cifar10-efficientnet-b0", 40, 16, "cifar10-cnn", channels_last=True),
     "ResNet-50": Network(
-        "cifar10-resnet50", 6, 8, "cifar10-resnet20", layers=("layer4.2.conv1", "layer4.2.conv3", "fc"), lr=0.005
+        "cifar10-resnet50",
+        8,
+        16,
+        "cifar10-resnet20",
+        layers=("layer4.2.conv1", "layer4.2.conv3", "fc"),
+        lr=0.005,
+        channels_last=True,
     ),
 }
 """The networks of figures 9 to 11 by name, in the order of their size."""
@@ -101,8 +109,8 @@ SHALLOW, LARGE = "shallow CNN", ("EfficientNet-B0", "ResNet-50")
 
 
 def cifar10_images(bench: Workbench) -> int:
-    """How many images of CIFAR-10 they are trained on, and how many are held out."""
-    return bench.of(400, 48)
+    """How many images of CIFAR-10 they are trained on; as many are held out, as far as there are."""
+    return bench.of(1500, 48)
 
 
 def cifar10_network(bench: Workbench, name: str) -> tuple[Trained, AuditContext]:
@@ -114,6 +122,8 @@ def cifar10_network(bench: Workbench, name: str) -> tuple[Trained, AuditContext]
     training = {**preset.training, "epochs": bench.of(network.epochs, 2), "batch_size": network.batch_size}
     if network.lr:
         training["lr"] = network.lr
+    if network.channels_last:
+        training["channels_last"] = True
     directory = f"cifar10-{name}".lower().replace(" ", "-")
     preset = replace(preset, name=directory, training=training, curvature=curvature)
     trained = bench.trained(preset.name, preset, limit=cifar10_images(bench))

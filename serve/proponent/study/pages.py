@@ -59,8 +59,8 @@ def _missing(results: Mapping[str, Any]) -> str:
 
 
 def _older(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which results do not say by which code they were made: those of runs before results said so."""
-    names = ", ".join(f"`{name}`" for name, result in results.items() if "code" not in result)
+    """Which results are not of today's code: those that were not asked for since it changed."""
+    names = ", ".join(f"`{name}`" for name, result in results.items() if result["code"] != EXPERIMENTS[name].code)
     return f"Of an earlier run, by code that has changed since, are: {names}.\n\n" if names else ""
 
 
@@ -72,9 +72,7 @@ def _section(result: Mapping[str, Any], folder: str) -> str:
 
 
 def _time(result: Mapping[str, Any]) -> str:
-    """What it took; nothing of results that count the last of several runs alone."""
-    if "models_cpu_seconds" not in result:
-        return ""
+    """What it took."""
     own, models = result["cpu_seconds"], result["models_cpu_seconds"]
     return f"; {own:,.0f} s of processor time, and {models:,.0f} s of the models that it asks for"
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from proponent.index.lock import LOCK, exclusive
+from proponent.index.bundle import file_sha256
 from proponent.index.storage import storage_errors
 from proponent.rebuild.progress import StageProgress
-from proponent.study.drawing import save_picture
+from proponent.study.drawing import FORMATS, save_picture
 from proponent.study.inventory import INVENTORY, inventory
+from proponent.study.kept import read_whole, tell_damaged, write_whole
 from proponent.study.outcome import Outcome
 from proponent.study.pages import experiment_page, study_page
 from proponent.study.registry import EXPERIMENTS, Experiment
-from proponent.study.run_file import RESULT, check_run
-from proponent.study.workbench import Spent, Workbench, write_whole
+from proponent.study.run_file import MODELS, RESULT, check_run, located, only_run
+from proponent.study.workbench import Spent, Workbench
 
-MODELS = "models"
+PAGE = "README.md"
+_KEYS = (
+    *("name", "title", "part", "quick", "code", "cpu_seconds", "models_cpu_seconds", "setting", "columns", "rows"),
+    *("paragraph", "claims", "pictures", "values"),
+)
 
 
 def reproduce(
@@ -37,7 +41,8 @@ def reproduce(
 
     Args:
         experiments: What to run.
-        out: Made if missing. A killed run goes on there; an experiment whose code has changed since is run again.
+        out: Made if missing. A killed run goes on there; an experiment is run again whose code has changed since, or
+            of whose files one is missing or damaged (`DamagedWarning`).
         quick: Small data, same code.
         data_root: Folder of the data sets; None for PROPONENT_DATA.
         progress: Shows experiments and their steps.
@@ -46,30 +51,39 @@ def reproduce(
         InvalidInputError: ``out`` is a file, or holds results of another mode, version or data root.
         NotFoundError: ``data_root`` or a data file is missing.
         BusyError: Another run writes to ``out``.
-        StorageError: The disk is full or read-only.
+        StorageError: The directory cannot be made, or the disk is full or read-only.
     """
-    out = out.absolute()
-    with storage_errors(out):
-        check_run(out, quick=quick, data_root=data_root)
-        with exclusive(out / LOCK):
-            for experiment in progress.track("experiments", experiments, len(experiments)):
-                if not _finished(experiment, out):
-                    _run(experiment, out, quick, data_root, progress)
-            found = results(out)
-            (out / "study.md").write_text(study_page(found), encoding="utf-8")
-            (out / INVENTORY).write_text(inventory(out, out / MODELS, found), encoding="utf-8")
+    out, root = out.absolute(), located(data_root)
+    with storage_errors(out), only_run(out):
+        check_run(out, quick=quick, data_root=root)
+        for experiment in progress.track("experiments", experiments, len(experiments)):
+            if not _finished(experiment, out, quick):
+                _run(experiment, out, quick, root, progress)
+        found = results(out)
+        (out / "study.md").write_text(study_page(found), encoding="utf-8")
+        (out / INVENTORY).write_text(inventory(out, out / MODELS, found), encoding="utf-8")
 
 
 def results(out: Path) -> dict[str, Any]:
     """The finished results below a directory, in the order of the paper."""
-    files = {name: out / name / RESULT for name in EXPERIMENTS}
-    return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
+    found = {name: read_whole(out / name / RESULT, _KEYS) for name in EXPERIMENTS}
+    return {name: result for name, result in found.items() if result is not None}
 
 
-def _finished(experiment: Experiment, out: Path) -> bool:
-    """Whether there is a result of today's code."""
-    path = out / experiment.name / RESULT
-    return path.exists() and json.loads(path.read_text(encoding="utf-8"))["code"] == experiment.code
+def _finished(experiment: Experiment, out: Path, quick: bool) -> bool:
+    """Whether there is a result of today's code with all of its files."""
+    directory = out / experiment.name
+    result = read_whole(directory / RESULT, (*_KEYS, "files"))
+    if result is None or result["code"] != experiment.code or result["quick"] != quick:
+        return False
+    return all([_is_whole(directory / name, digest) for name, digest in result["files"].items()])
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    if path.is_file() and file_sha256(path) == digest:
+        return True
+    tell_damaged(path, "damaged" if path.exists() else "missing")
+    return False
 
 
 def _run(experiment: Experiment, out: Path, quick: bool, data_root: Path | None, progress: StageProgress) -> None:
@@ -83,8 +97,10 @@ def _run(experiment: Experiment, out: Path, quick: bool, data_root: Path | None,
         save_picture(picture.figure, directory, name)
     spent = bench.spent(time.process_time() - started)
     result = _result(experiment, outcome, quick, spent)
-    (directory / "README.md").write_text(experiment_page(result), encoding="utf-8")
-    write_whole(directory / RESULT, result)
+    (directory / PAGE).write_text(experiment_page(result), encoding="utf-8")
+    names = [PAGE, *(f"{name}.{kind}" for name in outcome.pictures for kind in FORMATS)]
+    files = {name: file_sha256(directory / name) for name in names}
+    write_whole(directory / RESULT, {**result, "files": files})
 
 
 def _result(experiment: Experiment, outcome: Outcome, quick: bool, spent: Spent) -> Mapping[str, Any]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,16 +20,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from proponent.audit.scoring import AuditContext, open_bundle
+from proponent.classifier import read_weights
+from proponent.errors import CorruptBundleError, MismatchError, ProponentError
 from proponent.index.store import Store
 from proponent.rebuild.pipeline import NotStationaryWarning, RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
 from proponent.spec import ModelSpec, load_spec
 from proponent.study.code import code_of
+from proponent.study.kept import read_whole, tell_damaged, write_whole
 from proponent.training.presets import Preset
 from proponent.training.train_preset import train
 
 T = TypeVar("T")
-INDEX = "index.json"
+MODEL, INDEX, STORE = "trained.json", "index.json", "store"
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Workbench:
         self.progress = progress
         self._shared = shared
         self._data_root = data_root
-        self._steps = directory / f"steps-{code}"
+        self._steps = directory / f"steps-{code}{'-quick' if quick else ''}"
         self._seconds: dict[Path, float] = {}
         self._now = 0.0
 
@@ -113,13 +116,14 @@ class Workbench:
 
     def _kept(self, path: Path, compute: Callable[[], Any]) -> Any:
         """What a step gives, from its file where there is one. Steps do not contain each other."""
-        if not path.exists():
+        found = read_whole(path, ("value", "cpu_seconds"))
+        if found is None:
             started = time.process_time()
             value = compute()
             seconds = time.process_time() - started
-            write_whole(path, {"value": value, "cpu_seconds": seconds})
             self._now += seconds
-        found = json.loads(path.read_text(encoding="utf-8"))
+            write_whole(path, {"value": value, "cpu_seconds": seconds})
+            found = json.loads(path.read_text(encoding="utf-8"))
         self._seconds[path] = found["cpu_seconds"]
         return found["value"]
 
@@ -145,23 +149,34 @@ class Workbench:
                 "cpu_seconds": sum(epoch.get("cpu_seconds", 0.0) for epoch in epochs),
             }
 
-        found = self._kept(directory / "trained.json", run)
+        _discard_damaged(directory)
+        found = self._kept(directory / MODEL, run)
         return Trained(load_spec(directory), **found)
 
-    def bundle(self, trained: Trained, **curvature: Any) -> Path:
-        """The bundle of a trained model, rebuilt once; ``curvature`` replaces keys of that section.
+    def opened_of(self, trained: Trained, **curvature: Any) -> AuditContext:
+        """A trained model, indexed once; ``curvature`` replaces keys of that section.
 
-        Keys of the curvature make a store of their own, so that one model can have several bundles.
+        Keys of the curvature make a store of their own, so that one model can have several bundles. A bundle that is
+        damaged, or of which the model's code has changed since, is made again.
         """
-        spec = trained.spec
-        changed = spec.model_copy(update={"samples": 0, "curvature": spec.curvature.model_copy(update=curvature)})
         words = [trained.name, *(f"{key}-{value}" for key, value in curvature.items())]
         directory = self._shared / re.sub(r"[^\w.-]", "-", "-".join(words))
+        try:
+            return open_bundle(self._bundle(trained, directory, curvature))
+        except (CorruptBundleError, MismatchError) as error:
+            tell_damaged(directory / STORE, f"damaged or of other code ({error.message})")
+            shutil.rmtree(directory / STORE, ignore_errors=True)
+            (directory / INDEX).unlink()
+        return open_bundle(self._bundle(trained, directory, curvature))
+
+    def _bundle(self, trained: Trained, directory: Path, curvature: Mapping[str, Any]) -> Path:
+        spec = trained.spec
+        changed = spec.model_copy(update={"samples": 0, "curvature": spec.curvature.model_copy(update=curvature)})
 
         def run() -> str:
             with self.progress.step(f"index {trained.name}"), warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotStationaryWarning)  # what the study is about, and it says so
-                path = rebuild(changed, Store(directory / "store"), RebuildOptions(quiet=True))
+                path = rebuild(changed, Store(directory / STORE), RebuildOptions(quiet=True))
             return path.relative_to(directory).as_posix()
 
         return directory / str(self._kept(directory / INDEX, run))
@@ -173,27 +188,26 @@ class Workbench:
 
     def index_seconds(self, bundle: Path) -> float:
         """CPU seconds of a bundle's rebuild."""
-        return self._seconds[bundle.parents[3] / INDEX]
+        return self._seconds[bundle.parents[3] / INDEX]  # store/MODEL/bundles/DIGEST
 
     def opened(self, name: str, preset: Preset, *, seed: int = 0, limit: int | None = None) -> AuditContext:
         """A preset's model, trained and indexed."""
         return self.opened_of(self.trained(name, preset, seed=seed, limit=limit))
-
-    def opened_of(self, trained: Trained) -> AuditContext:
-        """A trained model, indexed."""
-        return open_bundle(self.bundle(trained))
 
 
 def _digest(*recipe: object) -> str:
     return hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]
 
 
-def write_whole(path: Path, value: Any) -> None:
-    """Writes JSON under another name first: a file of that name is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+def _discard_damaged(directory: Path) -> None:
+    """Forgets that a model was trained where its spec or its weights cannot be read."""
+    if not (directory / MODEL).exists():
+        return
+    try:
+        read_weights(load_spec(directory).weights_path)
+    except ProponentError as error:
+        tell_damaged(directory, f"damaged ({error.message})")
+        (directory / MODEL).unlink()
 
 
 def rounded(values: Mapping[str, float], digits: int = 6) -> dict[str, float]:

@@ -30,7 +30,8 @@ class Checkpoint:
 
     Args:
         path: The file; stays at the end of the training.
-        start: See `beginning`; a file of another beginning is left aside, and replaced at the next save.
+        start: See `beginning`; a file of another beginning, or a damaged one, is left aside, and replaced at the next
+            save.
         model, stepper, rates, generator: Restored in place by ``load``, as are torch's own random generators.
     """
 
@@ -50,10 +51,8 @@ class Checkpoint:
 
     def load(self) -> list[dict[str, float]]:
         """The records of the epochs that are done, after which all parts are as they were; empty without any."""
-        if self._path is None or not self._path.exists():
-            return []
-        state: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
-        if state["start"] != self._start:
+        state = self._read()
+        if state.get("start") != self._start:
             return []
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
@@ -62,6 +61,16 @@ class Checkpoint:
         torch.cuda.set_rng_state_all(state["cuda"])
         history: list[dict[str, float]] = state["history"]
         return history
+
+    def _read(self) -> dict[str, Any]:
+        """What the file holds; nothing without one, or where it is damaged."""
+        if self._path is None or not self._path.exists():
+            return {}
+        try:
+            state = torch.load(self._path, map_location="cpu", weights_only=True)
+        except Exception:  # what torch raises depends on where the file ends
+            return {}
+        return state if isinstance(state, dict) else {}
 
     def save(self, history: list[dict[str, float]]) -> None:
         """Writes the file under another name first: a file of that name is whole."""

@@ -58,6 +58,7 @@ def fit(
     momentum: float = 0.9,
     schedule: str = "none",
     augment: str | None = None,
+    channels_last: bool = False,
     seed: int = 0,
     device: str = "cpu",
     log: Callable[[EpochMetrics], None] | None = None,
@@ -74,7 +75,7 @@ def fit(
         weight_decay: Weight of the L2 term over all parameters that are not frozen.
         optimizer: ``"sgd"``, ``"adam"`` or ``"lbfgs"``. L-BFGS works on the full batch in float64 until the
             gradient vanishes, then casts back; it ignores ``lr``, ``batch_size``, ``momentum``,
-            ``schedule`` and ``augment``.
+            ``schedule``, ``augment`` and ``channels_last``.
         epochs: Passes over the data, 20 when ``None``; for L-BFGS the largest number of iterations, 5,000
             when ``None``.
         lr: Learning rate.
@@ -82,6 +83,8 @@ def fit(
         momentum: Momentum of SGD.
         schedule: ``"none"`` or ``"cosine"`` (from ``lr`` to zero over all steps).
         augment: ``None`` or ``"flip_crop"`` (random mirror, random crop after padding by 4 pixels).
+        channels_last: Whether a pixel's channels lie side by side in memory, which convolutions on a processor may
+            be faster with; for images, and models that take them so. The same but for rounding.
         seed: Seed of the shuffles, the augmentation and dropout.
         device: Where to train.
         log: Called with each record as it is made.
@@ -101,8 +104,7 @@ def fit(
     _check_choice("schedule", schedule, ("none", "cosine"))
     _check_choice("augment", augment, (None, "flip_crop"))
     _check_sizes(inputs, labels)
-    if augment and not isinstance(inputs, Tensor):
-        raise InvalidInputError("Augmentation 'flip_crop' is of images, the inputs are others.", field="augment")
+    _check_images(inputs, augment, channels_last)
     if not trained_parameters(model):
         raise InvalidInputError(
             "Every parameter of the model is frozen (requires_grad=False): there is nothing to train.", field="model"
@@ -117,7 +119,8 @@ def fit(
             report(history[0])
         else:
             passes = _EPOCHS if epochs is None else epochs
-            recipe = _Recipe(optimizer, lr, momentum, weight_decay, schedule, passes, batch_size, augment, seed)
+            how = (schedule, passes, batch_size, augment, channels_last, seed)
+            recipe = _Recipe(optimizer, lr, momentum, weight_decay, *how)
             history = _descend(model, data, loss_per_example, recipe, report, checkpoint)
     model.eval()
     return history
@@ -135,6 +138,7 @@ class _Recipe:
     passes: int
     batch_size: int
     augment: str | None
+    channels_last: bool
     seed: int
 
 
@@ -155,7 +159,7 @@ def _descend(
     checkpoint = Checkpoint(path, start, model, stepper, rates, generator)
     history = checkpoint.load()
     for epoch in range(len(history) + 1, recipe.passes + 1):
-        batches = _shuffled(data, recipe.batch_size, recipe.augment, generator)
+        batches = _shuffled(data, recipe, generator)
         started = time.process_time()
         record = _pass(model, batches, loss_per_example, stepper, rates)
         history.append({"epoch": epoch, **record, "cpu_seconds": round(time.process_time() - started, 3)})
@@ -230,20 +234,24 @@ def _rates(stepper: torch.optim.Optimizer, schedule: str, steps: int) -> LambdaL
     return LambdaLR(stepper, lambda step: 1.0 if schedule == "none" else 0.5 * (1 + cos(pi * step / steps)))
 
 
-def _shuffled(
-    data: Minibatch, batch_size: int, augment: str | None, generator: torch.Generator
-) -> Iterator[Minibatch]:
+def _shuffled(data: Minibatch, recipe: _Recipe, generator: torch.Generator) -> Iterator[Minibatch]:
     """Equal batches rather than a small last one, whose batch statistics would be noise."""
     inputs, labels = data
     order = torch.randperm(len(labels), generator=generator)
-    for chosen in order.tensor_split(ceil(len(labels) / batch_size)):
+    for chosen in order.tensor_split(ceil(len(labels) / recipe.batch_size)):
         some = inputs[chosen.to(inputs.device)]
         if isinstance(some, RaggedInputs):
             some = some.together().to(labels.device)
-        yield (
-            flip_crop(some, generator) if augment and isinstance(some, Tensor) else some,
-            labels[chosen.to(labels.device)],
-        )
+        yield _changed(some, recipe, generator), labels[chosen.to(labels.device)]
+
+
+def _changed(some: Inputs, recipe: _Recipe, generator: torch.Generator) -> Inputs:
+    """A batch of images augmented and laid out as the recipe says."""
+    if isinstance(some, Tensor) and recipe.augment:
+        some = flip_crop(some, generator)
+    if isinstance(some, Tensor) and recipe.channels_last:
+        some = some.contiguous(memory_format=torch.channels_last)
+    return some
 
 
 def _pass(
@@ -284,3 +292,11 @@ def _check_sizes(inputs: Inputs, labels: Tensor) -> None:
             f"Got {len(inputs)} inputs and {len(labels)} labels, expected as many of each and at least one.",
             field="inputs",
         )
+
+
+def _check_images(inputs: Inputs, augment: str | None, channels_last: bool) -> None:
+    if augment and not isinstance(inputs, Tensor):
+        raise InvalidInputError("Augmentation 'flip_crop' is of images, the inputs are others.", field="augment")
+    if channels_last and not (isinstance(inputs, Tensor) and inputs.ndim == 4):
+        message = "Option channels_last is of images [N, C, H, W], the inputs are others."
+        raise InvalidInputError(message, field="channels_last")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.quadrature import represent
-from proponent.audit.scoring import AuditContext, influence_matrix, open_bundle
+from proponent.audit.scoring import AuditContext, influence_matrix
 from proponent.display.svg import drawing, new_figure
 from proponent.rebuild.retraining import trained_on
 from proponent.study.drawing import BLUE, GREY, ORANGE
@@ -33,7 +33,7 @@ METHODS = ("Fisher kernel", "random", "largest summed influence")
 def run(bench: Workbench) -> Outcome:
     """Chooses, trains on what was chosen, and compares."""
     trained = perceptron(bench, 0)
-    context = open_bundle(bench.bundle(trained, kind="exact"))
+    context = bench.opened_of(trained, kind="exact")
     queries, draws = bench.of(180, 40), bench.of(5, 2)
     found = {
         str(size): bench.step(f"size-{size}", _compared, context, queries, draws, size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from proponent.attribution.gradients.layers import num_parameters
-from proponent.audit.scoring import open_bundle
 from proponent.display.svg import drawing, new_figure
 from proponent.spec import Curvature
 from proponent.study.drawing import BLUE, GREY
@@ -59,12 +58,11 @@ def run(bench: Workbench) -> Outcome:
 
 def _scored(bench: Workbench, trained: Trained, kind: str, count: int, queries: int) -> dict[str, float]:
     """The datamodeling score of an index of a kind with its default damping, and what its rebuild took."""
-    bundle = bench.bundle(trained, **_changed(trained.spec.curvature, kind))
-    context = open_bundle(bundle)
+    context = bench.opened_of(trained, **_changed(trained.spec.curvature, kind))
     halves = trained_halves(bench, trained, context, count, queries)
     return {
         **bench.step(f"{trained.name}-{kind}", score, context, halves),
-        "seconds": bench.index_seconds(bundle),
+        "seconds": bench.index_seconds(context.bundle),
         "parameters": num_parameters(context.explainer.classifier.find_layers()),
     }
 
