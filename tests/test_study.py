@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ from proponent.rebuild.progress import StageProgress
 from proponent.study import code
 from proponent.study.document import document, take
 from proponent.study.inventory import INVENTORY
+from proponent.study.kept import DamagedWarning
 from proponent.study.pages import study_page
 from proponent.study.registry import EXPERIMENTS, chosen
 from proponent.study.reproduction import reproduce, results
@@ -158,6 +160,84 @@ def test_an_experiment_whose_code_has_changed_is_run_again_with_the_models_that_
     run(["outlier"], tmp_path, None)
     assert without_times(json.loads(result.read_text(encoding="utf-8"))) == without_times(written)
     assert step.is_dir() and {path: path.stat().st_mtime_ns for path in models} == models
+
+
+@pytest.fixture(scope="module")
+def outlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The experiment of a second, with two models."""
+    out = tmp_path_factory.mktemp("outlier")
+    run(["outlier"], out, None)
+    return out
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def unkeyed(path: Path) -> None:
+    path.write_text("{}", encoding="utf-8")
+
+
+DAMAGE: tuple[dict[str, Callable[[Path], None]], ...] = (
+    {RUN: empty, f"outlier/{RESULT}": cut},
+    {RUN: unkeyed, f"outlier/{RESULT}": unkeyed},
+    {"outlier/outlier.svg": Path.unlink, "outlier/outlier.png": cut},
+    {
+        f"outlier/{RESULT}": empty,
+        "outlier/steps-*/seed-0.json": cut,
+        "models/points-0-*/trained.json": unkeyed,
+        "models/points-1-*/weights.safetensors": cut,
+    },
+    {
+        f"outlier/{RESULT}": Path.unlink,
+        "models/points-0-*/explain.yaml": empty,
+        "models/points-0-*/index.json": cut,
+        "models/points-1-*/store": shutil.rmtree,
+    },
+    {f"outlier/{RESULT}": empty, "models/points-0-*/store/*/bundles/*/rows.faiss": cut},
+)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """All files but for times and places: the names of bundles, and what is no figure, model or index."""
+    same = (".png", ".svg", ".safetensors", ".faiss", "explain.yaml")
+    files = [path for path in out.rglob("*") if path.is_file()]
+    names = [re.sub(r"bundles/\w+", "bundles/DIGEST", path.relative_to(out).as_posix()) for path in files]
+    return {name: path.read_bytes() if name.endswith(same) else b"" for name, path in zip(names, files, strict=True)}
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: " ".join(Path(name).name for name in damage))
+def test_what_is_damaged_is_named_and_made_again(
+    outlier: Path, tmp_path: Path, damage: dict[str, Callable[[Path], None]]
+) -> None:
+    out = shutil.copytree(outlier, tmp_path / "moved")
+    (out / "outlier" / "README.md").unlink()
+    paths = {pattern: next(out.glob(pattern)) for pattern in damage}
+    for pattern, change in damage.items():
+        change(paths[pattern])
+    with pytest.warns(DamagedWarning) as told:
+        run(["outlier"], out, None)
+    messages = [str(each.message) for each in told]
+    for pattern, path in paths.items():
+        if not (damage[pattern] is Path.unlink and path.name == RESULT) and damage[pattern] is not unkeyed:
+            assert any(str(path.name) in message or str(path.parent) in message for message in messages), messages
+    assert contents(out) == contents(outlier)
+    assert without_times(results(out)["outlier"]) == without_times(results(outlier)["outlier"])
+
+
+def test_results_of_older_code_that_were_not_asked_for_are_marked(outlier: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(outlier, tmp_path / "moved")
+    result = json.loads((out / "outlier" / RESULT).read_text(encoding="utf-8"))
+    (out / "outlier" / RESULT).write_text(json.dumps({**result, "code": "0badc0de"}), encoding="utf-8")
+    run([], out, None)
+    told = "Of an earlier run, by code that has changed since, are: `outlier`."
+    assert told in (out / "study.md").read_text(encoding="utf-8")
+    run(["outlier"], out, None)
+    assert told not in (out / "study.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.data
@@ -323,7 +403,8 @@ def test_seconds_of_a_step_count_once_however_often_it_is_asked_for(tmp_path: Pa
         folders = tmp_path / "own", tmp_path / "shared"
         return Workbench(*folders, code="c0de", quick=True, data_root=None, progress=StageProgress())
 
-    model = Trained(spec=SimpleNamespace(root=tmp_path / "model"), accuracy=1, held_out_accuracy=1, cpu_seconds=0)
+    spec: Any = SimpleNamespace(root=tmp_path / "model")
+    model = Trained(spec=spec, accuracy=1, held_out_accuracy=1, cpu_seconds=0)
     killed = bench()
     killed.step("first", work), killed.shared(model, "halves", work)
     resumed = bench()

@@ -20,7 +20,6 @@ from proponent.study.registry import EXPERIMENTS, Experiment
 from proponent.study.run_file import MODELS, RESULT, check_run, located, only_run
 from proponent.study.workbench import Spent, Workbench
 
-PAGE = "README.md"
 _KEYS = (
     *("name", "title", "part", "quick", "code", "cpu_seconds", "models_cpu_seconds", "setting", "columns", "rows"),
     *("paragraph", "claims", "pictures", "values"),
@@ -57,11 +56,11 @@ def reproduce(
     with storage_errors(out), only_run(out):
         check_run(out, quick=quick, data_root=root)
         for experiment in progress.track("experiments", experiments, len(experiments)):
-            if not _finished(experiment, out, quick):
-                _run(experiment, out, quick, root, progress)
+            result = _finished(experiment, out, quick) or _run(experiment, out, quick, root, progress)
+            _write_page(out / experiment.name / "README.md", experiment_page(result))
         found = results(out)
-        (out / "study.md").write_text(study_page(found), encoding="utf-8")
-        (out / INVENTORY).write_text(inventory(out, out / MODELS, found), encoding="utf-8")
+        _write_page(out / "study.md", study_page(found))
+        _write_page(out / INVENTORY, inventory(out, out / MODELS, found))
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -70,13 +69,21 @@ def results(out: Path) -> dict[str, Any]:
     return {name: result for name, result in found.items() if result is not None}
 
 
-def _finished(experiment: Experiment, out: Path, quick: bool) -> bool:
-    """Whether there is a result of today's code with all of its files."""
+def _write_page(path: Path, text: str) -> None:
+    """Writes a page, unless it stands there."""
+    content = text.encode()
+    if not path.is_file() or path.read_bytes() != content:
+        path.write_bytes(content)
+
+
+def _finished(experiment: Experiment, out: Path, quick: bool) -> Mapping[str, Any] | None:
+    """The result of today's code where there is one with all of its figures."""
     directory = out / experiment.name
     result = read_whole(directory / RESULT, (*_KEYS, "files"))
     if result is None or result["code"] != experiment.code or result["quick"] != quick:
-        return False
-    return all([_is_whole(directory / name, digest) for name, digest in result["files"].items()])
+        return None
+    whole = [_is_whole(directory / name, digest) for name, digest in result["files"].items()]
+    return result if all(whole) else None
 
 
 def _is_whole(path: Path, digest: str) -> bool:
@@ -86,7 +93,9 @@ def _is_whole(path: Path, digest: str) -> bool:
     return False
 
 
-def _run(experiment: Experiment, out: Path, quick: bool, data_root: Path | None, progress: StageProgress) -> None:
+def _run(
+    experiment: Experiment, out: Path, quick: bool, data_root: Path | None, progress: StageProgress
+) -> Mapping[str, Any]:
     directory = out / experiment.name
     bench = Workbench(
         directory, out / MODELS, code=experiment.code, quick=quick, data_root=data_root, progress=progress
@@ -96,14 +105,14 @@ def _run(experiment: Experiment, out: Path, quick: bool, data_root: Path | None,
     for name, picture in outcome.pictures.items():
         save_picture(picture.figure, directory, name)
     spent = bench.spent(time.process_time() - started)
-    result = _result(experiment, outcome, quick, spent)
-    (directory / PAGE).write_text(experiment_page(result), encoding="utf-8")
-    names = [PAGE, *(f"{name}.{kind}" for name in outcome.pictures for kind in FORMATS)]
+    names = [f"{name}.{kind}" for name in outcome.pictures for kind in FORMATS]
     files = {name: file_sha256(directory / name) for name in names}
-    write_whole(directory / RESULT, {**result, "files": files})
+    result = {**_result(experiment, outcome, quick, spent), "files": files}
+    write_whole(directory / RESULT, result)
+    return result
 
 
-def _result(experiment: Experiment, outcome: Outcome, quick: bool, spent: Spent) -> Mapping[str, Any]:
+def _result(experiment: Experiment, outcome: Outcome, quick: bool, spent: Spent) -> dict[str, Any]:
     return {
         "name": experiment.name,
         "title": experiment.title,
