@@ -22,15 +22,15 @@ from proponent.rebuild.training_set import Batch
 from proponent.results import Influence, MeasureResult
 from proponent.study import background
 from proponent.study.embeddings import embeddings
-from proponent.study.experiments import binary_cnn, figure5, nonconvex, outlier, table1, table2
+from proponent.study.experiments import binary_cnn, figure5, outlier, table1, table2
 from proponent.study.experiments.first_order import minimised
 from proponent.study.experiments.shapley import ceiling
 from proponent.study.experiments.table2 import norms_by_solving
 from proponent.study.listing import strongest
 from proponent.study.networks import NEAREST, measured, nearest
 from proponent.study.points import OUTLIER, train
-from proponent.study.retraining import without
-from proponent.study.verdicts import both, interval, shorter
+from proponent.study.retraining import left_out, losses_after, without
+from proponent.study.verdicts import interval
 from proponent.study.workbench import Workbench
 
 DOUBLE = torch.float64
@@ -147,24 +147,33 @@ def test_examples_removed_are_not_in_the_batch() -> None:
     assert without(batch, [0, 3]).labels.tolist() == [1, 2, 4]
 
 
+def test_an_example_left_out_weighs_nothing_and_the_others_what_they_did(points: outlier.AuditContext) -> None:
+    """By L-BFGS, where leaving out is the removal of weight -1/n that another minimisation tells."""
+    batch = points.data.batch(range(len(points.data)))
+    assert left_out(batch, [7]).labels.tolist()[6:9] == [int(batch.labels[6]), -100, int(batch.labels[8])]
+    found = losses_after(points, left_out(batch, [7]), 4, seed=0)
+    assert found == pytest.approx(minimised(points, range(4), 7, -1.0), abs=1e-5)
+    assert found != pytest.approx(losses_after(points, batch, 4, seed=0), abs=1e-4)
+
+
+def test_nearer_examples_are_those_of_the_label_by_their_inputs(points: outlier.AuditContext) -> None:
+    lists, data = strongest(points, range(3)), train(seed=0)
+    asked = points.held_out.batch(range(3))
+    found = figure5.nearer(points, lists, "RelatIF")
+    wanted = []
+    for of, query, label in zip(lists, asked.inputs.numpy(), asked.labels.tolist(), strict=True):
+        away = np.linalg.norm(data.coordinates.numpy() - query, axis=1)
+        own = [int(each.example_id[-4:]) for each in of["RelatIF"] if each.class_id == label]
+        if own:
+            wanted.append(away[data.labels.numpy() == label].mean() - away[own].mean())
+    assert found == pytest.approx(wanted, abs=1e-5) and found
+
+
 def test_intervals_are_students() -> None:
     values = [0.1, 0.4, 0.2, 0.5, 0.3]
     low, high = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
     mean, half = interval(values)
     assert (mean - half, mean + half) == pytest.approx((low, high), rel=3e-3)
-
-
-def test_verdicts_need_what_they_claim() -> None:
-    assert both(True, True) is True and both(True, None) is None
-    assert both(None, False) is False and both(False, True) is False
-    assert both(True, True, None) is None and both(True, None, False) is False and both() is True
-
-
-def test_correlations_fall_where_no_two_intervals_meet() -> None:
-    high, middle, low = ({"low": at - 0.1, "high": at + 0.1} for at in (0.9, 0.5, 0.1))
-    assert nonconvex.falls([high, middle, low]) is True
-    assert nonconvex.falls([high, low, middle]) is False
-    assert nonconvex.falls([high, middle, {"low": 0.0, "high": 0.45}]) is None
 
 
 def test_examples_of_other_labels_are_opponents_where_their_score_is_negative() -> None:
@@ -188,10 +197,6 @@ def test_answers_are_compared_by_the_examples_that_both_name() -> None:
     assert table2.overlap(found, known) == 0.5
     assert table2.error(found, known) == pytest.approx(3 / 5)
     assert table2.error(known, known) == 0
-
-
-def test_times_that_hardly_differ_decide_nothing() -> None:
-    assert shorter(1.0, 2.0) is True and shorter(2.0, 1.0) is False and shorter(1.0, 1.1) is None
 
 
 def test_the_ceiling_of_a_mean_of_two_halves() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,12 +39,23 @@ def trained_halves(bench: Workbench, trained: Trained, context: AuditContext, co
     return Halves(subsets, torch.tensor(bench.shared(trained, f"halves-{count}", run), dtype=torch.float64))
 
 
-def score(context: AuditContext, halves: Halves) -> dict[str, float]:
-    """Mean datamodeling score with its 95 % interval over queries and models."""
+def predicted_gains(context: AuditContext, halves: Halves) -> Tensor:
+    """Summed scores of each half for each held-out example, [Q, S] float64."""
     queries = list(range(halves.losses.shape[1]))
-    predicted = influence_matrix(context, queries) @ halves.subsets.double().mT
+    return influence_matrix(context, queries) @ halves.subsets.double().mT
+
+
+def score(context: AuditContext, halves: Halves) -> dict[str, Any]:
+    """Mean datamodeling score with its 95 % interval over queries and models; and what was predicted, [Q][S]."""
+    predicted = predicted_gains(context, halves)
     low, high = two_way_interval(_mean, predicted, -halves.losses.mT, correlation=True)
-    return {"lds": float(_mean(predicted, -halves.losses.mT)), "low": low, "high": high}
+    mean = float(_mean(predicted, -halves.losses.mT))
+    return {"lds": mean, "low": low, "high": high, "predicted": predicted.tolist()}
+
+
+def scores_of(predicted: Tensor, losses: Tensor) -> Tensor:
+    """Mean datamodeling scores [D] of D models at once; predicted gains and losses [Q, S, D]."""
+    return spearman(predicted.permute(2, 0, 1), -losses.permute(2, 0, 1)).mean(dim=1)
 
 
 def _mean(left: Tensor, right: Tensor) -> Tensor:

@@ -14,10 +14,12 @@ from proponent.study.drawing import grid
 from proponent.study.listing import distinct, panels, same_label, strongest
 from proponent.study.models import NETWORKS, SHALLOW, cifar10_images, cifar10_network
 from proponent.study.outcome import Claim, Outcome, Picture
-from proponent.study.verdicts import above, both, interval
+from proponent.study.verdicts import above, both, differences, interval
 from proponent.study.workbench import Trained, Workbench
 
 METHODS = ("IF", "RelatIF", "DIVINE")
+PAPERS = ("IF", "RelatIF")
+"""Those that the paper compares."""
 LAST_LAYERS = "; its last layers alone are explained, whose gradients follow the label more than the picture"
 SHOWN = 2
 """Test points of a figure."""
@@ -145,35 +147,46 @@ def _first_of_classes(context: AuditContext) -> list[int]:
     return list(seen.values())
 
 
-def differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
-    """Test point by test point."""
-    return [one - other for one, other in zip(first, second, strict=True)]
+COUNTS = {"label": "class", "neighbour": "neighbours"}
+"""What is counted in place of understanding, and its name in words."""
+
+
+def easier(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | None:
+    """Whether one method's lists hold more of the test point's class and more neighbours than another's."""
+    return both(*(above(differences(first[key], second[key])) for key in COUNTS))
+
+
+def _counted(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """Both counts of two lists, and their difference."""
+    more = {key: _shown(differences(first[key], second[key])) for key in COUNTS}
+    return ", ".join(
+        f"{told} {_shown(first[key])} and {_shown(second[key])} (difference {more[key]})"
+        for key, told in COUNTS.items()
+    )
 
 
 def _quality(found: Mapping[str, Any]) -> Claim:
-    plain, relative = (found[name]["label"] for name in ("IF", "RelatIF"))
+    plain, relative = found["IF"], found["RelatIF"]
     return Claim(
         "with the shallow CNN RelatIF returns points of higher quality than IF (figure 9)",
         "by eye",
-        f"listed images of the test image's class: IF {_shown(plain)}, RelatIF {_shown(relative)}",
-        above(differences(relative, plain)),
-        "quality is replaced by the class, which can be counted; different images in all lists: RelatIF "
-        f"{found['RelatIF']['different']:.0%}, IF {found['IF']['different']:.0%}",
+        f"listed images, RelatIF and IF: {_counted(relative, plain)}",
+        easier(relative, plain),
+        "quality is replaced by class and neighbours, which can be counted, and both must be more; different images "
+        f"in all lists: RelatIF {relative['different']:.0%}, IF {plain['different']:.0%}",
     )
 
 
 def _understanding(bench: Workbench, name: str, found: Mapping[str, Any], queries: int) -> Claim:
-    shallow = _lists(bench, *cifar10_network(bench, SHALLOW), queries)["RelatIF"]
-    deep = found["RelatIF"]
-    less = [above(differences(shallow[key], deep[key])) for key in ("label", "neighbour")]
+    shallow = _lists(bench, *cifar10_network(bench, SHALLOW), queries)
     return Claim(
         f"with {name} the points returned are not easy to understand for end users",
         "by eye",
-        f"RelatIF's lists, shallow CNN and {name}: class {_shown(shallow['label'])} and {_shown(deep['label'])}, "
-        f"neighbours {_shown(shallow['neighbour'])} and {_shown(deep['neighbour'])}",
-        both(*less),
-        "understanding is replaced by class and neighbours, which can be counted, beside the shallow CNN on the same "
-        "images; how well each has learnt the classes differs too, so that depth is not the only cause"
+        f"shallow CNN and {name}: " + "; ".join(f"{of}'s {_counted(shallow[of], found[of])}" for of in PAPERS),
+        both(*(easier(shallow[of], found[of]) for of in PAPERS)),
+        "understanding is replaced by class and neighbours, which can be counted: both must be fewer than with the "
+        "shallow CNN, by IF and by RelatIF, for the same test images, and it fails by one that is clearly more. How "
+        "well each has learnt the classes differs too, so that depth is not the only cause"
         + (LAST_LAYERS if NETWORKS[name].layers else ""),
     )
 

@@ -18,6 +18,16 @@ and what it planned and could not finish. `proponent reproduce all --out DIR --d
 this page again. "Holds" speaks of the claim under the settings given here, not in general. What the run left and
 took: [inventory]({folder}inventory.md).
 
+How verdicts are found: each rule can say "holds", "does not hold" and "not decided". It looks at 95 % intervals, and
+decides nothing where one holds the bound; that something changes nothing, or is accurate, is held against a margin
+that stands beside it. A claim of several parts holds where all do, and fails by one that fails. Intervals are of each
+claim by itself, so that of many a few may be due to chance.
+
+Figure 1 of the thesis is a chart of statista.com: how much data the world makes by year, which motivates the work. It
+is no result and its numbers are not given, so there is nothing of it to reproduce. Figures 2 (activations) and 3 (a
+loss with several minima) are drawn again under "Where the loss is not convex", and figure 4, a drawing taken from
+Barshan et al. (2020), is measured under "The outlier and the neighbours".
+
 """
 
 

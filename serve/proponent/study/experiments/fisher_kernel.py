@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from proponent.study.drawing import BLUE, GREY, ORANGE
 from proponent.study.embeddings import embeddings
 from proponent.study.models import perceptron
 from proponent.study.outcome import Claim, Outcome, Picture
-from proponent.study.verdicts import above, both, interval
+from proponent.study.verdicts import above, both, differences, interval
 from proponent.study.workbench import Workbench
 from proponent.training.loop import accuracy
 
@@ -105,15 +105,15 @@ def _claim(found: dict[str, dict[str, Any]]) -> Claim:
         "reviewed, not run",
         f"{size} chosen: accuracy {_shown(of['Fisher kernel'])}, random {_shown(of['random'])}, largest summed "
         f"influence {_shown(of['largest summed influence'])}",
-        both(*(above(_differences(each)) for each in found.values())),
+        is_better_than_chance(found),
         "judged by a model trained on the set, at every size. Gradients are largest where a model errs: "
         f"loss of what was chosen and of all {_losses(of)}",
     )
 
 
-def _differences(of: dict[str, Any]) -> list[float]:
-    """Of the accuracies by the Fisher kernel and by chance, training by training."""
-    return [one - other for one, other in zip(of["Fisher kernel"], of["random"], strict=True)]
+def is_better_than_chance(found: Mapping[str, Mapping[str, Any]]) -> bool | None:
+    """Whether at every size what the Fisher kernel chose makes better models than what was drawn, over trainings."""
+    return both(*(above(differences(of["Fisher kernel"], of["random"])) for of in found.values()))
 
 
 def _paragraph(found: dict[str, dict[str, Any]], whole: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import log
 from typing import Any
 
@@ -92,6 +93,11 @@ def _agreement(pairs: list[dict[str, list[float]]], name: str) -> dict[str, Any]
     return {"correlation": float(pearson(guess, truth)), "slope": slope, "errors": (guess - truth).abs().tolist()}
 
 
+def is_better(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool | None:
+    """Whether one estimator's errors are smaller than another's, by the mean logarithm of their ratios."""
+    return above([log(second / first) for first, second in zip(one["errors"], other["errors"], strict=True)])
+
+
 def _claim(values: dict[str, dict[str, Any]]) -> Claim:
     large = max((name.split(", ")[1] for name in values), key=lambda share: float(share.rstrip("%")))
     first, second = (values[f"{name}, {large}"] for name in ("first order", "second order"))
@@ -100,7 +106,7 @@ def _claim(values: dict[str, dict[str, Any]]) -> Claim:
         "reviewed, not run",
         f"{large} removed: first order correlation {first['correlation']:.3f}, slope {first['slope']:.2f}; "
         f"second order {second['correlation']:.3f}, {second['slope']:.2f}",
-        above([log(one / other) for one, other in zip(first["errors"], second["errors"], strict=True)]),
+        is_better(second, first),
         "the curvature changes with the group, which only the second order counts; decided by the ratio of both "
         "errors, group by group and test point by test point",
     )
