@@ -23,21 +23,17 @@ import torch
 from commands import RESULTS, write
 from distilled_models import DAMPINGS, GIVEN, MIXED, SCORED, Asked, Model, Set, ask, asked_about, opened
 from kronfluence_lds import TEST, TUNE
+from ratios import Pair, compared
 from safetensors.torch import load_file
 from torch import Tensor
 
-from proponent.attribution.agreement import spearman
 from proponent.attribution.division import positive_or_one
 from proponent.attribution.embedding.distilled import Student, Teacher, TeacherMoment, fit
-from proponent.audit.intervals import two_way_interval
-from proponent.audit.reliability import reliability
 from proponent.rebuild.distillation.student import OPERATOR_SIZE, row_groups
 from proponent.rebuild.distillation.teacher_rows import as_teacher
 from proponent.rebuild.retraining import save_finished
 
 SIZES, RIDGES = (128, 256, 768), (3e-3, 3e-2)
-_KEY = ("preset", "seed", "teachers", "teachers_on")
-"""Of a row of the results: another run replaces it and keeps the others."""
 _KINDS, _SIZES = (SCORED, MIXED, GIVEN), "sizes"
 """How many inputs there are of each kind, among the sums."""
 COUNTS, MODELS = (1000, 3000), (2, 3, 6)
@@ -47,20 +43,42 @@ COUNTS, MODELS = (1000, 3000), (2, 3, 6)
 def main() -> None:
     options = _parser().parse_args()
     torch.set_num_threads(options.threads)
-    rows: list[dict[str, Any]] = []
-    before = json.loads(options.out.read_text())["results"] if options.out.exists() else []
     for preset in options.presets:
         sets = [opened(preset, seed, options) for seed in options.seeds]
         sums = summed(sets, preset, options)
-        for some in [] if options.sums else sets:
-            rows.append(compare(some, sums[some.truth.seed], options))
-            others = [old for old in before if all(any(old[key] != row[key] for key in _KEY) for row in rows)]
-            write(options.out, {"results": [*others, *rows]}, options.threads)
+        if not options.sums:
+            _write(preset, [compare(some, sums[some.truth.seed], options) for some in sets], options)
+    if not options.sums:
+        _print(json.loads(options.out.read_text()))
+
+
+def _write(preset: str, found: Sequence[Compared], options: argparse.Namespace) -> None:
+    """In place of what the file has of the preset by as many teachers; the others are kept."""
+    key = {"preset": preset, "teachers": options.teachers, "teachers_on": options.teachers_on}
+    pairs = {name: [each.pairs[name] for each in found] for name in found[0].pairs}
+    together = {**key, "seeds": options.seeds, "ratios": {name: compared(each) for name, each in pairs.items()}}
+    content = json.loads(options.out.read_text()) if options.out.exists() else {"results": [], "together": []}
+    kept = {
+        part: [row for row in content[part] if any(row[name] != value for name, value in key.items())]
+        for part in ("results", "together")
+    }
+    rows = [*kept["results"], *(each.row for each in found)]
+    write(options.out, {"results": rows, "together": [*kept["together"], together]}, options.threads)
+
+
+def _print(content: dict[str, Any]) -> None:
     print("| model | seed | own | student, no unlabelled | with | teacher | Kronfluence | ratios |\n|" + "---|" * 8)
-    for row in rows:
-        chosen = [row[name]["test"] for name in ("own", "without", "with", "teacher", "kronfluence")]
-        ratios = ", ".join(f"{row['ratios'][name]['ratio']:.2f}" for name in ("without", "with", "teacher"))
-        print(f"| {row['preset']} | {row['seed']} | {' | '.join(f'{each:.4f}' for each in chosen)} | {ratios} |")
+    for row in content["results"]:
+        scores = " | ".join(
+            f"{row[name]['test']:.4f}" for name in ("own", "without", "with", "teacher", "kronfluence")
+        )
+        print(f"| {row['preset']} | {row['seed']} | {scores} | {_printed(row['ratios'])} |")
+    for row in content["together"]:
+        print(f"| {row['preset']} | {row['seeds']} | | | | | | {_printed(row['ratios'])} |")
+
+
+def _printed(ratios: dict[str, Any]) -> str:
+    return ", ".join(f"{ratios[name]['ratio']:.2f}" for name in ("without", "with", "teacher"))
 
 
 def summed(sets: Sequence[Set], preset: str, options: argparse.Namespace) -> dict[int, dict[str, Tensor]]:
@@ -89,7 +107,15 @@ def _groups(some: Set) -> Tensor:
     return row_groups(labels, len(some.of.class_names))
 
 
-def compare(some: Set, found: dict[str, Tensor], options: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Compared:
+    """One model's row of results, and what several models' are made of, by the name of what is compared."""
+
+    row: dict[str, Any]
+    pairs: dict[str, Pair]
+
+
+def compare(some: Set, found: dict[str, Tensor], options: argparse.Namespace) -> Compared:
     """All settings on one model."""
     sums = {name: each for name, each in found.items() if name != _SIZES}
     scored = {name: _figures(each, some) for name, each in sums.items()}
@@ -105,7 +131,6 @@ def compare(some: Set, found: dict[str, Tensor], options: argparse.Namespace) ->
     }
     peer = kronfluence_lds.peer_sums(some.truth)
     peer_best = max(peer, key=lambda each: float(_lds(each[1], some)[TUNE].mean()))
-    truth = reliability(some.runs)
     row: dict[str, Any] = {
         "preset": some.of.spec.name,
         "seed": some.truth.seed,
@@ -114,14 +139,14 @@ def compare(some: Set, found: dict[str, Tensor], options: argparse.Namespace) ->
         "pseudo_queries": dict(zip(_KINDS, found[_SIZES].tolist(), strict=True)),
         "operator_size": options.operator_size,
         "trainings": len(some.runs),
-        "reliability": truth.halves if truth else None,
-        "reliability_of": some.runs.shape[1] if truth else None,
-        "ceiling": truth.ceiling if truth else None,
+        **some.truth.repeats(len(some.runs)),
     }
     row |= {name: {"setting": key, **scored[key]} for name, key in chosen.items()}
     row["kronfluence"] = {"setting": str(peer_best[0]), "dampings": len(peer), **_figures(peer_best[1], some)}
-    row["ratios"] = {name: _ratio(sums[key], peer_best[1], some) for name, key in chosen.items()}
-    return row | {"trials": scored}
+    runs = some.runs[:, :, TEST]
+    pairs = {name: Pair(sums[key][TEST], peer_best[1][TEST], runs) for name, key in chosen.items()}
+    row["ratios"] = {name: compared([pair]) for name, pair in pairs.items()}
+    return Compared(row | {"trials": scored}, pairs)
 
 
 def _trials(models: list[Model], asked: Asked, groups: Tensor, *, explore: bool) -> dict[str, Tensor]:
@@ -220,17 +245,6 @@ def _best(scored: dict[str, dict[str, float]], start: str) -> str:
     return max((name for name in scored if name.startswith(start)), key=lambda name: scored[name]["tuning"])
 
 
-def _ratio(ours: Tensor, theirs: Tensor, some: Set) -> dict[str, Any]:
-    """Of summed scores on the test queries, with the audit's interval: other queries and other retrained models."""
-    both, real = torch.stack([ours[TEST], theirs[TEST]], dim=-1), -some.runs.mean(dim=0).mT[TEST]
-    low, high = two_way_interval(_quotient, both, real, correlation=False)
-    return {"ratio": float(_quotient(both, real)), "interval_95": [low, high]}
-
-
-def _quotient(both: Tensor, real: Tensor) -> Tensor:
-    return spearman(both[..., 0], real).mean() / spearman(both[..., 1], real).mean()
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="directory that is kept between runs")
@@ -243,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sums", action="store_true", help="what scores add up to over the halves alone, without the truth"
     )
-    parser.add_argument("--trainings", type=int, default=1, help="of each half; two give the truth's reliability")
+    parser.add_argument("--trainings", type=int, default=1, help="of each half, whose mean losses are the truth")
     parser.add_argument("--teachers", type=int, default=10)
     parser.add_argument("--teachers-on", choices=("mixed", "all"), default="mixed", help="what they have seen")
     parser.add_argument("--pseudo-queries", type=int, default=10_000, help="mixtures of training examples")

@@ -7,17 +7,17 @@ import math
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from kronfluence_adapter import DEFAULT_DAMPING, HEURISTIC_DAMPING, Damping, Kronfluence, examples
+from ratios import Pair, compared
 from safetensors.torch import load_file
 from torch import Tensor
-from truth import Truth, open_truth
+from truth import Truth
 
-from proponent.audit.reliability import reliability
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.compression import compress
 from proponent.rebuild.context import RebuildContext
@@ -43,38 +43,40 @@ Trial = tuple[Setting, Tensor]
 """A setting, and the scores, their sums or what they are worth."""
 
 
-def compare(preset: str, seed: int, work: Path, jobs: int, trainings: int = 1) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Compared:
+    """One model's row of results, and what several models' are made of: the queries that are not tuned on."""
+
+    row: dict[str, Any]
+    pair: Pair
+
+
+def compare(truth: Truth, jobs: int, trainings: int = 1) -> Compared:
     """One model: both sides tuned on the first queries and scored on the others. A killed run goes on."""
-    truth = open_truth(preset, seed, work)
-    theirs, ours = peer_sums(truth), own_sums(truth)
+    sums = {"own": own_sums(truth), "peer": peer_sums(truth)}
     runs = truth.runs(trainings, jobs)
-    theirs, ours = (_scored(side, truth, runs) for side in (theirs, ours))
-    reliable = reliability(runs)
-    row: dict[str, Any] = {"preset": preset, "seed": seed, "proponent": _best(ours), "kronfluence": _best(theirs)}
-    own, peer = _chosen(ours)[1], _chosen(theirs)[1]
-    row |= {"ratio": float(own[TEST].mean() / peer[TEST].mean()), "interval_95": interval([own[TEST]], [peer[TEST]])}
-    row |= {"trainings": trainings, "reliability": reliable.halves if reliable else None}
-    row["kronfluence_defaults"] = {
-        name: _figures(*next(pair for pair in theirs if pair[0] == setting))
-        for name, setting in (
-            ("damping_factor 1e-8", {"absolute": DEFAULT_DAMPING}),
-            ("damping_factor None", {"relative": HEURISTIC_DAMPING}),
-        )
+    scored = {name: [(setting, truth.scored(each, runs)) for setting, each in side] for name, side in sums.items()}
+    best = {name: max(range(len(side)), key=lambda place: _tuned(side[place])) for name, side in scored.items()}
+    own, peer = (sums[name][best[name]][1] for name in ("own", "peer"))
+    pair = Pair(own[TEST], peer[TEST], runs[:, :, TEST])
+    row = {
+        "preset": truth.of.spec.name,
+        "seed": truth.seed,
+        "proponent": _figures(*scored["own"][best["own"]]),
+        "kronfluence": _figures(*scored["peer"][best["peer"]]),
+        **compared([pair]),
+        "trainings": trainings,
+        **truth.repeats(trainings),
+        "kronfluence_defaults": {
+            name: _figures(*next(trial for trial in scored["peer"] if trial[0] == setting))
+            for name, setting in (
+                ("damping_factor 1e-8", {"absolute": DEFAULT_DAMPING}),
+                ("damping_factor None", {"relative": HEURISTIC_DAMPING}),
+            )
+        },
+        "trials": {name: [_figures(*trial) for trial in side] for name, side in scored.items()},
     }
-    row["trials"] = {name: [_figures(*pair) for pair in side] for name, side in (("own", ours), ("peer", theirs))}
-    row["per_query"] = {"own": own[TEST].tolist(), "peer": peer[TEST].tolist()}
-    return row
-
-
-def interval(ours: list[Tensor], theirs: list[Tensor], draws: int = 10_000) -> list[float]:
-    """95 % bootstrap interval of the ratio of means over the queries alone, which several models share.
-
-    Both sides are scored against the same retrained models, whose own sample it does not speak of.
-    """
-    own, peer = torch.stack(ours).mean(dim=0), torch.stack(theirs).mean(dim=0)
-    picks = torch.randint(len(own), (draws, len(own)), generator=torch.Generator().manual_seed(0))
-    ratios = own[picks].mean(dim=1) / peer[picks].mean(dim=1)
-    return ratios.quantile(torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
+    return Compared(row, pair)
 
 
 def peer_sums(truth: Truth) -> list[Trial]:
@@ -150,17 +152,8 @@ def _of_layers(truth: Truth, coverage: Coverage, work: Path) -> Iterator[Trial]:
             yield {"relative": damping, "second": second}, solved @ (y * scale[:, None]).mT
 
 
-def _scored(trials: list[Trial], truth: Truth, runs: Tensor) -> list[Trial]:
-    return [(setting, truth.scored(sums, runs)) for setting, sums in trials]
-
-
-def _chosen(trials: list[Trial]) -> Trial:
-    """The setting that is best on the tuning queries."""
-    return max(trials, key=lambda trial: float(trial[1][TUNE].mean()))
-
-
-def _best(trials: list[Trial]) -> dict[str, Any]:
-    return _figures(*_chosen(trials))
+def _tuned(trial: Trial) -> float:
+    return float(trial[1][TUNE].mean())
 
 
 def _figures(setting: Setting, lds: Tensor) -> dict[str, Any]:

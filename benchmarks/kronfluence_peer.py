@@ -20,6 +20,7 @@ from typing import Any
 import kronfluence_lds
 import kronfluence_timing
 import torch
+from ratios import compared
 from truth import open_truth
 
 RESULTS = Path(__file__).parent / "results"
@@ -32,15 +33,26 @@ def main() -> None:
 
 
 def run_lds(options: argparse.Namespace) -> None:
-    """Each preset and seed; a row is replaced, the others of the file are kept."""
-    for seed in options.seeds:
-        for preset in options.presets:
+    """Each preset's seeds, and all of them together; other presets' rows of the file are kept."""
+    for preset in options.presets:
+        found = []
+        for seed in options.seeds:
             print(f"{preset}, seed {seed}", flush=True)
-            row = kronfluence_lds.compare(preset, seed, options.work, options.jobs, options.trainings)
-            rows = [old for old in _rows(options.out) if (old["preset"], old["seed"]) != (preset, seed)]
-            rows = sorted([*rows, row], key=lambda each: (each["preset"], each["seed"]))
-            _write(options, rows, together=_together(rows))
+            truth = open_truth(preset, seed, options.work)
+            found.append(kronfluence_lds.compare(truth, options.jobs, options.trainings))
+        together = {
+            "preset": preset,
+            "seeds": options.seeds,
+            **compared([each.pair for each in found]),
+        }
+        content = json.loads(options.out.read_text()) if options.out.exists() else {"results": [], "together": []}
+        rows = [*_others(content["results"], preset), *(each.row for each in found)]
+        _write(options, rows, together=[*_others(content["together"], preset), together])
     _print_lds(json.loads(options.out.read_text()))
+
+
+def _others(rows: list[dict[str, Any]], preset: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["preset"] != preset]
 
 
 def run_sums(options: argparse.Namespace) -> None:
@@ -49,20 +61,6 @@ def run_sums(options: argparse.Namespace) -> None:
         truth = open_truth(preset, seed, options.work)
         kronfluence_lds.peer_sums(truth)
         kronfluence_lds.own_sums(truth)
-
-
-def _together(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each preset over its seeds: mean scores, and the interval with all seeds' models on the same queries."""
-    found = []
-    for preset in sorted({row["preset"] for row in rows}):
-        own, peer = (
-            [torch.tensor(row["per_query"][side]) for row in rows if row["preset"] == preset]
-            for side in ("own", "peer")
-        )
-        means = [float(torch.stack(side).mean()) for side in (own, peer)]
-        figures = {"preset": preset, "seeds": len(own), "proponent": means[0], "kronfluence": means[1]}
-        found.append(figures | {"ratio": means[0] / means[1], "interval_95": kronfluence_lds.interval(own, peer)})
-    return found
 
 
 def _print_lds(content: dict[str, Any]) -> None:
@@ -76,7 +74,7 @@ def _print_lds(content: dict[str, Any]) -> None:
             f"| {peer['test']:.4f} {_short(peer)} | {defaults} | {row['ratio']:.3f} | {_range(row)} |"
         )
     for row in content["together"]:
-        own, peer = row["proponent"], row["kronfluence"]
+        own, peer = row["ours"], row["theirs"]
         print(f"| {row['preset']} | all | {own:.4f} | {peer:.4f} | | {row['ratio']:.3f} | {_range(row)} |")
 
 
@@ -92,7 +90,7 @@ def _short(side: dict[str, Any]) -> str:
 
 
 def _range(row: dict[str, Any]) -> str:
-    return " - ".join(f"{end:.3f}" for end in row["interval_95"])
+    return " - ".join(f"{end:.3f}" for end in row["ratio_95"])
 
 
 def run_fit(options: argparse.Namespace) -> None:
@@ -148,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     lds.add_argument("--presets", type=_names, default=["mnist-cnn", "cifar10-cnn"], help="comma-separated")
     lds.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="of the models; comma-separated")
     lds.add_argument("--jobs", type=int, default=1, help="processes for retraining")
-    lds.add_argument("--trainings", type=int, default=1, help="of each half; two give the truth's reliability")
+    lds.add_argument("--trainings", type=int, default=1, help="of each half, whose mean losses are the truth")
     sums = commands.add_parser("sums", help="the scores of lds, summed over the halves, without the truth")
     sums.add_argument("--presets", type=_names, required=True, help="comma-separated")
     sums.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="of the models; comma-separated")

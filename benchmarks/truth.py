@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from proponent.attribution.agreement import spearman
@@ -54,6 +56,25 @@ class Truth:
         return torch.stack(
             [retrained_losses(self.retraining(number), self.masks, quiet, jobs) for number in range(trainings)]
         )
+
+    def repeats(self, trainings: int) -> dict[str, float | int | None]:
+        """How far one training of a half agrees with another, over as many halves as a second one is kept of.
+
+        Args:
+            trainings: R, whose mean losses scores are held against.
+
+        Returns:
+            ``reliability`` (correlation of two trainings), ``reliability_of`` so many halves, and ``ceiling``: what a
+            score that knew the expected losses would have.
+        """
+        first, second = (self.retraining(number).directory for number in range(2))
+        names = sorted(file.name for file in second.glob("model-*.safetensors"))
+        if not names:
+            return {"reliability": None, "reliability_of": None, "ceiling": None}
+        losses = (torch.stack([load_file(place / name)["losses"] for name in names]) for place in (first, second))
+        found = max(float(spearman(*(each.mT for each in losses)).mean()), 0.0)
+        ceiling = sqrt(trainings * found / (1 + (trainings - 1) * found))
+        return {"reliability": found, "reliability_of": len(names), "ceiling": ceiling}
 
     def summed(self, scores: Tensor) -> Tensor:
         """What scores [Q, N] add up to over each half, [Q, S] float64: all that is held against the truth."""
