@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,9 +10,12 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
 
 import oracle
 import tiny
+import tiny_text
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.families import DEFAULT_FAMILIES, FAMILIES
 from proponent.attribution.gradients.layers import find_layers
@@ -26,8 +30,9 @@ from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
 from proponent.inspection.verify import verify
 from proponent.options import ExplainOptions
-from proponent.rebuild.coverage import UncoveredWarning
+from proponent.rebuild.coverage import PROBED, ROUNDS, UncoveredWarning, covered
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.rebuild.training_set import TrainingSet
 from proponent.results import Explanation, NoticeCode
 from proponent.spec import DEFAULT_COVER, FIRST_COVER, Family, load_spec, parse_spec
 
@@ -145,6 +150,80 @@ def test_an_encoder_predicts_of_padded_tokens_what_is_explained(
     with CaptureSession(model, find_layers(model)) as session:
         explained = session.forward(inputs)
     torch.testing.assert_close(predicted, explained)
+
+
+# What a model does with some of its inputs only ----------------------------------------------------------------
+
+EXPERTS = """
+
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate, self.head, self.spare = nn.Linear(36, 4), nn.Linear(5, 3), nn.Linear(5, 3)
+        self.experts = nn.ModuleList(nn.Linear(36, 5) for _ in range(4))
+
+    def forward(self, x):
+        x = x.flatten(1)
+        chosen = (255 * x).round().sum(dim=1).long() % 4
+        weights = self.gate(x).sigmoid().gather(1, chosen[:, None])[:, 0]
+        found = x.new_zeros(len(x), 5)
+        for number, expert in enumerate(self.experts):
+            rows = (chosen == number).nonzero()[:, 0]
+            if len(rows):
+                found = found.index_add(0, rows, weights[rows, None] * expert(x[rows]).tanh())
+        return self.head(found)
+
+
+def experts():
+    return Experts()
+"""
+
+
+def test_experts_that_see_some_of_a_batch_are_left_out_and_the_rest_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny, "MODULE", tiny.MODULE + EXPERTS)
+    bundle = build(tiny.project(tmp_path, model="experts", expected_accuracy=0, iterations=5), kind="ekfac")
+    left_out = read_manifest(bundle).left_out
+    assert set(left_out) == {"spare", *(f"experts.{number}" for number in range(4))}
+    assert left_out["spare"] == "no example that it was tried on is led through it"
+    assert set(Explainer.load(bundle).classifier.find_layers()) == {"gate", "head"}
+
+
+class Moody(torch.nn.Module):
+    """Uses its first layer's weights once more for inputs that are as bright as one of them."""
+
+    def __init__(self, brightness: float) -> None:
+        super().__init__()
+        self.brightness, self.first, self.head = brightness, torch.nn.Linear(36, 5), torch.nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        again = functional.linear(x.flip(1), self.first.weight)
+        is_met = (x.mean(dim=1, keepdim=True) - self.brightness).abs() < 1e-6
+        found: Tensor = self.head(self.first(x).tanh() + torch.where(is_met, again, 0 * again))
+        return found
+
+
+def test_what_some_inputs_alone_show_is_found_in_later_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = load_spec(tiny.project(tmp_path))
+    classifier = load_classifier(spec)
+    data = TrainingSet.open(classifier, spec.dataset)
+    early, late = (set(data.alike(PROBED, seed)) for seed in (0, ROUNDS - 1))
+    model = Moody(float(data.item(min(late - early))[1].mean())).eval()
+    with pytest.warns(UncoveredWarning, match="first: its weights are also used"):
+        assert set(covered(replace(classifier, model=model), data).layers) == {"head"}
+    monkeypatch.setattr("proponent.rebuild.coverage.ROUNDS", 1)
+    assert set(covered(replace(classifier, model=model), data).layers) == {"first", "head"}
+
+
+def test_trials_see_every_length(tmp_path: Path) -> None:
+    spec = load_spec(tiny_text.project(tmp_path))
+    data = TrainingSet.open(load_classifier(spec), spec.dataset)
+    lengths = [data.batch(data.alike(PROBED, seed)).inputs["input_ids"].shape[1] for seed in range(3)]  # type: ignore[index, union-attr]
+    assert len(set(lengths)) == 3
 
 
 # The key ------------------------------------------------------------------------------------------------------

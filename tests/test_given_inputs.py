@@ -30,10 +30,13 @@ from proponent.gateway.validation import check_input, check_rules
 from proponent.index import bundle as files
 from proponent.index.samples import Samples
 from proponent.index.store import Store
+from proponent.input_checks import check_sizes
 from proponent.inspection.verify import verify
 from proponent.options import ExplainOptions
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.rebuild.signatures import with_axes
 from proponent.results import Explanation
+from proponent.signature import InputKind, InputSignature, TensorSignature
 from proponent.spec import load_spec
 from proponent.text import Text
 from proponent.v1 import explanation_pb2 as pb
@@ -154,6 +157,11 @@ def test_clients_send_what_the_library_takes(what: str, request: pytest.FixtureR
     assert getattr(prediction_of(asked), kind) == getattr(asked, kind)
 
 
+def test_an_array_of_uint8_is_an_image() -> None:
+    with pytest.raises(InvalidInputError, match=r"uint8, which is an image, has shape \[3\].* another dtype"):
+        input_fields(np.zeros(3, np.uint8))
+
+
 def message(**fields: Any) -> pb.PredictRequest:
     return pb.PredictRequest(**fields)
 
@@ -180,7 +188,7 @@ def record(**changes: Any) -> pb.PredictRequest:
 
 ONE = pb.Tensor(shape=[1], dtype="float32", data=bytes(4))
 UNUSABLE: dict[str, tuple[str, Callable[[], pb.PredictRequest], str, str]] = {
-    "empty text": ("text", lambda: message(text=""), "text", ""),
+    "empty text": ("text", lambda: message(text=""), "text", "TEXT_EMPTY"),
     "blank text": ("text", lambda: message(text=" \n"), "text", "TEXT_EMPTY"),
     "characters": ("text", lambda: message(text="film " * 100), "text", "TEXT_TOO_LONG"),
     "words": ("text", lambda: message(text="film " * 40), "text", "TEXT_UNUSABLE"),
@@ -193,6 +201,10 @@ UNUSABLE: dict[str, tuple[str, Callable[[], pb.PredictRequest], str, str]] = {
     "dtype": ("text", lambda: ids([2, 3, 3], "int32"), "tensors.input_ids", "TENSOR_WRONG_DTYPE"),
     "unknown dtype": ("text", lambda: ids([2, 3, 3], "uint16"), "tensors.input_ids", "TENSOR_WRONG_DTYPE"),
     "dimensions": ("text", lambda: ids([[2, 3, 3]]), "tensors.input_ids", "TENSOR_WRONG_SHAPE"),
+    "short mask": ("text", lambda: ids(IDS, mask=[1] * 2), "tensors.attention_mask", "TENSOR_WRONG_SHAPE"),
+    "long mask": ("text", lambda: ids(IDS, mask=[1] * 20), "tensors.attention_mask", "TENSOR_WRONG_SHAPE"),
+    "mask of sevens": ("text", lambda: ids(IDS, mask=[1, 7, 1]), "tensors.attention_mask", "TENSOR_OUT_OF_RANGE"),
+    "negative mask": ("text", lambda: ids(IDS, mask=[1, 1, -1]), "tensors.attention_mask", "TENSOR_OUT_OF_RANGE"),
     "too long": ("text", lambda: ids([2] * 30, mask=[1] * 30), "tensors", ""),
     "missing tensor": ("text", lambda: without(ids(IDS), "attention_mask"), "tensors.attention", "TENSOR_MISSING"),
     "unknown column": ("table", lambda: record(colour="red"), "record.colour", "RECORD_UNKNOWN_COLUMN"),
@@ -253,6 +265,9 @@ def test_the_open_inference_protocol_carries_them(text: Explainer, table: Explai
     for inputs, field in (
         ((("text", "FP32", [1], [1]),), "inputs[0].datatype"),
         ((("input_ids", "INT64", [1, 3], [[2, 3, 9]]),), "inputs"),
+        ((("input_ids", "INT64", [1, 3], [[2, 3, 9.5]]),), "inputs[0].data"),
+        ((("input_ids", "INT64", [1, 3], [[2, 3, True]]),), "inputs[0].data"),
+        ((("attention_mask", "INT64", [3], [1] * 3), ("input_ids", "INT64", [3], [2, 3, 9])), "inputs[0].shape"),
         ((("nothing", "INT64", [1, 3], [[2, 3, 9]]),), "inputs[0].name"),
         (
             (("attention_mask", "INT64", [2, 3], [[1] * 3] * 2), ("input_ids", "INT64", [1, 3], [[2, 3, 9]])),
@@ -304,8 +319,9 @@ NOT_READ: dict[str, tuple[str, str, str]] = {
     "a huge number": (f'{{"record": {{"height": {10**400}}}}}', "record.height", "401 digits"),
     "half a pair in a row": (r'{"record": {"kind": "\udc00"}}', "record.kind", "surrogate"),
     "half a pair as a column": (r'{"record": {"\udc00": 1}}', "record", "surrogate"),
-    "a scalar for a tensor": ('{"tensors": {"input_ids": 3}}', "tensors.input_ids", "is a number, expected nested"),
+    "a text for a tensor": ('{"tensors": {"input_ids": "3"}}', "tensors.input_ids", "is a text, expected nested"),
     "null for a tensor": ('{"tensors": {"input_ids": null}}', "tensors.input_ids", "is null, expected nested"),
+    "a flag among ids": ('{"tensors": {"input_ids": [[2, 3], [9, true]]}}', "tensors.input_ids", "true or false"),
     "texts for a tensor": ('{"tensors": {"input_ids": ["2"]}}', "tensors.input_ids", "not numbers"),
 }
 
@@ -318,6 +334,69 @@ def test_json_that_is_no_input_is_named_and_its_mates_are_read(what: str) -> Non
     assert isinstance(bad.message, InvalidInputError) and said in bad.message.message
     assert bad.message.field == f"instances[0].{field}" and "proponent.v1" not in bad.message.message
     assert good.message.text == "good film"  # type: ignore[union-attr]
+
+
+def named(input_ids: Any, attention_mask: Any) -> pb.PredictRequest:
+    body = json.dumps({"tensors": {"input_ids": input_ids, "attention_mask": attention_mask}}).encode()
+    [instance] = instances_of_json(body, pb.PredictRequest, "words", 8)
+    return instance.message  # type: ignore[return-value]
+
+
+TOLD: dict[str, tuple[Callable[[], pb.PredictRequest], str]] = {
+    "lengths": (lambda: named([2, 3, 9], [1]), "has shape [1], expected the size 3 of tensor 'input_ids'"),
+    "a batch": (lambda: ids([[2, 3, 9]]), "has shape [1, 3], expected [-1]: one input, without a batch dimension"),
+    "flags for ids": (lambda: named([True] * 3, [1] * 3), "'input_ids' has dtype 'bool', expected 'int64'"),
+    "a number for a flag": (lambda: named([2, 3, 9], [1, 1, 2]), "'attention_mask' has the value 2, expected 0 to 1"),
+    "one number": (lambda: named(3, [1]), "'input_ids' has shape [], expected [-1]"),
+}
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_tensors_are_refused_with_the_value_and_what_was_expected(what: str, text: Explainer) -> None:
+    make, said = TOLD[what]
+    with pytest.raises(InvalidInputError) as error:
+        answered(text, make())
+    assert said in error.value.message
+
+
+def test_one_number_is_a_tensor_and_must_fit_its_dtype(table: Explainer) -> None:
+    [expected] = table.predict([OAK])
+
+    def asked(kind: int) -> pb.PredictRequest:
+        body = json.dumps({"tensors": {"numbers": [2.0, 1.0], "kind": kind}}).encode()
+        [instance] = instances_of_json(body, pb.PredictRequest, "trees", 8)
+        return instance.message  # type: ignore[return-value]
+
+    found = answered(table, asked(1)).prediction.probabilities
+    assert list(found) == pytest.approx(expected.probabilities, abs=1e-6)  # type: ignore[union-attr]
+    for kind, bounds in ((1 << 40, f"-{1 << 31} to {(1 << 31) - 1}"), (4, "0 to 3")):
+        with pytest.raises(InvalidInputError, match=f"'kind' has the value {kind}, expected {bounds}"):
+            answered(table, asked(kind))
+
+
+@pytest.mark.parametrize("data", [b"\0" * 7, np.full(3, np.nan).tobytes()])
+@pytest.mark.parametrize("dtype", ["json", "json flags"])
+def test_what_stands_for_a_dtype_in_json_is_none_over_grpc(dtype: str, data: bytes, text: Explainer) -> None:
+    request = ids([2, 3, 9])
+    request.tensors.tensors["input_ids"].CopyFrom(pb.Tensor(shape=[3], dtype=dtype, data=data))
+    with pytest.raises(InvalidInputError, match=f"has dtype '{dtype}', expected 'int64'"):
+        answered(text, request)
+
+
+def test_axes_that_go_together_are_learned_from_the_examples(text: Explainer, table: Explainer) -> None:
+    assert [tensor.axes for tensor in text.signature.tensors] == [(0,), (0,)]
+    assert [tensor.axes for tensor in table.signature.tensors] == [(), ()]
+    [kept] = [t for t in text.signature.tensors if t.name == "attention_mask"]
+    assert (kept.min_value, kept.max_value) == (0, 1)
+    premise, hypothesis = (TensorSignature(name, "int64", (-1, -1)) for name in ("premise", "hypothesis"))
+    signature = InputSignature((), "L", (), InputKind.TEXT, (premise, hypothesis))
+    sizes = [((3, 4), (5, 4)), ((2, 4), (2, 4)), ((7, 4), (6, 4))]
+    examples = [NamedInputs({"premise": torch.ones(a), "hypothesis": torch.ones(b)}) for a, b in sizes]
+    found = with_axes(signature, examples)
+    assert [tensor.axes for tensor in found.tensors] == [(0, 1), (2, 1)]
+    check_sizes({"premise": (3, 4), "hypothesis": (9, 4)}, found)
+    with pytest.raises(InvalidInputError, match="'hypothesis' has shape \\[9, 5\\], expected the size 4"):
+        check_sizes({"premise": (3, 4), "hypothesis": (9, 5)}, found)
 
 
 def test_an_empty_tensor_is_named_as_it_was_sent(text: Explainer) -> None:

@@ -199,7 +199,7 @@ def test_a_saved_model_of_transformers_needs_no_code(tmp_path: Path, monkeypatch
     explainer = Explainer.load(build(path))
     assert [(t.name, t.max_value) for t in explainer.signature.tensors] == [
         ("input_ids", 17),
-        ("attention_mask", None),
+        ("attention_mask", 1),
     ]
     found, long = explainer.explain([Text(SHORT), Text("film " * 30)], [ExplainOptions()] * 2)
     assert scores(found)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -200,12 +201,43 @@ def tensor_values(
 
 
 def _check_shape(shape: Sequence[int], expected: TensorSignature, path: str) -> None:
-    fits = len(shape) == len(expected.shape) and all(
-        wanted in (-1, size) for size, wanted in zip(shape, expected.shape, strict=True)
-    )
-    if not fits:
-        message = f"has shape {list(shape)}, expected {list(expected.shape)}"
+    if message := wrong_shape(shape, expected):
         raise _bad(expected, path, "shape", message, "TENSOR_WRONG_SHAPE")
+
+
+def wrong_shape(shape: Sequence[int], expected: TensorSignature) -> str:
+    """What is wrong with a tensor's shape; empty where nothing is."""
+    if _fits(shape, expected.shape):
+        return ""
+    hint = ": one input, without a batch dimension" if _fits(shape[1:], expected.shape) else ""
+    return f"has shape {list(shape)}, expected {list(expected.shape)}{hint}"
+
+
+def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
+    return len(shape) == len(expected) and all(
+        wanted in (-1, size) for size, wanted in zip(shape, expected, strict=True)
+    )
+
+
+def check_sizes(shapes: Mapping[str, Sequence[int]], signature: InputSignature, path: str = "") -> None:
+    """Refuses tensors of sizes that should be one: a mask of another length than its ids.
+
+    Args:
+        shapes: Of each tensor by its name, of as many axes as the model takes.
+        signature: What the model takes.
+        path: Of the input in its request.
+    """
+    first: dict[int, tuple[str, int]] = {}
+    for tensor in signature.tensors:
+        for axis, size in zip(tensor.axes, shapes[tensor.name], strict=False):
+            name, expected = first.setdefault(axis, (tensor.name, size))
+            if size != expected:
+                raise InvalidInputError(
+                    f"tensor {tensor.name!r} has shape {list(shapes[tensor.name])}, expected the size {expected} of "
+                    f"tensor {name!r} in place of {size}",
+                    field=f"{path}tensors.{tensor.name}",
+                    reason="TENSOR_WRONG_SHAPE",
+                )
 
 
 def check_values(values: NDArray[np.generic], expected: TensorSignature, path: str) -> None:
@@ -225,8 +257,20 @@ def _check_range(values: NDArray[np.generic], expected: TensorSignature, path: s
     low, high = expected.min_value, expected.max_value
     for found in (int(values.min()), int(values.max())):
         if (low is not None and found < low) or (high is not None and found > high):
-            message = f"has the value {found}, expected {low} to {high}"
-            raise _bad(expected, path, "data", message, "TENSOR_OUT_OF_RANGE")
+            raise out_of_range(found, (low, high), expected, path)
+
+
+def out_of_range(
+    value: int, bounds: tuple[int | None, int | None], expected: TensorSignature, path: str
+) -> InvalidInputError:
+    """The error of a whole number that is too small or too large."""
+    message = f"has the value {value}, expected {bounds[0]} to {bounds[1]}"
+    return _bad(expected, path, "data", message, "TENSOR_OUT_OF_RANGE")
+
+
+def range_of(kind: np.dtype[Any]) -> tuple[int, int]:
+    """Smallest and largest value of a dtype of whole numbers or truth values."""
+    return (0, 1) if kind.kind == "b" else (int(np.iinfo(kind).min), int(np.iinfo(kind).max))
 
 
 def _bad(expected: TensorSignature, path: str, part: str, message: str, reason: str) -> InvalidInputError:

@@ -45,10 +45,15 @@ def model_input(transform: Any, raw: Any) -> Example:
     if kind is InputKind.IMAGE:
         image = raw if isinstance(raw, Image.Image) else Image.fromarray(raw)
         return torch.as_tensor(transform(image)).detach().to(torch.float32, copy=True)
-    given = scalars(raw) if kind is InputKind.RECORD else raw
-    found = as_inputs(given if kind in (InputKind.TENSOR, InputKind.TENSORS) else transform(given))
-    pad = pad_of(transform, kind)
+    found, pad = unpadded_input(transform, raw), pad_of(transform, kind)
     return in_single(padded([found], pad)[0] if pad else found)
+
+
+def unpadded_input(transform: Any, raw: Any) -> Example:
+    """What the transform makes of a text or a record, before it is padded; tensors are taken as they are."""
+    kind = kind_of(raw)
+    given = scalars(raw) if kind is InputKind.RECORD else raw
+    return as_inputs(given if kind in (InputKind.TENSOR, InputKind.TENSORS) else transform(given))
 
 
 def in_single(example: Example) -> Example:

@@ -53,6 +53,8 @@ class TensorSignature:
         shape: Without the batch dimension; -1 where any size will do.
         min_value: Smallest value of a tensor of whole numbers; None: any.
         max_value: Largest one.
+        axes: A number for each axis: axes of one number, also of other tensors, had one size in every example before
+            it was padded. Empty: not known.
     """
 
     name: str
@@ -60,6 +62,12 @@ class TensorSignature:
     shape: tuple[int, ...]
     min_value: int | None = None
     max_value: int | None = None
+    axes: tuple[int, ...] = ()
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it holds nothing but 0 and 1, as masks do."""
+        return self.dtype == "bool" or (self.min_value, self.max_value) == (0, 1)
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,10 @@ def signature_from(
     shape: tuple[int, ...], mode: str, image_size: tuple[int, ...], described: Mapping[str, Any]
 ) -> InputSignature:
     """The inverse of `InputSignature.described`; an empty mapping is that of a bundle from before it was kept."""
-    tensors = (TensorSignature(**{**each, "shape": tuple(each["shape"])}) for each in described.get("tensors", ()))
+    tensors = (
+        TensorSignature(**{**each, "shape": tuple(each["shape"]), "axes": tuple(each.get("axes", ()))})
+        for each in described.get("tensors", ())
+    )
     columns = (
         Column(each["name"], ColumnType(each["type"]), tuple(each["categories"]), each["optional"])
         for each in described.get("columns", ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,8 @@ from google.protobuf.struct_pb2 import Struct, Value
 from numpy.typing import NDArray
 
 from proponent.errors import InvalidInputError
-from proponent.input_checks import DTYPES
+from proponent.input_checks import DTYPES, out_of_range, range_of
+from proponent.signature import TensorSignature
 from proponent.v1 import explanation_pb2 as pb
 
 
@@ -36,17 +38,34 @@ def named_message(arrays: Mapping[str, NDArray[Any]]) -> pb.NamedTensors:
     return pb.NamedTensors(tensors={name: tensor_message(array) for name, array in arrays.items()})
 
 
-JSON_NUMBERS = "json"
-"""In place of a dtype: whole numbers or truth values of JSON, as float64; they get the dtype that the model takes."""
+JSON_NUMBERS, JSON_TRUTH = "json", "json flags"
+"""In place of a dtype: whole numbers, or truth values, of JSON as float64; they get the dtype of the model."""
 
 
-def of_dtype(message: pb.Tensor, dtype: str) -> pb.Tensor:
-    """The same numbers in a dtype that holds them all; unchanged where it does not, for a check to refuse."""
+def of_json(message: pb.Tensor, expected: TensorSignature, path: str) -> pb.Tensor:
+    """Numbers or truth values of JSON in the dtype that the model takes.
+
+    Args:
+        message: Of one of these two in place of a dtype; it stays as it is where its data is not that of JSON.
+        expected: What the model takes; truth values stay such, for a check to refuse, where that is no flag.
+        path: Of the tensor in its request.
+
+    Raises:
+        InvalidInputError: A number that the dtype does not hold.
+    """
+    if len(message.data) != 8 * math.prod(message.shape):
+        return message
     values = np.frombuffer(message.data, "<f8").reshape(message.shape)
+    if not np.isfinite(values).all():
+        return message
+    if message.dtype == JSON_TRUTH and not expected.is_flag:
+        return tensor_message(values.astype(np.bool_))
+    kind = np.dtype(DTYPES[expected.dtype])
     with np.errstate(all="ignore"):
-        found = values.astype(DTYPES[dtype])
-    if not np.array_equal(found.astype("<f8"), values) and not dtype.startswith("float"):
-        return pb.Tensor(shape=message.shape, dtype="float64", data=message.data)
+        found = values.astype(kind)
+    lost = values[found.astype("<f8") != values]
+    if lost.size and kind.kind != "f":
+        raise out_of_range(int(lost[0]), range_of(kind), expected, path)
     return tensor_message(found)
 
 

@@ -83,7 +83,9 @@ def _png(image: Image.Image) -> bytes:
 def _image(array: NDArray[np.uint8]) -> Image.Image:
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] == 3):
         raise InvalidInputError(
-            f"image array has shape {list(array.shape)}, expected [H, W] or [H, W, 3]", field="input"
+            f"array of uint8, which is an image, has shape {list(array.shape)}, expected [H, W] or [H, W, 3]; a "
+            "tensor has another dtype",
+            field="input",
         )
     return Image.fromarray(array)
 

@@ -171,8 +171,9 @@ def _signature(message: pb.GetModelResponse) -> InputSignature:
 
 
 def _tensor_signature(message: pb.TensorSignature) -> TensorSignature:
-    bounds = (getattr(message, side) if message.HasField(side) else None for side in ("min_value", "max_value"))
-    return TensorSignature(message.name, message.dtype, tuple(message.shape), *bounds)
+    low = message.min_value if message.HasField("min_value") else None
+    high = message.max_value if message.HasField("max_value") else None
+    return TensorSignature(message.name, message.dtype, tuple(message.shape), low, high)
 
 
 def _column(message: pb.Column) -> Column:

@@ -15,9 +15,11 @@ from proponent.input_checks import (
     check_kind,
     check_names,
     check_record,
+    check_sizes,
     check_text,
     check_values,
     only_tensor,
+    wrong_shape,
 )
 from proponent.raw_inputs import kind_of, model_input, pad_of, plain
 from proponent.signature import InputKind, InputSignature, TensorSignature
@@ -76,6 +78,7 @@ def named_input(tensors: Mapping[str, Tensor], signature: InputSignature, transf
     ordered = {name: tensors[name] for name in expected}
     for name, tensor in ordered.items():
         _check(tensor, expected[name], f"tensors.{name}")
+    check_sizes({name: tensor.shape for name, tensor in ordered.items()}, signature)
     return _alone(NamedInputs({name: tensor.detach() for name, tensor in ordered.items()}), signature, transform)
 
 
@@ -101,14 +104,8 @@ def _check(tensor: Tensor, expected: TensorSignature, path: str) -> None:
             field=path,
             reason="TENSOR_WRONG_DTYPE",
         )
-    if len(tensor.shape) != len(expected.shape) or any(
-        wanted not in (-1, size) for size, wanted in zip(tensor.shape, expected.shape, strict=True)
-    ):
-        raise InvalidInputError(
-            f"{_named(expected)} has shape {list(tensor.shape)}, expected {list(expected.shape)}",
-            field=path,
-            reason="TENSOR_WRONG_SHAPE",
-        )
+    if message := wrong_shape(tensor.shape, expected):
+        raise InvalidInputError(f"{_named(expected)} {message}", field=path, reason="TENSOR_WRONG_SHAPE")
     if expected.name or not tensor.is_floating_point():
         check_values(np.asarray(tensor.detach().cpu().numpy()), expected, path)
 

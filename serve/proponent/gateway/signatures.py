@@ -24,4 +24,5 @@ def _column(column: Column) -> pb.Column:
 
 
 def _tensor(tensor: TensorSignature) -> pb.TensorSignature:
-    return pb.TensorSignature(**vars(tensor))
+    told = {name: value for name, value in vars(tensor).items() if name != "axes"}
+    return pb.TensorSignature(**told)

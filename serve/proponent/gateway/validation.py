@@ -12,10 +12,18 @@ from google.protobuf.message import DecodeError, Message
 from proponent.errors import InvalidInputError
 from proponent.gateway.settings import Settings
 from proponent.index.bundle import Manifest
-from proponent.input_checks import check_kind, check_names, check_record, check_text, only_tensor, tensor_values
+from proponent.input_checks import (
+    check_kind,
+    check_names,
+    check_record,
+    check_sizes,
+    check_text,
+    only_tensor,
+    tensor_values,
+)
 from proponent.options import DEFAULT_TOP_K, Measure
 from proponent.signature import TensorSignature
-from proponent.tensor_messages import JSON_NUMBERS, of_dtype, record_of
+from proponent.tensor_messages import JSON_NUMBERS, JSON_TRUTH, of_json, record_of
 from proponent.v1 import explanation_pb2 as pb
 
 _ENUMS = {
@@ -31,6 +39,7 @@ _REASONS = {
     "measure": "MEASURE_UNKNOWN",
     "model": "MODEL_MISSING",
     "input": "INPUT_MISSING",
+    "text": "TEXT_EMPTY",
     "top_k": "TOP_K_INVALID",
 }
 _LISTS = 2
@@ -94,6 +103,7 @@ def check_input(
     else:
         for name, expected in check_names(list(request.tensors.tensors), signature, path).items():
             _check_tensor(request.tensors.tensors[name], expected, settings, f"{path}tensors.{name}")
+        check_sizes({name: sent.shape for name, sent in request.tensors.tensors.items()}, signature, path)
 
 
 def _check_image(image: bytes, settings: Settings, path: str) -> None:
@@ -133,8 +143,8 @@ def _check_tensor(tensor: pb.Tensor, expected: TensorSignature, settings: Settin
             f"{path}.data",
             "TENSOR_TOO_LARGE",
         )
-    if tensor.dtype == JSON_NUMBERS:
-        tensor.CopyFrom(of_dtype(tensor, expected.dtype))
+    if tensor.dtype in (JSON_NUMBERS, JSON_TRUTH):
+        tensor.CopyFrom(of_json(tensor, expected, path))
     tensor_values(tensor.shape, tensor.dtype, tensor.data, expected, path)
 
 

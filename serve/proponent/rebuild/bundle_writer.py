@@ -30,7 +30,7 @@ from proponent.rebuild.compression import Compression
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import unit_rows
-from proponent.rebuild.signatures import with_vocabularies
+from proponent.rebuild.signatures import with_axes, with_flags, with_vocabularies
 from proponent.rebuild.stationarity import stored_ratio
 from proponent.rebuild.survey import Survey
 from proponent.rebuild.training_set import PROBED
@@ -143,9 +143,17 @@ def manifest_of(
         teachers=spec.curvature.teachers,
         row_groups=0 if result.code is None else len(result.code.bases),
         query_size=0 if result.code is None else result.embedding.size,
-        inputs=with_vocabularies(data.signature, classifier.model, data.item(0)[1]).described(),
+        inputs=_signature(result.context).described(),
         distillation=dict(result.distillation),
     )
+
+
+def _signature(context: RebuildContext) -> InputSignature:
+    """What may be sent, by what all training examples are."""
+    data = context.data
+    found = with_flags(data.signature, data.readings.wholes)
+    found = with_vocabularies(found, context.classifier.model, data.item(0)[1])
+    return with_axes(found, data.unpadded())
 
 
 def _probes(context: RebuildContext) -> dict[str, Any]:

@@ -41,11 +41,17 @@ class Readings:
         self._patterns: dict[int, Tensor] = {}
         self._shapes: list[Shape] = []
         self._shape_of = torch.zeros(size, dtype=torch.int32)
+        self._wholes: dict[str, tuple[int, int]] = {}
 
     @property
     def shapes(self) -> list[Shape]:
         """Those that examples were seen with, as `shape_key` tells them."""
         return list(self._shapes)
+
+    @property
+    def wholes(self) -> dict[str, tuple[int, int]]:
+        """Smallest and largest value, at most and at least 0, of each tensor of whole numbers, by its name."""
+        return dict(self._wholes)
 
     def unread(self, positions: Sequence[int]) -> list[int]:
         """Those of some positions that have not been read."""
@@ -73,6 +79,7 @@ class Readings:
         if isinstance(values, RaggedInputs):
             return self._changes_by_shape(positions, keys, values)
         self._shape_of[torch.tensor(positions)] = self._number(shape_key(next(iter(values))))
+        self._widen(values)
         flat = _flat(values)
         projections, scales = flat @ self._noise(flat.shape[1]), _root_mean_square(flat)[:, 0]
         places, given = torch.tensor(positions), torch.tensor(keys)
@@ -95,6 +102,12 @@ class Readings:
             for place, change in zip(places, changes, strict=True):
                 found[place] = change
         return found
+
+    def _widen(self, values: Tensor | NamedInputs) -> None:
+        for name, tensor in tensors_of(values).items():
+            if not tensor.is_floating_point() and tensor.numel():
+                low, high = self._wholes.get(name, (0, 0))
+                self._wholes[name] = min(low, int(tensor.min())), max(high, int(tensor.max()))
 
     def _number(self, shape: Shape) -> int:
         if shape not in self._shapes:

@@ -83,6 +83,40 @@ def with_vocabularies(signature: InputSignature, model: nn.Module, example: Exam
     return replace(signature, tensors=tensors)
 
 
+def with_flags(signature: InputSignature, wholes: Mapping[str, tuple[int, int]]) -> InputSignature:
+    """The signature with bounds of the tensors that hold nothing but 0 and 1 in every example, such as masks.
+
+    Args:
+        signature: Without them.
+        wholes: Smallest and largest value of each tensor of whole numbers in the training set.
+    """
+    tensors = tuple(
+        replace(each, min_value=0, max_value=1) if wholes.get(each.name) == (0, 1) else each
+        for each in signature.tensors
+    )
+    return replace(signature, tensors=tensors)
+
+
+def with_axes(signature: InputSignature, examples: Sequence[Example]) -> InputSignature:
+    """The signature with the axes that have one size in all examples, which are not padded yet."""
+    numbers: dict[object, int] = {}
+
+    def number(tensor: TensorSignature, axis: int) -> int:
+        sizes = tuple(tensors_of(example)[tensor.name].shape[axis] for example in examples)
+        # Of axes that never change, the first and the second may be as long as each other by chance.
+        place = axis if len(set(sizes)) == 1 else None
+        is_open = tensor.shape[axis] == -1
+        return numbers.setdefault((sizes, place) if is_open else (tensor.name, axis), len(numbers))
+
+    def numbered(tensor: TensorSignature) -> TensorSignature:
+        made = [tensors_of(example).get(tensor.name) for example in examples]
+        if not made or any(each is None or each.ndim != len(tensor.shape) for each in made):
+            return tensor
+        return replace(tensor, axes=tuple(number(tensor, axis) for axis in range(len(tensor.shape))))
+
+    return replace(signature, tensors=tuple(map(numbered, signature.tensors))) if signature.is_named else signature
+
+
 def _largest_ids(model: nn.Module, example: Example) -> dict[str, int]:
     """Of each tensor that embeddings look up as it is, by its name."""
     inputs = example[None].to(next(model.parameters()).device)

@@ -29,7 +29,7 @@ from proponent.attribution.inputs import (
 from proponent.attribution.user_code import blame
 from proponent.classifier import Classifier, call_factory
 from proponent.errors import SpecError
-from proponent.raw_inputs import kind_of, model_input, pad_of
+from proponent.raw_inputs import kind_of, model_input, pad_of, unpadded_input
 from proponent.rebuild.kept_examples import KeptExamples
 from proponent.rebuild.readings import Readings
 from proponent.rebuild.signatures import signature_of
@@ -235,6 +235,13 @@ class TrainingSet:
         """Position of an example of the largest shape among those that have been read."""
         return self.readings.largest() if self._pad else 0
 
+    def unpadded(self) -> list[Example]:
+        """Some examples before they were padded; none where there is no rule of padding."""
+        if self._pad is None:
+            return []
+        raws, _, _ = self.items(self._probed())
+        return [unpadded_input(self._classifier.transform, raw) for raw in raws]
+
     def _check_finite(self, positions: Sequence[int], inputs: Inputs) -> None:
         for position, good in zip(positions, finite(inputs), strict=True):
             if not good:
@@ -336,12 +343,12 @@ class TrainingSet:
         return torch.randperm(len(self), generator=generator)[:count].sort().values.tolist()
 
     def alike(self, count: int, seed: int) -> list[int]:
-        """Positions of a seeded sample of examples that have one shape: the commonest, where there are several."""
+        """Positions of a seeded sample of examples of one shape: the commonest for seed 0, for others the next."""
         if self._pad is None:
             return self.sample(count, seed)
         drawn = self.sample(PROBED, seed)
-        places = max(self.by_shape(drawn), key=len)
-        return [drawn[place] for place in places[:count]]
+        shapes = sorted(self.by_shape(drawn), key=len, reverse=True)
+        return [drawn[place] for place in shapes[seed % len(shapes)][:count]]
 
     def fingerprint(self) -> str:
         """SHA-256 of ids, labels and transformed inputs, in order; read once.

@@ -152,6 +152,25 @@ def test_a_row_that_the_model_does_not_take_names_the_column(
     page.allowed_statuses = {400}
     page.open(f"#/explain?{_query(model=wordy.RECORD, record=json.dumps({**ROW, 'age': 'old'}))}")
     expect(page.tab.get_by_role("alert").first).to_contain_text("record.age")
+    expect(page.tab.get_by_label("age")).to_have_attribute("placeholder", "old (unknown to the model)")
+
+
+@pytest.mark.parametrize("view", ["explain", "whatif"])
+def test_a_category_that_the_model_does_not_know_is_marked_as_such(
+    view: str, tab: Page, open_page: Open, words: RunningGateway
+) -> None:
+    page = open_page(words.http_url)
+    page.allowed_statuses = {400}
+    asked = _query(model=wordy.RECORD, record=json.dumps({**ROW, "job": "pilot"}), mark="person/0")
+    page.open(f"#/{view}?{asked}")
+    job = page.tab.get_by_label("job")
+    expect(job.locator("option:checked")).to_have_text("pilot (unknown to the model)")
+    expect(job).to_have_attribute("aria-invalid", "true")
+    expect(page.tab.get_by_role("alert").first).to_contain_text("record.job")
+    job.select_option(label="cook")
+    page.tab.get_by_role("button", name="Explain this row").click()
+    expect(page.tab.get_by_role("alert")).to_have_count(0)
+    expect(job.locator("option")).to_have_text(["choose …", "clerk", "cook", "nurse"])
 
 
 def test_what_if_shows_marked_texts(tab: Page) -> None:

@@ -20,6 +20,9 @@ from proponent.v1 import explanation_pb2 as pb
 from proponent.v1 import open_inference_pb2 as oip
 
 TENSOR = tensor(PIXELS[None] / 255)
+IDS = pb.Tensor(shape=[3], dtype="int64", data=struct.pack("<3q", 2, 3, 9))
+ONES = pb.Tensor(shape=[3], dtype="int64", data=struct.pack("<3q", 1, 1, 1))
+NAMED = pb.NamedTensors(tensors={"input_ids": IDS, "attention_mask": ONES})
 _BITS = {
     FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
     FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
@@ -67,18 +70,28 @@ class Words:
         samples: Ids of held-out inputs.
         bundles: Digests.
         tokens: Of pages.
+        model: Its name.
+        inputs: What it takes, as fields of a request; each kind once.
     """
 
     examples: Sequence[str] = ("digits-0001",)
     samples: Sequence[str] = ("digits-0002",)
     bundles: Sequence[str] = ("f" * 64,)
     tokens: Sequence[str] = ("token",)
+    model: str = MODEL
+    inputs: Sequence[Mapping[str, Any]] = ({"encoded_image": GOOD}, {"tensor": TENSOR})
+
+    @property
+    def of_texts(self) -> bool:
+        """Whether the model takes texts."""
+        return "text" in self.inputs[0]
 
     def of(self, field: str) -> Sequence[str]:
         """Texts that fit a field."""
         known: Mapping[str, Sequence[str]] = {
-            "model": (MODEL,),
-            "model_name": (MODEL,),
+            "model": (self.model,),
+            "model_name": (self.model,),
+            "text": ("a good film", "dull " * 100, "film\0 \u202e"),
             "example_id": self.examples,
             "example_ids": self.examples,
             "exclude_example_ids": self.examples,
@@ -88,9 +101,9 @@ class Words:
             "other": self.bundles,
             "version": self.bundles,
             "model_version": ("", *self.bundles),
-            "dtype": ("float32", "float64"),
+            "dtype": ("float32", "float64", "int64", "bool", "json"),
             "datatype": ("FP32", "BYTES", "INT64"),
-            "name": (MODEL, "tensor", "image", *OUTPUTS),
+            "name": (self.model, "tensor", "image", "text", *NAMED.tensors, *OUTPUTS),
             "string_param": ("influence", "thumbnail", "3", '{"filter": {}}'),
         }
         return known.get(field, ())
@@ -150,7 +163,7 @@ class MessageMaker:
             if field.message_type is None:
                 entries.append(self._scalar(field))
             elif field.message_type.GetOptions().map_entry:
-                key = self._random.choice((*_PARAMETERS, *_TEXTS))
+                key = self._random.choice((*_PARAMETERS, *_TEXTS, *NAMED.tensors))
                 value: Any = field.message_type.fields_by_name["value"].message_type
                 entries[key].CopyFrom(self.message(value, depth + 1))
             else:
@@ -179,42 +192,42 @@ class MessageMaker:
         if field in ("encoded_image", "bytes_contents") or self._random.random() < 0.2:
             return GOOD if self._random.random() < 0.5 else broken_image(self._random)
         if self._random.random() < 0.6:
-            return TENSOR.data
+            return IDS.data if self._words.of_texts else TENSOR.data
         return struct.pack("<f", self._random.choice((0.0, math.nan, math.inf))) * self._random.choice((1, 64, 65))
 
 
 def sound_requests(words: Words) -> Mapping[str, Sequence[Message]]:
     """Requests that are answered, by ``service/method``; each is where mutation begins."""
-    query = pb.ExplainRequest(model=MODEL, encoded_image=GOOD, top_k=3)
-    predictions = [pb.PredictRequest(model=MODEL, encoded_image=GOOD), pb.PredictRequest(model=MODEL, tensor=TENSOR)]
-    example, sample, bundle = words.examples[0], words.samples[0], words.bundles[0]
+    model, example, sample, bundle = words.model, words.examples[0], words.samples[0], words.bundles[0]
+    query = pb.ExplainRequest(model=model, top_k=3, **words.inputs[0])
+    predictions = [pb.PredictRequest(model=model, **given) for given in words.inputs]
     own: dict[str, Sequence[Message]] = {
         "Predict": predictions,
-        "Explain": [query, _rich_query(example)],
-        "GetExample": [pb.GetExampleRequest(model=MODEL, example_id=example)],
-        "GetModel": [pb.GetModelRequest(model=MODEL)],
+        "Explain": [query, _rich_query(words)],
+        "GetExample": [pb.GetExampleRequest(model=model, example_id=example)],
+        "GetModel": [pb.GetModelRequest(model=model)],
         "ListModels": [pb.ListModelsRequest()],
         "ScoreExamples": [pb.ScoreExamplesRequest(query=query, example_ids=words.examples[:5])],
         "HighlightExamples": [pb.HighlightExamplesRequest(query=query, example_ids=words.examples[:5])],
         "EstimateRemoval": [pb.EstimateRemovalRequest(query=query, example_ids=words.examples[:5])],
         "FindFlipSet": [pb.FindFlipSetRequest(query=query, max_size=3)],
-        "ListSuspects": [pb.ListSuspectsRequest(model=MODEL, limit=3)],
-        "ListSamples": [pb.ListSamplesRequest(model=MODEL, page_size=3)],
-        "GetSample": [pb.GetSampleRequest(model=MODEL, sample_id=sample)],
-        "ListExamples": [pb.ListExamplesRequest(model=MODEL, class_ids=[3, 8], page_size=3)],
-        "SummarizeExamples": [pb.SummarizeExamplesRequest(model=MODEL, bins=10)],
-        "ListFrequentExamples": [pb.ListFrequentExamplesRequest(model=MODEL, limit=3)],
-        "ListBundles": [pb.ListBundlesRequest(model=MODEL)],
-        "DiffBundles": [pb.DiffBundlesRequest(model=MODEL, base=bundle, other=bundle)],
+        "ListSuspects": [pb.ListSuspectsRequest(model=model, limit=3)],
+        "ListSamples": [pb.ListSamplesRequest(model=model, page_size=3)],
+        "GetSample": [pb.GetSampleRequest(model=model, sample_id=sample)],
+        "ListExamples": [pb.ListExamplesRequest(model=model, class_ids=[0, 1], page_size=3)],
+        "SummarizeExamples": [pb.SummarizeExamplesRequest(model=model, bins=10)],
+        "ListFrequentExamples": [pb.ListFrequentExamplesRequest(model=model, limit=3)],
+        "ListBundles": [pb.ListBundlesRequest(model=model)],
+        "DiffBundles": [pb.DiffBundlesRequest(model=model, base=bundle, other=bundle)],
         "StreamExplain": [pb.StreamExplainRequest(request=query)],
     }
     others: dict[str, Sequence[Message]] = {
         "ServerLive": [oip.ServerLiveRequest()],
         "ServerReady": [oip.ServerReadyRequest()],
         "ServerMetadata": [oip.ServerMetadataRequest()],
-        "ModelReady": [oip.ModelReadyRequest(name=MODEL)],
-        "ModelMetadata": [oip.ModelMetadataRequest(name=MODEL, version=bundle)],
-        "ModelInfer": [_infer(raw=True), _infer(raw=False)],
+        "ModelReady": [oip.ModelReadyRequest(name=model)],
+        "ModelMetadata": [oip.ModelMetadataRequest(name=model, version=bundle)],
+        "ModelInfer": [_infer(words, raw=True), _infer(words, raw=False)],
     }
     services = ((pb, "ExplanationService", own), (oip, "GRPCInferenceService", others))
     return {
@@ -224,30 +237,39 @@ def sound_requests(words: Words) -> Mapping[str, Sequence[Message]]:
     }
 
 
-def _rich_query(example: str) -> pb.ExplainRequest:
+def _rich_query(words: Words) -> pb.ExplainRequest:
     return pb.ExplainRequest(
-        model=MODEL,
-        tensor=TENSOR,
+        model=words.model,
+        **words.inputs[1],
         measures=[pb.MEASURE_INFLUENCE],
         top_k=2,
-        target=pb.Target(contrast=pb.Contrast(for_class_id=3, against_class_id=8)),
-        filter=pb.Filter(allow_class_ids=[3, 8], exclude_example_ids=[example]),
+        target=pb.Target(contrast=pb.Contrast(for_class_id=0, against_class_id=1)),
+        filter=pb.Filter(allow_class_ids=[0, 1], exclude_example_ids=[words.examples[0]]),
         diversity=pb.Diversity(redundancy=pb.REDUNDANCY_SUM, gamma=0.5, candidates=20),
         view=pb.VIEW_THUMBNAIL,
         explain_if=pb.ExplainIf(sampled_share=1.0),
     )
 
 
-def _infer(*, raw: bool) -> oip.ModelInferRequest:
-    shape = [1, *TENSOR.shape]
-    given = oip.ModelInferRequest.InferInputTensor(name="tensor", datatype="FP32", shape=shape)
-    request = oip.ModelInferRequest(model_name=MODEL, inputs=[given])
+def _infer(words: Words, *, raw: bool) -> oip.ModelInferRequest:
+    request = oip.ModelInferRequest(model_name=words.model)
+    for name, datatype, one in _named_inputs(words):
+        given = request.inputs.add(name=name, datatype=datatype, shape=[1, *one.shape])
+        if raw:
+            request.raw_input_contents.append(one.data)
+        elif datatype == "INT64":
+            given.contents.int64_contents.extend(struct.unpack(f"<{len(one.data) // 8}q", one.data))
+        else:
+            given.contents.fp32_contents.extend(struct.unpack(f"<{len(one.data) // 4}f", one.data))
     if raw:
-        request.raw_input_contents.append(TENSOR.data)
         request.outputs.add(name="proponents.influence.ids")
         request.parameters["top_k"].int64_param = 2
     else:
-        values = struct.unpack(f"<{len(TENSOR.data) // 4}f", TENSOR.data)
-        request.inputs[0].contents.fp32_contents.extend(values)
         request.parameters["explain"].bool_param = True
     return request
+
+
+def _named_inputs(words: Words) -> Sequence[tuple[str, str, pb.Tensor]]:
+    if words.of_texts:
+        return [(name, "INT64", one) for name, one in NAMED.tensors.items()]
+    return [("tensor", "FP32", TENSOR)]

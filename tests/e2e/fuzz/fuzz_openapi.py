@@ -7,7 +7,7 @@ from typing import Any
 
 import hypothesis
 import schemathesis
-from fuzz_messages import MODEL, Words
+from fuzz_messages import Words
 from fuzz_verdict import http_fault
 from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
@@ -61,7 +61,7 @@ def send_described(
 def _strategies(schema: Any, words: Words) -> Iterator[Any]:
     """Each path with any names, and with those that the service knows."""
     known = {
-        "model": MODEL,
+        "model": words.model,
         "version": words.bundles[0],
         "example_id": words.examples[0],
         "sample_id": words.samples[0],

@@ -11,20 +11,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 from fuzz_inputs import FuzzInput, fuzz_input
 from fuzz_memory import MemoryWatch
-from fuzz_messages import MODEL, Words
+from fuzz_messages import MODEL, NAMED, Words
 from fuzz_openapi import send_described
 from fuzz_send import Sender, send_all
-from inputs import GOOD
 from running import RunningGateway, cli
 
+import tiny
+import tiny_text
 from proponent.v1 import explanation_pb2 as pb
 
 DESCRIBED = 0.02
@@ -33,6 +35,8 @@ _READINGS = 200
 _WARM = 20_000
 """Inputs below which all of a run is warm-up: each way to make the largest reply must have come up."""
 JAVA = "TorchServe's Java"
+PICTURES = Words()
+TEXTS = Words(model="words", inputs=({"text": "a good film"}, {"tensors": NAMED}))
 _OPTIONS = ("--allow-examples", "--allow-thumbnails", "--allow-samples", "--idle-timeout", "2")
 
 
@@ -70,12 +74,14 @@ class Findings:
         print(f"FOUND {text:.1500}", flush=True)
 
 
-def known_words(service: RunningGateway) -> Words:
+def known_words(service: RunningGateway, words: Words) -> Words:
     """What a service knows, asked of itself."""
-    examples = service.rpc.ListExamples(pb.ListExamplesRequest(model=MODEL, page_size=20))
-    samples = service.rpc.ListSamples(pb.ListSamplesRequest(model=MODEL, page_size=5))
-    bundles = service.rpc.ListBundles(pb.ListBundlesRequest(model=MODEL))
-    return Words(
+    model = words.model
+    examples = service.rpc.ListExamples(pb.ListExamplesRequest(model=model, page_size=20))
+    samples = service.rpc.ListSamples(pb.ListSamplesRequest(model=model, page_size=5))
+    bundles = service.rpc.ListBundles(pb.ListBundlesRequest(model=model))
+    return replace(
+        words,
         examples=[each.example_id for each in examples.examples],
         samples=[each.sample_id for each in samples.samples],
         bundles=[each.digest for each in bundles.bundles],
@@ -100,18 +106,21 @@ def run(
     described: int,
     findings: Findings,
     step: int = 1,
+    words: Words = PICTURES,
 ) -> MemoryWatch:
     """Sends inputs and then requests that the description allows; looks whether the service is as it was.
 
     Args:
-        service: A service of the digits.
+        service: A service of one model.
         numbers: Of the inputs.
         seed: Of both.
         described: How many such requests.
         findings: Takes what is found.
         step: Inputs between two readings of memory.
+        words: The model, and what it takes.
     """
-    words, memory = known_words(service), MemoryWatch(processes_of(service))
+    words, memory = known_words(service, words), MemoryWatch(processes_of(service))
+    expected = _answer(service, words)
 
     def progress(_: int) -> None:
         memory.answered += 1
@@ -131,16 +140,20 @@ def run(
     if described:
         send_described(service.http_url, described, seed, words, findings.request, progress)
     check_alive(service, memory, findings)
+    if (found := _answer(service, words)) != expected:
+        findings.service(f"a good input is of class {found}, expected {expected}")
     return memory
 
 
+def _answer(service: RunningGateway, words: Words) -> int:
+    asked = pb.ExplainRequest(model=words.model, top_k=1, **words.inputs[0])
+    return int(service.rpc.Explain(asked, timeout=30).prediction.class_id)
+
+
 def check_alive(service: RunningGateway, memory: MemoryWatch, findings: Findings) -> None:
-    """The same processes run, and answer a good call; nothing went wrong in silence."""
+    """The same processes run; nothing went wrong in silence."""
     for name in memory.ended():
         findings.service(f"{name} ended")
-    reply = service.rpc.Explain(pb.ExplainRequest(model=MODEL, encoded_image=GOOD, top_k=1), timeout=30)
-    if reply.prediction.class_id != 3:
-        findings.service(f"a good image is of class {reply.prediction.class_id}, expected 3")
     traces = service.log.read_text(errors="replace").count("Traceback (most recent call last)")
     if traces:
         findings.service(f"{traces} tracebacks in the log {service.log}")
@@ -157,13 +170,15 @@ def main() -> int:
     numbers = arguments.replay or range(arguments.inputs - described)
     print(f"seed {seed}, {len(numbers)} inputs and {described} requests by the description", flush=True)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as root:
-        service = RunningGateway(arguments.store or _store(Path(root)), folder / "gateway.log", *_OPTIONS)
+        store = arguments.store or (_text_store if arguments.text else _store)(Path(root))
+        service = RunningGateway(store, folder / "gateway.log", *_OPTIONS)
         try:
             service.wait_ready()
             started = time.monotonic()
             limited = takewhile(lambda _: time.monotonic() - started < arguments.seconds, numbers)
             step = max(1, arguments.inputs // _READINGS)
-            memory = run(service, limited, seed, described, findings, step)
+            words = TEXTS if arguments.text else PICTURES
+            memory = run(service, limited, seed, described, findings, step, words)
             print(f"{memory.answered} inputs in {time.monotonic() - started:.0f} s", flush=True)
             if not arguments.replay:
                 _tell_memory(memory, findings)
@@ -188,13 +203,22 @@ def _store(root: Path) -> Path:
     return root / "store"
 
 
+def _text_store(root: Path) -> Path:
+    spec = tiny_text.project(root / "model", samples=5)
+    dataset = yaml.safe_load(spec.read_text())["dataset"]
+    tiny.change(spec, held_out={**dataset, "kwargs": {"start": 100}})
+    cli("rebuild", str(spec.parent), "--store", str(root / "store"), "--quiet")
+    return root / "store"
+
+
 def _arguments() -> Any:
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description="Sends a real service what nobody should send.")
     parser.add_argument("--inputs", type=int, default=10_000, help="how many (default: 10000)")
     parser.add_argument("--seed", type=int, help="of a run that is to be made again; default: a new one, printed")
     parser.add_argument("--replay", type=int, nargs="+", metavar="NUMBER", help="only these inputs of the seed's run")
     parser.add_argument("--seconds", type=float, default=math.inf, help="send no further numbered input after these")
-    parser.add_argument("--store", type=Path, help="with the model digits; default: it is trained")
+    parser.add_argument("--text", action="store_true", help="on a model of texts instead of one of pictures")
+    parser.add_argument("--store", type=Path, help="with the model digits (or words); default: it is made")
     parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"), help="folder for what is found")
     return parser.parse_args()
 

@@ -9,7 +9,7 @@ and mark the place in the autograd graph where d appears. The backward is that o
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
@@ -147,12 +147,12 @@ class CaptureSession:
         anchor = self._outputs.detach().new_empty(self._outputs.shape[0], 0)
         return {
             name: LayerGradient(
-                shape,
-                layer_uses(shape, self._modules[name], [(c.inputs, next(deltas)) for c in self._calls[name]]),
+                self._layers[name],
+                layer_uses(self._layers[name], self._modules[name], [(c.inputs, next(deltas)) for c in calls]),
                 anchor,
                 self._may_pad,
             )
-            for name, shape in self._layers.items()
+            for name, calls in self._calls.items()
         }
 
     def _deltas(self, outputs: Tensor, output_gradient: Tensor) -> list[Tensor]:
@@ -181,6 +181,14 @@ class CaptureSession:
         batch = self._outputs.shape[0] if self._outputs.ndim else 0
         found = {name: self._problem(name, batch) for name in self._calls}
         return {name: why for name, why in found.items() if why is not None}
+
+    def leave_out(self, names: Container[str]) -> None:
+        """Wants no gradients of some layers in the backwards of the last forward."""
+        self._calls = {name: calls for name, calls in self._calls.items() if name not in names}
+
+    def unused(self) -> set[str]:
+        """Layers that the last forward did not apply, by name."""
+        return {name for name, calls in self._calls.items() if not calls}
 
     def _problem(self, name: str, batch: int) -> str | None:
         least = least_dimensions(self._modules[name])

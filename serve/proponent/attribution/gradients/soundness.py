@@ -7,6 +7,8 @@ one batch is checked before a rebuild trusts them.
 
 from __future__ import annotations
 
+from collections.abc import Container
+from dataclasses import dataclass
 from math import hypot, isfinite
 
 import torch
@@ -25,7 +27,18 @@ OWN, NOISE = 0.1, 1e-5
 """Of a layer's own gradient, and of that of all layers: a small one may be what rounding left of larger numbers."""
 
 
-def unsound_layers(model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Trial:
+    """What hooks see of some inputs: the outputs, layers without gradients and why, gradients of the others."""
+
+    outputs: Tensor
+    problems: dict[str, str]
+    gradients: LayerGradients
+
+
+def unsound_layers(
+    model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor, *, brief: bool = False
+) -> dict[str, str]:
     """Layers that hooks get wrong, by name, and why; the gradients of the others are right without them.
 
     Args:
@@ -33,28 +46,64 @@ def unsound_layers(model: nn.Module, layers: Layers, inputs: Inputs, output_grad
         layers: The layers to cover.
         inputs: [B, ...].
         output_gradient: Gradient at the outputs, [B, ...], that leaves out no output.
+        brief: Whether to try one example alone instead of three, and none in another order.
 
     Raises:
         SpecError: An example's outputs depend on the batch that it is in, or its gradient is not finite.
     """
-    found = _failing(model, layers, inputs, output_gradient)
-    layers = {name: layer for name, layer in layers.items() if name not in found}
-    outputs, problems = _problems(model, layers, inputs)
-    found |= problems
+    found, together = _together(model, layers, inputs, output_gradient)
     positions = sorted({0, len(inputs) // 2, len(inputs) - 1}) if len(inputs) > 1 else []
-    for here in map(_only, positions):
-        alone, problems = _alone(model, layers, inputs[here])
-        _check_outputs(alone, outputs[here])
-        found |= {name: why for name, why in problems.items() if name not in found}
+    alone = {
+        position: _alone(model, layers, inputs[_only(position)], output_gradient[_only(position)])
+        for position in positions[: 1 if brief else None]
+    }
+    for position, trial in alone.items():
+        _check_outputs(trial.outputs, together.outputs[_only(position)])
+        found |= {name: why for name, why in trial.problems.items() if name not in found}
     left = {name: layer for name, layer in layers.items() if name not in found}
-    together = _gradients(model, left, inputs, output_gradient)
-    # A model that sorts its examples may leave some of them in their places, but not those in reverse as well.
-    reverse = _gradients(model, left, inputs.flip(0), output_gradient.flip(0))
-    for position in positions:
-        here, there = _only(position), _only(len(inputs) - 1 - position)
-        alone_here = _gradients(model, left, inputs[here], output_gradient[here])
-        found |= _changed(alone_here, _of(together, here)) | _changed(alone_here, _of(reverse, there))
-    return found | _misused(model, left, inputs, output_gradient, together)
+    for position, trial in alone.items():
+        found |= _changed(_some(trial.gradients, left), _of(_some(together.gradients, left), _only(position)))
+    if not brief:
+        # A model that sorts its examples may leave some of them in their places, but not those in reverse as well.
+        reverse = _tried(model, left, inputs.flip(0), output_gradient.flip(0)).gradients
+        for position, trial in alone.items():
+            there = _only(len(inputs) - 1 - position)
+            found |= _changed(_some(trial.gradients, left), _of(_some(reverse, left), there))
+    return found | _misused(model, left, inputs, output_gradient, _some(together.gradients, left))
+
+
+def _together(
+    model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor
+) -> tuple[dict[str, str], _Trial]:
+    """Layers without gradients in a batch and why, and what hooks see without those that make the model fail."""
+    failing = dict[str, str]()
+    try:
+        trial = _tried(model, layers, inputs, output_gradient)
+    except (ProponentError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception:  # the user's code may raise anything
+        failing = _failing(model, layers, inputs, output_gradient)
+        left = {name: layer for name, layer in layers.items() if name not in failing}
+        trial = _tried(model, left, inputs, output_gradient)
+    return failing | trial.problems, trial
+
+
+def _tried(model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor) -> _Trial:
+    with CaptureSession(model, layers) as session:
+        outputs, problems = session.forward(inputs), session.problems()
+        session.leave_out(problems)
+        return _Trial(outputs, problems, session.backward(output_gradient))
+
+
+def _some(gradients: LayerGradients, names: Container[str]) -> LayerGradients:
+    return {name: gradient for name, gradient in gradients.items() if name in names}
+
+
+def unused_layers(model: nn.Module, layers: Layers, inputs: Inputs) -> set[str]:
+    """Layers that the model does not apply to some inputs, by name."""
+    with CaptureSession(model, layers) as session:
+        session.forward(inputs)
+        return session.unused()
 
 
 def _only(position: int) -> slice:
@@ -67,8 +116,6 @@ def _of(gradients: LayerGradients, examples: slice) -> LayerGradients:
 
 def _failing(model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor) -> dict[str, str]:
     """Layers whose hooks make the model fail; none where it fails whatever is hooked."""
-    if _failure(model, layers, inputs, output_gradient) is None:
-        return {}
     failures = {name: _failure(model, {name: layer}, inputs, output_gradient) for name, layer in layers.items()}
     found = {name: f"the model fails when its calls are seen: {why}" for name, why in failures.items() if why}
     return found if len(found) < len(layers) else {}
@@ -76,8 +123,7 @@ def _failing(model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: 
 
 def _failure(model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor) -> str | None:
     try:
-        _, problems = _problems(model, layers, inputs)
-        _gradients(model, {n: s for n, s in layers.items() if n not in problems}, inputs, output_gradient)
+        _tried(model, layers, inputs, output_gradient)
     except (ProponentError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the user's code may raise anything
@@ -99,9 +145,9 @@ def _accounts_for(gradient: LayerGradient, expected: Tensor) -> bool:
     return float((total - expected).norm()) <= TOLERANCE * float(squares.sqrt().sum())
 
 
-def _alone(model: nn.Module, layers: Layers, value: Inputs) -> tuple[Tensor, dict[str, str]]:
+def _alone(model: nn.Module, layers: Layers, value: Inputs, output_gradient: Tensor) -> _Trial:
     try:
-        return _problems(model, layers, value)
+        return _together(model, layers, value, output_gradient)[1]
     except (ProponentError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the user's code may raise anything
@@ -110,17 +156,6 @@ def _alone(model: nn.Module, layers: Layers, value: Inputs) -> tuple[Tensor, dic
             f"normalisation over the batch? {type(error).__name__}: {error}",
             field="model",
         ) from error
-
-
-def _problems(model: nn.Module, layers: Layers, inputs: Inputs) -> tuple[Tensor, dict[str, str]]:
-    with CaptureSession(model, layers) as session:
-        return session.forward(inputs), session.problems()
-
-
-def _gradients(model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor) -> LayerGradients:
-    with CaptureSession(model, layers) as session:
-        session.forward(inputs)
-        return session.backward(output_gradient)
 
 
 def _by_autograd(model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor) -> dict[str, Tensor]:

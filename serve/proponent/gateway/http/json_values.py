@@ -30,15 +30,24 @@ def image_bytes(text: Any, path: str, expected: str = "base64 text") -> bytes:
         raise bad_field(f"not base64: {error}", path) from None
 
 
-def number_array(values: list[Any], path: str, kinds: str = "iuf") -> npt.NDArray[Any]:
-    """Nested lists of numbers (or of what else the kinds of NumPy name) as an array; raises InvalidInputError."""
+def number_array(values: Any, path: str, kinds: str = "iuf") -> npt.NDArray[Any]:
+    """A number or nested lists of them (or of what else the kinds of NumPy name); raises InvalidInputError."""
     try:
         array = np.asarray(values)
     except (ValueError, RecursionError) as error:
         raise bad_field(f"nested lists of different lengths: {error}", path, "TENSOR_WRONG_SHAPE") from None
     if array.dtype.kind not in kinds:
         raise bad_field("holds values that are not numbers of 64 bits, expected numbers", path, "TENSOR_WRONG_DTYPE")
+    if array.dtype.kind != "b" and _holds_truth(values, array.ndim):
+        raise bad_field("holds true or false among numbers, expected either", path, "TENSOR_WRONG_DTYPE")
     return array
+
+
+def _holds_truth(values: Any, depth: int) -> bool:
+    """Whether nested lists of some depth hold a truth value, which NumPy takes for a number."""
+    if depth < 2:
+        return depth == 1 and bool in map(type, values)
+    return any(_holds_truth(each, depth - 1) for each in values)
 
 
 def kind_of(value: Any) -> str:

@@ -19,7 +19,7 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from proponent.gateway.http.json_values import bad_field, check_words, image_bytes, kind_of, number_array
-from proponent.tensor_messages import JSON_NUMBERS
+from proponent.tensor_messages import JSON_NUMBERS, JSON_TRUTH
 from proponent.v1 import explanation_pb2 as pb
 
 IMAGE_KEYS = ("image", "image_b64", "encoded_image")
@@ -133,12 +133,13 @@ def _image(values: dict[str, Any], path: str) -> bytes | None:
     return image_bytes(text, path + found[0], 'base64 text, or {"b64": "..."}')
 
 
-def _tensor(values: list[Any], path: str, kinds: str = "iuf") -> pb.Tensor:
-    array = number_array(values, path, kinds)
+def _tensor(values: Any, path: str) -> pb.Tensor:
+    array = number_array(values, path, "iufb")
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):
             return pb.Tensor(shape=array.shape, dtype="float32", data=array.astype("<f4").tobytes())
-    return pb.Tensor(shape=array.shape, dtype=JSON_NUMBERS, data=array.astype("<f8").tobytes())
+    given = JSON_TRUTH if array.dtype.kind == "b" else JSON_NUMBERS
+    return pb.Tensor(shape=array.shape, dtype=given, data=array.astype("<f8").tobytes())
 
 
 def _named_tensors(given: Any, path: str) -> Any:
@@ -152,9 +153,9 @@ def _named_tensors(given: Any, path: str) -> Any:
 def _named_tensor(value: Any, path: str) -> Any:
     if isinstance(value, dict):
         return value
-    if not isinstance(value, list):
+    if not isinstance(value, list | int | float):
         raise bad_field(f"is {kind_of(value)}, expected nested lists of numbers", path, "TENSOR_WRONG_DTYPE")
-    tensor = _tensor(value, path, "iufb")
+    tensor = _tensor(value, path)
     data = base64.b64encode(tensor.data).decode()
     return {"shape": list(tensor.shape), "dtype": tensor.dtype, "data": data}
 

@@ -134,7 +134,7 @@ def _check_input(
         want in (-1, size) and size > 0 for size, want in zip(shape[1:], row, strict=True)
     )
     if not fits and not (expected.tensor is None and shape[1:] == [1]):
-        sizes = ", each size above 0" if 0 in shape[1:] else ""
+        sizes = ", each size above 0" if 0 in shape[1:] else ", a batch first" if len(shape) == len(row) else ""
         raise bad_field(f"shape is {shape[:9]}, expected {[-1, *row]}{sizes}", f"{path}.shape", "TENSOR_WRONG_SHAPE")
     if not 1 <= shape[0] <= settings.max_instances:
         message = f"a batch of {shape[0]}, expected 1 to {settings.max_instances}"

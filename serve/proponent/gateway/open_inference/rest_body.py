@@ -16,7 +16,7 @@ from proponent.gateway.http.json_values import bad_field, image_bytes, number_ar
 from proponent.gateway.open_inference.calls import Inferred
 from proponent.gateway.open_inference.inputs import IMAGE
 from proponent.gateway.open_inference.queries import BINARY_OUTPUT
-from proponent.gateway.open_inference.tensors import BYTES, DTYPES, OutputTensor, joined_elements
+from proponent.gateway.open_inference.tensors import BYTES, DTYPES, OutputTensor, as_datatype, joined_elements
 from proponent.v1 import open_inference_pb2 as oip
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -133,12 +133,8 @@ def _raw(data: Any, tensor: oip.ModelInferRequest.InferInputTensor, path: str) -
 
 def _numbers(data: list[Any], datatype: str, path: str) -> bytes:
     """Numbers of a datatype; raises InvalidInputError where it does not hold them."""
-    given, kind = number_array(data, path, "iufb" if datatype == "BOOL" else "iuf"), np.dtype(DTYPES[datatype])
-    with np.errstate(all="ignore"):
-        found = given.astype(kind)
-    if kind.kind in "iub" and not np.array_equal(found.astype("f8"), given.astype("f8")):
-        raise bad_field(f"holds values that are not {datatype}", path, "TENSOR_WRONG_DTYPE")
-    return found.tobytes()
+    given = number_array(data, path, "iufb" if datatype == "BOOL" else "iuf")
+    return as_datatype(given, datatype, path).tobytes()
 
 
 def _elements(data: list[Any], path: str, read: Callable[[Any, str], bytes]) -> Iterator[bytes]:

@@ -121,12 +121,17 @@ def _values(tensor: oip.ModelInferRequest.InferInputTensor, path: str) -> bytes:
     if tensor.datatype in (FP32, FP64):
         return _packed(contents)
     given = np.array(list(getattr(contents, _CONTENTS[tensor.datatype])))
+    return as_datatype(given, tensor.datatype, f"{path}.contents").tobytes()
+
+
+def as_datatype(given: npt.NDArray[Any], datatype: str, path: str) -> npt.NDArray[Any]:
+    """Numbers in a datatype; raises InvalidInputError where it is one of whole numbers and does not hold them."""
     with np.errstate(all="ignore"):
-        found = given.astype(DTYPES[tensor.datatype])
-    if not np.array_equal(found.astype(given.dtype), given):
-        message = f"contents hold values that are not {tensor.datatype}"
-        raise bad_field(message, f"{path}.contents", "TENSOR_WRONG_DTYPE")
-    return found.tobytes()
+        found = given.astype(DTYPES[datatype])
+    lost = given[found.astype("f8") != given.astype("f8")]
+    if lost.size and found.dtype.kind != "f":
+        raise bad_field(f"holds {lost.flat[0]}, which is no {datatype}", path, "TENSOR_WRONG_DTYPE")
+    return found
 
 
 def _typed_contents(tensor: oip.ModelInferRequest.InferInputTensor, path: str) -> oip.InferTensorContents:

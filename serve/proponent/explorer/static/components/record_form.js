@@ -1,6 +1,7 @@
 /** Where a row of a table is filled in that is to be explained: a field for each column of the model's signature. */
 import { useEffect, useId, useState } from "../vendor/hooks.js";
 import { html } from "../html.js";
+import { valueText, visible } from "../rows.js";
 
 /**
  * @param {{record: Record<string, any>|null, columns: any[], onChoose: (changes: Record<string, string|null>) => void}} props
@@ -30,19 +31,23 @@ function Field({ column, value, onChange }) {
   return html`<label for=${id}>${name}</label><${kind} id=${id} type=${type} options=${options} optional=${optional} value=${value} onChange=${onChange} />`;
 }
 
-/** Options are told apart by their places: a category may be an empty text. */
+/** Options are told apart by their places: a category may be an empty text. A value that is none of them is shown as such. */
 function Choice({ id, options, optional, value, onChange }) {
-  const place = options.indexOf(value);
-  return html`<select id=${id} required=${!optional} value=${place < 0 ? "" : String(place)} onChange=${({ target }) => onChange(target.value === "" ? null : options[Number(target.value)])}>
+  const unknown = value !== null && !options.includes(value);
+  const all = unknown ? [...options, value] : options;
+  return html`<select id=${id} required=${!optional} aria-invalid=${unknown} value=${value === null ? "" : String(all.indexOf(value))} onChange=${({ target }) => onChange(target.value === "" ? null : all[Number(target.value)])}>
     <option value="">${optional ? "missing" : "choose …"}</option>
-    ${options.map((each, at) => html`<option key=${at} value=${String(at)}>${each === "" ? "empty" : String(each)}</option>`)}
+    ${all.map((each, at) => html`<option key=${at} value=${String(at)}>${at < options.length ? valueText(each) : unknownText(each)}</option>`)}
   </select>`;
 }
 
+const unknownText = (value) => `${visible(valueText(value))} (unknown to the model)`;
+
 function Written({ id, type, optional, value, onChange }) {
   const isNumber = type === "COLUMN_TYPE_NUMBER";
+  const unknown = isNumber && value !== null && typeof value !== "number";
   const read = ({ target }) => (target.value === "" ? null : isNumber ? target.valueAsNumber : type === "COLUMN_TYPE_UNSPECIFIED" ? guessed(target.value) : target.value);
-  return html`<input id=${id} type=${isNumber ? "number" : "text"} step="any" required=${!optional} placeholder=${optional ? "missing" : ""} value=${isNumber && typeof value !== "number" ? "" : (value ?? "")} onChange=${(event) => onChange(read(event))} />`;
+  return html`<input id=${id} type=${isNumber ? "number" : "text"} step="any" required=${!optional} aria-invalid=${unknown} placeholder=${unknown ? unknownText(value) : optional ? "missing" : ""} value=${unknown ? "" : (value ?? "")} onChange=${(event) => onChange(read(event))} />`;
 }
 
 /** Of a column whose type is not known: what reads as a number is one. */
