@@ -270,7 +270,7 @@ main()
 def test_a_killed_run_goes_on_and_finds_the_same(tmp_path: Path, found: dict[str, Any]) -> None:
     """Dies with both models indexed and one point of two retrained."""
     out = tmp_path / "study"
-    done = subprocess.run([sys.executable, "-c", KILL, "4", str(out)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", KILL, "3", str(out)], capture_output=True, text=True)
     assert done.returncode == KILLED, done.stderr
     steps = {path: path.stat().st_mtime_ns for path in out.rglob("steps-*/*.json")}
     assert len(steps) == 1 and results(out) == {}
