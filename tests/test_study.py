@@ -39,7 +39,10 @@ from proponent.study.workbench import Trained, Workbench
 
 DOCS = Path(__file__).parent.parent / "docs"
 KILLED = 9
-pytestmark = pytest.mark.filterwarnings("ignore::proponent.rebuild.coverage.UncoveredWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::proponent.rebuild.coverage.UncoveredWarning"),
+    pytest.mark.timeout(1200),  # all experiments are made for the first test
+]
 
 
 def run(names: list[str], out: Path, data_root: Path | None, *, quick: bool = True) -> None:
