@@ -236,6 +236,12 @@ def test_a_solve_may_end_early_and_take_the_curvature_of_a_sample(made: Digits) 
     assert short["residual"] > 10 * whole["residual"] and sampled["residual"] <= 1e-4
 
 
+@pytest.mark.parametrize("solver", [(), ("--solver", "cg")], ids=["index", "solver"])
+def test_a_list_of_no_examples_is_refused(made: Digits, solver: Sequence[str]) -> None:
+    done = run("explain", made.image, "--store", made.store, "--top-k", "-3", *solver)
+    assert done.code != 0 and "top_k is -3, expected at least 1" in done.err
+
+
 def test_what_a_solver_holds_at_once_is_bound_by_memory_and_changes_nothing(
     made: Digits, monkeypatch: pytest.MonkeyPatch
 ) -> None:

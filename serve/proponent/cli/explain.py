@@ -125,11 +125,12 @@ def explain(
     if highlight:
         raise InvalidInputError("words are weighed by the index alone, not by a solver", field="highlight")
     from proponent.inspection.solving import Effort, Solver, explain_by_solver
+    from proponent.request_options import options_from
     from proponent.worker.messages import explain_response
 
     bundle, chosen = current_bundle(store, model), member(Solver, solver)
     effort = Effort(solver_steps, solver_examples)
-    found, solve = explain_by_solver(bundle, query, options, chosen, solver_damping, effort)
+    found, solve = explain_by_solver(bundle, query, options_from(query), chosen, solver_damping, effort)
     printed = explain_response(found, "")
     _print_explanation(printed, asdict(solve), merged=merged, as_json=as_json, asked=query)
 
