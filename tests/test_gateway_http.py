@@ -183,7 +183,7 @@ def test_a_bare_list_is_a_tensor(app: AppClient) -> None:
         ({"image": IMAGE, "tensor": [[[1, 2], [3, 4]]]}, "instances[0].input", "INVALID_INPUT"),
         ({"tensor": [[[1, 2], [3]]]}, "instances[0].tensor", "TENSOR_WRONG_SHAPE"),
         ({"tensor": [[["1", "2"], ["3", "4"]]]}, "instances[0].tensor", "TENSOR_WRONG_DTYPE"),
-        ({"tensor": [[[True, False], [True, True]]]}, "instances[0].tensor", "TENSOR_WRONG_DTYPE"),
+        ({"tensor": [[[True, False], [True, True]]]}, "instances[0].tensor.dtype", "TENSOR_WRONG_DTYPE"),
         ({"tensor": [[[1, 2], [3, 1e300]]]}, "instances[0].tensor.data", "TENSOR_NOT_FINITE"),
         ({"image": IMAGE, "colour": 1}, "instances[0].colour", "INVALID_INPUT"),
         ({"image": IMAGE, "top_k": "many"}, "instances[0].top_k", "INVALID_INPUT"),
