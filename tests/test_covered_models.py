@@ -190,6 +190,30 @@ def test_experts_that_see_some_of_a_batch_are_left_out_and_the_rest_is_explained
     assert set(Explainer.load(bundle).classifier.find_layers()) == {"gate", "head"}
 
 
+MAPPED = """
+
+class Mapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(36, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(torch.vmap(self.first)(x.flatten(1)).tanh())
+
+
+def mapped():
+    return Mapped()
+"""
+
+
+def test_a_layer_that_cannot_be_seen_is_left_out_and_the_rest_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny, "MODULE", tiny.MODULE + MAPPED)
+    bundle = build(tiny.project(tmp_path, model="mapped", expected_accuracy=0, iterations=5), kind="ekfac")
+    assert set(read_manifest(bundle).left_out) == {"first"}
+
+
 class Moody(torch.nn.Module):
     """Uses its first layer's weights once more for inputs that are as bright as one of them."""
 

@@ -34,7 +34,7 @@ from proponent.input_checks import check_sizes
 from proponent.inspection.verify import verify
 from proponent.options import ExplainOptions
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
-from proponent.rebuild.signatures import with_axes
+from proponent.rebuild.signatures import with_axes, with_flags
 from proponent.results import Explanation
 from proponent.signature import InputKind, InputSignature, TensorSignature
 from proponent.spec import load_spec
@@ -397,6 +397,35 @@ def test_axes_that_go_together_are_learned_from_the_examples(text: Explainer, ta
     check_sizes({"premise": (3, 4), "hypothesis": (9, 4)}, found)
     with pytest.raises(InvalidInputError, match="'hypothesis' has shape \\[9, 5\\], expected the size 4"):
         check_sizes({"premise": (3, 4), "hypothesis": (9, 5)}, found)
+
+
+def test_masks_alone_are_bounded_by_what_was_seen() -> None:
+    given = (TensorSignature("ids", "int64", (-1,)), TensorSignature("mask", "int64", (-1,)))
+    alone = TensorSignature("children", "int64", (3,))
+    wholes = {"ids": (0, 9), "mask": (0, 1), "children": (0, 1)}
+    for kind, expected in ((InputKind.TENSORS, [None, 1, None]), (InputKind.RECORD, [None] * 3)):
+        found = with_flags(InputSignature((), "L", (), kind, (*given, alone)), wholes)
+        assert [tensor.max_value for tensor in found.tensors] == expected
+
+
+def test_whole_numbers_of_a_record_reach_the_transform_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the wire all numbers are floats, and a transform may take a number's text."""
+    told = tiny_table.MODULE.replace("% 7 - 3.0", "% 7 - 3").replace(
+        'record["height"],', 'len(str(record["height"])),'
+    )
+    monkeypatch.setattr(tiny_table, "MODULE", told)
+    explainer = built(tiny_table.project(tmp_path))
+    assert explainer.signature.whole_columns == ("height",)
+    record = {**OAK, "height": 12}
+    sent = Struct()
+    sent.update(record)
+    [expected] = explainer.predict([record])
+    found = answered(explainer, pb.PredictRequest(record=sent)).prediction.probabilities
+    assert list(found) == pytest.approx(expected.probabilities, abs=1e-6)  # type: ignore[union-attr]
+    [other] = explainer.predict([{**record, "height": 2.25}])
+    assert other.probabilities != expected.probabilities  # type: ignore[union-attr]
 
 
 def test_an_empty_tensor_is_named_as_it_was_sent(text: Explainer) -> None:

@@ -82,6 +82,8 @@ class InputSignature:
         tensors: What the model is called with, after the transform.
         columns: Of a record; empty where the transform does not tell them.
         max_text_length: Most characters of a text; 0: no bound.
+        whole_columns: Names of columns whose numbers are whole, and reach the transform as such: protobuf's records
+            know no whole numbers.
     """
 
     shape: tuple[int, ...]
@@ -91,6 +93,7 @@ class InputSignature:
     tensors: tuple[TensorSignature, ...] = ()
     columns: tuple[Column, ...] = ()
     max_text_length: int = 0
+    whole_columns: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> str:
@@ -117,6 +120,7 @@ class InputSignature:
             "tensors": list(values["tensors"]),
             "columns": columns,
             "max_text_length": self.max_text_length,
+            "whole_columns": list(self.whole_columns),
         }
 
 
@@ -133,6 +137,5 @@ def signature_from(
         for each in described.get("columns", ())
     )
     kind = InputKind(described["kind"]) if described.get("kind") else None
-    return InputSignature(
-        shape, mode, image_size, kind, tuple(tensors), tuple(columns), described.get("max_text_length", 0)
-    )
+    longest, whole = described.get("max_text_length", 0), tuple(described.get("whole_columns", ()))
+    return InputSignature(shape, mode, image_size, kind, tuple(tensors), tuple(columns), longest, whole)

@@ -68,7 +68,14 @@ def record_input(record: Mapping[str, object], signature: InputSignature, transf
     """A record as the model takes it; raises InvalidInputError naming the column."""
     check_kind(RECORD, signature)
     check_record(record, signature)
-    return _transformed(dict(record), signature, transform, RECORD)
+    whole = {name for name in signature.whole_columns if isinstance(record.get(name), float)}
+    values = {name: _whole(value) if name in whole else value for name, value in record.items()}
+    return _transformed(values, signature, transform, RECORD)
+
+
+def _whole(value: Any) -> Any:
+    """A number as it is in a column of whole ones; one that is not whole stays."""
+    return int(value) if value == int(value) else value
 
 
 def named_input(tensors: Mapping[str, Tensor], signature: InputSignature, transform: Any) -> Example:

@@ -30,7 +30,7 @@ from proponent.rebuild.compression import Compression
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import unit_rows
-from proponent.rebuild.signatures import with_axes, with_flags, with_vocabularies
+from proponent.rebuild.signatures import with_axes, with_flags, with_vocabularies, with_whole_columns
 from proponent.rebuild.stationarity import stored_ratio
 from proponent.rebuild.survey import Survey
 from proponent.rebuild.training_set import PROBED
@@ -153,7 +153,7 @@ def _signature(context: RebuildContext) -> InputSignature:
     data = context.data
     found = with_flags(data.signature, data.readings.wholes)
     found = with_vocabularies(found, context.classifier.model, data.item(0)[1])
-    return with_axes(found, data.unpadded())
+    return with_axes(with_whole_columns(found, data.probed_raws()), data.unpadded())
 
 
 def _probes(context: RebuildContext) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def _unsound(classifier: Classifier, layers: Layers, data: TrainingSet) -> Mappi
         inputs = data.batch(data.alike(PROBED, seed=number)).inputs
         with blame_user_model(inputs):
             found |= _unsound_at(classifier, left, inputs, brief=number > 0)
-            unused &= unused_layers(classifier.model, left, inputs)
+            sound = {name: shape for name, shape in left.items() if name not in found}
+            unused &= unused_layers(classifier.model, sound, inputs)
         if found and (is_named or len(found) == len(layers)):
             name, why = next(iter(found.items()))
             raise SpecError(f"layer {name!r} cannot be covered: {why}", field="curvature.layers")

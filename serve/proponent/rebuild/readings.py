@@ -106,8 +106,8 @@ class Readings:
     def _widen(self, values: Tensor | NamedInputs) -> None:
         for name, tensor in tensors_of(values).items():
             if not tensor.is_floating_point() and tensor.numel():
-                low, high = self._wholes.get(name, (0, 0))
-                self._wholes[name] = min(low, int(tensor.min())), max(high, int(tensor.max()))
+                whole, (low, high) = tensor.long(), self._wholes.get(name, (0, 0))
+                self._wholes[name] = min(low, int(whole.min())), max(high, int(whole.max()))
 
     def _number(self, shape: Shape) -> int:
         if shape not in self._shapes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from proponent.attribution.gradients.capture import eager
 from proponent.attribution.inputs import Example, Shape, tensors_of
 from proponent.errors import SpecError
-from proponent.raw_inputs import kind_of
+from proponent.raw_inputs import kind_of, plain
 from proponent.signature import Column, ColumnType, InputKind, InputSignature, TensorSignature
 
 _MODES = {1: "L", 3: "RGB"}
@@ -84,17 +85,36 @@ def with_vocabularies(signature: InputSignature, model: nn.Module, example: Exam
 
 
 def with_flags(signature: InputSignature, wholes: Mapping[str, tuple[int, int]]) -> InputSignature:
-    """The signature with bounds of the tensors that hold nothing but 0 and 1 in every example, such as masks.
+    """The signature with bounds of masks: tensors of 0 and 1 in every example, beside another one of their shape.
+
+    What is made of a record is not bounded: a count of a table may be larger than any seen.
 
     Args:
         signature: Without them.
         wholes: Smallest and largest value of each tensor of whole numbers in the training set.
     """
+    if signature.kind is InputKind.RECORD:
+        return signature
+    shapes = Counter(each.shape for each in signature.tensors)
     tensors = tuple(
-        replace(each, min_value=0, max_value=1) if wholes.get(each.name) == (0, 1) else each
+        replace(each, min_value=0, max_value=1)
+        if wholes.get(each.name) == (0, 1) and shapes[each.shape] > 1
+        else each
         for each in signature.tensors
     )
     return replace(signature, tensors=tensors)
+
+
+def with_whole_columns(signature: InputSignature, raws: Sequence[Any]) -> InputSignature:
+    """The signature with the columns whose numbers are whole in all of some records."""
+    if signature.kind is not InputKind.RECORD:
+        return signature
+    kinds: dict[str, set[type]] = {}
+    for record in map(plain, raws):
+        for name, value in record.items():
+            if value is not None:
+                kinds.setdefault(name, set()).add(type(value))
+    return replace(signature, whole_columns=tuple(sorted(name for name, seen in kinds.items() if seen == {int})))
 
 
 def with_axes(signature: InputSignature, examples: Sequence[Example]) -> InputSignature:

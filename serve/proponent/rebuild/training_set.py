@@ -239,8 +239,12 @@ class TrainingSet:
         """Some examples before they were padded; none where there is no rule of padding."""
         if self._pad is None:
             return []
+        return [unpadded_input(self._classifier.transform, raw) for raw in self.probed_raws()]
+
+    def probed_raws(self) -> Sequence[Any]:
+        """Some examples as the data set gives them."""
         raws, _, _ = self.items(self._probed())
-        return [unpadded_input(self._classifier.transform, raw) for raw in raws]
+        return raws
 
     def _check_finite(self, positions: Sequence[int], inputs: Inputs) -> None:
         for position, good in zip(positions, finite(inputs), strict=True):
