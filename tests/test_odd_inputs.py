@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import tiny
-from proponent.attribution.inputs import RaggedInputs
+from proponent.attribution.inputs import NamedInputs, RaggedInputs, taking_inputs
 from proponent.errors import InvalidInputError
 from proponent.explainer import Explainer
 from proponent.explainer.given import accepted
@@ -21,6 +21,7 @@ from proponent.explainer.predictor import blame_inputs
 from proponent.index.store import Store
 from proponent.options import ExplainOptions
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.rebuild.signatures import with_vocabularies
 from proponent.results import Explanation, Prediction
 from proponent.signature import InputKind, InputSignature, TensorSignature
 from proponent.spec import load_spec
@@ -51,14 +52,14 @@ class Flags(Head):
 
 
 class Table(Head):
-    """Embeds ids by a module, which may get them as they are or copied; then nobody can tell its bounds."""
+    """Embeds ids by a module, which may get them as they are, shifted or turned; then nobody can tell its bounds."""
 
-    def __init__(self, kind: type[nn.Module], *, copies: bool = False) -> None:
+    def __init__(self, kind: type[nn.Module], change: Callable[[Tensor], Tensor] = lambda ids: ids) -> None:
         super().__init__()
-        self.table, self.copies = kind(VOCABULARY, 6), copies
+        self.table, self.change = kind(VOCABULARY, 6), change
 
     def forward(self, ids: Tensor) -> Tensor:
-        found = self.table(ids.clone() if self.copies else ids)
+        found = self.table(self.change(ids))
         return self.answer(found if found.ndim == 2 else found.mean(dim=1))
 
 
@@ -96,12 +97,16 @@ def bag() -> nn.Module:
     return Table(nn.EmbeddingBag)
 
 
-def copying_table() -> nn.Module:
-    return Table(nn.Embedding, copies=True)
+def shifting_table() -> nn.Module:
+    return Table(nn.Embedding, lambda ids: ids + 1)
+
+
+def turning_table() -> nn.Module:
+    return Table(nn.Embedding, lambda ids: ids.flip(-1))
 
 
 def id_items() -> Items:
-    return Items(lambda generator: torch.randint(0, VOCABULARY, (5,), generator=generator))
+    return Items(lambda generator: torch.randint(0, VOCABULARY - 1, (5,), generator=generator))
 
 
 def pair() -> nn.Module:
@@ -144,19 +149,43 @@ def test_flags_are_an_input(tmp_path: Path) -> None:
     assert isinstance(answer, Explanation)
 
 
-@pytest.mark.parametrize("model", ["table", "bag", "copying_table"])
+BOUNDS = {
+    "table": (0, VOCABULARY - 1),
+    "bag": (0, VOCABULARY - 1),
+    "shifting_table": (-1, VOCABULARY - 2),
+    "turning_table": (None, None),
+}
+
+
+@pytest.mark.parametrize("model", BOUNDS)
 def test_an_id_without_a_row_in_the_table_is_refused_and_its_neighbours_are_answered(
     model: str, tmp_path: Path
 ) -> None:
     explainer = explainer_of(tmp_path, model, "id_items")
     good = id_items()[0][0]
-    for bad in (torch.full((5,), VOCABULARY), torch.full((5,), -1)):
+    for bad in (torch.full((5,), VOCABULARY), torch.full((5,), -2)):
         answers = explainer.explain([good, bad, good], [ExplainOptions()] * 3)
         assert [type(one) for one in answers] == [Explanation, InvalidInputError, Explanation]
         predictions = explainer.predict([good, bad, good])
         assert [type(one) for one in predictions] == [Prediction, InvalidInputError, Prediction]
     [tensor] = explainer.signature.tensors
-    assert tensor.max_value == (None if model == "copying_table" else VOCABULARY - 1)
+    assert (tensor.min_value, tensor.max_value) == BOUNDS[model]
+
+
+def test_ids_that_never_change_are_bounded_where_they_are_looked_up_as_they_are() -> None:
+    class Kinds(Head):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.kinds = nn.Embedding(VOCABULARY, 6), nn.Embedding(2, 6)
+
+        def forward(self, ids: Tensor, kinds: Tensor, zeros: Tensor) -> Tensor:
+            return self.answer((self.words(ids) + self.kinds(kinds) + zeros[..., None]).mean(dim=1))
+
+    given = tuple(TensorSignature(name, "int64", (3,)) for name in ("ids", "kinds", "zeros"))
+    batch = {"ids": torch.tensor([[4, 2, 7]]), "kinds": torch.zeros(1, 3).long(), "zeros": torch.zeros(1, 3).long()}
+    signature = InputSignature((), "L", (), InputKind.TENSORS, given)
+    found = with_vocabularies(signature, taking_inputs(Kinds()), NamedInputs(batch))
+    assert [each.max_value for each in found.tensors] == [VOCABULARY - 1, 1, None]
 
 
 @pytest.mark.parametrize("error", [torch.AcceleratorError("assert"), torch.OutOfMemoryError("no memory")])

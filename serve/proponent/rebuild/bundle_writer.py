@@ -152,7 +152,8 @@ def _signature(context: RebuildContext) -> InputSignature:
     """What may be sent, by what all training examples are."""
     data = context.data
     found = with_flags(data.signature, data.readings.wholes)
-    found = with_vocabularies(found, context.classifier.model, data.item(0)[1])
+    inputs = data.batch(data.alike(min(PROBED, context.batching.block), seed=0)).inputs
+    found = with_vocabularies(found, context.classifier.model, inputs)
     return with_axes(with_whole_columns(found, data.probed_raws()), data.unpadded())
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from proponent.attribution.gradients.capture import eager
-from proponent.attribution.inputs import Example, Shape, tensors_of
+from proponent.attribution.inputs import Example, Inputs, RaggedInputs, Shape, tensors_of
 from proponent.errors import SpecError
 from proponent.raw_inputs import kind_of, plain
 from proponent.signature import Column, ColumnType, InputKind, InputSignature, TensorSignature
@@ -74,11 +74,17 @@ def _column(given: Mapping[str, Any]) -> Column:
     return Column(str(values.pop("name")), kind, tuple(values.pop("categories", ())), **values)
 
 
-def with_vocabularies(signature: InputSignature, model: nn.Module, example: Example) -> InputSignature:
-    """The signature with bounds of the tensors that an embedding looks up: what is outside of them makes it fail."""
-    largest = _largest_ids(model, example)
+def with_vocabularies(signature: InputSignature, model: nn.Module, inputs: Inputs) -> InputSignature:
+    """The signature with bounds of the tensors that an embedding looks up: what is outside of them makes it fail.
+
+    Args:
+        signature: Without them.
+        model: Called once.
+        inputs: Some examples, [B, ...] of one shape.
+    """
+    bounds = _bounds_of_ids(model, inputs)
     tensors = tuple(
-        replace(each, min_value=0, max_value=largest[each.name]) if each.name in largest else each
+        replace(each, min_value=bounds[each.name][0], max_value=bounds[each.name][1]) if each.name in bounds else each
         for each in signature.tensors
     )
     return replace(signature, tensors=tensors)
@@ -137,16 +143,22 @@ def with_axes(signature: InputSignature, examples: Sequence[Example]) -> InputSi
     return replace(signature, tensors=tuple(map(numbered, signature.tensors))) if signature.is_named else signature
 
 
-def _largest_ids(model: nn.Module, example: Example) -> dict[str, int]:
-    """Of each tensor that embeddings look up as it is, by its name."""
-    inputs = example[None].to(next(model.parameters()).device)
-    places = {tensor.data_ptr(): (name, tensor.numel()) for name, tensor in tensors_of(inputs).items()}
-    found: dict[str, int] = {}
+def _bounds_of_ids(model: nn.Module, inputs: Inputs) -> dict[str, tuple[int, int]]:
+    """Of each tensor that embeddings look up, as it is or shifted by a number, by its name."""
+    inputs = inputs.to(next(model.parameters()).device)
+    assert not isinstance(inputs, RaggedInputs)  # they have one shape
+    given = {name: tensor.data_ptr() for name, tensor in tensors_of(inputs).items()}
+    wholes = {name: tensor for name, tensor in tensors_of(inputs.clone()).items() if not tensor.is_floating_point()}
+    found: dict[str, tuple[int, int]] = {}
 
     def look(module: nn.Module, args: tuple[Any, ...]) -> None:
-        name, size = places.get(args[0].data_ptr(), ("", 0)) if args else ("", 0)
-        if args and args[0].numel() == size and isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            found[name] = min(found.get(name, module.num_embeddings), module.num_embeddings - 1)
+        if not isinstance(module, nn.Embedding | nn.EmbeddingBag) or not args:
+            return
+        for name, ids in wholes.items():
+            shift = _shift(ids, args[0])
+            if shift is not None and (_varies(ids) or args[0].data_ptr() == given[name]):
+                low, high = found.get(name, (-shift, module.num_embeddings - 1 - shift))
+                found[name] = max(low, -shift), min(high, module.num_embeddings - 1 - shift)
 
     with ExitStack() as hooks, torch.no_grad(), eager():
         for module in model.modules():
@@ -154,3 +166,17 @@ def _largest_ids(model: nn.Module, example: Example) -> dict[str, int]:
                 hooks.callback(module.register_forward_pre_hook(look).remove)
         model(inputs)
     return found
+
+
+def _varies(tensor: Tensor) -> bool:
+    """Whether it holds more than one number: else it may be equal to another tensor by chance."""
+    return bool((tensor != tensor.flatten()[0]).any())
+
+
+def _shift(ids: Tensor, looked_up: Any) -> int | None:
+    """What was added to ids before they were looked up; None where it is not one number."""
+    if not isinstance(looked_up, Tensor) or looked_up.shape != ids.shape or not ids.numel():
+        return None
+    shifts = looked_up.long() - ids.long()
+    first = int(shifts.flatten()[0])
+    return first if bool((shifts == first).all()) else None
