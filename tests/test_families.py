@@ -366,21 +366,26 @@ def test_an_attention_with_a_forward_of_its_own_is_left_out() -> None:
 class Looked(nn.Module):
     """Indices as the columns of a table of numbers."""
 
-    def __init__(self, table: nn.Embedding, shape: tuple[int, ...]) -> None:
+    def __init__(self, table: nn.Embedding, shape: tuple[int, ...], dtype: torch.dtype = torch.int64) -> None:
         super().__init__()
-        self.table, self.head, self.shape = table, nn.Linear(table.embedding_dim, 3), shape
+        self.table, self.head, self.shape, self.dtype = table, nn.Linear(table.embedding_dim, 3), shape, dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = self.table(x.long().reshape(-1, *self.shape))
+        rows = self.table(x.to(self.dtype).reshape(-1, *self.shape))
         result: Tensor = self.head(rows.tanh().flatten(1, -2).mean(dim=1) if rows.ndim > 2 else rows.tanh())
         return result
 
 
-@given(st.lists(st.integers(1, 3), max_size=2), st.sampled_from([None, 0, -1]), SEEDS)
+@given(
+    st.lists(st.integers(1, 3), max_size=2),
+    st.sampled_from([None, 0, -1]),
+    st.sampled_from(["int32", "int64"]),
+    SEEDS,
+)
 @FEW
-def test_embeddings_on_request(extra: list[int], padding: int | None, seed: int) -> None:
+def test_embeddings_on_request(extra: list[int], padding: int | None, dtype: str, seed: int) -> None:
     table = nn.Embedding(5, 2, padding_idx=padding)
-    model, inputs = Looked(table, tuple(extra)), torch.randint(5, (BATCH, *extra)).double()
+    model, inputs = Looked(table, tuple(extra), getattr(torch, dtype)), torch.randint(5, (BATCH, *extra)).double()
     assert "table" in check(model, inputs, seed)
     assert "table" not in find_layers(model) and uncovered(model, find_layers(model)) == {"table.weight": 10}
 

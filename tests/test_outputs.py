@@ -30,6 +30,10 @@ def sigmoid():
     return nn.Sequential(nn.Flatten(), nn.Linear(36, 1), nn.Sigmoid())
 
 
+def barely_trained():
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 1))
+
+
 class Binary(Tensors):
     def __getitem__(self, position):
         value, label = super().__getitem__(position)
@@ -44,7 +48,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::proponent.rebuild.pipeline.NotS
 
 def project(root: Path, monkeypatch: pytest.MonkeyPatch, model: str, loss: str, **keys: object) -> Path:
     monkeypatch.setattr(tiny, "MODULE", tiny.MODULE + MORE)
-    binary = model == "sigmoid"
+    binary = model in ("sigmoid", "barely_trained")
     path = tiny.project(
         root,
         model="logistic" if binary else model,
@@ -87,6 +91,19 @@ def test_a_spec_can_say_that_they_are_scores(
 ) -> None:
     bundle = build(project(tmp_path, monkeypatch, model, loss, outputs_are_scores=True))
     assert Explainer.load(bundle).classifier.spec.outputs_are_scores
+
+
+@pytest.mark.parametrize("loss", ["bce", "hinge"])
+def test_scores_that_lie_within_0_and_1_by_chance_are_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    path = project(tmp_path, monkeypatch, "barely_trained", loss)
+    weights = load_file(tmp_path / "weights.safetensors")
+    state = {"1.weight": weights["1.weight"] / 50, "1.bias": torch.tensor([0.4])}
+    save_file(state, tmp_path / "weights.safetensors")
+    explainer = Explainer.load(build(path))
+    outputs = explainer.classifier.model(torch.stack(tiny.inputs(8)))
+    assert bool(look_like_probabilities(outputs).all())
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "nll"])

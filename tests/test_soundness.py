@@ -82,6 +82,15 @@ RIGHT: dict[str, Callable[[Model, Tensor], Tensor]] = {
     "checkpoint": lambda model, h: checkpoint(lambda x: model.first(x).relu(), h, use_reentrant=False),
     "not used": lambda model, h: h.detach(),
 }
+
+
+class Changing(Model):
+    """Changes its inputs in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mul_(2))
+
+
 MISUSED: dict[str, Callable[[Model, Tensor], Tensor]] = {
     "tied": lambda model, h: F.linear(h, model.first.weight.T),
     "called as a method": lambda model, h: model.first.forward(h),
@@ -99,6 +108,26 @@ def test_models_of_every_kind_pass(name: str) -> None:
     torch.manual_seed(1)
     assert tried(Model(RIGHT[name]), torch.randn(6, SIZE)) == []
     assert tried(Model(RIGHT[name]), torch.randn(1, SIZE)) == []
+
+
+def test_a_model_that_changes_its_inputs_in_place_passes() -> None:
+    torch.manual_seed(18)
+    inputs = torch.randn(6, SIZE)
+    before = inputs.clone()
+    layers = find_layers(model := Changing(RIGHT["plain"]).eval())
+    assert unsound_layers(model, layers, inputs, torch.randn(6, 3)) == {}
+    torch.testing.assert_close(inputs, before, rtol=0, atol=0)
+
+
+def test_a_model_that_takes_the_batch_away_from_one_example_is_told_so() -> None:
+    class Squeezed(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).squeeze()
+
+    with pytest.raises(
+        SpecError, match=r"outputs for a batch of 1 have shape \[3\], expected \[1, 3\]: does a squeeze"
+    ):
+        tried(Squeezed(RIGHT["plain"]), torch.randn(6, SIZE))
 
 
 @pytest.mark.parametrize("name", MISUSED)

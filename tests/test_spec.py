@@ -204,6 +204,10 @@ def test_two_projects_with_a_module_of_one_name_do_not_get_mixed_up(folder: Path
         ({"model": {"factory": "builtins:dict"}}, "it returned dict, expected a torch.nn.Module"),
         ({"model": {"factory": "scripted_model:made"}}, "it returned TorchScript, whose layers cannot be seen"),
         (
+            {"model": {"factory": "parallel_model:made"}},
+            "it returned DataParallel, which spreads a batch over devices",
+        ),
+        (
             {"model": {"factory": "torch.nn:LazyLinear", "kwargs": {"out_features": 2}}},
             "layer '' is a LazyLinear: give it",
         ),
@@ -221,6 +225,9 @@ def test_two_projects_with_a_module_of_one_name_do_not_get_mixed_up(folder: Path
 )
 def test_a_factory_that_cannot_be_called_is_named(folder: Path, keys: dict[str, Any], expected: str) -> None:
     (folder / "breaks.py").write_text("raise ValueError('of no use')\n")
+    (folder / "parallel_model.py").write_text(
+        "import torch\n\n\ndef made():\n    return torch.nn.DataParallel(torch.nn.Linear(2, 2))\n"
+    )
     (folder / "scripted_model.py").write_text(
         "import torch\n\n\ndef made():\n    return torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2))\n"
     )

@@ -165,6 +165,12 @@ def build_model(spec: ModelSpec) -> nn.Module:
             "seen: expected the torch.nn.Module that it was made from",
             field="model.factory",
         )
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise SpecError(
+            f"key 'model.factory' has value {spec.model.factory!r}: it returned {type(model).__name__}, which "
+            "spreads a batch over devices: expected the torch.nn.Module inside (its attribute module)",
+            field="model.factory",
+        )
     _check_sizes(spec, model)
     return prepared(model)
 

@@ -23,7 +23,7 @@ from proponent.signature import InputSignature
 from proponent.text import Text
 
 T = TypeVar("T")
-OUT_OF_RANGE = "INPUT_OUT_OF_RANGE"
+OUT_OF_RANGE, UNEXPLAINED = "INPUT_OUT_OF_RANGE", "INPUT_NOT_EXPLAINED"
 MOVED_ALONE = 1 << 16
 """Bytes of an input from which on a GPU stacks inputs faster than its host."""
 Given = Tensor | NamedInputs | Text | Mapping[str, Any]
@@ -93,11 +93,11 @@ def blame_inputs(example: Example) -> Iterator[None]:
 
 
 def apart(numbers: Sequence[int], compute: Callable[[Sequence[int]], Sequence[T]]) -> list[T | ProponentError]:
-    """What is computed of all together or, where the model fails on one of the inputs, of each by itself."""
+    """What is computed of all together or, where one of the inputs is at fault, of each by itself."""
     try:
         return [*compute(numbers)]
     except InvalidInputError as error:
-        if error.reason != OUT_OF_RANGE:
+        if error.reason not in (OUT_OF_RANGE, UNEXPLAINED):
             raise
         if len(numbers) == 1:
             return [error]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.division import positive_or_one
-from proponent.attribution.gradients.capture import CaptureSession
+from proponent.attribution.gradients.capture import CaptureSession, Use
 from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.gradients.scaling import (
@@ -19,13 +19,14 @@ from proponent.attribution.gradients.scaling import (
     contrast_output_gradient,
     scaled_output_gradient,
 )
+from proponent.attribution.gradients.tried_uses import TriedUses
 from proponent.attribution.inputs import Example, NamedInputs, grouped, tensors_of
 from proponent.attribution.precision import single_precision
 from proponent.bounds.cancellation import Token, always, checkpoint
 from proponent.classifier import Classifier
 from proponent.cuda_graphs import Replay
 from proponent.errors import DeadlineError, InvalidInputError, ProponentError
-from proponent.explainer.predictor import ForwardPass, blame_inputs
+from proponent.explainer.predictor import UNEXPLAINED, ForwardPass, blame_inputs
 from proponent.options import Target
 from proponent.results import Prediction
 from proponent.stages import Stopwatch
@@ -161,6 +162,7 @@ class QueryEmbedder(ForwardPass):
         super().__init__(classifier)
         self.embedding = embedding
         self.layers = layers
+        self._tried = TriedUses(classifier.model, layers)
         self._replay = Replay.on(classifier.device, checked=CHECKED)
 
     def embed(
@@ -212,9 +214,17 @@ class QueryEmbedder(ForwardPass):
                     outputs = session.forward(self.stack(inputs))
                 checkpoint()
                 late = [_lateness(token) for token in tokens]
-                waits = torch.tensor([error is None for error in late])
+                _check_seen(session.problems())
+                uses, waits = session.uses(), torch.tensor([error is None for error in late])
                 batch = self._embedded(session, outputs, asked, clock, has_contrast, None if all(waits) else waits)
+            self._check_uses(uses, inputs)
         return PendingQueries(batch, targets, late)
+
+    def _check_uses(self, uses: frozenset[Use], inputs: Sequence[Example]) -> None:
+        """Refuses inputs for which the model uses a layer as hooks do not see it."""
+        if not self._tried.knows(uses):
+            found = self._tried.faults(uses, self.stack(inputs))
+            _check_seen({layer: fault.why for layer, fault in found.items()})
 
     def _replayed(
         self, replay: Replay, inputs: Sequence[Example], asked: Tensor, clock: Stopwatch, has_contrast: bool
@@ -319,6 +329,16 @@ def _classes(targets: Sequence[Target], count: int) -> Tensor:
         return class_id if class_id is not None and 0 <= class_id < count else -1
 
     return torch.tensor([[known(t.class_id) for t in targets], [known(t.against) for t in targets]])
+
+
+def _check_seen(problems: Mapping[str, str]) -> None:
+    for layer, why in problems.items():
+        raise InvalidInputError(
+            f"this input can be predicted but not explained: the model uses its layer {layer!r} otherwise than for "
+            f"the training examples, and its gradient cannot be told: {why}",
+            field="input",
+            reason=UNEXPLAINED,
+        )
 
 
 def _at(values: Sequence[T], places: Sequence[int]) -> list[T]:

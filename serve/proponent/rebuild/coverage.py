@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from proponent.attribution.gradients.layers import Layers, frozen_parameters, uncovered
 from proponent.attribution.gradients.left_out import left_out_modules
-from proponent.attribution.gradients.soundness import unsound_layers, unused_layers
+from proponent.attribution.gradients.soundness import any_gradient, unsound_layers, unused_layers
 from proponent.attribution.inputs import Inputs
 from proponent.classifier import Classifier, blame_user_model
 from proponent.errors import SpecError
@@ -37,14 +38,51 @@ class Coverage:
     """What a rebuild explains.
 
     Attributes:
-        classifier: With a spec that names the layers where some had to be left out.
-        layers: The layers to explain with.
-        left_out: Modules with trained parameters outside of them, and why; not those that the spec leaves out.
+        given: With the spec as it was given.
+        unsound: Layers that hooks get wrong, and why.
     """
 
-    classifier: Classifier
-    layers: Layers
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    given: Classifier
+    unsound: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def layers(self) -> Layers:
+        """The layers to explain with."""
+        found = self.given.find_layers()
+        units = {found[name].unit for name in self.unsound}
+        return {name: shape for name, shape in found.items() if shape.unit not in units}
+
+    @property
+    def classifier(self) -> Classifier:
+        """With a spec that names the layers where some had to be left out."""
+        return _naming(self.given, self.layers) if self.unsound else self.given
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Modules with trained parameters outside of the layers, and why; not those that the spec leaves out."""
+        curvature = self.given.spec.curvature
+        return left_out_modules(
+            self.given.model,
+            self.layers,
+            self.unsound,
+            include=curvature.layers,
+            frozen=curvature.explains_frozen,
+            families=curvature.cover,
+        )
+
+    def without(self, unsound: Mapping[str, str]) -> Coverage:
+        """The same without more layers, with a warning.
+
+        Raises:
+            SpecError: The spec names one of them, or there are no others.
+        """
+        if not unsound:
+            return self
+        if self.given.spec.curvature.layers is not None or len(unsound) == len(self.layers):
+            raise _not_covered(unsound)
+        found = replace(self, unsound={**self.unsound, **unsound})
+        _warn_of_uncovered(self.given, found.layers, found.left_out)
+        return found
 
 
 def covered(classifier: Classifier, data: TrainingSet) -> Coverage:
@@ -57,20 +95,14 @@ def covered(classifier: Classifier, data: TrainingSet) -> Coverage:
     layers = classifier.find_layers()
     if not layers:
         raise _nothing_to_explain(classifier)
-    unsound = _unsound(classifier, layers, data)
-    units = {layers[name].unit for name in unsound}
-    sound = {name: shape for name, shape in layers.items() if shape.unit not in units}
-    curvature = classifier.spec.curvature
-    left_out = left_out_modules(
-        classifier.model,
-        sound,
-        unsound,
-        include=curvature.layers,
-        frozen=curvature.explains_frozen,
-        families=curvature.cover,
-    )
-    _warn_of_uncovered(classifier, sound, left_out)
-    return Coverage(classifier if len(sound) == len(layers) else _naming(classifier, sound), sound, left_out)
+    found = Coverage(classifier, _unsound(classifier, layers, data))
+    _warn_of_uncovered(classifier, found.layers, found.left_out)
+    return found
+
+
+def _not_covered(unsound: Mapping[str, str]) -> SpecError:
+    name, why = next(iter(unsound.items()))
+    return SpecError(f"layer {name!r} cannot be covered: {why}", field="curvature.layers")
 
 
 def _nothing_to_explain(classifier: Classifier) -> SpecError:
@@ -95,8 +127,7 @@ def _unsound(classifier: Classifier, layers: Layers, data: TrainingSet) -> Mappi
             sound = {name: shape for name, shape in left.items() if name not in found}
             unused &= unused_layers(classifier.model, sound, inputs)
         if found and (is_named or len(found) == len(layers)):
-            name, why = next(iter(found.items()))
-            raise SpecError(f"layer {name!r} cannot be covered: {why}", field="curvature.layers")
+            raise _not_covered(found)
     if is_named or len(unused) + len(found) == len(layers):
         return found
     # Of some inputs only, such as an expert's: it would not see the whole batch.
@@ -106,17 +137,12 @@ def _unsound(classifier: Classifier, layers: Layers, data: TrainingSet) -> Mappi
 def _unsound_at(classifier: Classifier, layers: Layers, inputs: Inputs, *, brief: bool) -> Mapping[str, str]:
     model = classifier.model
     with torch.no_grad():
-        outputs = model(inputs)
+        outputs = model(inputs.clone())
     if isinstance(outputs, Tensor):
         classifier.loss.check_outputs(outputs)
     if not isinstance(outputs, Tensor) or not bool(outputs.isfinite().all()):
         return {}  # the survey refuses that, and says more about it
-    return unsound_layers(model, layers, inputs, _any_gradient(outputs), brief=brief)
-
-
-def _any_gradient(outputs: Tensor) -> Tensor:
-    """A seeded one: that of the loss may be flat at these examples."""
-    return torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+    return unsound_layers(model, layers, inputs, any_gradient(outputs), brief=brief)
 
 
 def _naming(classifier: Classifier, layers: Layers) -> Classifier:

@@ -30,7 +30,7 @@ from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import read_scales
 from proponent.rebuild.samples_stage import HeldOutSamples, keep_samples
 from proponent.rebuild.stationarity import STATIONARY
-from proponent.rebuild.survey import cached_survey
+from proponent.rebuild.survey import cached_survey, faults_of
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
 from proponent.spec import ModelSpec
@@ -145,6 +145,8 @@ def _run(
         classifier, layers, data, batching, workspace, progress, coverage.left_out, options.executor
     )
     found = cached_survey(context)
+    coverage = coverage.without(faults_of(context, found))
+    context = replace(context, classifier=coverage.classifier, layers=coverage.layers, left_out=coverage.left_out)
     result = _build(context, teaching)
     _warn_of_slope(result)
     _warn_of_omitted(result)

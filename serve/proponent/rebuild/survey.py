@@ -1,7 +1,7 @@
 """The first pass over the training set: does the model do what the spec says, and what is in the catalog.
 
 A wrong transform, class order or weights file is the commonest silent mistake of all: it shows as a training
-accuracy below the expected one.
+accuracy below the expected one. And layers that hooks get wrong for few examples alone show themselves here.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from proponent.attribution.gradients.capture import CaptureSession
-from proponent.attribution.losses.outputs import look_like_probabilities
+from proponent.attribution.gradients.capture import MISUSED, CaptureSession, Use
+from proponent.attribution.gradients.soundness import any_gradient, unsound_layers
+from proponent.attribution.gradients.tried_uses import TriedUses
+from proponent.attribution.losses.outputs import is_single, look_like_probabilities
 from proponent.classifier import Classifier, blame_user_model
 from proponent.errors import SpecError, TrainingMismatchError
 from proponent.rebuild.context import Compute, RebuildContext, Task, concatenated
@@ -32,11 +34,14 @@ class Survey:
         predictions: Predicted class of each training example, [N] int64.
         labels: [N] int64.
         accuracy: Share of examples predicted as labelled.
+        faults: For each layer, in order, 1 and the position of an example for which hooks get it wrong; 0: for none.
+            [L] int64.
     """
 
     predictions: Tensor
     labels: Tensor
     accuracy: float
+    faults: Tensor
 
 
 def cached_survey(context: RebuildContext) -> Survey:
@@ -44,7 +49,8 @@ def cached_survey(context: RebuildContext) -> Survey:
     if not context.workspace.has(STAGE):
         found = survey(context)
         accuracy = torch.tensor(found.accuracy, dtype=torch.float64)
-        tensors = {"predictions": found.predictions, "labels": found.labels, "accuracy": accuracy}
+        tensors = {"predictions": found.predictions, "labels": found.labels, "faults": found.faults}
+        tensors["accuracy"] = accuracy
         context.workspace.save(STAGE, tensors)
     context.workspace.discard(STAGE)
     return stored_survey(context.workspace)
@@ -53,7 +59,22 @@ def cached_survey(context: RebuildContext) -> Survey:
 def stored_survey(workspace: Workspace) -> Survey:
     """What the first pass found."""
     stored = workspace.load(STAGE)
-    return Survey(stored["predictions"], stored["labels"], float(stored["accuracy"]))
+    return Survey(stored["predictions"], stored["labels"], float(stored["accuracy"]), stored["faults"])
+
+
+def faults_of(context: RebuildContext, found: Survey) -> dict[str, str]:
+    """Layers that hooks get wrong for some training example, and why."""
+    places = dict(zip(context.layers, found.faults.tolist(), strict=True))
+    return {name: _fault(context, name, place - 1) for name, place in places.items() if place}
+
+
+def _fault(context: RebuildContext, name: str, position: int) -> str:
+    model, inputs = context.classifier.model, context.data.batch([position]).inputs
+    with blame_user_model(inputs):
+        with torch.no_grad():
+            gradient = any_gradient(model(inputs.clone()))
+        why = unsound_layers(model, context.layers, inputs, gradient, brief=True).get(name, MISUSED)
+    return f"for example {context.data.example_id(position)!r}: {why}"
 
 
 def survey(context: RebuildContext) -> Survey:
@@ -67,7 +88,8 @@ def survey(context: RebuildContext) -> Survey:
     parts = context.map(STAGE, SurveyTask(), context.shards(STAGE))
     shown = concatenated([context.workspace.load_some(part, ["predictions", "labels"]) for part in parts])
     predictions, labels = shown["predictions"], shown["labels"]
-    result = Survey(predictions, labels, accuracy=float((predictions == labels).double().mean()))
+    faults = torch.stack([context.workspace.load_some(part, ["faults"])["faults"] for part in parts]).amax(dim=0)
+    result = Survey(predictions, labels, float((predictions == labels).double().mean()), faults)
     others = context.total(parts, ["others"])["others"]
     if not int(others) and not classifier.spec.outputs_are_scores:
         raise _probabilities(classifier, count)
@@ -77,30 +99,44 @@ def survey(context: RebuildContext) -> Survey:
 
 @dataclass(frozen=True)
 class SurveyTask(Task):
-    """Predictions and labels of a chunk, and how many of its outputs are scores."""
+    """Predictions and labels of a chunk, how many of its outputs are scores, and where hooks get layers wrong."""
 
     @override
     def prepare(self, context: RebuildContext) -> Compute:
-        classifier = context.classifier
+        classifier, tried = context.classifier, TriedUses(context.classifier.model, context.layers)
 
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
             others = torch.zeros((), dtype=torch.int64, device=classifier.device)
+            faults, seen = torch.zeros(len(context.layers), dtype=torch.int64), 0
 
             def look(batch: Batch) -> dict[str, Tensor]:
-                outputs = _outputs(classifier, batch)
-                others.add_((~look_like_probabilities(outputs)).sum())
+                nonlocal seen
+                outputs, uses, others_too = _forward(context, batch)
+                others.add_((~look_like_probabilities(outputs) | others_too).sum())
+                with blame_user_model(batch.inputs):
+                    found = tried.faults(uses, batch.inputs)
+                places = batch.places or range(seen, seen + len(batch.labels))
+                for number, name in enumerate(context.layers):
+                    if name in found:
+                        faults[number] = 1 + positions[places[found[name].place]]
+                seen += len(batch.labels)
                 return {"predictions": classifier.loss.predict(outputs).cpu(), "labels": batch.labels.cpu()}
 
-            return {**context.of_each(positions, look), "others": others}
+            return {**context.of_each(positions, look), "others": others, "faults": faults}
 
         return compute
 
 
-def _outputs(classifier: Classifier, batch: Batch) -> Tensor:
-    with CaptureSession(classifier.model, {}) as session, blame_user_model(batch.inputs):
-        outputs = session.forward(batch.inputs)
-    check_outputs(classifier, outputs)
-    return outputs
+def _forward(context: RebuildContext, batch: Batch) -> tuple[Tensor, frozenset[Use], bool]:
+    """The outputs of some examples, how the model used its layers, and whether they are scores beyond doubt.
+
+    One output within [0, 1] proves little of a model that was hardly trained. Several that sum to 1 do.
+    """
+    classifier, inputs = context.classifier, batch.inputs.clone()  # a model may change them in place
+    with CaptureSession(classifier.model, context.layers) as session, blame_user_model(inputs):
+        outputs = session.forward(inputs)
+        check_outputs(classifier, outputs)
+        return outputs, session.uses(), is_single(outputs) and session.are_products()
 
 
 def check_outputs(classifier: Classifier, outputs: Tensor) -> None:

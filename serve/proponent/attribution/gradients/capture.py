@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from proponent.attribution.gradients.attention import Arrange, Projections, attending_by
 from proponent.attribution.gradients.families import family_of
+from proponent.attribution.gradients.graph import are_products, is_reentrant, weight_uses
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
 from proponent.attribution.gradients.layers import Layers, LayerShape
 from proponent.attribution.gradients.uses import layer_uses, least_dimensions
@@ -38,6 +39,25 @@ class _LayerForward:
     edge: GradientEdge
     output_shape: torch.Size
     arrange: Arrange
+    without_grad: bool
+
+
+class Use(NamedTuple):
+    """How one forward used a layer.
+
+    Attributes:
+        calls: Of the layer.
+        operations: That took each of its parameters, in or outside of these calls.
+        fits: Whether gradients of examples can be told from the calls at all.
+    """
+
+    layer: str
+    calls: int
+    operations: tuple[int, ...]
+    fits: bool
+
+
+MISUSED = "its weights are also used outside of the layer's own call"
 
 
 def _as_it_is(outputs: Tensor) -> Tensor:
@@ -182,6 +202,43 @@ class CaptureSession:
         found = {name: self._problem(name, batch) for name in self._calls}
         return {name: why for name, why in found.items() if why is not None}
 
+    def misuses(self) -> dict[str, str]:
+        """Layers of which the last forward's graph shows that calls do not account for all gradients, and why.
+
+        More operations that took a weight than calls of its layer are told though another operation's gradient may be
+        zero: it need not be for other inputs.
+
+        Raises:
+            RuntimeError: If there was no forward.
+        """
+        told = {name: [call for call in calls if not call.without_grad] for name, calls in self._calls.items()}
+        found = {use.layer: MISUSED for use in self.uses() if max(use.operations) > len(told[use.layer])}
+        hidden = [name for name, calls in self._calls.items() if len(told[name]) < len(calls)]
+        if hidden and self._outputs is not None and is_reentrant(self._outputs):
+            found |= dict.fromkeys(hidden, "it is called inside of a checkpoint: set use_reentrant=False there")
+        return found
+
+    def are_products(self) -> bool:
+        """See `proponent.attribution.gradients.graph.are_products`, of the last forward's outputs."""
+        return self._outputs is not None and are_products(self._outputs)
+
+    def uses(self) -> frozenset[Use]:
+        """How the last forward used each layer: forwards that use them alike are seen alike.
+
+        Raises:
+            RuntimeError: If there was no forward.
+        """
+        problems, outputs = self.problems(), self._outputs
+        assert outputs is not None  # problems() raises where there was no forward
+        names = {name: shape.parameter_names for name, shape in self._layers.items()}
+        parameters = {name: self._model.get_parameter(name) for own in names.values() for name in own}
+        with torch.inference_mode(False), torch.enable_grad():
+            found = weight_uses(outputs, parameters)
+        return frozenset(
+            Use(name, len(self._calls[name]), tuple(found[parameter] for parameter in own), name not in problems)
+            for name, own in names.items()
+        )
+
     def leave_out(self, names: Container[str]) -> None:
         """Wants no gradients of some layers in the backwards of the last forward."""
         self._calls = {name: calls for name, calls in self._calls.items() if name not in names}
@@ -227,7 +284,7 @@ class CaptureSession:
         """Notes a call of the layers that lie at some places of an output; what takes the output's place, if any."""
         if output.is_inference():
             return None  # no gradient comes from there
-        starts_graph = not output.requires_grad
+        starts_graph, without_grad = not output.requires_grad, not torch.is_grad_enabled()
         if starts_graph:
             output = output.requires_grad_()
         # The edge, not the tensor: an in-place activation gives the tensor a new place in the graph.
@@ -235,7 +292,9 @@ class CaptureSession:
         edge, seen = get_gradient_edge(output), inputs if self._twice else inputs.detach()
         if self._recording:
             for name, arrange in places.items():
-                self._calls[name].append(_LayerForward(seen, seen._version, edge, output.shape, arrange))
+                self._calls[name].append(
+                    _LayerForward(seen, seen._version, edge, output.shape, arrange, without_grad)
+                )
         return output.clone() if starts_graph or output._is_view() else None
 
 

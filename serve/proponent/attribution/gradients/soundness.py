@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from proponent.attribution.functional import call_with
-from proponent.attribution.gradients.capture import CaptureSession, eager
+from proponent.attribution.gradients.capture import MISUSED, CaptureSession, eager
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
 from proponent.attribution.gradients.layers import Layers, flatten
 from proponent.attribution.inputs import Inputs, shapes
@@ -90,7 +90,9 @@ def _together(
 
 def _tried(model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor) -> _Trial:
     with CaptureSession(model, layers) as session:
-        outputs, problems = session.forward(inputs), session.problems()
+        outputs = session.forward(inputs.clone())  # a model may change its inputs in place
+        _check_shape(outputs, output_gradient)
+        problems = session.problems() | session.misuses()
         session.leave_out(problems)
         return _Trial(outputs, problems, session.backward(output_gradient))
 
@@ -102,8 +104,13 @@ def _some(gradients: LayerGradients, names: Container[str]) -> LayerGradients:
 def unused_layers(model: nn.Module, layers: Layers, inputs: Inputs) -> set[str]:
     """Layers that the model does not apply to some inputs, by name."""
     with CaptureSession(model, layers) as session:
-        session.forward(inputs)
+        session.forward(inputs.clone())
         return session.unused()
+
+
+def any_gradient(outputs: Tensor) -> Tensor:
+    """A seeded one at some outputs: that of the loss may be flat there."""
+    return torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
 
 
 def _only(position: int) -> slice:
@@ -136,13 +143,13 @@ def _misused(
 ) -> dict[str, str]:
     """Layers whose calls do not account for the gradient of their weights."""
     expected = _by_autograd(model, layers, inputs, output_gradient)
-    why = "its weights are also used outside of the layer's own call"
-    return {name: why for name, gradient in found.items() if not _accounts_for(gradient, expected[name])}
+    return {name: MISUSED for name, gradient in found.items() if not _accounts_for(gradient, expected[name])}
 
 
 def _accounts_for(gradient: LayerGradient, expected: Tensor) -> bool:
     total, squares = gradient.sum_and_squares()
-    return float((total - expected).norm()) <= TOLERANCE * float(squares.sqrt().sum())
+    # What is not finite is told by other checks, in other words.
+    return not float((total - expected).norm()) > TOLERANCE * float(squares.sqrt().sum())
 
 
 def _alone(model: nn.Module, layers: Layers, value: Inputs, output_gradient: Tensor) -> _Trial:
@@ -164,7 +171,7 @@ def _by_autograd(model: nn.Module, layers: Layers, inputs: Inputs, output_gradie
     with torch.inference_mode(False), torch.enable_grad(), eager():
         parameters = dict(model.named_parameters())
         leaves = {name: parameters[name].detach().clone().requires_grad_() for name in names}
-        outputs = call_with(model, leaves, inputs)
+        outputs = call_with(model, leaves, inputs.clone())
         found: tuple[Tensor | None, ...] = (None,) * len(names)
         if outputs.requires_grad:
             seed = output_gradient.to(outputs)
@@ -173,6 +180,15 @@ def _by_autograd(model: nn.Module, layers: Layers, inputs: Inputs, output_gradie
         n: torch.zeros_like(leaves[n]) if g is None else g.to_dense() for n, g in zip(names, found, strict=True)
     }
     return {name: flatten(layer, gradients) for name, layer in layers.items()}
+
+
+def _check_shape(outputs: Tensor, expected: Tensor) -> None:
+    if outputs.shape != expected.shape:
+        raise SpecError(
+            f"the model's outputs for a batch of {len(expected)} have shape {list(outputs.shape)}, expected "
+            f"{list(expected.shape)}: does a squeeze take the batch away? Name the dimension that it is to take",
+            field="model",
+        )
 
 
 def _check_outputs(outputs: Tensor, expected: Tensor) -> None:

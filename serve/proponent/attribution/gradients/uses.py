@@ -54,7 +54,7 @@ def _as_one(module: nn.Module, gradients: Sequence[Tensor]) -> tuple[LayerUse, .
 
 def _prepared(module: nn.Module, inputs: Tensor, deltas: Tensor, dtype: torch.dtype) -> Tensor:
     if isinstance(module, nn.Embedding):
-        return inputs
+        return inputs.long()
     if isinstance(module, _ConvTransposeNd):
         return spread(module, inputs.to(dtype), deltas.shape[2:])
     return inputs.to(dtype)
