@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given
@@ -42,6 +43,11 @@ def test_a_row_is_kept_by_column_in_order() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, np.float64("nan")])
 def test_what_is_no_finite_number_is_missing(value: float) -> None:
     assert content_of({"age": value}).record == {"age": None}
+
+
+def test_what_pandas_marks_as_missing_is_missing() -> None:
+    row = {"age": pandas.NA, "since": pandas.NaT, "debt": np.float64("nan"), "day": np.datetime64("NaT")}
+    assert content_of(row).record == dict.fromkeys(row)
 
 
 def test_a_long_value_of_a_row_is_cut() -> None:

@@ -19,7 +19,7 @@ import tiny_text
 from proponent.attribution.inputs import NamedInputs
 from proponent.audit.quick import quick_audit
 from proponent.client.inputs import input_fields
-from proponent.errors import InvalidInputError
+from proponent.errors import InvalidInputError, SpecError
 from proponent.explainer import Explainer
 from proponent.gateway.http.instances import instance_of_text, instances_of_json
 from proponent.gateway.open_inference.queries import Query, requests_of
@@ -155,6 +155,22 @@ def test_clients_send_what_the_library_takes(what: str, request: pytest.FixtureR
     asked = pb.ExplainRequest(model="m", **input_fields(value))
     kind = asked.WhichOneof("input") or ""
     assert getattr(prediction_of(asked), kind) == getattr(asked, kind)
+
+
+def test_clients_send_no_whole_number_that_would_be_another_one() -> None:
+    assert input_fields({"height": 2**60})["record"]["height"] == 2**60, "a float holds it"
+    for value in (2**53 + 1, -(2**60) - 1, np.int64(2**53 + 1)):
+        with pytest.raises(InvalidInputError, match=r"2\*\*53, or a text") as error:
+            input_fields({"height": value})
+        assert (error.value.field, error.value.reason) == ("record.height", "RECORD_NOT_EXACT")
+    with pytest.raises(InvalidInputError, match="record cannot be sent"):
+        input_fields({"height": 10**400})
+
+
+def test_the_library_tells_a_number_beyond_all_floats_by_its_column(table: Explainer) -> None:
+    [refused] = table.predict([{**OAK, "height": 10**400}])
+    assert isinstance(refused, InvalidInputError)
+    assert (refused.field, refused.reason) == ("record.height", "RECORD_NOT_FINITE")
 
 
 def test_an_array_of_uint8_is_an_image() -> None:
@@ -317,6 +333,11 @@ NOT_READ: dict[str, tuple[str, str, str]] = {
     "a list in a record": ('{"record": {"height": [1]}}', "record.height", "is a list, expected a number"),
     "nested records": (f'{{"record": {{"height": {DEEP}}}}}', "record.height", "is an object"),
     "a huge number": (f'{{"record": {{"height": {10**400}}}}}', "record.height", "401 digits"),
+    "a number that floats round": (
+        f'{{"record": {{"height": {2**60 + 1}}}}}',
+        "record.height",
+        f"{2**60 + 1}, which",
+    ),
     "half a pair in a row": (r'{"record": {"kind": "\udc00"}}', "record.kind", "surrogate"),
     "half a pair as a column": (r'{"record": {"\udc00": 1}}', "record", "surrogate"),
     "a text for a tensor": ('{"tensors": {"input_ids": "3"}}', "tensors.input_ids", "is a text, expected nested"),
@@ -426,6 +447,19 @@ def test_whole_numbers_of_a_record_reach_the_transform_as_such(
     assert list(found) == pytest.approx(expected.probabilities, abs=1e-6)  # type: ignore[union-attr]
     [other] = explainer.predict([{**record, "height": 2.25}])
     assert other.probabilities != expected.probabilities  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("value", ["__import__('datetime').date(2020, 1, 2)", "b'yes'", "[1, 2]"])
+def test_a_row_that_no_request_could_hold_is_refused_by_its_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    told = tiny_table.MODULE.replace('"kind": kind, "old"', f'"kind": {value}, "old"')
+    monkeypatch.setattr(tiny_table, "MODULE", told)
+    with pytest.raises(
+        SpecError, match=r"example 0 cannot be read .*column 'kind' holds .* which no request can"
+    ) as error:
+        built(tiny_table.project(tmp_path))
+    assert error.value.field == "dataset"
 
 
 def test_an_empty_tensor_is_named_as_it_was_sent(text: Explainer) -> None:

@@ -6,6 +6,7 @@ Every error names the field at fault: ``text``, ``record.age``, ``tensors.input_
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ DTYPES: Mapping[str, str] = {
     "bool": "|b1",
 }
 """Element types by the names of requests, as NumPy has them."""
+WHOLE = 1 << 53
+"""Whole numbers up to it are floats of 64 bits."""
 NAMED = 10
 """Most categories in a message."""
 _TAKEN = {
@@ -119,9 +122,9 @@ def _check_value(column: Column, value: object, field: str) -> None:
             field=field,
             reason="RECORD_WRONG_TYPE",
         )
-    elif isinstance(value, float) and not math.isfinite(value):
+    elif _is_infinite(value):
         raise InvalidInputError(
-            f"column {column.name!r} has value {value}, expected a finite number",
+            f"column {column.name!r} has value {shown}, expected a finite number",
             field=field,
             reason="RECORD_NOT_FINITE",
         )
@@ -130,6 +133,23 @@ def _check_value(column: Column, value: object, field: str) -> None:
             f"column {column.name!r} has value {shown}, expected one of {_listed(column.categories)}",
             field=field,
             reason="RECORD_UNKNOWN_CATEGORY",
+        )
+
+
+def _is_infinite(value: object) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return isinstance(value, int) and abs(value) > sys.float_info.max
+
+
+def check_exact(name: str, value: object, field: str) -> None:
+    """Refuses a whole number of a record that a message cannot carry as it is: records hold numbers of 64 bits."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > WHOLE and int(float(value)) != value:
+        raise InvalidInputError(
+            f"column {name!r} has value {value}, which becomes {int(float(value))} on its way, as numbers of records "
+            "are floats of 64 bits: expected at most 2**53, or a text",
+            field=field,
+            reason="RECORD_NOT_EXACT",
         )
 
 

@@ -20,6 +20,8 @@ from torch import Tensor
 from proponent.attribution.inputs import Example, NamedInputs, Pad, as_inputs, padded
 from proponent.signature import InputKind
 
+_MISSING = ("NAType", "NaTType")
+
 
 def kind_of(raw: Any) -> InputKind:
     """Which kind of input an example is, by its type."""
@@ -73,6 +75,20 @@ def plain(record: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def scalars(record: Mapping[Any, Any]) -> dict[str, Any]:
-    """The record of a data set with plain values: what is not a number (NaN) is missing, as pandas writes it."""
-    values = plain(record).items()
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values}
+    """The record of a data set with plain values: None for what pandas marks as missing (NaN, NA, NaT)."""
+    return {name: None if _is_missing(value) else value for name, value in plain(record).items()}
+
+
+def _is_missing(value: Any) -> bool:
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return is_nan or type(value).__name__ in _MISSING  # by name: pandas is not a dependency
+
+
+def check_scalars(record: Mapping[Any, Any]) -> None:
+    """Raises ValueError where a column holds what no request can."""
+    for name, value in scalars(record).items():
+        if value is not None and not isinstance(value, str | bool | int | float):
+            raise ValueError(
+                f"column {name!r} holds {value!r:.80} of type {type(value).__name__}, which no request can: expected "
+                "a number, a text, true, false or None"
+            )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from proponent.errors import InvalidInputError, NotFoundError
+from proponent.input_checks import check_exact
 from proponent.tensor_messages import named_message, tensor_message
 from proponent.text import Text
 from proponent.v1 import explanation_pb2 as pb
@@ -55,10 +56,12 @@ def _named(value: Mapping[str, Any]) -> dict[str, Any]:
     """Tensors by name, where all values are arrays, or a record."""
     if value and all(isinstance(each, np.ndarray) for each in value.values()):
         return {"tensors": named_message(value)}
-    record = Struct()
+    record, values = Struct(), {str(k): v.item() if isinstance(v, np.generic) else v for k, v in value.items()}
     try:
-        record.update({str(k): v.item() if isinstance(v, np.generic) else v for k, v in value.items()})
-    except (ValueError, TypeError, UnicodeEncodeError) as error:
+        for name, each in values.items():
+            check_exact(name, each, f"record.{name}")
+        record.update(values)
+    except (ValueError, TypeError, OverflowError, UnicodeEncodeError) as error:
         raise InvalidInputError(f"record cannot be sent: {error}", field="record") from None
     return {"record": record}
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from proponent.index.catalog import LONGEST_TEXT
+from proponent.raw_inputs import scalars
 from proponent.rebuild.thumbnails import thumbnail
 from proponent.results import Scalar
 
@@ -52,7 +51,7 @@ def shortened(text: str, longest: int) -> str:
 
 
 def _record(raw: Mapping[Any, Any]) -> Mapping[str, Scalar] | None:
-    values = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in raw.items()}
+    values = scalars(raw)
     if not all(value is None or isinstance(value, str | bool | int | float) for value in values.values()):
         return None
     return {shortened(name, LONGEST_VALUE): _kept(value) for name, value in values.items()}

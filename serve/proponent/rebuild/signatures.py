@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from proponent.attribution.gradients.capture import eager
 from proponent.attribution.inputs import Example, Inputs, RaggedInputs, Shape, tensors_of
 from proponent.errors import SpecError
-from proponent.raw_inputs import kind_of, plain
+from proponent.raw_inputs import kind_of, scalars
 from proponent.signature import Column, ColumnType, InputKind, InputSignature, TensorSignature
 
 _MODES = {1: "L", 3: "RGB"}
@@ -116,7 +116,7 @@ def with_whole_columns(signature: InputSignature, raws: Sequence[Any]) -> InputS
     if signature.kind is not InputKind.RECORD:
         return signature
     kinds: dict[str, set[type]] = {}
-    for record in map(plain, raws):
+    for record in map(scalars, raws):
         for name, value in record.items():
             if value is not None:
                 kinds.setdefault(name, set()).add(type(value))

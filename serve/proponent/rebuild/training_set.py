@@ -29,7 +29,7 @@ from proponent.attribution.inputs import (
 from proponent.attribution.user_code import blame
 from proponent.classifier import Classifier, call_factory
 from proponent.errors import SpecError
-from proponent.raw_inputs import kind_of, model_input, pad_of, unpadded_input
+from proponent.raw_inputs import check_scalars, kind_of, model_input, pad_of, unpadded_input
 from proponent.rebuild.kept_examples import KeptExamples
 from proponent.rebuild.readings import Readings
 from proponent.rebuild.signatures import signature_of
@@ -298,6 +298,8 @@ class TrainingSet:
             number = int(label)
             if number != label:
                 raise ValueError(f"label {label!r} is not a class number")
+            if kind_of(raw) is InputKind.RECORD:
+                check_scalars(raw)
         found, classes = self._transformed(raw, position), len(self._classifier.class_names)
         if not 0 <= number < classes:
             raise SpecError(

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from proponent.errors import InvalidInputError
+from proponent.input_checks import check_exact
 
 
 def bad_field(message: str, path: str, reason: str = "") -> InvalidInputError:
@@ -85,6 +86,7 @@ def check_words(values: Mapping[str, Any], path: str) -> None:
             if value is not None:
                 scalars = "a number, a text, true, false or null"
                 _check_scalar(value, f"{path}record.{name}", "RECORD_WRONG_TYPE", (str, bool, int, float), scalars)
+                check_exact(name, value, f"{path}record.{name}")
 
 
 def _check_scalar(value: Any, path: str, reason: str, kinds: tuple[type, ...], expected: str) -> None:
