@@ -24,6 +24,7 @@ from proponent.attribution.functional import call_with
 from proponent.attribution.gradients.capture import eager
 from proponent.attribution.gradients.layer_gradients import LayerGradients, flat_gradients
 from proponent.attribution.gradients.layers import num_parameters
+from proponent.attribution.gradients.pullback import pulled_back
 from proponent.classifier import Classifier
 from proponent.options import Measure
 from proponent.rebuild.bundle_writer import RebuildResult
@@ -91,7 +92,7 @@ def _squared_norm(classifier: Classifier, value: Tensor, output_gradient: Tensor
     parameters = {n: p.detach().requires_grad_() for n, p in model.named_parameters() if frozen or p.requires_grad}
     with torch.enable_grad(), eager():
         outputs = call_with(model, parameters, value[None])
-    found = torch.autograd.grad(outputs, list(parameters.values()), output_gradient[None], allow_unused=True)
+    found = pulled_back(outputs, list(parameters.values()), output_gradient[None])
     norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in found if gradient is not None]
     return torch.stack(norms).square().sum()
 

@@ -25,6 +25,7 @@ from proponent.attribution.gradients.families import family_of
 from proponent.attribution.gradients.graph import are_products, is_reentrant, weight_uses
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
 from proponent.attribution.gradients.layers import Layers, LayerShape
+from proponent.attribution.gradients.pullback import pulled_back
 from proponent.attribution.gradients.uses import layer_uses, least_dimensions
 from proponent.attribution.inputs import Inputs
 from proponent.errors import SpecError
@@ -181,10 +182,7 @@ class CaptureSession:
         found: tuple[Tensor | None, ...] = (None,) * len(calls)
         if calls and outputs.requires_grad:
             edges = [call.edge for call in calls]
-            seed = output_gradient.to(outputs.dtype)
-            found = torch.autograd.grad(
-                outputs, edges, seed, retain_graph=True, create_graph=self._twice, allow_unused=True
-            )
+            found = pulled_back(outputs, edges, output_gradient, retain_graph=True, create_graph=self._twice)
         return [
             call.arrange(call.inputs.new_zeros(call.output_shape) if delta is None else delta)
             for call, delta in zip(calls, found, strict=True)

@@ -18,6 +18,7 @@ from proponent.attribution.functional import call_with
 from proponent.attribution.gradients.capture import MISUSED, CaptureSession, eager
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
 from proponent.attribution.gradients.layers import Layers, flatten
+from proponent.attribution.gradients.pullback import pulled_back
 from proponent.attribution.inputs import Inputs, shapes
 from proponent.errors import ProponentError, SpecError
 
@@ -174,8 +175,7 @@ def _by_autograd(model: nn.Module, layers: Layers, inputs: Inputs, output_gradie
         outputs = call_with(model, leaves, inputs.clone())
         found: tuple[Tensor | None, ...] = (None,) * len(names)
         if outputs.requires_grad:
-            seed = output_gradient.to(outputs)
-            found = torch.autograd.grad(outputs, list(leaves.values()), seed, allow_unused=True)
+            found = pulled_back(outputs, list(leaves.values()), output_gradient)
     gradients = {
         n: torch.zeros_like(leaves[n]) if g is None else g.to_dense() for n, g in zip(names, found, strict=True)
     }
