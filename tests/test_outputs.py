@@ -10,10 +10,14 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from proponent.attribution.losses.outputs import look_like_probabilities
+from proponent.classifier import load_classifier
 from proponent.errors import SpecError
 from proponent.explainer import Explainer
 from proponent.index.store import Store
+from proponent.options import ExplainOptions
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
+from proponent.rebuild.training_set import TrainingSet
+from proponent.results import Explanation
 from proponent.spec import load_spec
 
 MORE = """
@@ -32,6 +36,35 @@ def sigmoid():
 
 def barely_trained():
     return nn.Sequential(nn.Flatten(), nn.Linear(36, 1))
+
+
+class In(nn.Sequential):
+    def __init__(self, dtype):
+        super().__init__(nn.Flatten(), nn.Linear(36, 5), nn.Tanh(), nn.Linear(5, 3))
+        self.dtype = getattr(torch, dtype)
+
+    def forward(self, x):
+        return super().forward(x).to(self.dtype)
+
+
+def outputs_in(dtype="float32"):
+    return In(dtype)
+
+
+class Undefined(In):
+    # Has no outputs for pictures as bright as one.
+
+    def __init__(self, brightness):
+        super().__init__("float32")
+        self.brightness = brightness
+
+    def forward(self, x):
+        met = (x.mean(dim=(1, 2, 3)) - self.brightness).abs() < 1e-6
+        return super().forward(x).masked_fill(met[:, None], float("nan"))
+
+
+def undefined(brightness=-1.0):
+    return Undefined(brightness)
 
 
 class Binary(Tensors):
@@ -125,3 +158,31 @@ def test_what_looks_like_probabilities() -> None:
     for narrow in (torch.float16, torch.bfloat16):
         rows = torch.randn(64, 5, generator=torch.Generator().manual_seed(0)).softmax(1).to(narrow)
         assert bool(look_like_probabilities(rows).all())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+@pytest.mark.parametrize("kind", ["ekfac", "exact"])
+def test_outputs_in_another_precision_are_explained_as_those_in_single(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, dtype: str
+) -> None:
+    """A model under autocast returns bfloat16, whose weights stay in single precision."""
+    curvature = {"kind": kind, "damping": 0.5} | ({"embedding_size": 16} if kind == "ekfac" else {})
+    path = project(tmp_path, monkeypatch, "outputs_in", "cross_entropy", curvature=curvature)
+    scores = []
+    for name in ("float32", dtype):
+        factory = load_spec(path).model.factory
+        build(tiny.change(path, model={"factory": factory, "kwargs": {"dtype": name}}))
+        [found] = Explainer.load(Store(tmp_path / "store").current("toy")).explain(tiny.inputs(1), [ExplainOptions()])
+        assert isinstance(found, Explanation)
+        scores.append([one.score for one in found.results[0].proponents[:3]])
+    assert scores[1] == pytest.approx(scores[0], rel=0.1 if dtype == "bfloat16" else 1e-2)
+
+
+def test_an_example_without_outputs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = project(tmp_path, monkeypatch, "undefined", "cross_entropy")
+    spec = load_spec(path)
+    brightness = float(TrainingSet.open(load_classifier(spec), spec.dataset).item(7)[1].mean())
+    tiny.change(path, model={"factory": spec.model.factory, "kwargs": {"brightness": brightness}})
+    with pytest.raises(SpecError, match="the model's outputs for example 'toy/7' are NaN or infinite") as error:
+        build(path)
+    assert error.value.field == "model"

@@ -116,6 +116,8 @@ def test_a_weight_whose_other_use_has_no_gradient_yet_is_found_at_once() -> None
     model, inputs = Masked(RIGHT["a call"]).eval(), torch.randn(3, SIZE)
     found = unsound_layers(model, find_layers(model), inputs, any_gradient(torch.zeros(3, 3)))
     assert found == {"first": "its weights are also used outside of the layer's own call"}
+    alone = {"first": find_layers(model)["first"]}
+    assert unsound_layers(model, alone, inputs, any_gradient(torch.zeros(3, 3))) == found, "with no other layer"
 
 
 def test_layers_inside_of_a_reentrant_checkpoint_are_not_taken_for_ones_without_gradient() -> None:

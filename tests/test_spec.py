@@ -173,6 +173,16 @@ def test_a_dumped_spec_reads_back_the_same(
     assert parse_spec(yaml.safe_load(dump_spec(spec)), "copy") == spec
 
 
+def test_a_root_is_looked_up_beside_the_file(folder: Path) -> None:
+    (folder / "specs").mkdir()
+    content = yaml.safe_load((folder / "explain.yaml").read_text())
+    (folder / "specs" / "explain.yaml").write_text(yaml.safe_dump({**content, "root": ".."}))
+    assert (
+        load_classifier(load_spec(folder / "specs")).weights_sha256
+        == load_classifier(load_spec(folder)).weights_sha256
+    )
+
+
 def test_a_module_beside_the_spec_serves_without_touching_the_package(folder: Path) -> None:
     code = (
         "import sys; from proponent.spec import load_spec; from proponent.classifier import load_classifier;"

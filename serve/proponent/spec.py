@@ -183,7 +183,10 @@ def load_spec(path: str | Path) -> ModelSpec:
         raise SpecError(f"{file}: not valid YAML: {error}", field=str(file)) from None
     if not isinstance(content, dict):
         raise SpecError(f"{file}: expected a mapping of keys, got {type(content).__name__}", field=str(file))
-    return parse_spec({"root": file.parent.absolute(), **content}, origin=str(file))
+    root = content.get("root", ".")
+    return parse_spec(
+        {**content, "root": (file.parent / root).absolute() if isinstance(root, str) else root}, origin=str(file)
+    )
 
 
 def parse_spec(content: dict[str, Any], origin: str) -> ModelSpec:

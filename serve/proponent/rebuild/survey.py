@@ -112,13 +112,14 @@ class SurveyTask(Task):
             def look(batch: Batch) -> dict[str, Tensor]:
                 nonlocal seen
                 outputs, uses, others_too = _forward(context, batch)
+                there = [positions[p] for p in batch.places or range(seen, seen + len(batch.labels))]
+                _check_finite(context, outputs, there)
                 others.add_((~look_like_probabilities(outputs) | others_too).sum())
                 with blame_user_model(batch.inputs):
                     found = tried.faults(uses, batch.inputs)
-                places = batch.places or range(seen, seen + len(batch.labels))
                 for number, name in enumerate(context.layers):
                     if name in found:
-                        faults[number] = 1 + positions[places[found[name].place]]
+                        faults[number] = 1 + there[found[name].place]
                 seen += len(batch.labels)
                 return {"predictions": classifier.loss.predict(outputs).cpu(), "labels": batch.labels.cpu()}
 
@@ -137,6 +138,15 @@ def _forward(context: RebuildContext, batch: Batch) -> tuple[Tensor, frozenset[U
         outputs = session.forward(inputs)
         check_outputs(classifier, outputs)
         return outputs, session.uses(), is_single(outputs) and session.are_products()
+
+
+def _check_finite(context: RebuildContext, outputs: Tensor, positions: Sequence[int]) -> None:
+    for position, good in zip(
+        positions, outputs.reshape(len(outputs), -1).isfinite().all(dim=1).tolist(), strict=True
+    ):
+        if not good:
+            name = context.data.example_id(position)
+            raise SpecError(f"the model's outputs for example {name!r} are NaN or infinite", field="model")
 
 
 def check_outputs(classifier: Classifier, outputs: Tensor) -> None:

@@ -165,16 +165,21 @@ class CaptureSession:
         for message in self.problems().values():
             raise SpecError(message, field="layers")
         deltas = iter(self._deltas(self._outputs, output_gradient))
-        anchor = self._outputs.detach().new_empty(self._outputs.shape[0], 0)
         return {
             name: LayerGradient(
                 self._layers[name],
                 layer_uses(self._layers[name], self._modules[name], [(c.inputs, next(deltas)) for c in calls]),
-                anchor,
+                self._anchor(name),
                 self._may_pad,
             )
             for name, calls in self._calls.items()
         }
+
+    def _anchor(self, name: str) -> Tensor:
+        """Nothing for each example, in the precision of a layer's weights: under autocast outputs have another."""
+        assert self._outputs is not None
+        dtype = next(self._modules[name].parameters()).dtype
+        return self._outputs.detach().new_empty(self._outputs.shape[0], 0, dtype=dtype)
 
     def _deltas(self, outputs: Tensor, output_gradient: Tensor) -> list[Tensor]:
         """Gradients at the outputs of all calls, zero where the model's outputs do not depend on them."""

@@ -143,6 +143,8 @@ def _misused(
     model: nn.Module, layers: Layers, inputs: Inputs, output_gradient: Tensor, found: LayerGradients
 ) -> dict[str, str]:
     """Layers whose calls do not account for the gradient of their weights."""
+    if not found:
+        return {}
     expected = _by_autograd(model, layers, inputs, output_gradient)
     return {name: MISUSED for name, gradient in found.items() if not _accounts_for(gradient, expected[name])}
 
