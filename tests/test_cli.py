@@ -236,6 +236,11 @@ def test_a_solve_may_end_early_and_take_the_curvature_of_a_sample(made: Digits) 
     assert short["residual"] > 10 * whole["residual"] and sampled["residual"] <= 1e-4
 
 
+def test_what_a_solver_may_take_needs_a_solver(made: Digits) -> None:
+    done = run("explain", made.image, "--store", made.store, "--solver-steps", "5")
+    assert done.code != 0 and "solver_steps is 5, but no solver is named" in done.err
+
+
 @pytest.mark.parametrize("solver", [(), ("--solver", "cg")], ids=["index", "solver"])
 def test_a_list_of_no_examples_is_refused(made: Digits, solver: Sequence[str]) -> None:
     done = run("explain", made.image, "--store", made.store, "--top-k", "-3", *solver)

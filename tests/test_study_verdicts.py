@@ -299,6 +299,14 @@ def test_a_trend_is_not_decided_by_the_deepest_alone() -> None:
     assert depth.falls(depth.trends(found, losses)["LDS"]) is not True
 
 
+def test_a_trend_of_lists_is_told_without_the_linear_model_too() -> None:
+    found, losses = by_depth({0: 0.9, 1: 0.6, 2: 0.4})
+    for share, of in zip((0.9, 0.2, 0.4), found.values(), strict=True):
+        of[f"each {depth.SHARES[0]}"] = [share] * 20
+    trend = depth.trends(found, losses)
+    assert depth.falls(trend[depth.SHARES[0]]) is True and depth.falls(trend[f"{depth.SHARES[0]}, hidden"]) is False
+
+
 def test_what_a_curvature_loses_of_a_score_is_told_with_the_others_noise_in_common() -> None:
     found, losses = by_depth({0: 0.9, 1: 0.5})
     exact, worse = (of["predicted"] for of in found.values())

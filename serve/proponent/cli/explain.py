@@ -115,6 +115,7 @@ def explain(
     value = given_input(image, text, record)
     query = _query(value, options)
     if solver is None:
+        _check_no_effort(solver_damping=solver_damping, solver_steps=solver_steps, solver_examples=solver_examples)
         from proponent.worker.local import LocalWorker
 
         worker = LocalWorker(current_bundle(store, model))
@@ -133,6 +134,12 @@ def explain(
     found, solve = explain_by_solver(bundle, query, options_from(query), chosen, solver_damping, effort)
     printed = explain_response(found, "")
     _print_explanation(printed, asdict(solve), merged=merged, as_json=as_json, asked=query)
+
+
+def _check_no_effort(**options: float | None) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise InvalidInputError(f"{name} is {value}, but no solver is named, expected --solver", field=name)
 
 
 def _print_explanation(

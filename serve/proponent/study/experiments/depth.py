@@ -137,10 +137,17 @@ def trends(found: Mapping[str, Mapping[str, Any]], losses: Tensor) -> dict[str, 
     if len(alike) > 1:
         some = [depths[place] for place in alike]
         result["LDS, accuracy alike"] = _trend_of_scores(some, predicted[..., alike], losses[..., alike])
+    hidden = [place for place, depth in enumerate(depths) if depth]
     for key in SHARES:
-        each = slope(depths, torch.tensor([of[f"each {key}"] for of in found.values()]).mT).tolist()
-        result[key] = dict(zip(("low", "high"), ends(each), strict=True))
+        each = torch.tensor([of[f"each {key}"] for of in found.values()]).mT
+        result[key] = _trend_of_shares(depths, each)
+        if len(hidden) > 1:
+            result[f"{key}, hidden"] = _trend_of_shares([depths[place] for place in hidden], each[:, hidden])
     return result
+
+
+def _trend_of_shares(depths: Sequence[float], each: Tensor) -> dict[str, float]:
+    return dict(zip(("low", "high"), ends(slope(depths, each).tolist()), strict=True))
 
 
 def _trend_of_scores(depths: Sequence[float], predicted: Tensor, losses: Tensor) -> dict[str, float]:
@@ -161,16 +168,16 @@ def _claims(found: Mapping[str, Mapping[str, Any]], found_trends: Mapping[str, M
         return ", ".join(f"{of[key]:.2f}" if key == "lds" else f"{of[key]:.0%}" for of in found.values())
 
     told = {key: f"{of['low']:+.3f} to {of['high']:+.3f}" for key, of in found_trends.items()}
-    shares = "; ".join(f"{key} {by_depth(key)} ({told[key]} a layer)" for key in SHARES)
+    shares = "; ".join(f"{key} {by_depth(key)} ({told[key]} a layer{_with_hidden(key, told)})" for key in SHARES)
     alike = told.get("LDS, accuracy alike", "too few")
     return [
         Claim(
             "the deeper the network, the less easy to understand are the points returned (section 7.3)",
             "by eye (figures 9 to 11)",
             f"{', '.join(found)} hidden layers: {shares}",
-            both(*(falls(found_trends[key]) for key in SHARES)),
+            both(*(falls(trend) for name, trend in found_trends.items() if name.startswith(SHARES))),
             "perceptrons on digits, not the paper's networks; understanding is replaced by class and neighbours, "
-            "which can be counted, and all four trends must be downward",
+            "which can be counted, and all trends must be downward, over all depths and without the linear model",
         ),
         Claim(
             "the deeper the network, the less faithful are the scores (section 5)",
@@ -181,6 +188,11 @@ def _claims(found: Mapping[str, Mapping[str, Any]], found_trends: Mapping[str, M
             f"{ALIKE:.0%} of the best: {alike} a layer",
         ),
     ]
+
+
+def _with_hidden(key: str, told: Mapping[str, str]) -> str:
+    hidden = told.get(f"{key}, hidden")
+    return f", {hidden} without the linear model" if hidden else ""
 
 
 def _paragraph(found: dict[str, dict[str, Any]]) -> str:

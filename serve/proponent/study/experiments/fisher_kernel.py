@@ -106,8 +106,8 @@ def _claim(found: dict[str, dict[str, Any]]) -> Claim:
         f"{size} chosen: accuracy {_shown(of['Fisher kernel'])}, random {_shown(of['random'])}, largest summed "
         f"influence {_shown(of['largest summed influence'])}",
         is_better_than_chance(found),
-        "judged by a model trained on the set, at every size. Gradients are largest where a model errs: "
-        f"loss of what was chosen and of all {_losses(of)}",
+        "judged by a model trained on the set: it must be better at every size, and fails where it is worse at one. "
+        f"Gradients are largest where a model errs: loss of what was chosen and of all {_losses(of)}",
     )
 
 
