@@ -33,7 +33,7 @@ from proponent.study.inventory import INVENTORY
 from proponent.study.kept import DamagedWarning
 from proponent.study.pages import study_page
 from proponent.study.registry import EXPERIMENTS, chosen
-from proponent.study.reproduction import reproduce, results
+from proponent.study.reproduction import finite, reproduce, results
 from proponent.study.run_file import RESULT, RUN
 from proponent.study.workbench import Trained, Workbench
 
@@ -185,6 +185,10 @@ def unkeyed(path: Path) -> None:
     path.write_text("{}", encoding="utf-8")
 
 
+def wrongly_typed(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "claims": 5}), encoding="utf-8")
+
+
 DAMAGE: tuple[dict[str, Callable[[Path], None]], ...] = (
     {RUN: empty, f"outlier/{RESULT}": cut},
     {RUN: unkeyed, f"outlier/{RESULT}": unkeyed},
@@ -202,6 +206,7 @@ DAMAGE: tuple[dict[str, Callable[[Path], None]], ...] = (
         "models/points-1-*/store": shutil.rmtree,
     },
     {f"outlier/{RESULT}": empty, "models/points-0-*/store/*/bundles/*/rows.faiss": cut},
+    {f"outlier/{RESULT}": wrongly_typed},
 )
 
 
@@ -298,6 +303,43 @@ def test_results_go_where_a_relative_path_says(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     run(["first_order"], Path("runs/study"), None)
     assert (tmp_path / "runs" / "study" / "first_order" / "README.md").exists()
+
+
+def test_missing_data_are_told_before_anything_is_run(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"looked at .*motorbike.* Set --data-root"):
+        run(["outlier", "binary_cnn"], tmp_path / "study", tmp_path)
+    assert not (tmp_path / "study" / "outlier").exists()
+
+
+def test_a_folder_of_data_that_the_environment_names_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROPONENT_DATA", str(tmp_path / "gone"))
+    with pytest.raises(NotFoundError, match=r"PROPONENT_DATA: .*gone is not a directory"):
+        run(["outlier"], tmp_path / "study", None)
+
+
+@pytest.mark.parametrize("name", ["study.md", "outlier/README.md", "outlier/outlier.png"])
+def test_a_file_that_is_a_directory_is_named(outlier: Path, tmp_path: Path, name: str) -> None:
+    out = shutil.copytree(outlier, tmp_path / "moved")
+    (out / "outlier" / RESULT).unlink()
+    (out / name).unlink()
+    (out / name).mkdir()
+    with pytest.raises(StorageError, match=f"Is a directory: .*{name}"):
+        run(["outlier"], out, None)
+
+
+def test_figures_that_are_not_finite_are_null_in_a_result() -> None:
+    assert finite({"a": (float("nan"), 1.5, "nan"), "b": {"c": float("-inf"), "d": 2}}) == {
+        "a": [None, 1.5, "nan"],
+        "b": {"c": None, "d": 2},
+    }
+
+
+@pytest.mark.parametrize("result", sorted(DOCS.glob("study/*/result.json")), ids=lambda path: path.parent.name)
+def test_committed_results_are_strict_json(result: Path) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    json.loads(result.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
 def test_missing_data_are_named(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from torch import Tensor
 from proponent.attribution.quadrature import represent
 from proponent.attribution.shapley import knn_shapley, truncated_monte_carlo
 from proponent.audit.scoring import influence_matrix
+from proponent.inspection.inverses import Solver, inverse_of
+from proponent.inspection.objective import Objective
+from proponent.inspection.solving import norms_by_solving
 from proponent.options import Measure
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.training_set import Batch
@@ -25,7 +28,6 @@ from proponent.study.embeddings import embeddings
 from proponent.study.experiments import binary_cnn, figure5, outlier, table1, table2
 from proponent.study.experiments.first_order import minimised
 from proponent.study.experiments.shapley import ceiling
-from proponent.study.experiments.table2 import norms_by_solving
 from proponent.study.listing import strongest
 from proponent.study.networks import NEAREST, measured, nearest
 from proponent.study.points import OUTLIER, train
@@ -270,10 +272,23 @@ def test_the_change_of_parameters_is_that_of_the_dense_hessian(points: outlier.A
     assert found[:, 0].numpy() == pytest.approx(along, rel=5e-3, abs=5e-3)
 
 
-def test_the_norms_solved_for_are_those_of_the_dense_hessian(points: outlier.AuditContext) -> None:
+@pytest.mark.parametrize(("solver", "within"), [("cg", 1e-3), ("arnoldi", 1e-3), ("lissa", 0.03)])
+def test_the_norms_solved_for_are_those_of_the_dense_hessian(
+    points: outlier.AuditContext, solver: str, within: float
+) -> None:
     hessian, gradients = hessian_and_gradients(points)
-    wanted = np.linalg.norm(np.linalg.solve(hessian + 0.05 * np.eye(6), gradients[[0, 5, 9]].T), axis=0)
-    assert norms_by_solving(points, [0, 5, 9], 0.05).tolist() == pytest.approx(wanted.tolist(), rel=1e-3)
+    right = gradients[[0, 5, 9]].T
+    moved = np.linalg.solve(hessian + 0.05 * np.eye(6), right)
+    classifier = points.explainer.classifier
+    objective = Objective(classifier, classifier.find_layers(), points.data)
+    found = norms_by_solving(inverse_of(objective, Solver(solver), 0.05), [0, 5, 9])
+    wanted = {
+        Measure.THETA_RELATIF: np.linalg.norm(moved, axis=0),
+        Measure.L_RELATIF: np.sqrt((moved * right).sum(axis=0)),
+    }
+    for measure, norms in found.by_measure.items():
+        assert norms.tolist() == pytest.approx(wanted[measure].tolist(), rel=within)
+    assert found.residual < 10 * within
 
 
 def test_the_outlier_leads_influence_and_not_relatif(points: outlier.AuditContext) -> None:

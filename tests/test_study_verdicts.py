@@ -75,7 +75,7 @@ def counts(label: float, neighbour: float, spread: float = 0.01) -> dict[str, li
 
 def timed(norm: float, residual: float) -> dict[str, float]:
     """A solve of one second, with so many seconds for each norm."""
-    return {"seconds": 1.0, "norm": norm, "residual": residual}
+    return {"seconds": 1.0, "norm": norm, "residual": residual, "norm residual": residual}
 
 
 def shown(label: Sequence[float], nearer: Sequence[float]) -> dict[str, Sequence[float]]:

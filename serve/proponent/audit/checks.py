@@ -25,7 +25,7 @@ from proponent.index.bundle import CATALOG
 from proponent.index.catalog import Catalog
 from proponent.index.store import Store
 from proponent.index.tensor_file import save_tensors
-from proponent.inspection.solving import Objective, products_with_gradients
+from proponent.inspection.objective import Objective
 from proponent.options import Measure
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.progress import StageProgress
@@ -265,7 +265,7 @@ def solver(context: AuditContext, options: AuditOptions, progress: StageProgress
         solution, report = cg(
             objective.product(), right, damping=options.solver_damping, tol=1e-4, max_iterations=200
         )
-    reference = products_with_gradients(classifier, layers, context.data, solution) * scaled.scale[:, None]
+    reference = objective.products_with_gradients(solution) * scaled.scale[:, None]
     ours = influence_matrix(context, positions)
     return {
         "queries": len(positions),

@@ -63,6 +63,10 @@ StepsOption = Annotated[
 ExamplesOption = Annotated[
     int | None, typer.Option(min=1, help="Training examples that its curvature is taken of; default: all.")
 ]
+NormsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Training examples, the most influential, that RelatIF solves for; default: 30."),
+]
 DampingOption = Annotated[
     float | None, typer.Option(min=0, help="Damping of that solve; default: the bundle's where it is absolute.")
 ]
@@ -95,12 +99,14 @@ def explain(
     solver_damping: DampingOption = None,
     solver_steps: StepsOption = None,
     solver_examples: ExamplesOption = None,
+    solver_norms: NormsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Explain one image, text or row of a table with the current bundle, without a service.
 
     With --solver the influences come from one solve with the Hessian (deep networks: the Gauss-Newton matrix) of the
-    training objective and a pass over all training examples, and the residual and the time are told.
+    training objective and a pass over all training examples, and the residual and the time are told. RelatIF
+    (--measure theta-relatif) takes a solve more for each training example that it ranks: the most influential ones.
 
     Example: `proponent explain digit.png --store model_store --top-k 3`
     """
@@ -115,7 +121,12 @@ def explain(
     value = given_input(image, text, record)
     query = _query(value, options)
     if solver is None:
-        _check_no_effort(solver_damping=solver_damping, solver_steps=solver_steps, solver_examples=solver_examples)
+        _check_no_effort(
+            solver_damping=solver_damping,
+            solver_steps=solver_steps,
+            solver_examples=solver_examples,
+            solver_norms=solver_norms,
+        )
         from proponent.worker.local import LocalWorker
 
         worker = LocalWorker(current_bundle(store, model))
@@ -125,12 +136,13 @@ def explain(
         return
     if highlight:
         raise InvalidInputError("words are weighed by the index alone, not by a solver", field="highlight")
-    from proponent.inspection.solving import Effort, Solver, explain_by_solver
+    from proponent.inspection.inverses import Solver
+    from proponent.inspection.solving import STRONGEST, Effort, explain_by_solver
     from proponent.request_options import options_from
     from proponent.worker.messages import explain_response
 
     bundle, chosen = current_bundle(store, model), member(Solver, solver)
-    effort = Effort(solver_steps, solver_examples)
+    effort = Effort(solver_steps, solver_examples, STRONGEST if solver_norms is None else solver_norms)
     found, solve = explain_by_solver(bundle, query, options_from(query), chosen, solver_damping, effort)
     printed = explain_response(found, "")
     _print_explanation(printed, asdict(solve), merged=merged, as_json=as_json, asked=query)
@@ -165,6 +177,9 @@ def _print_explanation(
     if solve:
         line = "{solver}: {curvature} of {examples:,} examples with damping {damping:g}, ".format(**solve)
         typer.echo(line + "relative residual {residual:.1e}, {seconds:.2f} s".format(**solve))
+    if solve.get("norms"):
+        line = "RelatIF ranks the {norms:,} most influential, a solve each: ".format(**solve)
+        typer.echo(line + "relative residual {norms_residual:.1e}, {norms_seconds:.2f} s".format(**solve))
 
 
 def highlights_of(query: pb.ExplainRequest, reply: pb.ExplainResponse) -> pb.HighlightExamplesRequest:

@@ -40,7 +40,7 @@ def reproduce(
     from proponent.study.registry import EXPERIMENTS, chosen
     from proponent.study.reproduction import reproduce as run
 
-    if experiments == ["list"]:
+    if "list" in experiments:
         typer.echo("\n".join(f"{name:14} {each.part}: {each.title}" for name, each in EXPERIMENTS.items()))
         return
     wanted = chosen(experiments)

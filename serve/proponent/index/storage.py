@@ -21,6 +21,7 @@ _ERRNOS = {
     errno.EACCES,
     errno.EPERM,
     errno.EIO,
+    errno.EISDIR,
     errno.ENAMETOOLONG,
 }
 _SQLITE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}

@@ -1,6 +1,6 @@
 """docs/study.md and its figures, of the results of a run.
 
-``python -m proponent.study.document docs [OUT]`` takes result.json and the PNG figures of a run in OUT, where one is
+``python -m proponent.study.document docs [OUT]`` takes result.json and the figures of a run in OUT, where one is
 named, into docs/study, and makes the page of what lies there.
 """
 
@@ -27,7 +27,7 @@ def take(out: Path, docs: Path) -> None:
         target = docs / "study" / name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        for file in (RESULT, *(f"{picture}.png" for picture in result["pictures"])):
+        for file in (RESULT, *result["files"]):
             shutil.copyfile(out / name / file, target / file)
     shutil.copyfile(out / INVENTORY, docs / "study" / INVENTORY)
 

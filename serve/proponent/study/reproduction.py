@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from proponent.datasets.location import data_file
 from proponent.index.bundle import file_sha256
 from proponent.index.storage import storage_errors
 from proponent.rebuild.progress import StageProgress
@@ -48,15 +50,18 @@ def reproduce(
 
     Raises:
         InvalidInputError: ``out`` is a file, or holds results of another mode, version or data root.
-        NotFoundError: ``data_root`` or a data file is missing.
+        NotFoundError: ``data_root`` or a data file is missing, which is told before anything is run.
         BusyError: Another run writes to ``out``.
         StorageError: The directory cannot be made, or the disk is full or read-only.
     """
     out, root = out.absolute(), located(data_root)
     with storage_errors(out), only_run(out):
         check_run(out, quick=quick, data_root=root)
+        finished = {experiment.name: _finished(experiment, out, quick) for experiment in experiments}
+        for file in {file: None for each in experiments if not finished[each.name] for file in each.data}:
+            data_file(root, *file)
         for experiment in progress.track("experiments", experiments, len(experiments)):
-            result = _finished(experiment, out, quick) or _run(experiment, out, quick, root, progress)
+            result = finished[experiment.name] or _run(experiment, out, quick, root, progress)
             _write_page(out / experiment.name / "README.md", experiment_page(result))
         found = results(out)
         _write_page(out / "study.md", study_page(found))
@@ -65,8 +70,22 @@ def reproduce(
 
 def results(out: Path) -> dict[str, Any]:
     """The finished results below a directory, in the order of the paper."""
-    found = {name: read_whole(out / name / RESULT, _KEYS) for name in EXPERIMENTS}
+    found = {name: _read(out / name / RESULT, _KEYS) for name in EXPERIMENTS}
     return {name: result for name, result in found.items() if result is not None}
+
+
+def _read(path: Path, keys: Collection[str]) -> dict[str, Any] | None:
+    """A result that can be shown; None where there is none, with a warning where it is damaged."""
+    result = read_whole(path, keys)
+    if result is None:
+        return None
+    try:
+        experiment_page(result)
+        study_page({path.parent.name: result})
+    except (TypeError, KeyError, AttributeError, ValueError):
+        tell_damaged(path)
+        return None
+    return result
 
 
 def _write_page(path: Path, text: str) -> None:
@@ -79,7 +98,7 @@ def _write_page(path: Path, text: str) -> None:
 def _finished(experiment: Experiment, out: Path, quick: bool) -> Mapping[str, Any] | None:
     """The result of today's code where there is one with all of its figures."""
     directory = out / experiment.name
-    result = read_whole(directory / RESULT, (*_KEYS, "files"))
+    result = _read(directory / RESULT, (*_KEYS, "files"))
     if result is None or result["code"] != experiment.code or result["quick"] != quick:
         return None
     whole = [_is_whole(directory / name, digest) for name, digest in result["files"].items()]
@@ -127,8 +146,17 @@ def _result(experiment: Experiment, outcome: Outcome, quick: bool, spent: Spent)
         "paragraph": flowed(outcome.paragraph),
         "claims": [asdict(claim) for claim in outcome.claims],
         "pictures": {name: picture.caption for name, picture in outcome.pictures.items()},
-        "values": outcome.values,
+        "values": finite(outcome.values),
     }
+
+
+def finite(value: Any) -> Any:
+    """Figures as JSON can hold them: what is not finite is null."""
+    if isinstance(value, Mapping):
+        return {name: finite(of) for name, of in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(of) for of in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def flowed(text: str) -> str:

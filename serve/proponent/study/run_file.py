@@ -26,16 +26,18 @@ def located(data_root: Path | None) -> Path | None:
     Raises:
         NotFoundError: It is not a directory.
     """
-    if data_root is None:
-        named = os.environ.get(ENVIRONMENT_VARIABLE)
-        return Path(named).absolute() if named else None
-    if not data_root.is_dir():
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    root = Path(named) if data_root is None and named else data_root
+    if root is None:
+        return None
+    if not root.is_dir():
+        told = "data root" if data_root else f"{ENVIRONMENT_VARIABLE}:"
         raise NotFoundError(
-            f"data root {data_root} is not a directory, expected the folder of the data sets",
+            f"{told} {root} is not a directory, expected the folder of the data sets",
             field="data_root",
             reason="DATA_MISSING",
         )
-    return data_root.absolute()
+    return root.absolute()
 
 
 @contextmanager

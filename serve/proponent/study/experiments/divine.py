@@ -124,7 +124,7 @@ def _paragraph(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 def _picture(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Picture:
     with drawing():
         figure = new_figure(8.4, 5.4)
-        places = figure.subplots(2, 3).flatten()
+        places = figure.subplots(2, 3, sharex=True, sharey=True).flatten()
         for axes, (model, terms) in zip(places, found.items(), strict=False):
             for term, colour in zip(Redundancy, (BLUE, ORANGE, GREEN), strict=True):
                 of = [terms[f"{term.value}, {gamma:g}"] for gamma in GAMMAS]
@@ -134,7 +134,7 @@ def _picture(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Picture:
             axes.set_title(model, fontsize=9)
             axes.set_xlabel("influence kept", fontsize=8)
             axes.set_ylabel("similarity of the list", fontsize=8)
-            axes.tick_params(labelsize=7)
+            axes.tick_params(labelsize=7, labelbottom=True, labelleft=True)
         for axes in places[len(found) :]:
             axes.set_axis_off()
             axes.legend(*places[0].get_legend_handles_labels(), fontsize=8, loc="center")

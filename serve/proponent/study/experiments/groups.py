@@ -21,6 +21,8 @@ from proponent.study.workbench import Workbench
 
 SHARES = (0.01, 0.05, 0.2, 0.4)
 KINDS = ("random", "one class", "most influential")
+LINEAR = 0.05
+"""Largest change of the loss that the figure shows on a linear scale."""
 ESTIMATORS = {
     "sum of influences": Estimator.INFLUENCE_SUM,
     "first order": Estimator.FIRST_ORDER,
@@ -126,8 +128,11 @@ def _picture(found: dict[str, dict[str, Any]]) -> Picture:
             guess, truth = ([v for of in found.values() for v in of[key]] for key in (name, "real"))
             axes.plot([min(truth), max(truth)], [min(truth), max(truth)], color=GREY, linewidth=1)
             axes.scatter(guess, truth, s=10, color=colour, alpha=0.7, linewidths=0)
+            axes.set_xscale("symlog", linthresh=LINEAR)
+            axes.set_yscale("symlog", linthresh=LINEAR)
             axes.set_title(name, fontsize=9)
             axes.set_xlabel("predicted change of loss", fontsize=8)
             axes.tick_params(labelsize=7)
         figure.axes[0].set_ylabel("real change of loss", fontsize=8)
-    return Picture(figure, "Real changes of the loss after removing groups, on those predicted by three estimators")
+    what = "Real changes of the loss after removing groups, on those predicted by three estimators"
+    return Picture(figure, f"{what}; linear up to {LINEAR:g}, logarithmic beyond")

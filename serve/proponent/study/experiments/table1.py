@@ -46,7 +46,7 @@ What the text leaves open, and what was chosen. *Which loss:* cross entropy of t
 cannot be that of a converged model (0.3): a cross entropy that is given probabilities instead of logits takes
 the softmax twice and never falls below 1.461, which is one way to such a figure, so it is given beside it (a
 training that is stopped very early is another). *On which examples:* all held-out ones; the loss on the test
-points chosen is in result.json. *"Leave-one-out" and "removing IF points":* read as one retraining without the
+points chosen stands among the claims. *"Leave-one-out" and "removing IF points":* read as one retraining without the
 union, as removing one of so many points changes no digit of Table 1. *How many:* the text takes the most
 influential point of each test point, of which many are the same, and the unions of IF and RelatIF differ in size;
 the caption speaks of "top 1000 randomly selected influential points". So both are given: the union, and {queries}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -13,16 +13,14 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
-from proponent.attribution.gradients.layer_gradients import flat_gradients
-from proponent.attribution.solvers import cg
 from proponent.audit.scoring import AuditContext
 from proponent.display.svg import drawing, new_figure
 from proponent.explainer import Explainer
-from proponent.inspection.solving import TOLERANCE, WHOLE, Effort, Objective, Solver, explain_by_solver
+from proponent.inspection.inverses import Solver, inverse_of
+from proponent.inspection.objective import Objective
+from proponent.inspection.solving import STRONGEST, WHOLE, Effort, explain_by_solver, norms_by_solving
 from proponent.options import ExplainOptions, Measure, Target
-from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.results import Explanation
 from proponent.study.drawing import BLUE, GREY, ORANGE
 from proponent.study.models import LARGE, NETWORKS, binary_cnn, cifar10_network, logistic_regression
@@ -34,8 +32,6 @@ from proponent.v1 import explanation_pb2 as pb
 TOP = 10
 SEVERAL, BETWEEN = 3, (20, 40)
 """What the paper says of the ratio of RelatIF to IF: of small models, at least; of large ones, from and to."""
-CANDIDATES = 30
-"""Training examples whose ||H^-1 g|| is solved for, where RelatIF ranks the strongest by IF alone again."""
 DAMPING = 0.01
 DONE = 0.01
 """Largest residual of a solve that is called done."""
@@ -44,19 +40,22 @@ ALIKE = (0.8, 1.25)
 SETTING = """Processor seconds of one thread for one test sample. On the fly: `proponent explain --solver`,
 without the opening of the bundle: one solve with the objective's own curvature (its weight decay; for networks
 {damping} added) and one pass over the training set; the mean of {queries} test samples, one for logistic
-regression and the two largest networks. theta-RelatIF needs ||H^-1 g|| of every training example, a solve each:
-measured for {solved} of them at once (one where one sample is timed) by conjugate gradients, counted for all n,
-and for the 30 strongest by IF alone, which is what a ranking in hours can afford. From the index: one query, one
-measure, median of {repeats}. The residual is ||g - (H + damping) x|| / ||g||; the overlap is that of the top 10
-with the index (exact for logistic regression, EK-FAC for the networks, so that solver and index there differ by
-their curvature and damping too), and the error ||s - s'|| / ||s'|| of the scores s against the index's s' over
-the examples that both name. The paper's own seconds are in a picture that its text does not repeat: what is
-compared is the ratio that its conclusions tell.
+regression and the two largest networks. theta-RelatIF needs ||H^-1 g|| of every training example, a solve each by
+the same solver: measured with its residual for {solved} of them side by side (one where one sample is timed), and
+counted for all n, and for the {strongest} strongest by IF alone, which is what a ranking in hours can afford and what
+`--measure theta-relatif` does. From the index: one query, one measure, median of {repeats}. The residual is
+||g - (H + damping) x|| / ||g|| of the test sample's g, and beside it the largest of those whose norms were solved
+for; the overlap is that of the top 10 with the index (exact for logistic regression,
+EK-FAC for the networks, so that solver and index there differ by their curvature and damping too), and the error
+||s - s'|| / ||s'|| of the scores s against the index's s' over the examples that both name ("none" where there is
+none). The paper's own seconds are in a picture that its text does not repeat: what is compared is the ratio that its
+conclusions tell.
 
 A product with the curvature of a network over its training set takes seconds to minutes, so there the solves end
 early and take the curvature of a sample (`--solver-steps`, `--solver-examples`): {efforts}. Arnoldi's basis
 (`--solver arnoldi`) takes one product for each of its vectors, 400 where nothing ends it early, half of which are
-kept; it was not timed for the two largest networks.
+kept; it serves every example's solve, so that RelatIF takes hardly longer than IF. It was not timed for the two
+largest networks.
 
 A solve is called done at a residual of {done} or less, of the curvature of the sample. A residual above 1 is worse
 than no solve at all (x = 0 has the residual 1). What such a solve gives are no influences: its error and overlap say
@@ -87,24 +86,31 @@ def run(bench: Workbench) -> Outcome:
     found: dict[str, dict[str, Any]] = {}
     for number, (name, model) in enumerate(_models(bench).items()):
         index = bench.step(f"index-{number}", _index_seconds, model.context, repeats)
-        norm = bench.step(f"norm-{number}", _norm_seconds, model, 1 if model.costly else solved)
         solvers = [solver for solver in Solver if solver is not Solver.ARNOLDI or name not in LARGE]
         for solver in bench.track(name, solvers, len(solvers)):
-            count = 1 if model.costly else queries
-            flown = bench.step(f"{number}-{solver.value}", _on_the_fly, model, solver, count)
-            found[f"{name}, {solver.value}"] = {**flown, **index, "norm": norm, "n": len(model.context.data)}
+            asked, norms = (1, 1) if model.costly else (queries, solved)
+            flown = bench.step(f"{number}-{solver.value}", _on_the_fly, model, solver, asked)
+            relative = bench.step(f"{number}-{solver.value}-norm", _norm, model, solver, norms)
+            found[f"{name}, {solver.value}"] = {**flown, **relative, **index, "n": len(model.context.data)}
     rows = [[name, *_cells(of)] for name, of in found.items()]
     return Outcome(
         setting=SETTING.format(
-            damping=DAMPING, queries=queries, solved=solved, repeats=repeats, efforts=_efforts(), done=DONE
+            damping=DAMPING,
+            queries=queries,
+            solved=solved,
+            strongest=STRONGEST,
+            repeats=repeats,
+            efforts=_efforts(),
+            done=DONE,
         ),
         columns=[
             "model, solver",
             "IF",
-            "RelatIF, 30",
+            f"RelatIF, {STRONGEST}",
             "ratio",
             "RelatIF, all",
             "residual",
+            "its norms",
             "done",
             "error",
             "overlap",
@@ -152,28 +158,17 @@ def _taken(call: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def _norm_seconds(model: _Model, count: int) -> float:
-    """Seconds of one training example's ||H^-1 g||, of ``count`` that are solved for at once."""
-    return _taken(partial(norms_by_solving, model.context, list(range(count)), model.damping, model.effort)) / count
+def _norm(model: _Model, solver: Solver, count: int) -> dict[str, float]:
+    """Seconds of a training example's ||H^-1 g||, of ``count`` that are solved for side by side, and the residual."""
+    classifier, effort = model.context.explainer.classifier, model.effort
+    objective = Objective(classifier, classifier.find_layers(), model.context.data, effort.examples)
+    inverse = inverse_of(objective, solver, model.damping, effort.steps)
+    started = time.process_time()
+    norms = norms_by_solving(inverse, range(count))
+    return {"norm": (time.process_time() - started) / count, "norm residual": norms.residual}
 
 
-def norms_by_solving(
-    context: AuditContext, positions: Sequence[int], damping: float, effort: Effort = WHOLE
-) -> Tensor:
-    """``||(H + damping I)^-1 g_i||`` of some training examples by conjugate gradients, [n] float64."""
-    classifier = context.explainer.classifier
-    layers = classifier.find_layers()
-    objective = Objective(classifier, layers, context.data, effort.examples)
-    scaled, gradients = scaled_gradients(classifier, layers, context.data.batch(positions))
-    right = flat_gradients(gradients).detach().mT
-    right = right.double() if objective.exact else right.float()
-    steps = effort.steps_of(Solver.CG)
-    solutions = cg(objective.product(), right, damping=damping, tol=TOLERANCE, max_iterations=steps)[0]
-    norms: Tensor = torch.linalg.vector_norm(solutions.double(), dim=0) * scaled.scale
-    return norms
-
-
-def _on_the_fly(model: _Model, solver: Solver, queries: int) -> dict[str, float]:
+def _on_the_fly(model: _Model, solver: Solver, queries: int) -> dict[str, float | None]:
     context, bundle = model.context, model.context.bundle
     opening = _taken(lambda: Explainer.load(bundle))
     seconds, residuals, overlaps, errors = [], [], [], []
@@ -194,7 +189,7 @@ def _on_the_fly(model: _Model, solver: Solver, queries: int) -> dict[str, float]
     return {
         "seconds": mean(seconds),
         "residual": mean(residuals),
-        "error": mean(errors),
+        "error": mean(each for each in errors if each is not None) if None not in errors else None,
         "overlap": mean(overlaps),
     }
 
@@ -205,10 +200,13 @@ def overlap(found: Explanation, known: Explanation) -> float:
     return len(names[0] & names[1]) / max(1, len(names[1]))
 
 
-def error(found: Explanation, known: Explanation) -> float:
-    """``||s - s'|| / ||s'||`` over the scores of the examples that both answers name; NaN where there is none."""
+def error(found: Explanation, known: Explanation) -> float | None:
+    """``||s - s'|| / ||s'||`` over the scores of the examples that both answers name; None where there is none."""
     ours, theirs = (_scores(answer) for answer in (found, known))
-    pairs = torch.tensor([(ours[name], theirs[name]) for name in sorted(ours.keys() & theirs.keys())]).reshape(-1, 2)
+    both = sorted(ours.keys() & theirs.keys())
+    if not both:
+        return None
+    pairs = torch.tensor([(ours[name], theirs[name]) for name in both])
     return float((pairs[:, 0] - pairs[:, 1]).norm() / pairs[:, 1].norm())
 
 
@@ -224,15 +222,16 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _cells(of: dict[str, Any]) -> list[str]:
-    some, every = (of["seconds"] + count * of["norm"] for count in (CANDIDATES, of["n"]))
+    some, every = (of["seconds"] + count * of["norm"] for count in (STRONGEST, of["n"]))
     return [
         f"{of['seconds']:.2f}",
         f"{some:.2f}",
         f"{some / of['seconds']:.1f}",
         f"{every:,.0f}",
         f"{of['residual']:.1e}",
+        f"{of['norm residual']:.1e}",
         "yes" if is_done(of) else "no",
-        f"{of['error']:.1e}",
+        _error_told(of),
         f"{of['overlap']:.0%}",
         f"{of['index IF']:.4f}",
         f"{of['index RelatIF']:.4f}",
@@ -240,14 +239,18 @@ def _cells(of: dict[str, Any]) -> list[str]:
     ]
 
 
+def _error_told(of: Mapping[str, Any]) -> str:
+    return "none" if of["error"] is None else f"{of['error']:.1e}"
+
+
 def ratio(of: Mapping[str, float]) -> float:
-    """RelatIF of the 30 strongest over IF."""
-    return 1 + CANDIDATES * of["norm"] / of["seconds"]
+    """RelatIF of the strongest over IF."""
+    return 1 + STRONGEST * of["norm"] / of["seconds"]
 
 
 def is_done(of: Mapping[str, float]) -> bool:
-    """Whether a solve came as far as its residual is small."""
-    return of["residual"] <= DONE
+    """Whether the solves came so far that their residuals are small."""
+    return max(of["residual"], of["norm residual"]) <= DONE
 
 
 def lies(of: Mapping[str, float], least: float, most: float = inf) -> bool | None:
@@ -259,16 +262,19 @@ def lies(of: Mapping[str, float], least: float, most: float = inf) -> bool | Non
 
 
 def _claims(found: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
-    by_cg = {name.removesuffix(", cg"): of for name, of in found.items() if name.endswith(", cg")}
+    by_cg = _by(found, Solver.CG)
     small, large = (
         {name: of for name, of in by_cg.items() if (name in LARGE) == is_large} for is_large in (False, True)
+    )
+    others = "; ".join(
+        f"by {solver.value}: {_told(_by(found, solver))}" for solver in Solver if solver is not Solver.CG
     )
     index = [of["index RelatIF"] / of["index IF"] for of in found.values()]
     return [
         Claim(
             "RelatIF takes at least several times as long as IF on small models",
             "several times",
-            f"{CANDIDATES} candidates, by conjugate gradients: {_told(small)}",
+            f"{STRONGEST} candidates, by conjugate gradients: {_told(small)}; {others}",
             both(*(lies(of, SEVERAL) for of in small.values())),
             f"at least {SEVERAL} on every model; the ratio is the number of examples whose ||H^-1 g|| is solved for, "
             "less what solving at once saves",
@@ -276,11 +282,11 @@ def _claims(found: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
         Claim(
             "RelatIF takes 20 to 40 times as long as IF on large models",
             "20 to 40 times",
-            f"{CANDIDATES} candidates, by conjugate gradients ended early: {_told(large)}",
+            f"{STRONGEST} candidates, by conjugate gradients ended early: {_told(large)}",
             both(*(lies(of, *BETWEEN) for of in large.values())),
             "the ratio of a solve that is not done is a lower bound, and decides this only where it is above the "
             "range. The paper does not say for how many examples it solved, and the ratio grows with their number: "
-            f"with {CANDIDATES}, solved for one by one, it tends to {CANDIDATES + 1} as the solves get longer",
+            f"with {STRONGEST}, solved for one by one, it tends to {STRONGEST + 1} as the solves get longer",
         ),
         Claim(
             "(of this project) from the index RelatIF takes as long as IF",
@@ -293,13 +299,19 @@ def _claims(found: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
     ]
 
 
+def _by(found: Mapping[str, Mapping[str, Any]], solver: Solver) -> dict[str, Mapping[str, Any]]:
+    """What one solver took, by model."""
+    end = f", {solver.value}"
+    return {name.removesuffix(end): of for name, of in found.items() if name.endswith(end)}
+
+
 def _told(by_model: Mapping[str, Mapping[str, Any]]) -> str:
     return ", ".join(f"{name} {ratio(of):.1f}{'' if is_done(of) else ' (not done)'}" for name, of in by_model.items())
 
 
 def _paragraph(found: Mapping[str, Mapping[str, Any]]) -> str:
     told = "; ".join(
-        f"{name} {of['seconds']:.2f} s, residual {of['residual']:.1e}, error {of['error']:.1e}"
+        f"{name} {of['seconds']:.2f} s, residual {of['residual']:.1e}, error {_error_told(of)}"
         for name, of in found.items()
     )
     undone = "; ".join(name for name, of in found.items() if not is_done(of)) or "none"
@@ -319,13 +331,15 @@ def _picture(found: dict[str, dict[str, Any]]) -> Picture:
         parts: tuple[tuple[str, str, Callable[[dict[str, Any]], float]], ...] = (
             ("index, IF", BLUE, lambda of: of["index IF"]),
             ("on the fly, IF", GREY, lambda of: of["seconds"]),
-            ("on the fly, RelatIF of 30", ORANGE, lambda of: of["seconds"] + CANDIDATES * of["norm"]),
+            (f"on the fly, RelatIF of {STRONGEST}", ORANGE, lambda of: of["seconds"] + STRONGEST * of["norm"]),
         )
         for number, (label, colour, seconds) in enumerate(parts):
             places = [place + 0.26 * (number - 1) for place in range(len(found))]
             axes.barh(places, [seconds(of) for of in found.values()], height=0.24, color=colour, label=label)
-        axes.set_yticks(range(len(found)), list(found), fontsize=8)
+        names = [name if is_done(of) else f"{name} (not done)" for name, of in found.items()]
+        axes.set_yticks(range(len(found)), names, fontsize=8)
         axes.invert_yaxis()
         axes.set(xscale="log", xlabel="processor seconds per test sample")
         axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
-    return Picture(figure, "Seconds per test sample from the index and on the fly, by model and solver")
+    caption = "Seconds per test sample from the index and on the fly, by model and solver; not done: lower bounds"
+    return Picture(figure, caption)
