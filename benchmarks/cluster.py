@@ -81,15 +81,18 @@ def measured(spec: ModelSpec, executor: Executor) -> dict[str, float]:
 
 TIMED = ("mnist-cnn=4000", "cifar10-resnet20=4000")
 """Models, and the rows of each."""
+WARMING_ROWS = 200
+"""Rows of a rebuild that is not counted: a new worker imports what it needs."""
 
 
 def times(preset: str, rows: int, options: argparse.Namespace) -> dict[str, Any]:
     """Medians over rounds, in each of which a process and the workers of a cluster come after each other."""
     spec, rounds = spec_of(preset, options.work, rows, options.epochs), options.rounds
+    few = spec_of(preset, options.work, WARMING_ROWS, options.epochs)
     found: dict[str, list[dict[str, float]]] = {"process": [], "1 worker": [], "2 workers": []}
     for workers, name in ((1, "1 worker"), (2, "2 workers")):
         with connected("local", workers) as executor:
-            measured(spec, executor)  # imports, and the first reading of the data
+            measured(few, executor)  # imports
             for _ in range(rounds):
                 found["process"].append(measured(spec, InProcess()))
                 found[name].append(measured(spec, executor))

@@ -110,5 +110,5 @@ def _ratios(times: Mapping[str, Any]) -> dict[str, float]:
         "driver_share": share,
         "most": 2 / (1 + share),
         "chunks": one["busiest_s"] / two["busiest_s"],
-        "speed_up": (one["driver_s"] + one["busiest_s"]) / (two["driver_s"] + two["busiest_s"]),
+        "speed_up": process["cpu_s"] / (two["driver_s"] + two["busiest_s"]),
     }
