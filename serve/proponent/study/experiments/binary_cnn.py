@@ -148,8 +148,8 @@ def _no_gradients(found: Mapping[str, Mapping[str, Any]]) -> Claim:
     return Claim(
         "with hinge loss influence is 0 for most of the data points",
         "most, no figure",
-        f"of all pairs all but {1 - most:.2%} to {1 - fewest:.2%}; at least {without:.1%} of the training examples "
-        "have no gradient",
+        f"of all pairs all but {100 * (1 - most):.1g}% to {100 * (1 - fewest):.1g}%; at least {without:.1%} of the "
+        "training examples have no gradient",
         unanimous([of["zeros"] > 0.5 for of in hinge]),
         f"an example beyond the margin has no gradient, and {len(hinge)} trainings leave hardly one within it",
     )

@@ -23,6 +23,7 @@ SHARES = (0.01, 0.05, 0.2, 0.4)
 KINDS = ("random", "one class", "most influential")
 LINEAR = 0.05
 """Largest change of the loss that the figure shows on a linear scale."""
+TICKS = (-0.1, 0, 0.1, 1, 10)
 ESTIMATORS = {
     "sum of influences": Estimator.INFLUENCE_SUM,
     "first order": Estimator.FIRST_ORDER,
@@ -130,6 +131,8 @@ def _picture(found: dict[str, dict[str, Any]]) -> Picture:
             axes.scatter(guess, truth, s=10, color=colour, alpha=0.7, linewidths=0)
             axes.set_xscale("symlog", linthresh=LINEAR)
             axes.set_yscale("symlog", linthresh=LINEAR)
+            axes.set(xticks=TICKS, xticklabels=TICKS, yticks=TICKS, yticklabels=TICKS)
+            axes.minorticks_off()
             axes.set_title(name, fontsize=9)
             axes.set_xlabel("predicted change of loss", fontsize=8)
             axes.tick_params(labelsize=7)
