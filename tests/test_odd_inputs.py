@@ -54,12 +54,20 @@ class Flags(Head):
 class Table(Head):
     """Embeds ids by a module, which may get them as they are, shifted or turned; then nobody can tell its bounds."""
 
-    def __init__(self, kind: type[nn.Module], change: Callable[[Tensor], Tensor] = lambda ids: ids) -> None:
+    def __init__(
+        self,
+        kind: type[nn.Module],
+        change: Callable[[Tensor], Tensor] = lambda ids: ids,
+        *,
+        tokens_first: bool = False,
+    ) -> None:
         super().__init__()
-        self.table, self.change = kind(VOCABULARY, 6), change
+        self.table, self.change, self.tokens_first = kind(VOCABULARY, 6), change, tokens_first
 
     def forward(self, ids: Tensor) -> Tensor:
         found = self.table(self.change(ids))
+        if self.tokens_first:
+            found = found.transpose(0, 1)
         return self.answer(found if found.ndim == 2 else found.mean(dim=1))
 
 
@@ -99,6 +107,10 @@ def bag() -> nn.Module:
 
 def shifting_table() -> nn.Module:
     return Table(nn.Embedding, lambda ids: ids + 1)
+
+
+def tokens_first_table() -> nn.Module:
+    return Table(nn.Embedding, lambda ids: ids.T, tokens_first=True)
 
 
 def turning_table() -> nn.Module:
@@ -153,6 +165,7 @@ BOUNDS = {
     "table": (0, VOCABULARY - 1),
     "bag": (0, VOCABULARY - 1),
     "shifting_table": (-1, VOCABULARY - 2),
+    "tokens_first_table": (0, VOCABULARY - 1),
     "turning_table": (None, None),
 }
 

@@ -229,18 +229,27 @@ class QueryEmbedder(ForwardPass):
     def _replayed(
         self, replay: Replay, inputs: Sequence[Example], asked: Tensor, clock: Stopwatch, has_contrast: bool
     ) -> EmbeddedBatch:
-        """All of it as one CUDA graph, where one was recorded: the stages are one, and no deadline is looked at."""
+        """All of it as one CUDA graph, where one was recorded: the stages are one, and no deadline is looked at.
+
+        What is replayed uses layers as the recorded forward did; others are looked at.
+        """
         parts = tensors_of(self.stack(inputs))
+        seen: list[frozenset[Use]] = []
 
         def compute(*tensors: Tensor) -> tuple[Tensor, Tensor]:
             named = dict(zip(parts, tensors, strict=False))
             with CaptureSession(self.classifier.model, self.layers) as session:
                 outputs = session.forward(named.get("", NamedInputs(named)))
+                _check_seen(session.problems())
+                seen.append(session.uses())
                 found = self._embedded(session, outputs, tensors[-1], Stopwatch(), has_contrast)
             return found.directions, found.figures
 
         with clock.stage("embed"), blame_inputs(inputs[0]):
-            return EmbeddedBatch(*replay((*parts, has_contrast), compute, *parts.values(), asked))
+            embedded = EmbeddedBatch(*replay((*parts, has_contrast), compute, *parts.values(), asked))
+        for uses in seen:
+            self._check_uses(uses, inputs)
+        return embedded
 
     def _embedded(
         self,

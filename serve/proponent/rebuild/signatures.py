@@ -174,9 +174,13 @@ def _varies(tensor: Tensor) -> bool:
 
 
 def _shift(ids: Tensor, looked_up: Any) -> int | None:
-    """What was added to ids before they were looked up; None where it is not one number."""
-    if not isinstance(looked_up, Tensor) or looked_up.shape != ids.shape or not ids.numel():
+    """What was added to ids before they were looked up, tokens first or not; None where it is not one number."""
+    if not isinstance(looked_up, Tensor) or not ids.numel():
         return None
-    shifts = looked_up.long() - ids.long()
-    first = int(shifts.flatten()[0])
-    return first if bool((shifts == first).all()) else None
+    for given in (looked_up, looked_up.mT) if looked_up.ndim == 2 else (looked_up,):
+        if given.shape == ids.shape:
+            shifts = given.long() - ids.long()
+            first = int(shifts.flatten()[0])
+            if bool((shifts == first).all()):
+                return first
+    return None
