@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,14 @@ from proponent.index.store import Store
 from proponent.input_checks import check_sizes
 from proponent.inspection.verify import verify
 from proponent.options import ExplainOptions
+from proponent.raw_inputs import unpadded_input
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.signatures import with_axes, with_flags
 from proponent.results import Explanation
 from proponent.signature import InputKind, InputSignature, TensorSignature
 from proponent.spec import load_spec
 from proponent.text import Text
+from proponent.user_code.made_up import made_up_unpadded
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1 import open_inference_pb2 as oip
 from proponent.v1.worker_pb2 import WorkerRequest
@@ -418,6 +421,30 @@ def test_axes_that_go_together_are_learned_from_the_examples(text: Explainer, ta
     check_sizes({"premise": (3, 4), "hypothesis": (9, 4)}, found)
     with pytest.raises(InvalidInputError, match="'hypothesis' has shape \\[9, 5\\], expected the size 4"):
         check_sizes({"premise": (3, 4), "hypothesis": (9, 5)}, found)
+
+
+def test_the_tensor_that_differs_from_the_others_is_blamed() -> None:
+    names = ("ids", "mask", "kinds")
+    signature = InputSignature((), "L", (), InputKind.TEXT, tuple(TensorSignature(n, "int64", (-1,)) for n in names))
+    tied = replace(signature, tensors=tuple(replace(each, axes=(0,)) for each in signature.tensors))
+    for wrong in names:
+        sizes = {name: (5 if name == wrong else 4,) for name in names}
+        with pytest.raises(InvalidInputError, match=f"'{wrong}' has shape \\[5\\], expected the size 4") as error:
+            check_sizes(sizes, tied)
+        assert error.value.field == f"tensors.{wrong}"
+
+
+def test_sizes_that_are_equal_by_chance_in_all_training_texts_are_not_tied() -> None:
+    def transform(text: str) -> dict[str, Any]:
+        count = len(text.split())
+        return {"ids": torch.ones(count), "mask": torch.ones(count), "features": torch.ones(4)}
+
+    given = tuple(TensorSignature(name, "float32", (-1,)) for name in ("ids", "mask", "features"))
+    signature = InputSignature((), "L", (), InputKind.TEXT, given)
+    examples = [unpadded_input(transform, "a text of four")] * 3
+    assert len({tensor.axes for tensor in with_axes(signature, examples).tensors}) == 1, "all that is seen is four"
+    ids, mask, features = with_axes(signature, [*examples, *made_up_unpadded(signature, transform)]).tensors
+    assert ids.axes == mask.axes != features.axes
 
 
 def test_masks_alone_are_bounded_by_what_was_seen() -> None:

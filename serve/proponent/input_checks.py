@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -242,20 +243,26 @@ def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
 def check_sizes(shapes: Mapping[str, Sequence[int]], signature: InputSignature, path: str = "") -> None:
     """Refuses tensors of sizes that should be one: a mask of another length than its ids.
 
+    What most have is expected, of two what the first has.
+
     Args:
         shapes: Of each tensor by its name, of as many axes as the model takes.
         signature: What the model takes.
         path: Of the input in its request.
     """
-    first: dict[int, tuple[str, int]] = {}
+    found: dict[int, list[tuple[str, int]]] = {}
     for tensor in signature.tensors:
         for axis, size in zip(tensor.axes, shapes[tensor.name], strict=False):
-            name, expected = first.setdefault(axis, (tensor.name, size))
+            found.setdefault(axis, []).append((tensor.name, size))
+    for tied in found.values():
+        [(expected, _)] = Counter(size for _, size in tied).most_common(1)
+        holder = next(other for other, size in tied if size == expected)
+        for name, size in tied:
             if size != expected:
                 raise InvalidInputError(
-                    f"tensor {tensor.name!r} has shape {list(shapes[tensor.name])}, expected the size {expected} of "
-                    f"tensor {name!r} in place of {size}",
-                    field=f"{path}tensors.{tensor.name}",
+                    f"tensor {name!r} has shape {list(shapes[name])}, expected the size {expected} of tensor "
+                    f"{holder!r} in place of {size}",
+                    field=f"{path}tensors.{name}",
                     reason="TENSOR_WRONG_SHAPE",
                 )
 

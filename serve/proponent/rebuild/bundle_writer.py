@@ -15,6 +15,7 @@ from torch import Tensor
 
 from proponent.attribution.embedding.base import InfluenceEmbedding
 from proponent.attribution.gradients.layers import frozen_parameters, uncovered
+from proponent.attribution.inputs import form_of
 from proponent.classifier import Classifier, load_classifier
 from proponent.errors import MismatchError, SpecError
 from proponent.index import bundle as files
@@ -37,6 +38,7 @@ from proponent.rebuild.training_set import PROBED
 from proponent.rebuild.workspace import workspace_key
 from proponent.signature import InputSignature
 from proponent.spec import dump_spec
+from proponent.user_code.made_up import made_up_unpadded
 from proponent.user_code.probe import check_code, probe
 from proponent.user_code.source import code_sha256
 
@@ -154,7 +156,11 @@ def _signature(context: RebuildContext) -> InputSignature:
     found = with_flags(data.signature, data.readings.wholes)
     inputs = data.batch(data.alike(min(PROBED, context.batching.block), seed=0)).inputs
     found = with_vocabularies(found, context.classifier.model, inputs)
-    return with_axes(with_whole_columns(found, data.probed_raws()), data.unpadded())
+    examples = data.unpadded()
+    # Made-up texts have several lengths; those of a data set may have one, which other tensors have by chance.
+    made_up = made_up_unpadded(found, context.classifier.transform)
+    alike = [each for each in made_up if examples and form_of(each) == form_of(examples[0])]
+    return with_axes(with_whole_columns(found, data.probed_raws()), [*examples, *alike])
 
 
 def _probes(context: RebuildContext) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from proponent.attribution.inputs import Example, Inputs, NamedInputs, RaggedInputs, tensors_of
+from proponent.raw_inputs import unpadded_input
 from proponent.signature import Column, ColumnType, InputKind, InputSignature
 
 GRAINS = (1, 2, 4, 8)
@@ -85,6 +87,15 @@ def made_up_raws(signature: InputSignature) -> tuple[str, list[Any]]:
     if signature.kind is InputKind.RECORD:
         return "records", [_record(signature.columns, number) for number in range(len(GRAINS))]
     return "images", [] if signature.kind is InputKind.TENSORS else list(_images(signature))
+
+
+def made_up_unpadded(signature: InputSignature, transform: Any) -> list[Example]:
+    """What the transform makes of made-up texts before they are padded, where it takes them."""
+    found = list[Example]()
+    for text in _TEXTS if signature.kind is InputKind.TEXT and signature.is_ragged else ():
+        with suppress(Exception):  # they may mean nothing to the user's code
+            found.append(unpadded_input(transform, text))
+    return found
 
 
 def _record(columns: Sequence[Column], number: int) -> dict[str, Any]:
