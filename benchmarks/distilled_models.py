@@ -21,13 +21,13 @@ from proponent.attribution.inputs import Example, Inputs
 from proponent.classifier import Classifier
 from proponent.datasets import adult, cifar10, mnist, sst2
 from proponent.rebuild.batching import Batching
-from proponent.rebuild.compression import DEFAULT_SIZE
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.distillation.pseudo_queries import InputsOnly, PseudoQueries
 from proponent.rebuild.distillation.teacher_rows import ask as ask_model
 from proponent.rebuild.distillation.teacher_rows import norms_of, remove_workspace, teacher_rows
 from proponent.rebuild.distillation.teachers import Teaching, trained_teachers
 from proponent.rebuild.ekfac import rebuild_ekfac
+from proponent.rebuild.joint_sample import DEFAULT_SIZE
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import concatenated
 from proponent.rebuild.training_set import TrainingSet

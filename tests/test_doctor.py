@@ -27,12 +27,13 @@ from proponent.doctor.audit import check_audit_log
 from proponent.doctor.machine import check_clock, check_java, check_scratch, check_torch
 from proponent.doctor.secrets import check_callers, check_tls
 from proponent.doctor.store import _written, check_bundles, check_store
-from proponent.doctor.workers import _memory, available_bytes, check_workers
+from proponent.doctor.workers import _memory, check_workers
 from proponent.gateway.auth.token_file import token_line
 from proponent.gateway.privacy.audit_log import AuditLog
 from proponent.gateway.settings import Settings
 from proponent.index.bundle import read_manifest, seal
 from proponent.index.store import Store
+from proponent.machine_memory import available_bytes
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
 

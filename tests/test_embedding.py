@@ -26,7 +26,7 @@ from proponent.attribution.embedding.base import (
 from proponent.attribution.embedding.joint import SecondStage, damped_gram, joint_basis, second_stage
 from proponent.attribution.embedding.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.embedding.tucker import ENOUGH, MomentAccumulator, Side, Sides, fit_subspaces
-from proponent.attribution.embedding.whitening import DenseWhitened, make_whitening, whiten
+from proponent.attribution.embedding.whitening import DenseWhitened, make_whitening, rotate, whiten
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.gradients.layers import Layers, find_layers, num_parameters, split_flat
@@ -342,7 +342,7 @@ def fit(case: cases.Case, kind: str, subspace_size: int, size: int) -> Fitted:
     whitening = make_whitening(factors, DAMPING, relative=True, device=torch.device("cpu"))
     scaled, gradients = captured(case)
     moments = MomentAccumulator(whitening, seed=3)
-    moments.update(whitening, gradients, torch.arange(len(scaled.scale)))
+    moments.update(whitening, rotate(whitening, gradients), torch.arange(len(scaled.scale)))
     subspaces = fit_subspaces(moments.sides(), whitening, subspace_size)
     z = torch.cat([subspace.project(gradients[name]) for name, subspace in subspaces.items()], dim=1)
     energy = sum(value.energy() for _, value in whiten(whitening, gradients))

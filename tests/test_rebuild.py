@@ -31,11 +31,11 @@ from proponent.options import ExplainOptions, Target
 from proponent.rebuild import batching
 from proponent.rebuild import memory as budget
 from proponent.rebuild.batching import Batching
-from proponent.rebuild.compression import most_subspace
 from proponent.rebuild.context import Compute, InProcess, RebuildContext, Task
 from proponent.rebuild.coverage import UncoveredWarning
 from proponent.rebuild.ekfac import SmallDampingWarning
 from proponent.rebuild.executors import executor_at
+from proponent.rebuild.joint_sample import most_subspace
 from proponent.rebuild.memory import block_size
 from proponent.rebuild.pipeline import (
     NotStationaryWarning,

@@ -15,7 +15,7 @@ from proponent.attribution.curvature.ekfac import LambdaAccumulator
 from proponent.attribution.embedding import subspace, tucker
 from proponent.attribution.embedding.joint import joint_basis, leading_eigenvectors
 from proponent.attribution.embedding.tucker import MomentAccumulator, fit_subspaces
-from proponent.attribution.embedding.whitening import DenseWhitened, Whitening, make_whitening, whiten
+from proponent.attribution.embedding.whitening import DenseWhitened, Whitening, make_whitening, rotate, whiten
 from proponent.attribution.gradients import layer_gradients
 from proponent.attribution.gradients.layer_gradients import squared_norms, summed_squares
 from proponent.attribution.gradients.layers import find_layers
@@ -52,7 +52,7 @@ def test_moments_without_mixtures_are_those_of_unit_rows(name: str, monkeypatch:
     case = getattr(cases, name)(30, torch.float32)
     whitening, gradients = fitted(case)
     moments = MomentAccumulator(whitening, seed=0)
-    moments.update(whitening, gradients, torch.arange(30))
+    moments.update(whitening, rotate(whitening, gradients), torch.arange(30))
     for found, expected in zip((moments.rows, moments.columns), oracle(whitening, gradients), strict=True):
         for layer, moment in found.items():
             torch.testing.assert_close(moment, expected[layer], rtol=1e-4, atol=1e-5)
@@ -70,7 +70,7 @@ def test_mixtures_estimate_moments_without_bias(monkeypatch: pytest.MonkeyPatch)
         mean = torch.zeros_like(expected[name])
         for seed in range(seeds):
             moments = MomentAccumulator(whitening, seed=1000 * seed)
-            moments.update(whitening, gradients, torch.arange(30))
+            moments.update(whitening, rotate(whitening, gradients), torch.arange(30))
             mean += moments.columns[name] / seeds
         errors.append(float((mean - expected[name]).norm() / expected[name].norm()))
     assert errors[0] < 0.2
@@ -83,13 +83,13 @@ def test_mixtures_do_not_depend_on_the_batch() -> None:
     whitening, gradients = fitted(case)
     whole, parts = MomentAccumulator(whitening, seed=5), MomentAccumulator(whitening, seed=5)
     keys = torch.arange(24) * 7919
-    whole.update(whitening, gradients, keys)
+    whole.update(whitening, rotate(whitening, gradients), keys)
     for start in (16, 8, 0):
         some = slice(start, start + 8)
         _, few = capture(
             case.model, case.inputs[some], lambda out, some=some: LOSS.output_gradient(out, case.labels[some]), layers
         )
-        parts.update(whitening, few, keys[some])
+        parts.update(whitening, rotate(whitening, few), keys[some])
     for name, moment in whole.state().items():
         torch.testing.assert_close(parts.state()[name], moment, rtol=1e-4, atol=1e-6)
 
@@ -104,7 +104,7 @@ def test_wide_layers_are_taken_some_examples_at_a_time(name: str, monkeypatch: p
     for at_once in (1 << 20, 1):
         monkeypatch.setattr(layer_gradients, "AT_ONCE", at_once)
         moments, eigenvalues = MomentAccumulator(whitening, seed=5), LambdaAccumulator(bases)
-        moments.update(whitening, gradients, torch.arange(24))
+        moments.update(whitening, rotate(whitening, gradients), torch.arange(24))
         eigenvalues.update([gradients], 24)
         states.append(moments.state() | eigenvalues.state())
     for key, expected in states[0].items():
@@ -140,7 +140,7 @@ def test_projections_do_not_depend_on_how_eigenvectors_are_left_out(
     """Two ways to leave eigenvectors out; both give what a query's projection gives."""
     whitening, gradients = fitted(getattr(cases, name)(30, torch.float32))
     moments = MomentAccumulator(whitening, seed=0)
-    moments.update(whitening, gradients, torch.arange(30))
+    moments.update(whitening, rotate(whitening, gradients), torch.arange(30))
     subspaces = fit_subspaces(moments.sides(), whitening, 12)
     for layer, value in whiten(whitening, gradients):
         online = subspaces[layer].project(gradients[layer])
@@ -160,7 +160,7 @@ def test_queries_leave_out_what_the_damping_outweighs(name: str, damping: float)
     """Within the bound of ``FLAT`` for every example, and with fewer eigenvectors where the damping is large."""
     whitening, gradients = fitted(getattr(cases, name)(30, torch.float32), damping)
     moments = MomentAccumulator(whitening, seed=0)
-    moments.update(whitening, gradients, torch.arange(30))
+    moments.update(whitening, rotate(whitening, gradients), torch.arange(30))
     neglected = 0
     for layer, value in whiten(whitening, gradients):
         full = fit_subspaces(moments.sides(), whitening, 12)[layer]
@@ -176,7 +176,7 @@ def test_outer_products_are_projected_by_a_few_vectors_of_each_side(damping: flo
     """Within the bound of ``FLAT`` for every example; gradients of several positions are left to others."""
     whitening, gradients = fitted(cases.mlp(30, torch.float32), damping)
     moments = MomentAccumulator(whitening, seed=0)
-    moments.update(whitening, gradients, torch.arange(30))
+    moments.update(whitening, rotate(whitening, gradients), torch.arange(30))
     taken = []
     for layer, value in whiten(whitening, gradients):
         full = fit_subspaces(moments.sides(), whitening, 12)[layer]
@@ -208,7 +208,7 @@ def test_a_layer_that_takes_no_part_is_fitted_like_any_other() -> None:
     whitening, gradients = fitted(case)
     values = dict(whiten(whitening, gradients))
     moments = MomentAccumulator(whitening, seed=0)
-    moments.update(whitening, gradients, torch.arange(12))
+    moments.update(whitening, rotate(whitening, gradients), torch.arange(12))
     for name in ("idle", "grouped"):
         assert not values[name].dense().any() and not values[name].energy().any()
         assert not moments.rows[name].any() and not moments.columns[name].any()

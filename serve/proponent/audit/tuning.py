@@ -24,10 +24,11 @@ from proponent.classifier import load_classifier
 from proponent.errors import SpecError
 from proponent.rebuild.batching import batching_for
 from proponent.rebuild.bundle_writer import rebuild_key
-from proponent.rebuild.compression import DEFAULT_SIZE, Compression, compress
+from proponent.rebuild.compression import Compression, compress, rows_at
 from proponent.rebuild.context import Executor, InProcess, RebuildContext
 from proponent.rebuild.coverage import covered
 from proponent.rebuild.ekfac import fit_factors
+from proponent.rebuild.joint_sample import DEFAULT_SIZE
 from proponent.rebuild.kept_examples import SHARE
 from proponent.rebuild.memory import DEFAULT_MEMORY
 from proponent.rebuild.progress import StageProgress
@@ -122,7 +123,10 @@ def tune(
     classifier, layers = coverage.classifier, coverage.layers
     workspace = Workspace(directory / "tuning" / "factors", rebuild_key(classifier, data.fingerprint()), shards)
     batching = batching_for(classifier, layers, data, memory, batch_size, executor.device(classifier.device))
-    context = RebuildContext(classifier, layers, data, batching, workspace, progress, executor=executor)
+    gradients = batching.keeps()
+    context = RebuildContext(
+        classifier, layers, data, batching, workspace, progress, executor=executor, gradients=gradients
+    )
     tried = list(itertools.chain.from_iterable(_sweep(context, held_out, truth)))
     return replace(choose(spec, with_ties(tried, truth.losses)), subsets=subsets, queries=len(truth.positions))
 
@@ -147,13 +151,12 @@ def _coordinates(
     projected: Sequence[str],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Y of the training rows [N, K] for unit output gradients, their scales [N], and y of the queries [Q, K]."""
-    shards = [context.workspace.load_some(name, ["y", "scale"]) for name in projected]
+    rows = rows_at(context, projected, range(len(context.data)), ["y", "scale"])
     queries = []
     for batch in context.batching.blocks(held_out, truth.positions):
         scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
         queries.append(compression.coordinates(gradients).double() * scaled.scale[:, None])
-    y = torch.cat([shard["y"] for shard in shards]).double()
-    return y, torch.cat([shard["scale"] for shard in shards]), torch.cat(queries).cpu()
+    return rows["y"].double(), rows["scale"], torch.cat(queries).cpu()
 
 
 def _trials(damping: float, y: Tensor, scale: Tensor, queries: Tensor, truth: GroundTruth) -> list[Tried]:

@@ -14,12 +14,9 @@ from proponent.doctor.store import served_models
 from proponent.errors import ProponentError
 from proponent.gateway.settings import Settings
 from proponent.index.store import Store
+from proponent.machine_memory import available_bytes
 
 _TIGHT = 0.8
-_CGROUPS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
-)
 
 
 @dataclass(frozen=True)
@@ -79,15 +76,3 @@ def _memory(resident: dict[str, int]) -> Finding:
         more = "to publish, the new version of a model is loaded beside the old one"
         return warning("memory", f"{found}; {more}", remedy)
     return ok("memory", found)
-
-
-def available_bytes() -> int:
-    """Memory that processes may still take: of the machine, or what its control group leaves."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    available = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
-    for limit, usage in _CGROUPS:
-        try:
-            available = min(available, int(limit.read_text()) - int(usage.read_text()))
-        except (OSError, ValueError):
-            continue  # no such group, or no limit ("max")
-    return available

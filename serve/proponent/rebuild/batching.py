@@ -17,6 +17,7 @@ from torch import Tensor
 from proponent.attribution.gradients.layers import Layers
 from proponent.classifier import Classifier
 from proponent.rebuild.kept_examples import SHARE
+from proponent.rebuild.kept_gradients import FREE, KeptGradients
 from proponent.rebuild.layout import channels_last, gains_from_channels_last
 from proponent.rebuild.memory import (
     DEFAULT_MEMORY,
@@ -42,6 +43,7 @@ class Batching:
         memory: Bytes that batches and matrices may take.
         chunk: Examples of a chunk of a stage, of which no block reaches over the end.
         channels_last: Whether images lie so, see `proponent.rebuild.layout`.
+        kept: Bytes of ``memory`` that gradients may take from one pass to the next; none on a GPU.
     """
 
     block: int
@@ -49,6 +51,7 @@ class Batching:
     memory: int
     chunk: int
     channels_last: bool = False
+    kept: int = 0
 
     @classmethod
     def of(cls, block: int, batch_size: int | None = None, memory: int = DEFAULT_MEMORY) -> Batching:
@@ -77,6 +80,10 @@ class Batching:
                 batch = data.batch([chosen[place] for place in some])
                 yield from replace(batch, places=tuple(some)).split(self.block)
 
+    def keeps(self) -> KeptGradients:
+        """Room for gradients of one model."""
+        return KeptGradients(self.kept, self.memory // FREE)
+
     def count(self, examples: int) -> int:
         """How many blocks that many examples make."""
         return -(-examples // self.block)
@@ -102,6 +109,8 @@ def batching_for(
     check_budget(classifier, layers, memory)
     rest = memory - matrix_bytes(classifier.spec.curvature.kind, layers) - memory // SHARE
     inputs = data.batch([data.largest()]).inputs
-    block = block_size(rest, example_bytes(classifier, layers, inputs), len(data), where)
-    gains = where.type == "cpu" and gains_from_channels_last(classifier, layers, inputs)
-    return replace(Batching.of(block, batch_size, memory), channels_last=gains)
+    each, on_cpu = example_bytes(classifier, layers, inputs), where.type == "cpu"
+    block = block_size(rest, each, len(data), where)
+    gains = on_cpu and gains_from_channels_last(classifier, layers, inputs)
+    kept = max(rest - 2 * block * each - memory // FREE, 0) if on_cpu else 0
+    return replace(Batching.of(block, batch_size, memory), channels_last=gains, kept=kept)

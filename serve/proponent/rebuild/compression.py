@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import isqrt
 
 import torch
 from torch import Tensor
@@ -17,15 +16,20 @@ from proponent.attribution.embedding.tucker import MomentAccumulator, Side, Side
 from proponent.attribution.embedding.whitening import LayerWhitening, Whitening, make_whitening
 from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.gradients.layers import num_parameters
+from proponent.rebuild.block_gradients import labelled
 from proponent.rebuild.context import Compute, LayerTask, RebuildContext, Task, chunked, concatenated
-from proponent.rebuild.memory import too_small
-from proponent.rebuild.rows_stage import scaled_gradients
+from proponent.rebuild.joint_sample import (
+    DEFAULT_SIZE,
+    LEAST_SUBSPACE,
+    moment_sample,
+    most_subspace,
+    places_of,
+    row_order,
+    sample_size,
+)
 from proponent.rebuild.stationarity import GRADIENT, NORMS, folded
 from proponent.rebuild.training_set import Batch
 
-DEFAULT_SIZE = 768
-LEAST_SUBSPACE, MOST_SUBSPACE = 1 << 13, 1 << 15
-MOMENT_EXAMPLES = 2048
 WHITENING, MOMENTS, SIDES, SUBSPACES, BASIS = "whitening", "directions", "sides", "subspaces", "basis"
 SAMPLE, WHOLE, PRODUCTS = "sample", "whole-sample", "products"
 
@@ -58,16 +62,30 @@ def compress(
 ) -> tuple[Compression, list[str]]:
     """Fits subspaces and joint basis at a damping, and projects all rows; returns also the names of their shards.
 
-    The basis is fitted to a sample. One of the whole training set is kept, and spares the pass over it.
+    These hold the rows in `row_order`, see `rows_at`. The basis is fitted to a sample; one of the whole training set
+    is kept, and spares the pass over it.
     """
     context.workspace.cached(WHITENING, lambda: _flat_whitening(context, factors, damping))
     context.kept(SUBSPACES, MOMENTS, lambda: _fit_subspaces(context))
     context.workspace.discard(SIDES)
     context.kept(BASIS, PRODUCTS, lambda: _fit_basis(context))
-    projected = context.map("project", ProjectionTask(), context.shards("y-rows"))
+    projected = context.map(
+        "project", ProjectionTask(), chunked("y-rows", row_order(context), context.batching.chunk)
+    )
     for sample in (SAMPLE, WHOLE):
         context.workspace.discard(sample)
     return stored_compression(context), projected
+
+
+def rows_at(
+    context: RebuildContext, shards: Sequence[str], positions: Sequence[int], columns: Collection[str]
+) -> dict[str, Tensor]:
+    """Some columns of the projected rows at some positions."""
+    places, chunk = places_of(context, positions), context.batching.chunk
+    needed = sorted(set((places // chunk).tolist()))
+    found = concatenated([context.workspace.load_some(shards[number], columns) for number in needed])
+    rows = torch.searchsorted(torch.tensor(needed), places // chunk) * chunk + places % chunk
+    return {name: column[rows] for name, column in found.items()}
 
 
 def stored_compression(context: RebuildContext) -> Compression:
@@ -110,7 +128,7 @@ class MomentTask(Task):
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
             moments = MomentAccumulator(whitening, context.settings.seed)
             for batch in context.batches(positions):
-                _, gradients = scaled_gradients(context.classifier, context.layers, batch)
+                gradients = labelled(context, batch, is_last=False).rotated(whitening)
                 moments.update(whitening, gradients, batch.keys)
             return moments.state()
 
@@ -136,10 +154,8 @@ class SidesTask(LayerTask):
 
 def _sides(context: RebuildContext) -> dict[str, Sides]:
     """Of all layers, on the model's device."""
-    settings = context.settings
-    positions = context.data.sample(min(settings.fit_examples, MOMENT_EXAMPLES), settings.seed + 1)
     numbers = sum((layer.groups * layer.out) ** 2 + layer.inputs**2 for layer in context.layers.values())
-    parts = context.parts(MOMENTS, MomentTask(), positions, numbers)
+    parts = context.parts(MOMENTS, MomentTask(), moment_sample(context), numbers)
     found = context.map_layers(SIDES, SidesTask(tuple(parts)))
 
     def side(name: str) -> Side:
@@ -157,14 +173,6 @@ def _fit_subspaces(context: RebuildContext) -> Mapping[str, Tensor]:
             most = most_subspace(num_parameters(context.layers))
             fitted = fit_subspaces(sides, whitening, most, LEAST_SUBSPACE)
     return SubspaceEmbedding(context.layers, fitted, torch.empty(0, 0)).tensors()
-
-
-def most_subspace(parameters: int) -> int:
-    """Most numbers D for P covered parameters, unless the spec says: an eighth of them within bounds.
-
-    Networks with more of them need more for RelatIF.
-    """
-    return min(max(parameters // 8, 2 * LEAST_SUBSPACE), MOST_SUBSPACE)
 
 
 @dataclass(frozen=True)
@@ -186,10 +194,12 @@ class ProductsTask(Task):
     """Products of the sample's unit rows, by the numbers of their blocks."""
 
     sample: tuple[str, ...]
+    positions: tuple[int, ...]
 
     @override
     def prepare(self, context: RebuildContext) -> Compute:
-        sample = _loaded_sample(context, self.sample)
+        context.gradients.clear()
+        sample = _loaded_sample(context, self.sample, self.positions)
         rows = unit_rows(sample["z"], sample["energy"].sqrt())
         del sample
         return lambda numbers: {f"{PRODUCTS}/{number}": product_block(rows, number) for number in numbers}
@@ -199,22 +209,24 @@ class ProductsTask(Task):
         return f"block {item} of the joint sample"
 
 
-def _loaded_sample(context: RebuildContext, names: Sequence[str]) -> dict[str, Tensor]:
-    """What the basis is fitted to, on the model's device."""
+def _loaded_sample(context: RebuildContext, names: Sequence[str], positions: Sequence[int]) -> dict[str, Tensor]:
+    """What the basis is fitted to, by ascending positions, on the model's device."""
     sample = concatenated([context.workspace.load_some(name, ["z", "energy", "scale"]) for name in names])
-    return {name: value.to(context.device) for name, value in sample.items()}
+    order = torch.tensor(positions).argsort()
+    return {name: value[order].to(context.device) for name, value in sample.items()}
 
 
 def _fit_basis(context: RebuildContext) -> dict[str, Tensor]:
     """V, [D, K], of a sample, whose directions stay until the rows are projected."""
-    count, total = _sample_size(context, stored_subspaces(context)), len(context.data)
-    chosen = context.data.sample(count, context.settings.seed + 2) if count < total else range(total)
+    width = sum(subspace.size for subspace in stored_subspaces(context).values())
+    count, total = sample_size(context, width), len(context.data)
+    chosen = context.data.sample(count, context.settings.seed + 2) if count < total else row_order(context)
     chunks = chunked(SAMPLE if count < total else WHOLE, chosen, context.batching.chunk)
     names = context.map("joint sample", DirectionsTask(), chunks)
     # The last block takes longest, so that it begins first.
     last_first = reversed(chunked(PRODUCTS, range(blocks_of(len(chosen))), 1).items())
-    products = sorted(context.map(PRODUCTS, ProductsTask(tuple(names)), dict(last_first)))
-    sample = _loaded_sample(context, names)
+    products = sorted(context.map(PRODUCTS, ProductsTask(tuple(names), tuple(chosen)), dict(last_first)))
+    sample = _loaded_sample(context, names, chosen)
     size, load = context.settings.embedding_size or DEFAULT_SIZE, context.workspace.load
 
     def multiply(rows: Tensor) -> Tensor:
@@ -223,23 +235,6 @@ def _fit_basis(context: RebuildContext) -> dict[str, Tensor]:
     with context.progress.step("joint basis"):
         norms, scales, seed = sample["energy"].sqrt(), sample["scale"], context.settings.seed
         return {"basis": joint_basis(sample["z"], norms, scales, size, seed, multiply)}
-
-
-def _sample_size(context: RebuildContext, subspaces: Mapping[str, LayerSubspace]) -> int:
-    """How many rows the joint basis is fitted on: z, a copy and as much again, and their products a few times.
-
-    Raises:
-        SpecError: The memory holds fewer rows than the basis is to have directions.
-    """
-    width = sum(subspace.size for subspace in subspaces.values())
-    settings, memory = context.settings, context.batching.memory
-    by_width, by_count = memory // 4 // (4 * 4 * width), isqrt(memory // 4 // (3 * 8))
-    count = min(settings.fit_examples, by_width, by_count)
-    wanted = min(settings.embedding_size or DEFAULT_SIZE, settings.fit_examples, len(context.data), width)
-    if count < wanted:
-        needed = 4 * wanted * max(4 * 4 * width, 3 * 8 * wanted)
-        raise too_small(memory, needed, f"a joint basis of {wanted} out of {width:,} directions")
-    return count
 
 
 def _all_directions(
@@ -262,13 +257,14 @@ def _directions(
 
     Its gradients are added to ``sums``, in the eigenbases.
     """
-    scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
+    found = labelled(context, batch, is_last=True)
+    scaled, gradients = found.scaled, found.rotated(whitening)
     z: dict[str, list[Tensor]] = {name: [] for name in gradients}
     crossed: dict[str, list[Tensor]] = {name: [] for name in gradients}
     energy, damped_energy, squares = (torch.zeros_like(scaled.scale) for _ in range(3))
-    for name, gradient in gradients.items():
-        for some in gradient.slices():
-            value = whitening[name].apply(gradient.examples(some))
+    for name, parts in gradients.items():
+        for some, coordinates in parts:
+            value = whitening[name].whiten(coordinates)
             inside, weighted = subspaces[name].compress_all(value, whitening[name].root)
             z[name].append(inside)
             crossed[name].append(weighted)
@@ -296,7 +292,7 @@ class ProjectionTask(Task):
         compression = stored_compression(context)
 
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
-            kept = f"{WHOLE}-{positions[0] // context.batching.chunk:05d}"
+            kept = f"{WHOLE}-{int(places_of(context, positions[:1])) // context.batching.chunk:05d}"
             if not context.workspace.has(kept):
                 return project_all(context, compression, positions)
             rows = {name: value.to(context.device) for name, value in context.workspace.load(kept).items()}

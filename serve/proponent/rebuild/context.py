@@ -18,6 +18,7 @@ from typing_extensions import override
 from proponent.attribution.gradients.layers import Layers
 from proponent.classifier import Classifier
 from proponent.rebuild.batching import Batching
+from proponent.rebuild.kept_gradients import KeptGradients
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.retraining import Train
 from proponent.rebuild.training_set import Batch, TrainingSet
@@ -103,6 +104,7 @@ class RebuildContext:
 
     Attributes:
         left_out: Modules with trained parameters that are not explained, and why.
+        gradients: Those of the classifier that a later pass needs again; nothing, unless it is given room.
     """
 
     classifier: Classifier
@@ -113,6 +115,7 @@ class RebuildContext:
     progress: StageProgress
     left_out: Mapping[str, str] = field(default_factory=dict)
     executor: Executor = field(default_factory=InProcess)
+    gradients: KeptGradients = field(default_factory=KeptGradients)
 
     @property
     def settings(self) -> Curvature:

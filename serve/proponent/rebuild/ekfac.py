@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 from typing_extensions import override
 
 from proponent.attribution.curvature.ekfac import LambdaAccumulator
 from proponent.attribution.curvature.factors import LayerFactors
-from proponent.attribution.curvature.fisher import Accumulator, fisher_gradients
 from proponent.attribution.curvature.kfac import CovarianceAccumulator, eigenbases
 from proponent.attribution.embedding.subspace import SubspaceEmbedding
 from proponent.attribution.embedding.whitening import Whitening
-from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layers import flatten_parameters, num_parameters, split_flat
 from proponent.classifier import Classifier
 from proponent.errors import CurvatureError
+from proponent.rebuild.block_gradients import add_covariances, add_eigenvalues
 from proponent.rebuild.compression import Compression, compress
 from proponent.rebuild.context import Compute, LayerTask, RebuildContext, Task
+from proponent.rebuild.joint_sample import factor_sample
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.second_stage import finish_rows, fit_second_stage
 from proponent.rebuild.stationarity import find_ratio, folded
-from proponent.rebuild.training_set import Batch
 
 COVARIANCE, EIGENBASES, BASES, EIGENVALUES = "covariance", "eigenbases", "bases", "eigenvalues"
 DEFAULT_DAMPING = 100.0
@@ -105,7 +103,7 @@ def damping_of(classifier: Classifier) -> float:
 def fit_factors(context: RebuildContext) -> dict[str, LayerFactors]:
     """Damping-free factors from a sample of the training set."""
     settings = context.settings
-    positions = context.data.sample(settings.fit_examples, settings.seed)
+    positions = factor_sample(context)
     context.kept(BASES, COVARIANCE, lambda: _eigenbases(context, positions))
     context.workspace.discard(EIGENBASES)
     bases = _bases(context)
@@ -122,7 +120,13 @@ class CovarianceTask(Task):
 
     @override
     def prepare(self, context: RebuildContext) -> Compute:
-        return _over_passes(context, lambda: CovarianceAccumulator(context.layers, context.device))
+        def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
+            accumulator = CovarianceAccumulator(context.layers, context.device)
+            for batch in context.batches(positions):
+                add_covariances(context, accumulator, batch)
+            return accumulator.state()
+
+        return compute
 
 
 @dataclass(frozen=True)
@@ -148,40 +152,14 @@ class EigenvalueTask(Task):
     @override
     def prepare(self, context: RebuildContext) -> Compute:
         bases = _bases(context)
-        return _over_passes(context, lambda: LambdaAccumulator(bases))
 
+        def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
+            accumulator = LambdaAccumulator(bases)
+            for batch in context.batches(positions):
+                add_eigenvalues(context, accumulator, batch)
+            return accumulator.state()
 
-class _Sums(Accumulator, Protocol):
-    def state(self) -> dict[str, Tensor]: ...
-
-
-def _over_passes(context: RebuildContext, start: Callable[[], _Sums]) -> Compute:
-    """The sums that an accumulator forms over the Fisher gradients of a chunk."""
-
-    def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
-        accumulator = start()
-        for batch in context.batches(positions):
-            _update(context, accumulator, batch)
-        return accumulator.state()
-
-    return compute
-
-
-def _update(context: RebuildContext, accumulator: Accumulator, batch: Batch) -> None:
-    settings, loss = context.settings, context.classifier.loss
-    with CaptureSession(context.classifier.model, context.layers) as session:
-        outputs = session.forward(batch.inputs)
-        passes = fisher_gradients(
-            session,
-            loss,
-            outputs,
-            batch.labels,
-            batch.keys,
-            kind=settings.fisher,
-            seed=settings.seed,
-            draws=settings.draws,
-        )
-        accumulator.update(passes, len(batch.labels))
+        return compute
 
 
 def _eigenbases(context: RebuildContext, positions: Sequence[int]) -> Mapping[str, Tensor]:

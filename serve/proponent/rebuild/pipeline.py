@@ -142,7 +142,7 @@ def _run(
     device = options.executor.device(classifier.device)
     batching = batching_for(classifier, layers, data, options.memory, options.batch_size, device)
     context = RebuildContext(
-        classifier, layers, data, batching, workspace, progress, coverage.left_out, options.executor
+        classifier, layers, data, batching, workspace, progress, coverage.left_out, options.executor, batching.keeps()
     )
     found = cached_survey(context)
     coverage = coverage.without(faults_of(context, found))

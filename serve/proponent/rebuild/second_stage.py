@@ -12,11 +12,13 @@ from typing_extensions import override
 from proponent.attribution.embedding.joint import SecondStage, damped_gram, second_stage
 from proponent.attribution.gradients.layers import num_parameters
 from proponent.attribution.groups import own_curvature
-from proponent.rebuild.compression import BASIS, stored_compression
+from proponent.rebuild.compression import BASIS, rows_at, stored_compression
 from proponent.rebuild.context import Compute, LayerTask, RebuildContext, Task
 from proponent.rebuild.rows_stage import finished_rows
 
 GRAM, SECOND_MOMENT, SECOND_STAGE = "gram", "second-moment", "second-stage"
+ROW_COLUMNS = ("y", "crossed", "energy", "damped_energy", "scale", "directed")
+"""Of a projected row, what a finished one is made of."""
 
 
 def fit_second_stage(context: RebuildContext, projected: Sequence[str], second_damping: float) -> SecondStage:
@@ -115,7 +117,7 @@ class FinishTask(Task):
         stage = stored_second_stage(context)
 
         def compute(positions: Sequence[int]) -> Mapping[str, Tensor]:
-            source = context.workspace.load(self.shards[positions[0] // context.batching.chunk])
+            source = rows_at(context, self.shards, positions, ROW_COLUMNS)
             shard = {key: value.to(context.device) for key, value in source.items()}
             rows = stage.rows(shard["y"], shard["crossed"], shard["energy"], shard["damped_energy"])
             own = own_curvature(context.classifier.loss, shard["scale"])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from proponent.attribution.curvature.factors import LayerFactors
-from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, summed_squares, times
+from proponent.attribution.curvature.rotation import Part, rotated
+from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
 from proponent.errors import CurvatureError
 
 
@@ -30,8 +31,26 @@ class LambdaAccumulator:
         """Add one batch: all backward passes of one forward, and its number of examples."""
         for gradients in passes:
             for name, gradient in gradients.items():
-                self._sums[name] += _squares(gradient, self._basis(name, gradient.anchor)).to(self._sums[name])
+                self._add(name, gradient)
         self._count += count
+
+    def update_beside(self, gradients: LayerGradients, others: LayerGradients) -> dict[str, list[Part]]:
+        """Add one batch of a single backward pass; returns the coordinates of another one of the same forward.
+
+        The two share what is computed of the inputs.
+        """
+        self._count += len(next(iter(gradients.values())).anchor)
+        return {name: self._add(name, gradient, [others[name]]) for name, gradient in gradients.items()}
+
+    def _add(self, name: str, gradient: LayerGradient, others: Sequence[LayerGradient] = ()) -> list[Part]:
+        """Adds a gradient's squares; returns the others' coordinates, of one of them at most."""
+        basis, squares, beside = self._basis(name, gradient.anchor), list[Tensor](), list[Part]()
+        for some in gradient.slices():
+            found, *rest = rotated([each.examples(some) for each in (gradient, *others)], basis.q_out, basis.q_in)
+            squares.append(found.squares())
+            beside += [(some, each) for each in rest]
+        self._sums[name] += torch.stack(squares).sum(dim=0).to(self._sums[name])
+        return beside
 
     def state(self) -> dict[str, Tensor]:
         """The sums by name, ``eigenvalues/<layer>`` and ``count``; not copied."""
@@ -63,12 +82,3 @@ class LambdaAccumulator:
         if working is None or working.q_out.dtype != like.dtype or working.q_out.device != like.device:
             working = self._working[name] = self._bases[name].to(like)
         return working
-
-
-def _squares(gradient: LayerGradient, basis: LayerFactors) -> Tensor:
-    """Sum over examples of squared coordinates, [G, o, i] float64."""
-    if gradient.positions == 1:
-        left, right = times(gradient.deltas, basis.q_out)[:, :, 0], times(gradient.inputs, basis.q_in)[:, :, 0]
-        return left.double().square().permute(1, 2, 0) @ right.double().square().transpose(0, 1)
-    parts = (gradient.examples(some) for some in gradient.slices())
-    return torch.stack([summed_squares(part.project(basis.q_out, basis.q_in)) for part in parts]).sum(dim=0)

@@ -14,9 +14,9 @@ from math import prod, sqrt
 import torch
 from torch import Tensor
 
+from proponent.attribution.curvature.rotation import RotatedGradients
 from proponent.attribution.embedding.subspace import LayerSubspace
 from proponent.attribution.embedding.whitening import LayerWhitening, Whitening
-from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.uniforms import example_signs
 
 LEVERAGE = 0.995
@@ -40,7 +40,7 @@ class MomentAccumulator:
         self.rows = {name: _square(w.root.shape[0] * w.root.shape[1], w.root) for name, w in whitening.items()}
         self.columns = {name: _square(w.root.shape[2], w.root) for name, w in whitening.items()}
 
-    def update(self, whitening: Whitening, gradients: LayerGradients, keys: Tensor) -> None:
+    def update(self, whitening: Whitening, gradients: RotatedGradients, keys: Tensor) -> None:
         """Adds a batch of examples with int64 ``keys``; rows without a direction count nothing."""
         mixtures, energy = {}, torch.zeros(len(keys), dtype=torch.float64, device=keys.device)
         for number, (name, layer) in enumerate(whitening.items()):
@@ -49,8 +49,8 @@ class MomentAccumulator:
                 for side, sums in enumerate((self.columns, self.rows))
             )
             parts = []
-            for some in gradients[name].slices():
-                value = layer.apply(gradients[name].examples(some))
+            for some, coordinates in gradients[name]:
+                value = layer.whiten(coordinates)
                 energy[some] += value.energy()
                 parts.append((value.mix_inputs(over_inputs[some]), value.mix_outputs(over_outputs[some])))
             mixtures[name] = [torch.cat(side) for side in zip(*parts, strict=True)]

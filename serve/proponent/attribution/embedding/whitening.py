@@ -11,6 +11,15 @@ from torch import Tensor
 from typing_extensions import override
 
 from proponent.attribution.curvature.factors import LayerFactors, damping_per_layer, floored
+from proponent.attribution.curvature.rotation import (
+    DenseRotated,
+    OuterRotated,
+    Part,
+    Rotated,
+    RotatedGradients,
+    parts_of,
+    rotated,
+)
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, squared_norms, times
 
 FLOOR = 1e-12
@@ -33,10 +42,19 @@ class LayerWhitening:
 
     def apply(self, gradient: LayerGradient) -> Whitened:
         """W of a layer's gradients."""
-        if gradient.positions == 1:
-            left, right = times(gradient.deltas, self.q_out), times(gradient.inputs, self.q_in)
-            return OuterWhitened(left[:, :, 0], right[:, :, 0], self.root)
-        return DenseWhitened(gradient.project(self.q_out, self.q_in) * self.root, self.root)
+        [coordinates] = rotated([gradient], self.q_out, self.q_in)
+        return self.whiten(coordinates)
+
+    def whiten(self, coordinates: Rotated) -> Whitened:
+        """W of gradients in the eigenbasis."""
+        if isinstance(coordinates, OuterRotated):
+            return OuterWhitened(coordinates.left, coordinates.right, self.root)
+        assert isinstance(coordinates, DenseRotated)
+        return DenseWhitened(coordinates.value * self.root, self.root)
+
+    def parts(self, gradient: LayerGradient) -> Iterator[Part]:
+        """A layer's gradients in the eigenbasis, some at a time."""
+        return parts_of(gradient, self.q_out, self.q_in)
 
 
 Whitening = Mapping[str, LayerWhitening]
@@ -227,3 +245,8 @@ def whiten(whitening: Whitening, gradients: LayerGradients) -> Iterator[tuple[st
     """W of one layer after the other: never of all layers at once."""
     for name, layer in whitening.items():
         yield name, layer.apply(gradients[name])
+
+
+def rotate(whitening: Whitening, gradients: LayerGradients) -> RotatedGradients:
+    """Gradients in the eigenbases, computed layer by layer as they are asked for."""
+    return {name: layer.parts(gradients[name]) for name, layer in whitening.items()}

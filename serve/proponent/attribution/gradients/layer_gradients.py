@@ -7,8 +7,9 @@ gradient (norms, sums, projections) is cheaper from the factors than from the ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,15 @@ COPIED = 2
 AT_ONCE = 1 << 20
 """Numbers of dense gradients: the system takes the pages of larger temporaries back, and filling new ones costs more
 than what is computed on them."""
+
+
+class Order(Enum):
+    """What is multiplied first of ``left^T d^T a right``."""
+
+    BOTH = auto()
+    INPUTS = auto()
+    DELTAS = auto()
+    DENSE = auto()
 
 
 @dataclass(frozen=True)
@@ -175,22 +185,20 @@ class LayerGradient:
         Returns:
             ``[B, G, r, s]``.
         """
-        if self.looks_up:
-            return self.deltas_times(left) @ self.inputs_times(right)
+        return projected([self], left, right)[0]
+
+    def cheapest(self, left: Tensor, right: Tensor) -> Order:
+        """The order of products for `project`."""
         (_, out, r), (_, width, s), positions = left.shape, right.shape, self.positions
         copied = COPIED if self._overlaps else 1
         alone = 1 if width <= NARROW * 9 else copied
-        orders: dict[int, Callable[[], Tensor]] = {
-            positions * (out * r + width * s + r * s): lambda: self.deltas_times(left) @ self.inputs_times(right),
-            positions * s * (out + width) + r * out * s: lambda: (
-                left.mT @ (self.deltas.mT @ self.inputs_times(right))
-            ),
-            positions * r * (out + copied * width) + r * width * s: lambda: (
-                self.deltas_times(left) @ self.inputs @ right
-            ),
-            alone * positions * out * width + out * s * (width + r): lambda: left.mT @ times(self.dense(), right),
+        costs = {
+            Order.DENSE: alone * positions * out * width + out * s * (width + r),
+            Order.DELTAS: positions * r * (out + copied * width) + r * width * s,
+            Order.INPUTS: positions * s * (out + width) + r * out * s,
+            Order.BOTH: positions * (out * r + width * s + r * s),
         }
-        return orders[min(orders)]()
+        return Order.BOTH if self.looks_up else min(costs, key=costs.__getitem__)
 
     @property
     def _overlaps(self) -> bool:
@@ -208,6 +216,22 @@ class LayerGradient:
         if not rows:
             return self.anchor.new_zeros(self.anchor.shape[0], self.shape.groups, 0, width)
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=2)
+
+
+def projected(gradients: Sequence[LayerGradient], left: Tensor, right: Tensor) -> list[Tensor]:
+    """``left^T (d^T a) right`` of gradients with the same inputs, ``[B, G, r, s]`` each, see `LayerGradient.project`.
+
+    The order is the cheapest for one of them, so that each is the same alone.
+    """
+    order = gradients[0].cheapest(left, right)
+    if order is Order.DELTAS:
+        return [gradient.deltas_times(left) @ gradient.inputs @ right for gradient in gradients]
+    if order is Order.DENSE:
+        return [left.mT @ times(gradient.dense(), right) for gradient in gradients]
+    inputs = gradients[0].inputs_times(right)
+    if order is Order.BOTH:
+        return [gradient.deltas_times(left) @ inputs for gradient in gradients]
+    return [left.mT @ (gradient.deltas.mT @ inputs) for gradient in gradients]
 
 
 LayerGradients = dict[str, LayerGradient]

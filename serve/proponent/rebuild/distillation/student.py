@@ -20,7 +20,6 @@ from proponent.attribution.embedding.distilled import Teacher, TeacherMoment, fi
 from proponent.attribution.embedding.subspace import SubspaceEmbedding
 from proponent.attribution.gradients.layers import num_parameters
 from proponent.index.row_code import RowCode
-from proponent.rebuild.compression import DEFAULT_SIZE
 from proponent.rebuild.context import RebuildContext, concatenated
 from proponent.rebuild.distillation.pseudo_queries import PseudoQueries, open_unlabelled
 from proponent.rebuild.distillation.teacher_rows import (
@@ -34,6 +33,7 @@ from proponent.rebuild.distillation.teacher_rows import (
     teacher_rows,
 )
 from proponent.rebuild.distillation.teachers import Teaching, trained_teachers
+from proponent.rebuild.joint_sample import DEFAULT_SIZE
 from proponent.rebuild.memory import DOUBLE, too_small
 from proponent.rebuild.survey import stored_survey
 

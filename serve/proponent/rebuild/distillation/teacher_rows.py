@@ -63,7 +63,8 @@ def teacher_rows(
         TrainingMismatchError: It does not classify what it was trained on as ``expected_accuracy`` asks.
     """
     workspace = context.workspace.inside(_name(teacher.number))
-    here = replace(context, classifier=teacher_classifier(context.classifier, teacher.file), workspace=workspace)
+    classifier, gradients = teacher_classifier(context.classifier, teacher.file), context.batching.keeps()
+    here = replace(context, classifier=classifier, workspace=workspace, gradients=gradients)
     check_teacher(here, teacher, context.classifier.spec.expected_accuracy)
     embedding, _, shards = rebuild_ekfac(here)
     asked = ask(here, embedding, queries, labels)
