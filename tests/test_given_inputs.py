@@ -476,7 +476,7 @@ def test_whole_numbers_of_a_record_reach_the_transform_as_such(
     assert other.probabilities != expected.probabilities  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("value", ["__import__('datetime').date(2020, 1, 2)", "b'yes'", "[1, 2]"])
+@pytest.mark.parametrize("value", ["__import__('datetime').date(2020, 1, 2)", "[1, 2]"])
 def test_a_row_that_no_request_could_hold_is_refused_by_its_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:

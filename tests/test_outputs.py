@@ -160,8 +160,7 @@ def test_what_looks_like_probabilities() -> None:
         assert bool(look_like_probabilities(rows).all())
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
-@pytest.mark.parametrize("kind", ["ekfac", "exact"])
+@pytest.mark.parametrize(("kind", "dtype"), [("ekfac", "bfloat16"), ("exact", "float64")])
 def test_outputs_in_another_precision_are_explained_as_those_in_single(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, dtype: str
 ) -> None:
