@@ -81,8 +81,8 @@ def trained_on(spec: ModelSpec, examples: Batch, seed: int) -> nn.Module:
 def read_examples(
     classifier: Classifier, key: str, positions: Sequence[int] | None, *, forgotten: Collection[str] = ()
 ) -> Batch:
-    """Some (or all) examples of a set that the spec names, as a rebuild reads them."""
-    data = TrainingSet.open(classifier, getattr(classifier.spec, key), key, forgotten=forgotten)
+    """Some (or all) examples of a set that the spec names, read once: a rebuild or an audit has read them before."""
+    data = TrainingSet.open(classifier, getattr(classifier.spec, key), key, forgotten=forgotten, probe=False)
     return data.batch(range(len(data)) if positions is None else positions)
 
 

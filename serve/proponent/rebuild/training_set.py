@@ -126,6 +126,7 @@ class TrainingSet:
         *,
         forgotten: Collection[str] = (),
         readings: Readings | None = None,
+        probe: bool = True,
     ) -> None:
         self.forgotten = frozenset(forgotten)
         if self.forgotten:
@@ -146,7 +147,7 @@ class TrainingSet:
         self._pad: Pad | None = None
         self._first: tuple[Any, Example] | None = None
         self._first = self._read_first()
-        if readings is None:
+        if probe and readings is None:
             self._check_steady()
 
     @classmethod
@@ -158,13 +159,15 @@ class TrainingSet:
         *,
         forgotten: Collection[str] = (),
         readings: Readings | None = None,
+        probe: bool = True,
     ) -> TrainingSet:
         """Calls a dataset factory of the classifier's spec; forgotten examples are left out by id.
 
-        With the ``readings`` of another process the examples must be what they were there.
+        With the ``readings`` of another process the examples must be what they were there. Without ``probe`` none is
+        read twice to see whether it stays the same: for whoever has opened the same set before.
         """
         dataset = call_factory(classifier.spec, factory, key)
-        return cls(dataset, classifier, key, forgotten=forgotten, readings=readings)
+        return cls(dataset, classifier, key, forgotten=forgotten, readings=readings, probe=probe)
 
     def check_factory(self, factory: Factory, *, forgotten: Collection[str] = ()) -> None:
         """Calls the dataset's factory again: a rebuild, an audit and a verification each do, and mean the same.
