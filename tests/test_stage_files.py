@@ -11,7 +11,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
+from proponent.errors import SpecError, StorageError
+from proponent.index.store import Store
+from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.stage_files import SUFFIX, open_files
+from proponent.rebuild.workspace import Workspace
+from proponent.spec import load_spec
 
 STAGE = {
     "empty": torch.zeros(0, 4),
@@ -49,3 +55,57 @@ def test_little_is_read_of_a_stage_that_is_wanted_in_part(tmp_path: Path, monkey
     monkeypatch.setattr(MemoryFileSystem, "cat_file", counted)
     files.load("sums-00000", ["counts", "half"])
     assert sum(read) < 2000 < whole / 10
+
+
+@pytest.mark.parametrize("shards", ["stages", "file://stages", "s3:/bucket/stages", "C:/stages"])
+def test_a_place_that_other_processes_would_not_find_is_refused(tmp_path: Path, shards: str) -> None:
+    spec = load_spec(tiny.project(tmp_path, iterations=1))
+    with pytest.raises(SpecError, match=rf"--shards has value '{shards}', expected a URL such as"):
+        rebuild(spec, Store(tmp_path / "store"), RebuildOptions(quiet=True, shards=shards))
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.filterwarnings("ignore:the objective.s gradient norm")
+def test_stages_at_an_absolute_path_go_with_the_rebuild(tmp_path: Path) -> None:
+    spec, shards = load_spec(tiny.project(tmp_path, iterations=1, expected_accuracy=0)), tmp_path / "some stages"
+    rebuild(spec, Store(tmp_path / "store"), RebuildOptions(quiet=True, shards=str(shards)))
+    assert shards.is_dir() and not [path for path in shards.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("method", ["exists", "isdir", "cat_file", "pipe_file", "mv", "rm_file", "rm"])
+def test_what_a_file_system_raises_is_an_error_of_the_store_of_stages(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Each library has exceptions of its own; the place is named, and what was asked is given once it works again."""
+    work = open_files("memory://broken/work")
+
+    def used() -> None:
+        work.save("rows-00000", STAGE)
+        assert work.has("rows-00000") and work.names() == ["rows-00000"]
+        assert set(work.load("rows-00000")) == set(STAGE) and set(work.load("rows-00000", ["half"])) == {"half"}
+        work.delete("rows-00000")
+        work.clear()
+
+    def fails(self: MemoryFileSystem, *arguments: Any, **options: Any) -> None:
+        raise EOFError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, method, fails)
+        with pytest.raises(StorageError, match=r"cannot use memory://broken/work: EOFError: no answer") as caught:
+            used()
+    assert caught.value.field == "shards"
+    used()
+
+
+def test_stages_of_another_key_at_the_same_url_are_not_taken(tmp_path: Path) -> None:
+    """Neither those of another store, nor those that a rebuild of other weights left there and none else knows of."""
+    url = "memory://shared/toy/work"
+    first = Workspace(tmp_path / "first", "a" * 64, url)
+    other = Workspace(tmp_path / "other", "b" * 64, url)
+    first.save("rows-00000", STAGE)
+    assert not other.has("rows-00000")
+    (tmp_path / "first" / "key").write_text("c" * 64)
+    assert not Workspace(tmp_path / "first", "c" * 64, url).has("rows-00000")
+    other.save("rows-00000", STAGE)
+    other.remove()
+    assert not MemoryFileSystem().exists("/shared/toy/work")

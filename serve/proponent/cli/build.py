@@ -84,7 +84,10 @@ def rebuild(
     workers: WorkersOption = 0,
     gpus_per_worker: GpusOption = 0.0,
     shards: Annotated[
-        str, typer.Option(help="URL for what is finished until the bundle is whole (s3://...); default: the store.")
+        str,
+        typer.Option(
+            help="URL (s3://...) or absolute path for what is finished until the bundle is whole; default: the store."
+        ),
     ] = "",
     as_json: JsonOption = False,
     quiet: QuietOption = False,

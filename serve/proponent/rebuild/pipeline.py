@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ from proponent.rebuild.memory import DEFAULT_MEMORY
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import read_scales
 from proponent.rebuild.samples_stage import HeldOutSamples, keep_samples
+from proponent.rebuild.stage_files import is_url, open_files
 from proponent.rebuild.stationarity import STATIONARY
 from proponent.rebuild.survey import cached_survey, faults_of
 from proponent.rebuild.training_set import TrainingSet
@@ -55,7 +57,8 @@ class RebuildOptions:
         publish: Make the bundle current when it is done.
         jobs: Processes that train teachers.
         executor: Computes the chunks of all stages; the result does not depend on it.
-        shards: URL below which stages are kept until the bundle is whole; by default beside it in the store.
+        shards: URL or absolute path below which stages are kept until the bundle is whole; by default
+            beside it in the store.
 
     >>> RebuildOptions(memory=2 << 30, publish=False).quiet
     False
@@ -70,8 +73,20 @@ class RebuildOptions:
     shards: str = ""
 
     def shards_of(self, spec: ModelSpec) -> str:
-        """Where the stages of a model's rebuild are kept, or an empty text for its directory in the store."""
-        return f"{self.shards.rstrip('/')}/{spec.name}/{WORK}" if self.shards else ""
+        """URL of the stages of a model's rebuild, or an empty text for its directory in the store.
+
+        Raises:
+            SpecError: It is no place that other processes find.
+        """
+        if not self.shards:
+            return ""
+        root = self.shards if is_url(self.shards) else f"file://{self.shards}"
+        if re.match(r"file://(?!/)", root):
+            raise SpecError(
+                f"--shards has value {self.shards!r}, expected a URL such as s3://bucket/stages, or an absolute path",
+                field="shards",
+            )
+        return f"{root.rstrip('/')}/{spec.name}/{WORK}"
 
 
 Audit = Callable[[RebuildResult], Mapping[str, object]]
@@ -106,6 +121,8 @@ def rebuild(spec: ModelSpec, store: Store, options: RebuildOptions | None = None
     options = options or RebuildOptions()
     if spec.curvature.damping == "auto":
         raise SpecError("damping 'auto' must be resolved first, see proponent.rebuilding", field="curvature.damping")
+    if shards := options.shards_of(spec):
+        open_files(shards).names()  # what cannot be used is told before hours of work
     with changing(store, spec.name), single_precision():
         classifier = load_classifier(spec)
         forgotten = Tombstones.open(store, spec.name).ids()

@@ -11,7 +11,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +22,7 @@ from safetensors.torch import load, load_file, save
 from torch import Tensor
 from typing_extensions import override
 
-from proponent.errors import SpecError
+from proponent.errors import SpecError, StorageError
 from proponent.index.bundle import flush
 from proponent.index.faults import fault_point
 from proponent.index.tensor_file import apart, save_tensors
@@ -101,30 +102,43 @@ class LocalFiles(StageFiles):
 
 
 class RemoteFiles(StageFiles):
-    """Below a URL; the credentials are those that the file system of its scheme finds."""
+    """Below a URL; the credentials are those that the file system of its scheme finds.
+
+    All methods raise StorageError where it cannot be reached, read or written.
+    """
 
     def __init__(self, url: str) -> None:
+        self._url = url
         try:
             self._system, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise SpecError(f"--shards has value {url!r}, which cannot be opened: {error}", field="shards") from error
 
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # file systems raise what their libraries do
+            raise StorageError(f"cannot use {self._url}: {type(error).__name__}: {error}", field="shards") from error
+
     @override
     def has(self, stage: str) -> bool:
-        return bool(self._system.exists(self._path(stage)))
+        with self._reached():
+            return bool(self._system.exists(self._path(stage)))
 
     @override
     def names(self) -> list[str]:
-        if not self._system.isdir(self._root):
-            return []
-        found = [path.rpartition("/")[2] for path in self._system.ls(self._root, detail=False)]
+        with self._reached():
+            there = self._system.ls(self._root, detail=False) if self._system.isdir(self._root) else []
+        found = [path.rpartition("/")[2] for path in there]
         return [name.removesuffix(SUFFIX) for name in found if name.endswith(SUFFIX) and not name.startswith(".")]
 
     @override
     def load(self, stage: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
-        if names is None:
-            return load(self._system.cat_file(self._path(stage)))
-        return load(self._part(self._path(stage), names))
+        path = self._path(stage)
+        with self._reached():
+            content = self._system.cat_file(path) if names is None else self._part(path, names)
+        return load(content)
 
     def _part(self, path: str, names: Collection[str]) -> bytes:
         """A safetensors file of some tensors of one, of which only these bytes and the header are read."""
@@ -142,19 +156,22 @@ class RemoteFiles(StageFiles):
 
     @override
     def save(self, stage: str, tensors: Mapping[str, Tensor]) -> None:
-        self._system.makedirs(self._root, exist_ok=True)
-        temporary = f"{self._root}/.{stage}-{uuid.uuid4().hex}{SUFFIX}"
-        self._system.pipe_file(temporary, save(apart(tensors)))
-        self._system.mv(temporary, self._path(stage))
+        content, temporary = save(apart(tensors)), f"{self._root}/.{stage}-{uuid.uuid4().hex}{SUFFIX}"
+        with self._reached():
+            self._system.makedirs(self._root, exist_ok=True)
+            self._system.pipe_file(temporary, content)
+            self._system.mv(temporary, self._path(stage))
 
     @override
     def delete(self, stage: str) -> None:
-        self._system.rm_file(self._path(stage))
+        with self._reached():
+            self._system.rm_file(self._path(stage))
 
     @override
     def clear(self) -> None:
-        if self._system.exists(self._root):
-            self._system.rm(self._root, recursive=True)
+        with self._reached():
+            if self._system.exists(self._root):
+                self._system.rm(self._root, recursive=True)
 
     def _path(self, stage: str) -> str:
         return f"{self._root}/{stage}{SUFFIX}"
@@ -162,7 +179,7 @@ class RemoteFiles(StageFiles):
 
 def is_url(location: str) -> bool:
     """Whether it names a file system by a scheme."""
-    return re.match(r"[a-z0-9+.-]+:", location) is not None
+    return re.match(r"[a-z0-9+.-]+:(//|:)", location) is not None
 
 
 def open_files(location: str) -> StageFiles:

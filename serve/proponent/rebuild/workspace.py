@@ -20,6 +20,8 @@ from proponent.index.faults import fault_point
 from proponent.rebuild.stage_files import LocalFiles, open_files
 
 KEY = "key"
+_TOLD = 16
+"""Characters of a key that tell it from others."""
 
 
 class Workspace:
@@ -28,13 +30,14 @@ class Workspace:
     Args:
         directory: Holds the key and what is written of a bundle.
         key: See the module; what another key left is deleted.
-        shards: URL or directory of the stages' tensors, if not ``directory``.
+        shards: URL of the stages' tensors, if not ``directory``: they lie below it by the key, so that stages of
+            another key are never taken for them, whoever left them there.
     """
 
     def __init__(self, directory: Path, key: str, shards: str = "") -> None:
         self.directory = directory
         self.key = key
-        self.location = shards or str(directory.absolute())
+        self.location = f"{shards}/{key[:_TOLD]}" if shards else str(directory.absolute())
         self._shards = shards
         self._files = open_files(self.location)
         marker = directory / KEY
@@ -97,7 +100,7 @@ class Workspace:
 
     def remove(self) -> None:
         """Deletes everything; call it once the bundle is in place."""
-        self._files.clear()
+        open_files(self._shards or self.location).clear()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

@@ -123,7 +123,9 @@ def _failing_to_save(location: str) -> Iterator[None]:
     """Says of what fails in a block that it is the store of stages, as this node sees it."""
     try:
         yield
-    except Exception as error:  # file systems raise what their libraries do
+    except StorageError:  # says so already
+        raise
+    except Exception as error:  # of any library that writes
         raise StorageError(f"cannot write to {location}: {error}", field="shards") from error
 
 
