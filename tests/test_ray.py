@@ -184,6 +184,17 @@ def test_a_worker_that_hangs_is_done_without(tmp_path: Path, nodes: Nodes) -> No
     check(path, tmp_path / "store", nodes)
 
 
+@pytest.mark.slow
+def test_a_worker_that_cannot_be_reached_gives_its_place_to_another(tmp_path: Path, nodes: Nodes) -> None:
+    """It lives, as its connection alone was lost: both nodes are full until it is ended."""
+    path = watched(tmp_path / "project", **EKFAC)
+    twice = {"CoreWorkerService.grpc_client.PushTask": {"num_failures": 2, "req_failure_prob": 50}}
+    lost = {"RAY_testing_rpc_failure": json.dumps(twice), "RAY_testing_rpc_failure_avoid_intra_node_failures": "0"}
+    code, said = Rebuild(path, tmp_path / "store", nodes, PATIENCE_S="20", **lost).ended()
+    assert code == 0, said
+    check(path, tmp_path / "store", nodes)
+
+
 def test_a_node_on_which_everything_fails_is_done_without(tmp_path: Path, nodes: Nodes) -> None:
     """Its worker is free at once, but what failed there is left to the other one."""
     path = watched(tmp_path / "project", **EKFAC)

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from proponent.errors import InternalError, ProponentError, UnavailableError
 from proponent.rebuild.cluster.worker import Worker, named
@@ -159,6 +159,7 @@ class Pool:
             self._free.append((worker, ray.get(reference)))
         except RayError as error:
             self._why = str(error)
+            ray.kill(worker)
 
     def _ended(self, reference: Any) -> Done:
         begun = self._busy.pop(reference)
@@ -170,8 +171,7 @@ class Pool:
             error = cause if isinstance(cause, ProponentError) else InternalError(str(failure))
         except RayError as failure:
             error = LostError(begun.why or str(failure), with_node=not self._is_alive(begun.node))
-            if not isinstance(failure, RayActorError):
-                ray.kill(begun.worker)
+            ray.kill(begun.worker)  # one that cannot be reached may live, and hold its processors
         if not isinstance(error, LostError):
             self._free.append((begun.worker, begun.node))
         if error is None:
