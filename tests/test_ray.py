@@ -11,7 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -356,3 +358,21 @@ def test_a_scanner_of_rows_that_hangs_is_made_again(tmp_path: Path, nodes: Nodes
         said, _ = running.communicate("\n", timeout=120)
     assert said.split() == ["SHARD_LOST", "found"] and running.returncode == 0
     until(lambda: not nodes.actors("Scanner"))
+
+
+def test_a_job_goes_to_who_has_its_gradients_while_there_are_others() -> None:
+    from proponent.rebuild.cluster.executor import _taken
+
+    homes, waiting = {"a": 1, "b": 2, "d": 2}, deque("abcd")
+    taken = [_taken(waiting, homes.get, lambda worker: worker == 2) for _ in range(4)]
+    assert taken == ["b", "d", "c", "a"] and not waiting
+
+
+def test_workers_keep_gradients_where_their_node_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from proponent.rebuild.cluster.site import Site
+
+    context = a_context(watched(tmp_path / "project"), tmp_path / "work")
+    site = Site.of(replace(context, batching=replace(context.batching, kept=1 << 30)), "cpu")
+    assert site.open().gradients.has_room(1 << 20)
+    monkeypatch.setattr("proponent.rebuild.cluster.site.machine_bytes", lambda: 1 << 60)
+    assert not site.open().gradients.has_room(1)

@@ -12,13 +12,18 @@ _CGROUPS = (
 )
 
 
+def machine_bytes() -> int:
+    """Memory that the machine has, whoever uses it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def available_bytes() -> int:
     """Memory that processes may still take: of the machine, or what its control group leaves.
 
     Where the system does not say what is free, it is what the machine has.
     """
     if not _MEMINFO.exists():
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return machine_bytes()
     lines = _MEMINFO.read_text(encoding="ascii").splitlines()
     available = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
     for limit, usage in _CGROUPS:

@@ -80,9 +80,9 @@ class Batching:
                 batch = data.batch([chosen[place] for place in some])
                 yield from replace(batch, places=tuple(some)).split(self.block)
 
-    def keeps(self) -> KeptGradients:
-        """Room for gradients of one model."""
-        return KeptGradients(self.kept, self.memory // FREE)
+    def keeps(self, least_free: int = 0) -> KeptGradients:
+        """Room for gradients of one model, which leaves so many bytes of the machine, or a part of the memory."""
+        return KeptGradients(self.kept, max(least_free, self.memory // FREE))
 
     def count(self, examples: int) -> int:
         """How many blocks that many examples make."""

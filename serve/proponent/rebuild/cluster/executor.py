@@ -53,6 +53,7 @@ class RayExecutor:
     def __init__(self, pool: Pool, device: str) -> None:
         self._pool, self._device = pool, device
         self._sites: dict[tuple[str, str], Any] = {}
+        self._homes: dict[tuple[str, tuple[int, ...]], Any] = {}
 
     def device(self, own: torch.device) -> torch.device:
         """See `Executor`."""
@@ -61,22 +62,26 @@ class RayExecutor:
     def run(
         self, context: RebuildContext, stage: str, task: Task, chunks: Mapping[str, Sequence[int]]
     ) -> Iterator[str]:
-        """See `Executor`.
+        """See `Executor`; a chunk goes to who computed an earlier stage's on the same items, and keeps what it needs.
 
         Raises:
             ProponentError: A chunk fails again and again; the message names the item at fault.
             UnavailableError: Workers die of a chunk, or there have been none for a while.
         """
         site = self._site(context)
+        keys = {name: (site.hex(), tuple(items)) for name, items in chunks.items()}
 
         def call(name: str, is_last: bool) -> tuple[Any, ...]:
             return "compute", [site], task, name, chunks[name], is_last
 
         with ExitStack() as stack:
             bars = _NodeBars(context, stack, sum(map(len, chunks.values())))
-            for done in self._handed_out(chunks, call, is_even=task.is_even):
+            for done in self._handed_out(
+                chunks, call, is_even=task.is_even, home=lambda name: self._homes.get(keys[name])
+            ):
                 if done.error is not None:
                     raise self._fatal(done, context, site, task, chunks[done.job]) from done.error
+                self._homes[keys[done.job]] = done.worker
                 bars.advance(done.node, len(chunks[done.job]))
                 yield done.job
 
@@ -92,7 +97,12 @@ class RayExecutor:
             yield
 
     def _handed_out(
-        self, names: Iterable[str], call: Callable[[str, bool], tuple[Any, ...]], *, is_even: bool = True
+        self,
+        names: Iterable[str],
+        call: Callable[[str, bool], tuple[Any, ...]],
+        *,
+        is_even: bool = True,
+        home: Callable[[str], Any] = lambda name: None,
     ) -> Iterator[Done]:
         """What ends well, in any order, and what has failed for the last time.
 
@@ -100,6 +110,7 @@ class RayExecutor:
             names: Of the jobs.
             call: Method and arguments of a job, and whether it is tried for the last time.
             is_even: Whether jobs take about as long as each other.
+            home: The worker that would have least to do for a job, if any.
         """
         waiting, failed_on = deque(names), defaultdict[str, list[str]](list)
         again = deque[str]()
@@ -107,12 +118,12 @@ class RayExecutor:
 
         def begin(name: str) -> bool:
             where = failed_on[name]
-            return self._pool.submit(name, *call(name, len(where) + 1 == ATTEMPTS), avoid=where)
+            return self._pool.submit(name, *call(name, len(where) + 1 == ATTEMPTS), avoid=where, rather=home(name))
 
         while waiting or again or self._pool.is_busy:
             again = deque(name for name in again if not (self._pool.has_free and begin(name)))
             while waiting and self._pool.has_free:
-                begin(waiting.popleft())
+                begin(_taken(waiting, home, self._pool.is_free))
             for done in self._pool.wait():
                 went_with_node = isinstance(done.error, LostError) and done.error.with_node
                 if done.error is not None and not went_with_node:
@@ -148,6 +159,15 @@ class RayExecutor:
             for done in self._pool.wait():
                 if not done.job:
                     return done.error is None
+
+
+def _taken(waiting: deque[str], home: Callable[[str], Any], is_free: Callable[[Any], bool]) -> str:
+    """Takes out a job whose worker is free, or one that has none, or the first: its worker is busy with others."""
+    at_home = (name for name in waiting if is_free(home(name)))
+    homeless = (name for name in waiting if home(name) is None)
+    chosen = next(at_home, None) or next(homeless, waiting[0])
+    waiting.remove(chosen)
+    return chosen
 
 
 def _died(what: str, done: Done) -> UnavailableError:

@@ -35,10 +35,11 @@ class LostError(Exception):
 
 @dataclass(frozen=True)
 class Done:
-    """A job that has ended, well where there is no ``error``."""
+    """A job that has ended at a worker of a node, well where there is no ``error``."""
 
     job: str
     node: str
+    worker: Any
     error: ProponentError | LostError | None
 
 
@@ -92,8 +93,19 @@ class Pool:
         """Whether a job would be begun at once."""
         return bool(self._free)
 
-    def submit(self, job: str, method: str, *arguments: Any, avoid: Collection[str] = ()) -> bool:
+    def is_free(self, worker: Any) -> bool:
+        """Whether this worker would begin a job at once."""
+        return any(free is worker for free, _ in self._free)
+
+    def submit(self, job: str, method: str, *arguments: Any, avoid: Collection[str] = (), rather: Any = None) -> bool:
         """Lets a free worker begin a job; it is left waiting where only nodes to ``avoid`` are free and others work.
+
+        Args:
+            job: Its name.
+            method: What is called of a worker.
+            *arguments: Of the call.
+            avoid: Nodes on which it has failed.
+            rather: The worker that begins it if it is one of the free.
 
         Returns:
             Whether it has begun.
@@ -101,7 +113,8 @@ class Pool:
         free = [number for number, (_, node) in enumerate(self._free) if node not in avoid]
         if not free and self._works_elsewhere(avoid):
             return False
-        worker, node = self._free.pop(free[-1] if free else -1)
+        wanted = [number for number in free if self._free[number][0] is rather]
+        worker, node = self._free.pop((wanted or free or [-1])[-1])
         self._busy[getattr(worker, method).remote(*arguments)] = _Begun(worker, node, job, time.monotonic())
         return True
 
@@ -176,7 +189,7 @@ class Pool:
             self._free.append((begun.worker, begun.node))
         if error is None:
             self._longest_s = max(self._longest_s, time.monotonic() - begun.since)
-        return Done(begun.job, begun.node, error)
+        return Done(begun.job, begun.node, begun.worker, error)
 
     def _end_hanging(self) -> None:
         """Ends workers that are at a job for too long, once it is known how long one takes; they are lost then."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from proponent.attribution.gradients.layers import Layers
 from proponent.classifier import build_model, classifier_of, pick_device
 from proponent.errors import MismatchError, SpecError
+from proponent.machine_memory import machine_bytes
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.kept_examples import SHARE
@@ -20,6 +21,8 @@ from proponent.user_code.source import code_sha256
 
 MODEL = "model"
 """Stage of the weights."""
+FREE_OF_NODE = 8
+"""Part of a node's memory, one of so many, that kept gradients leave: Ray ends workers where a twentieth is left."""
 SAME = ("proponent", "torch", "torchvision", "numpy", "safetensors")
 """Libraries that a result depends on."""
 
@@ -88,7 +91,15 @@ class Site:
         classifier = classifier_of(spec, model, device=pick_device(self.device))
         data = TrainingSet.open(classifier, spec.dataset, forgotten=self.forgotten, readings=self.readings)
         data.keep(self.batching.memory // SHARE)
-        return RebuildContext(classifier, self.layers, data, self.batching, workspace, StageProgress(quiet=True))
+        return RebuildContext(
+            classifier,
+            self.layers,
+            data,
+            self.batching,
+            workspace,
+            StageProgress(quiet=True),
+            gradients=self.batching.keeps(least_free=machine_bytes() // FREE_OF_NODE),
+        )
 
     def _check_versions(self) -> None:
         for name, version in versions().items():
