@@ -185,8 +185,16 @@ def unkeyed(path: Path) -> None:
     path.write_text("{}", encoding="utf-8")
 
 
-def wrongly_typed(path: Path) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "claims": 5}), encoding="utf-8")
+def wrongly_typed(path: Path, key: str = "claims", value: object = 5) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), key: value}), encoding="utf-8")
+
+
+def without_a_map_of_files(path: Path) -> None:
+    wrongly_typed(path, "files", [])
+
+
+def of_another_name(path: Path) -> None:
+    wrongly_typed(path, "name", "shapley")
 
 
 DAMAGE: tuple[dict[str, Callable[[Path], None]], ...] = (
@@ -207,6 +215,8 @@ DAMAGE: tuple[dict[str, Callable[[Path], None]], ...] = (
     },
     {f"outlier/{RESULT}": empty, "models/points-0-*/store/*/bundles/*/rows.faiss": cut},
     {f"outlier/{RESULT}": wrongly_typed},
+    {f"outlier/{RESULT}": without_a_map_of_files},
+    {f"outlier/{RESULT}": of_another_name},
 )
 
 

@@ -24,7 +24,7 @@ from proponent.study.workbench import Spent, Workbench
 
 _KEYS = (
     *("name", "title", "part", "quick", "code", "cpu_seconds", "models_cpu_seconds", "setting", "columns", "rows"),
-    *("paragraph", "claims", "pictures", "values"),
+    *("paragraph", "claims", "pictures", "values", "files"),
 )
 
 
@@ -79,13 +79,20 @@ def _read(path: Path, keys: Collection[str]) -> dict[str, Any] | None:
     result = read_whole(path, keys)
     if result is None:
         return None
-    try:
-        experiment_page(result)
-        study_page({path.parent.name: result})
-    except (TypeError, KeyError, AttributeError, ValueError):
+    if not _is_shown(path.parent.name, result):
         tell_damaged(path)
         return None
     return result
+
+
+def _is_shown(name: str, result: Mapping[str, Any]) -> bool:
+    """Whether a result is that of its directory, and of values that pages can be made of."""
+    try:
+        experiment_page(result)
+        study_page({name: result})
+        return bool(result["name"] == name) and all(isinstance(of, str) for of in result["files"].values())
+    except (TypeError, KeyError, AttributeError, ValueError):
+        return False
 
 
 def _write_page(path: Path, text: str) -> None:
@@ -98,7 +105,7 @@ def _write_page(path: Path, text: str) -> None:
 def _finished(experiment: Experiment, out: Path, quick: bool) -> Mapping[str, Any] | None:
     """The result of today's code where there is one with all of its figures."""
     directory = out / experiment.name
-    result = _read(directory / RESULT, (*_KEYS, "files"))
+    result = _read(directory / RESULT, _KEYS)
     if result is None or result["code"] != experiment.code or result["quick"] != quick:
         return None
     whole = [_is_whole(directory / name, digest) for name, digest in result["files"].items()]
