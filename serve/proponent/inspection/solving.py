@@ -124,7 +124,7 @@ def explain_by_solver(
     """Explains one input from the training set that a bundle was built from.
 
     Args:
-        bundle: Names model, data and examples; its rows are not read.
+        bundle: Names model, data and examples; its rows are not read, and self-influence is what it holds.
         asked: Holds the input.
         options: Which measures, which label, and how many examples.
         solver: Which solver.

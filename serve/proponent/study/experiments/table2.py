@@ -42,8 +42,9 @@ without the opening of the bundle: one solve with the objective's own curvature 
 {damping} added) and one pass over the training set; the mean of {queries} test samples, one for logistic
 regression and the two largest networks. theta-RelatIF needs ||H^-1 g|| of every training example, a solve each by
 the same solver: measured with its residual for {solved} of them side by side (one where one sample is timed), and
-counted for all n, and for the {strongest} strongest by IF alone, which is what a ranking in hours can afford and what
-`--measure theta-relatif` does. From the index: one query, one measure, median of {repeats}. The residual is
+counted for all n, and for the {strongest} strongest by IF alone, which is how many `--measure theta-relatif` ranks.
+The command solves for as many side by side as its memory holds, and takes less of small models than is counted here.
+From the index: one query, one measure, median of {repeats}. The residual is
 ||g - (H + damping) x|| / ||g|| of the test sample's g, and beside it the largest of those whose norms were solved
 for; the overlap is that of the top 10 with the index (exact for logistic regression,
 EK-FAC for the networks, so that solver and index there differ by their curvature and damping too), and the error
@@ -60,8 +61,8 @@ largest networks.
 A solve is called done at a residual of {done} or less, of the curvature of the sample. A residual above 1 is worse
 than no solve at all (x = 0 has the residual 1). What such a solve gives are no influences: its error and overlap say
 nothing of the method, and its seconds are what was spent, a lower bound of what a solve would take. The ratio of
-RelatIF to IF is a lower bound then too, as IF's pass over the training set, which is not repeated, would weigh less
-in longer solves."""
+RelatIF to IF is a lower bound then too, of solves made apart, as IF's pass over the training set, which is not
+repeated, would weigh less in longer solves."""
 
 
 @dataclass(frozen=True)
@@ -278,9 +279,9 @@ def _claims(found: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
             "several times",
             f"{STRONGEST} candidates, by conjugate gradients: {_told(small)}; {others}",
             both(*(lies(of, SEVERAL) for of in small.values())),
-            f"at least {SEVERAL} on every model by conjugate gradients, which converged; the ratio is the number of "
-            "examples whose ||H^-1 g|| is solved for, less what solving at once saves. Arnoldi's basis serves all "
-            "examples, and so both measures take as long, as far from the solution as it stays",
+            f"at least {SEVERAL} on every model by conjugate gradients, which {_converged(small)}; the ratio is the "
+            "number of examples whose ||H^-1 g|| is solved for, less what solving at once saves. Arnoldi's basis "
+            "serves all examples, and so both measures take as long, as far from the solution as it stays",
         ),
         Claim(
             "RelatIF takes 20 to 40 times as long as IF on large models",
@@ -306,6 +307,11 @@ def _by(found: Mapping[str, Mapping[str, Any]], solver: Solver) -> dict[str, Map
     """What one solver took, by model."""
     end = f", {solver.value}"
     return {name.removesuffix(end): of for name, of in found.items() if name.endswith(end)}
+
+
+def _converged(by_model: Mapping[str, Mapping[str, Any]]) -> str:
+    undone = [name for name, of in by_model.items() if not is_done(of)]
+    return f"did not converge on {', '.join(undone)}" if undone else "converged"
 
 
 def _told(by_model: Mapping[str, Mapping[str, Any]]) -> str:
