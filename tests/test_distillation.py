@@ -343,7 +343,8 @@ def test_a_teacher_is_judged_by_what_it_has_seen(built: Built, tmp_path: Path) -
     classifier = load_classifier(load_spec(built.spec))
     workspace, wrong = Workspace(tmp_path / "work", "key"), torch.arange(60) % 2
     accuracy = torch.tensor(0.5, dtype=torch.float64)
-    workspace.save("survey", {"predictions": wrong, "labels": torch.zeros(60).long(), "accuracy": accuracy})
+    found = {"predictions": wrong, "labels": torch.zeros(60).long(), "faults": torch.zeros(3).long()}
+    workspace.save("survey", {**found, "accuracy": accuracy})
     data = training_set(built.spec)
     context = RebuildContext(
         classifier, classifier.find_layers(), data, Batching.of(8), workspace, StageProgress(quiet=True)

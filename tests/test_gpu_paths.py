@@ -88,10 +88,13 @@ def store_of(rows: int, size: int, groups: int) -> RowStore:
 def test_from_inputs_to_scored_candidates_nothing_waits_for_the_device(
     bundle: Path, rows: int, groups: int, filtered: bool
 ) -> None:
+    """Once inputs that use the layers alike have been tried, which reads what it finds."""
     explainer = Explainer.load(bundle)
     embedder, count = explainer._embedder, 4
+    embedder.embed(tiny.inputs(count), [Target()] * count, Stopwatch())
     classifier = replace(explainer.classifier, model=explainer.classifier.model.to(META), device=META)
     there = QueryEmbedder(classifier, embedder.embedding.to(META), embedder.layers)
+    there._tried = embedder._tried
     targets = [Target(), Target(class_id=1), Target(class_id=1, against=2), Target(class_id=77)]
     batch = there.begin(tiny.inputs(count), targets, Stopwatch()).batch
     assert (batch.figures.shape, batch.figures.device) == ((count, 3 + FIGURES), META)
