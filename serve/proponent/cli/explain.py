@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -119,39 +120,50 @@ def explain(
         ranking=Ranking.BY_MAGNITUDE if merged else Ranking.BY_END,
     )
     value = given_input(image, text, record)
-    query = _query(value, options)
+    query, bundle = _query(value, options), current_bundle(store, model)
+    effort = {"damping": solver_damping, "steps": solver_steps, "examples": solver_examples, "norms": solver_norms}
     if solver is None:
-        _check_no_effort(
-            solver_damping=solver_damping,
-            solver_steps=solver_steps,
-            solver_examples=solver_examples,
-            solver_norms=solver_norms,
-        )
-        from proponent.worker.local import LocalWorker
-
-        worker = LocalWorker(current_bundle(store, model))
-        reply = worker.answer(WorkerRequest(explain=query)).explain
-        words = worker.answer(WorkerRequest(highlight=highlights_of(query, reply))).highlight if highlight else None
+        _check_no_effort(effort)
+        reply, words = _by_index(bundle, query, highlight)
         _print_explanation(reply, {}, merged=merged, as_json=as_json, asked=query, words=words)
         return
     if highlight:
         raise InvalidInputError("words are weighed by the index alone, not by a solver", field="highlight")
+    reply, solve = _by_solver(bundle, query, solver, effort)
+    _print_explanation(reply, solve, merged=merged, as_json=as_json, asked=query)
+
+
+def _check_no_effort(effort: Mapping[str, float | None]) -> None:
+    for name, value in effort.items():
+        if value is not None:
+            field = f"solver_{name}"
+            raise InvalidInputError(f"{field} is {value}, but no solver is named, expected --solver", field=field)
+
+
+def _by_index(
+    bundle: Path, query: pb.ExplainRequest, highlight: bool
+) -> tuple[pb.ExplainResponse, pb.HighlightExamplesResponse | None]:
+    from proponent.worker.local import LocalWorker
+
+    worker = LocalWorker(bundle)
+    reply = worker.answer(WorkerRequest(explain=query)).explain
+    if not highlight:
+        return reply, None
+    return reply, worker.answer(WorkerRequest(highlight=highlights_of(query, reply))).highlight
+
+
+def _by_solver(
+    bundle: Path, query: pb.ExplainRequest, solver: str, effort: dict[str, Any]
+) -> tuple[pb.ExplainResponse, dict[str, Any]]:
     from proponent.inspection.inverses import Solver
-    from proponent.inspection.solving import STRONGEST, Effort, explain_by_solver
+    from proponent.inspection.solving import Effort, explain_by_solver
     from proponent.request_options import options_from
     from proponent.worker.messages import explain_response
 
-    bundle, chosen = current_bundle(store, model), member(Solver, solver)
-    effort = Effort(solver_steps, solver_examples, STRONGEST if solver_norms is None else solver_norms)
-    found, solve = explain_by_solver(bundle, query, options_from(query), chosen, solver_damping, effort)
-    printed = explain_response(found, "")
-    _print_explanation(printed, asdict(solve), merged=merged, as_json=as_json, asked=query)
-
-
-def _check_no_effort(**options: float | None) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise InvalidInputError(f"{name} is {value}, but no solver is named, expected --solver", field=name)
+    damping, given = effort.pop("damping"), {name: value for name, value in effort.items() if value is not None}
+    options, chosen = options_from(query), member(Solver, solver)
+    found, solve = explain_by_solver(bundle, query, options, chosen, damping, Effort(**given))
+    return explain_response(found, ""), asdict(solve)
 
 
 def _print_explanation(
