@@ -219,17 +219,14 @@ def test_a_solver_finds_what_the_index_says(
         assert len(found) >= 3 and found == wanted
 
 
-def test_relatif_by_a_solver_ranks_the_most_influential_alone(made: Digits) -> None:
+def test_relatif_by_a_solver_ranks_the_most_influential_of_both_ends_alone(made: Digits) -> None:
+    asked = ("--class-id", "3", "--against", "8", "--merged")
     influence, local = (
         {i["example_id"] for side in ("proponents", "opponents") for i in result.get(side, [])}
-        for result in solved(made, "--measure", "l-relatif", "--solver-norms", "7", "--merged")["results"]
+        for result in solved(made, "--measure", "l-relatif", "--solver-norms", "7", *asked)["results"]
     )
-    strongest = solved(made, "--top-k", "7", "--merged")["results"][0]
-    assert (
-        local
-        == {i["example_id"] for side in ("proponents", "opponents") for i in strongest.get(side, [])}
-        < influence
-    )
+    strongest = solved(made, "--top-k", "7", *asked)["results"][0]
+    assert local == {i["example_id"] for side in ("proponents", "opponents") for i in strongest[side]} < influence
 
 
 def test_a_solver_tells_its_time_and_leaves_out_what_is_forgotten(made: Digits, tmp_path: Path) -> None:
