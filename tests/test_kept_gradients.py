@@ -124,6 +124,13 @@ def test_blocks_are_kept_as_far_as_they_fit_and_found_by_all_of_their_examples()
     assert kept.find(_batch(3, 4)) is None and kept.has_room(400) and not kept.has_room(401)
 
 
+def test_a_block_that_is_computed_again_takes_its_room_once() -> None:
+    kept, value = KeptGradients(400), _labelled(80)
+    for _ in range(3):
+        kept.add(_batch(1, 2), value)
+    assert kept.find(_batch(1, 2)) is value and kept.has_room(240) and not kept.has_room(241)
+
+
 def test_a_machine_keeps_what_it_needs_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_gradients, "available_bytes", lambda: 500)
     kept = KeptGradients(1000, least_free=300)

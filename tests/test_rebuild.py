@@ -320,6 +320,17 @@ def test_eigenvectors_are_not_chosen_again_after_a_resumption(
     check_same(resumed, build(path, tmp_path / "fresh"))
 
 
+def test_a_killed_rebuild_goes_on_with_another_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The joint basis is fitted to as many rows as it holds: nothing of one sample is taken for another's."""
+    monkeypatch.setattr("proponent.rebuild.batching.CHUNK", 8)
+    monkeypatch.setattr("proponent.attribution.embedding.joint.BLOCK", 8)
+    path = tiny.project(tmp_path, **KINDS["ekfac"])
+    monkeypatch.setattr("proponent.rebuild.compression.sample_size", lambda *_: 28)
+    interrupt(path, monkeypatch, "basis")
+    monkeypatch.setattr("proponent.rebuild.compression.sample_size", lambda *_: 36)
+    check_same(build(path), build(path, tmp_path / "fresh"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_batch_size_changes_nothing(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "MOST_ON_CPU", 16)  # so that 40 examples are several blocks

@@ -221,10 +221,11 @@ def _fit_basis(context: RebuildContext) -> dict[str, Tensor]:
     width = sum(subspace.size for subspace in stored_subspaces(context).values())
     count, total = sample_size(context, width), len(context.data)
     chosen = context.data.sample(count, context.settings.seed + 2) if count < total else row_order(context)
-    chunks = chunked(SAMPLE if count < total else WHOLE, chosen, context.batching.chunk)
+    # By its size, which follows from the memory: a killed rebuild that goes on with another takes no part of both.
+    chunks = chunked(f"{SAMPLE}-{count}" if count < total else WHOLE, chosen, context.batching.chunk)
     names = context.map("joint sample", DirectionsTask(), chunks)
     # The last block takes longest, so that it begins first.
-    last_first = reversed(chunked(PRODUCTS, range(blocks_of(len(chosen))), 1).items())
+    last_first = reversed(chunked(f"{PRODUCTS}-{count}", range(blocks_of(count)), 1).items())
     products = sorted(context.map(PRODUCTS, ProductsTask(tuple(names), tuple(chosen)), dict(last_first)))
     sample = _loaded_sample(context, names, chosen)
     size, load = context.settings.embedding_size or DEFAULT_SIZE, context.workspace.load

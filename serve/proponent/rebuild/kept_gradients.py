@@ -96,7 +96,11 @@ class KeptGradients:
         return size <= self._left and size + self._least_free <= available_bytes()
 
     def add(self, batch: Batch, value: Kept) -> None:
-        """Keeps something of a block where there is room; its tensors must not be written to."""
+        """Keeps something of a block where there is room, in place of what was kept of it.
+
+        Its tensors must not be written to.
+        """
+        self.take(batch)  # a chunk that has failed is computed again
         size = bytes_of(value.tensors())
         if self.has_room(size):
             self._found[_key(batch)] = value, size

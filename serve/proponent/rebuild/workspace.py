@@ -93,9 +93,9 @@ class Workspace:
         fault_point(f"stage.saved:{stage}")
 
     def discard(self, prefix: str) -> None:
-        """Deletes the parts ``<prefix>-<number>`` of a stage that is finished."""
+        """Deletes the parts ``<prefix>-<number>`` of a stage that is finished, also those of several numbers."""
         for name in self._files.names():
-            if re.fullmatch(rf"{re.escape(prefix)}-\d+", name):
+            if re.fullmatch(rf"{re.escape(prefix)}(-\d+)+", name):
                 self._files.delete(name)
 
     def remove(self) -> None:

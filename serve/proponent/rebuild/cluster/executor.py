@@ -16,6 +16,7 @@ from proponent.rebuild.cluster.pool import Done, LostError, Pool
 from proponent.rebuild.cluster.site import Site
 from proponent.rebuild.cluster.worker import first_failing
 from proponent.rebuild.context import RebuildContext, Task
+from proponent.rebuild.workspace import Workspace
 
 STORE_BYTES = 256 << 20
 ATTEMPTS = 3
@@ -52,7 +53,7 @@ class RayExecutor:
 
     def __init__(self, pool: Pool, device: str) -> None:
         self._pool, self._device = pool, device
-        self._sites: dict[tuple[str, str], Any] = {}
+        self._sites: dict[tuple[Workspace, str], Any] = {}
         self._homes: dict[tuple[str, tuple[int, ...]], Any] = {}
 
     def device(self, own: torch.device) -> torch.device:
@@ -134,8 +135,8 @@ class RayExecutor:
                     again.append(done.job)
 
     def _site(self, context: RebuildContext) -> Any:
-        """What workers need of a rebuild, in the cluster's memory."""
-        key = context.workspace.location, context.classifier.spec.model_dump_json()
+        """What workers need of a rebuild, in the cluster's memory; another one in the same place has its own."""
+        key = context.workspace, context.classifier.spec.model_dump_json()
         if key not in self._sites:
             self._sites[key] = ray.put(Site.of(context, self._device))
         return self._sites[key]
