@@ -189,6 +189,42 @@ def test_experts_that_see_some_of_a_batch_are_left_out_and_the_rest_is_explained
     assert set(Explainer.load(bundle).classifier.find_layers()) == {"gate", "head"}
 
 
+KEEPING = """
+
+class Keeping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.head, self.waves = nn.Linear(6, 5), nn.Linear(5, 3), None
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        if self.waves is None:
+            self.waves = torch.arange(6.0)[:, None].cos()
+        return self.head((self.first(x[:, 0]) * self.waves).tanh().mean(dim=1))
+
+
+def keeping():
+    return Keeping()
+"""
+
+
+def test_a_model_that_keeps_what_it_computed_and_counts_its_calls_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny, "MODULE", tiny.MODULE + KEEPING)
+    path = tiny.project(tmp_path, model="keeping", expected_accuracy=0, iterations=5, curvature={"kind": "ekfac"})
+    bundle = rebuild(load_spec(path), Store(tmp_path / "store"), RebuildOptions(quiet=True))
+    assert torch.equal(
+        load_file(bundle / files.WEIGHTS)["calls"], load_file(tmp_path / "weights.safetensors")["calls"]
+    )
+    explainer = Explainer.load(bundle)
+    explainer.classifier.model.waves = None  # type: ignore[assignment]  # as before the longest input so far
+    explainer.predict(tiny.inputs(1))
+    [answer] = explainer.explain(tiny.inputs(1), [ExplainOptions()])
+    assert isinstance(answer, Explanation) and answer.results[0].proponents
+
+
 MAPPED = """
 
 class Mapped(nn.Module):

@@ -90,6 +90,26 @@ def test_layers_that_hooks_get_wrong_for_one_example_of_many_are_found(name: str
     assert set(tried.faults(again, inputs[17:18])) == set(found), "asked again, as found"
 
 
+def some_rows(model: Rare, x: Tensor) -> Tensor:
+    """Leads the inputs whose first number is large through a layer again, and no others, as sparse experts do."""
+    rows = (x[:, 0] > 9).nonzero()[:, 0]
+    return torch.zeros_like(x).index_add(0, rows, model.first(x[rows].tanh()))
+
+
+def test_a_layer_that_few_examples_of_a_batch_are_led_through_is_found_though_it_is_right_for_each_alone() -> None:
+    torch.manual_seed(3)
+    model, inputs = Rare(some_rows).double().eval(), torch.randn(23, SIZE).double()
+    inputs[17, 0] = 10
+    tried, found = uses(model, inputs)
+    assert found == {"first": 17}
+    assert uses(model, inputs)[1] == found and tried.faults(frozenset(), inputs) == {}
+    with CaptureSession(model, find_layers(model)) as session:
+        session.forward(inputs)
+        together = session.uses()
+        session.forward(inputs[17:18])
+        assert tried.knows(session.uses()) and not tried.knows(together)
+
+
 @pytest.mark.parametrize("name", RIGHT)
 def test_what_is_trusted_has_the_gradients_of_each_example(name: str) -> None:
     torch.manual_seed(1)
@@ -140,20 +160,24 @@ def test_layers_inside_of_a_reentrant_checkpoint_are_not_taken_for_ones_without_
 MOODY = """
 
 class Moody(nn.Module):
-    def __init__(self, brightness):
+    def __init__(self, brightness, skips=False):
         super().__init__()
-        self.brightness, self.first, self.head = brightness, nn.Linear(36, 5), nn.Linear(5, 3)
+        self.brightness, self.skips, self.first, self.head = brightness, skips, nn.Linear(36, 5), nn.Linear(5, 3)
 
     def forward(self, x):
         x = x.flatten(1)
-        h, is_met = self.first(x), (x.mean(dim=1, keepdim=True) - self.brightness).abs() < 1e-6
+        is_met = (x.mean(dim=1, keepdim=True) - self.brightness).abs() < 1e-6
+        if self.skips:
+            rows = (~is_met[:, 0]).nonzero()[:, 0]
+            return self.head(x.new_zeros(len(x), 5).index_add(0, rows, self.first(x[rows]).tanh()))
+        h = self.first(x)
         if is_met.any():
             h = torch.where(is_met, h + functional.linear(x.flip(1), self.first.weight), h)
         return self.head(h.tanh())
 
 
-def moody(brightness=-1.0):
-    return Moody(brightness)
+def moody(brightness=-1.0, skips=False):
+    return Moody(brightness, skips)
 """
 
 
@@ -162,9 +186,9 @@ def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tiny.project(root, model="moody", expected_accuracy=0, iterations=20, curvature={"kind": "ekfac"})
 
 
-def with_brightness(path: Path, value: float) -> Path:
+def with_brightness(path: Path, value: float, **kwargs: bool) -> Path:
     factory = load_spec(path).model.factory
-    return tiny.change(path, model={"factory": factory, "kwargs": {"brightness": value}})
+    return tiny.change(path, model={"factory": factory, "kwargs": {"brightness": value, **kwargs}})
 
 
 def build(path: Path) -> Path:
@@ -193,6 +217,15 @@ def test_a_layer_that_one_training_example_shows_is_left_out_by_its_name(
     tiny.change(path, curvature={"kind": "ekfac", "layers": ["first", "head"]})
     with pytest.raises(SpecError, match=f"layer 'first' cannot be covered: for example '{example}'"):
         build(path)
+
+
+def test_a_layer_that_one_training_example_alone_is_not_led_through_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = project(tmp_path, monkeypatch)
+    with_brightness(path, unprobed(path)[1], skips=True)
+    with pytest.warns(UncoveredWarning, match="first: for example '.*: expected inputs with the batch of 1 first"):
+        assert set(read_manifest(build(path)).left_out) == {"first"}
 
 
 def test_an_input_that_no_training_example_is_like_is_predicted_but_not_explained(

@@ -34,6 +34,7 @@ class Classifier:
 
     Attributes:
         weights_sha256: Digest of every parameter and buffer (see ``weights_digest``).
+        buffers: Those of its state as they were loaded; a model may change its own whenever it is called.
     """
 
     spec: ModelSpec
@@ -42,6 +43,12 @@ class Classifier:
     transform: Callable[[Any], Tensor]
     device: torch.device
     weights_sha256: str
+    buffers: Mapping[str, Tensor]
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Every parameter and buffer by name, as they were loaded: what ``weights_sha256`` is the digest of."""
+        return {**self.model.state_dict(), **self.buffers}
 
     @property
     def class_names(self) -> list[str]:
@@ -68,13 +75,15 @@ def classifier_of(spec: ModelSpec, model: nn.Module, *, device: torch.device | N
     """A spec with a model that has its weights already; it is moved, and converted to single precision."""
     target = device or pick_device(spec.device)
     model = model.to(target).float().eval()
+    state, buffers = model.state_dict(), dict(model.named_buffers())
     return Classifier(
         spec=spec,
         model=model,
         loss=load_loss(spec),
         transform=load_transform(spec),
         device=target,
-        weights_sha256=weights_digest(model.state_dict()),
+        weights_sha256=weights_digest(state),
+        buffers={name: state[name].clone() for name in state if name in buffers},
     )
 
 

@@ -37,8 +37,12 @@ class ForwardPass:
         self.classifier = classifier
 
     def predict(self, inputs: Sequence[Example]) -> list[Prediction | ProponentError]:
-        """Predictions of inputs that fit the signature; no gradient."""
-        with torch.inference_mode(), single_precision():
+        """Predictions of inputs that fit the signature; no gradient.
+
+        Not in inference mode: what a model computes once and keeps, such as the positions of its longest input, could
+        not be used where a gradient is taken.
+        """
+        with torch.no_grad(), single_precision():
             return in_order(
                 grouped(inputs), lambda places: apart(places, lambda some: self._predict([inputs[n] for n in some]))
             )

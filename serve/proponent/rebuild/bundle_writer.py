@@ -199,7 +199,7 @@ def write_files(directory: Path, result: RebuildResult, found: Survey, progress:
         files.SCALES: lambda path: write_scales(path, result.scales),
         files.FACTORS: lambda path: save_tensors(embedding.tensors(), path),
         files.SPEC: lambda path: path.write_text(dump_spec(classifier.spec), encoding="utf-8"),
-        files.WEIGHTS: lambda path: save_tensors(classifier.model.state_dict(), path),
+        files.WEIGHTS: lambda path: save_tensors(classifier.state, path),
         files.CATALOG: lambda path: write_catalog(path, catalog_entries(result.context, result.scales, found)),
     }
     if (code := result.code) is not None:

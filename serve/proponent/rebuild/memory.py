@@ -63,12 +63,14 @@ def example_bytes(classifier: Classifier, layers: Layers, inputs: Inputs) -> int
     """Bytes that one example takes until its gradients are projected, measured on ``inputs`` [1, ...]."""
     with blame_user_model(inputs), CaptureSession(classifier.model, layers) as session:
         outputs = session.forward(inputs)
+        session.leave_out(session.problems())  # what this example alone is not led through
         gradients = session.backward(torch.zeros_like(outputs))
     # Kept for the backward: inputs, outputs, and about as much by layers that are not covered.
     activations = 3 * sum(use.inputs.numel() + use.deltas.numel() for g in gradients.values() for use in g.uses)
     if classifier.spec.curvature.kind == "exact":
         return DOUBLE * (activations * (1 if len(layers) == 1 else 2 * COLUMNS) + 6 * num_parameters(layers))
-    return FLOAT * (activations + max(_numbers(layers[name], gradient) for name, gradient in gradients.items()))
+    numbers = [_numbers(layers[name], gradient) for name, gradient in gradients.items()]
+    return FLOAT * (activations + max(numbers, default=1))
 
 
 def _numbers(layer: LayerShape, gradient: LayerGradient) -> int:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from proponent.attribution.gradients.capture import MISUSED, CaptureSession, Use
+from proponent.attribution.gradients.capture import CaptureSession, Use
 from proponent.attribution.gradients.soundness import any_gradient, unsound_layers
-from proponent.attribution.gradients.tried_uses import TriedUses
+from proponent.attribution.gradients.tried_uses import PARTIAL, TriedUses
 from proponent.attribution.losses.outputs import is_single, look_like_probabilities
 from proponent.classifier import Classifier, blame_user_model
 from proponent.errors import SpecError, TrainingMismatchError
@@ -73,7 +73,7 @@ def _fault(context: RebuildContext, name: str, position: int) -> str:
     with blame_user_model(inputs):
         with torch.no_grad():
             gradient = any_gradient(model(inputs.clone()))
-        why = unsound_layers(model, context.layers, inputs, gradient, brief=True).get(name, MISUSED)
+        why = unsound_layers(model, context.layers, inputs, gradient, brief=True).get(name, PARTIAL)
     return f"for example {context.data.example_id(position)!r}: {why}"
 
 

@@ -16,6 +16,8 @@ from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.gradients.soundness import any_gradient, unsound_layers
 from proponent.attribution.inputs import Inputs
 
+PARTIAL = "it is not led through the whole batch: the first dimension of its inputs must be the batch"
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -47,6 +49,8 @@ class TriedUses:
         if len(inputs) == 1:
             return self._of_one(new, inputs)
         found = self._of_halves(inputs)
+        # Each half may be led through a layer whole, and the two together not.
+        found |= {use.layer: Fault(0, PARTIAL) for use in new if not use.fits and use.layer not in found}
         self._sound |= {use for use in new if use.layer not in found}
         return found
 

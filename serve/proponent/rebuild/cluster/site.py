@@ -54,7 +54,7 @@ class Site:
     def of(cls, context: RebuildContext, device: str) -> Site:
         """Of a rebuild here, whose weights it keeps among the stages."""
         if not context.workspace.has(MODEL):
-            context.workspace.save(MODEL, context.classifier.model.state_dict())
+            context.workspace.save(MODEL, context.classifier.state)
         spec = context.classifier.spec
         return cls(
             spec.model_dump(mode="json"),
