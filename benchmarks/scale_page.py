@@ -64,7 +64,7 @@ def figures(results: Mapping[str, Any]) -> dict[str, Any]:
                     "network": network["name"],
                     "gpu_hours": gpu_s / 3600,
                     "nodes": ceil(gpu_s / DAY / GPUS),
-                    "driver_hours": 1e-3 * count * cluster["decoding_ms"] / 3600,
+                    "reading_hours": 1e-3 * count * cluster["decoding_ms"] / 3600,
                     "saved_bytes": count * saved,
                     "sum_bytes": sum(map(parts_bytes, sums)),
                     "row_bytes": count * row,

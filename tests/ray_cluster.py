@@ -18,14 +18,17 @@ NODES = Path(__file__).with_name("ray_nodes.py")
 
 PATIENCE_S = 600.0
 CHUNK = 8
+KEEPING_NOTHING = str(1 << 60)
+"""``SHARE`` of a rebuild whose workers read every example again in each stage."""
 DRIVER = f"""
 import os
 from proponent.rebuild import batching
-from proponent.rebuild.cluster import pool
+from proponent.rebuild.cluster import pool, site
 from proponent.cli.main import main
 batching.CHUNK = {CHUNK}
 for name in ("HANG_S", "HANG_TIMES", "PATIENCE_S"):
     setattr(pool, name, float(os.environ.get(name, getattr(pool, name))))
+site.SHARE = int(os.environ.get("SHARE", site.SHARE))
 main()
 """
 WATCHED = """
@@ -41,6 +44,14 @@ def full(*paths):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def is_time(file):
+    # Once so many chunks were read by all workers as the file says.
+    try:
+        return open(os.environ["{TRACE}"]).read().count("saved:reading-") >= int(file.read_text() or 0)
+    except FileNotFoundError:
+        return False
+
+
 class Watched(Images):
     # Does to a worker that reads an example what a file of its number says.
 
@@ -52,9 +63,11 @@ class Watched(Images):
                 raise RuntimeError("the disk is on fire")
             if (HERE / f"full-{position}").exists():
                 os.replace = full
-            while (HERE / f"hold-{position}").exists():
+            while is_time(HERE / f"hold-{position}"):
                 (HERE / f"held-{position}-{os.getpid()}").touch()
                 time.sleep(0.05)
+            if is_time(HERE / f"change-{position}"):
+                return super().__getitem__(position + 1)
         return super().__getitem__(position)
 """
 
@@ -160,7 +173,7 @@ def watched(root: Path, **keys: Any) -> Path:
     """A project whose workers do what files beside it say."""
     path = tiny.project(root, dataset="Watched", count=40, **keys)
     module = next(root.glob("toy_module_*.py"))
-    module.write_text(module.read_text() + WATCHED)
+    module.write_text(module.read_text() + WATCHED.replace("{TRACE}", TRACE))
     return path
 
 

@@ -453,7 +453,9 @@ def training_set(path: Path) -> TrainingSet:
 
 
 def inputs_of(queries: PseudoQueries, size: int) -> Tensor:
-    return torch.cat([block for _, block in queries.blocks(size)])
+    blocks = (range(start, min(start + size, len(queries))) for start in range(0, len(queries), size))
+    found = [queries.inputs(block) for block in blocks]
+    return torch.cat([block for block in found if isinstance(block, Tensor)])
 
 
 class Vectors:

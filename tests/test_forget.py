@@ -22,8 +22,8 @@ from proponent.index.lifecycle import list_bundles, rollback
 from proponent.index.store import Store
 from proponent.index.tombstones import FORGOTTEN, Tombstones
 from proponent.options import Diversity, Estimator, ExplainOptions, Filter, Redundancy, Target, View
+from proponent.rebuild.filtered_dataset import FilteredDataset
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
-from proponent.rebuild.training_set import FilteredDataset
 from proponent.results import Explanation, NoticeCode
 from proponent.spec import load_spec
 

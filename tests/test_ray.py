@@ -11,9 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -30,7 +31,7 @@ from proponent.rebuild.context import Compute, LayerTask, RebuildContext
 from proponent.rebuild.executors import executor_at
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.spec import load_spec
-from ray_cluster import CHUNK, Nodes, Rebuild, parent, until, watched
+from ray_cluster import CHUNK, KEEPING_NOTHING, Nodes, Rebuild, parent, until, watched
 from test_rebuild import a_context
 
 pytestmark = [
@@ -72,10 +73,13 @@ def _emptied(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
         nodes.add()
 
 
-def check(path: Path, store: Path, nodes: Nodes) -> None:
-    """The bundle is that of one process, no stage was saved twice, and nothing is left."""
-    saved = [line for line in nodes.trace.read_text().split() if line.startswith("stage.saved:")]
-    assert len(saved) == len(set(saved)) and sum(":rows-" in line for line in saved) == 5
+def check(path: Path, store: Path, nodes: Nodes, runs: int = 1) -> None:
+    """The bundle is that of one process, each run read each chunk once, no other was saved twice, nothing is left."""
+    saved = Counter(line for line in nodes.trace.read_text().split() if line.startswith("stage.saved:"))
+    for stage, most in (("reading", runs), ("rows", 1)):
+        found = [count for name, count in saved.items() if f":{stage}-" in name]
+        assert len(found) == 5 and max(found) <= most
+    assert not [name for name, n in saved.items() if n > 1 and ":reading-" not in name and ":model" not in name]
     alone = rebuild(load_spec(path), Store(path.parent / "alone"), RebuildOptions(quiet=True))
     found = Store(store).current("toy")
     assert read_manifest(found).files == read_manifest(alone).files
@@ -149,11 +153,15 @@ def test_an_audit_on_the_cluster_finds_what_one_process_finds(tmp_path: Path, no
 
 
 def test_a_worker_that_is_killed_costs_its_chunk_alone(tmp_path: Path, nodes: Nodes) -> None:
+    """While the data are read, and later on."""
     path = watched(tmp_path / "project", **EKFAC)
     hold = path.parent / "hold-20"
     hold.touch()
-    running = Rebuild(path, tmp_path / "store", nodes, "--workers", "2")
-    os.kill(running.held(20), signal.SIGKILL)
+    running = Rebuild(path, tmp_path / "store", nodes, "--workers", "2", SHARE=KEEPING_NOTHING)
+    first = running.held(20)
+    os.kill(first, signal.SIGKILL)
+    hold.write_text("5")
+    os.kill(running.held(20, besides=first), signal.SIGKILL)
     hold.unlink()
     code, said = running.ended()
     assert code == 0, said
@@ -242,9 +250,9 @@ def test_a_node_that_comes_half_way_is_used(tmp_path: Path, nodes: Nodes) -> Non
         hold.touch()
     running = Rebuild(path, tmp_path / "store", nodes)
     assert running.held(1) != running.held(CHUNK + 1)
-    assert "survey" not in nodes.trace.read_text()
+    assert "reading" not in nodes.trace.read_text()
     come = nodes.add()
-    until(lambda: "survey-00004" in nodes.trace.read_text())
+    until(lambda: "reading-00004" in nodes.trace.read_text())
     assert come in map(parent, nodes.workers())
     for hold in holds:
         hold.unlink()
@@ -253,20 +261,36 @@ def test_a_node_that_comes_half_way_is_used(tmp_path: Path, nodes: Nodes) -> Non
     check(path, tmp_path / "store", nodes)
 
 
+def has_saved(nodes: Nodes, stage: str, chunks: int) -> bool:
+    """Whether so many chunks of a stage have been saved by all runs."""
+    return nodes.trace.read_text().count(f"saved:{stage}-") == chunks
+
+
 def test_a_driver_that_is_killed_goes_on_where_it_was(tmp_path: Path, nodes: Nodes) -> None:
-    path = watched(tmp_path / "project", **EKFAC)
+    """But for the data, which are read again: they may have changed."""
+    path, besides = watched(tmp_path / "project", **EKFAC), 0
     hold = path.parent / "hold-20"
-    hold.touch()
-    killed = Rebuild(path, tmp_path / "store", nodes)
-    killed.held(20)
-    until(lambda: nodes.trace.read_text().count("saved:survey-") == 4)  # all chunks but the one that is held
-    killed.process.kill()
-    killed.ended()
-    until(lambda: not nodes.workers())
+    for stage, chunks_read in (("reading", 0), ("survey", 9)):
+        hold.write_text(str(chunks_read))
+        killed = Rebuild(path, tmp_path / "store", nodes, SHARE=KEEPING_NOTHING)
+        besides = killed.held(20, besides)
+        until(partial(has_saved, nodes, stage, 4))  # all chunks but the one that is held
+        killed.process.kill()
+        killed.ended()
+        until(lambda: not nodes.workers())
     hold.unlink()
     code, said = Rebuild(path, tmp_path / "store", nodes).ended()
     assert code == 0, said
-    check(path, tmp_path / "store", nodes)
+    assert has_saved(nodes, "reading", 4 + 5 + 5)
+    check(path, tmp_path / "store", nodes, runs=3)
+
+
+def test_an_example_that_changes_after_it_was_read_is_named(tmp_path: Path, nodes: Nodes) -> None:
+    path = watched(tmp_path / "project", **EKFAC)
+    (path.parent / "change-20").write_text("5")
+    code, said = Rebuild(path, tmp_path / "store", nodes, SHARE=KEEPING_NOTHING).ended()
+    expected = r"example 20 \('toy/20'\) had another (input|id or label) when it was read again"
+    assert code == 2 and re.search(expected, " ".join(said.split())), said
 
 
 @pytest.mark.parametrize(
@@ -274,23 +298,24 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(tmp_path: Path, nodes: Nod
     [
         (
             "fail",
-            r"example 20 cannot be read .*RuntimeError: the disk is on fire .*example 'toy/20'.*chunk survey-00002",
+            r"example 20 cannot be read .*RuntimeError: the disk is on fire .*example 'toy/20'.*chunk reading-00002",
         ),
-        pytest.param("die", r"3 workers died of example 'toy/20' \(chunk survey-00002\)", marks=pytest.mark.slow),
+        pytest.param("die", r"3 workers died of example 'toy/20' \(chunk reading-00002\)", marks=pytest.mark.slow),
     ],
 )
 def test_an_example_that_no_worker_gets_over_is_named(tmp_path: Path, nodes: Nodes, what: str, expected: str) -> None:
-    """The rebuild fails; what is finished is kept for one that does not."""
+    """The rebuild fails, and leaves nothing of a reading that had no end."""
     path = watched(tmp_path / "project", **EKFAC)
     bad = path.parent / f"{what}-20"
     bad.touch()
     code, said = Rebuild(path, tmp_path / "store", nodes).ended()
     assert code == 2 and re.search(expected, " ".join(said.split())), said
     until(lambda: not nodes.workers())
+    assert not (tmp_path / "store" / "toy" / "work").exists()
     bad.unlink()
     code, said = Rebuild(path, tmp_path / "store", nodes).ended()
     assert code == 0, said
-    check(path, tmp_path / "store", nodes)
+    check(path, tmp_path / "store", nodes, runs=2)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import torch
 
 from proponent.classifier import import_attribute
 from proponent.errors import SpecError
-from proponent.rebuild.training_set import example_id_of
+from proponent.rebuild.filtered_dataset import example_id_of
 from proponent.spec import Factory, ModelSpec
 
 

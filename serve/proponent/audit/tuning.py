@@ -30,8 +30,9 @@ from proponent.rebuild.coverage import covered
 from proponent.rebuild.ekfac import fit_factors
 from proponent.rebuild.joint_sample import DEFAULT_SIZE
 from proponent.rebuild.kept_examples import SHARE
-from proponent.rebuild.memory import DEFAULT_MEMORY
+from proponent.rebuild.memory import DEFAULT_MEMORY, default_memory
 from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.reading_stage import Examples, read_all
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
@@ -106,6 +107,11 @@ def tune(
     data = TrainingSet.open(classifier, spec.dataset)
     data.keep((memory or DEFAULT_MEMORY) // SHARE)
     held_out = TrainingSet.open(classifier, spec.held_out, "held_out")
+    coverage = covered(classifier, data)
+    classifier, layers = coverage.classifier, coverage.layers
+    device, work = executor.device(classifier.device), directory / "tuning" / "factors"
+    examples = Examples(classifier, layers, data, memory or default_memory(device))
+    key = rebuild_key(classifier, read_all(examples, work, shards, progress, executor))
     truth = ground_truth(
         spec,
         directory / "retrained",
@@ -119,10 +125,8 @@ def tune(
         progress=progress,
         train=executor.train,
     )
-    coverage = covered(classifier, data)
-    classifier, layers = coverage.classifier, coverage.layers
-    workspace = Workspace(directory / "tuning" / "factors", rebuild_key(classifier, data.fingerprint()), shards)
-    batching = batching_for(classifier, layers, data, memory, batch_size, executor.device(classifier.device))
+    workspace = Workspace(work, key, shards)
+    batching = batching_for(classifier, layers, data, memory, batch_size, device)
     gradients = batching.keeps()
     context = RebuildContext(
         classifier, layers, data, batching, workspace, progress, executor=executor, gradients=gradients

@@ -12,17 +12,18 @@ from typing_extensions import override
 from proponent.attribution.curvature.ekfac import LambdaAccumulator
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.kfac import CovarianceAccumulator, eigenbases
-from proponent.attribution.embedding.subspace import SubspaceEmbedding
+from proponent.attribution.embedding.joint import SecondStage
+from proponent.attribution.embedding.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.embedding.whitening import Whitening
 from proponent.attribution.gradients.layers import flatten_parameters, num_parameters, split_flat
 from proponent.classifier import Classifier
 from proponent.errors import CurvatureError
 from proponent.rebuild.block_gradients import add_covariances, add_eigenvalues
-from proponent.rebuild.compression import Compression, compress
+from proponent.rebuild.compression import BASIS, Compression, compress, stored_subspaces
 from proponent.rebuild.context import Compute, LayerTask, RebuildContext, Task
 from proponent.rebuild.joint_sample import factor_sample
 from proponent.rebuild.rows_stage import scaled_gradients
-from proponent.rebuild.second_stage import finish_rows, fit_second_stage
+from proponent.rebuild.second_stage import finish_rows, fit_second_stage, stored_second_stage
 from proponent.rebuild.stationarity import find_ratio, folded
 
 COVARIANCE, EIGENBASES, BASES, EIGENVALUES = "covariance", "eigenbases", "bases", "eigenvalues"
@@ -45,9 +46,21 @@ def rebuild_ekfac(context: RebuildContext) -> tuple[SubspaceEmbedding, Compressi
     compression, projected = compress(context, factors, damping_of(context.classifier))
     find_ratio(context, projected, folded(context, _rotated_parameters(context, compression.whitening)))
     stage = fit_second_stage(context, projected, settings.second_damping)
-    joint = (compression.basis.double() @ stage.root).float()
-    embedding = SubspaceEmbedding(context.layers, compression.subspaces, joint, settings.kind)
+    embedding = _embedding(context, compression.subspaces, compression.basis, stage)
     return embedding, compression, finish_rows(context, projected)
+
+
+def stored_embedding(context: RebuildContext) -> SubspaceEmbedding:
+    """The embedding from the finished stages, on the model's device."""
+    basis = context.workspace.load(BASIS)["basis"].to(context.device)
+    return _embedding(context, stored_subspaces(context), basis, stored_second_stage(context))
+
+
+def _embedding(
+    context: RebuildContext, subspaces: Mapping[str, LayerSubspace], basis: Tensor, stage: SecondStage
+) -> SubspaceEmbedding:
+    joint = (basis.double() @ stage.root).float()
+    return SubspaceEmbedding(context.layers, subspaces, joint, context.settings.kind)
 
 
 def _check_curvature(context: RebuildContext, factors: Mapping[str, LayerFactors]) -> None:

@@ -26,8 +26,9 @@ from proponent.rebuild.distillation.teachers import TEACHERS, Teaching
 from proponent.rebuild.ekfac import damping_of, rebuild_ekfac
 from proponent.rebuild.exact import rebuild_exact
 from proponent.rebuild.kept_examples import SHARE
-from proponent.rebuild.memory import DEFAULT_MEMORY
+from proponent.rebuild.memory import DEFAULT_MEMORY, default_memory
 from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.reading_stage import Examples, read_all
 from proponent.rebuild.rows_stage import read_scales
 from proponent.rebuild.samples_stage import HeldOutSamples, keep_samples
 from proponent.rebuild.stage_files import is_url, open_files
@@ -150,13 +151,12 @@ def _run(
 ) -> tuple[Workspace, Path]:
     classifier, layers = coverage.classifier, coverage.layers
     spec = classifier.spec
-    with progress.step("read data"):
-        dataset_sha256 = data.fingerprint()
-        samples = HeldOutSamples.choose(classifier)
-    workspace = Workspace(
-        store.directory(spec.name) / WORK, rebuild_key(classifier, dataset_sha256), options.shards_of(spec)
-    )
+    work, shards = store.directory(spec.name) / WORK, options.shards_of(spec)
     device = options.executor.device(classifier.device)
+    examples = Examples(classifier, layers, data, options.memory or default_memory(device))
+    dataset_sha256 = read_all(examples, work, shards, progress, options.executor)
+    samples = HeldOutSamples.choose(classifier)
+    workspace = Workspace(work, rebuild_key(classifier, dataset_sha256), shards)
     batching = batching_for(classifier, layers, data, options.memory, options.batch_size, device)
     context = RebuildContext(
         classifier, layers, data, batching, workspace, progress, coverage.left_out, options.executor, batching.keeps()

@@ -6,8 +6,9 @@ the data's own size, so a label, an id and one projection of the input are kept:
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -43,6 +44,9 @@ class Readings:
         self._shape_of = torch.zeros(size, dtype=torch.int32)
         self._wholes: dict[str, tuple[int, int]] = {}
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     @property
     def shapes(self) -> list[Shape]:
         """Those that examples were seen with, as `shape_key` tells them."""
@@ -53,20 +57,58 @@ class Readings:
         """Smallest and largest value, at most and at least 0, of each tensor of whole numbers, by its name."""
         return dict(self._wholes)
 
+    def known(self) -> list[int]:
+        """Positions of the examples that have been read."""
+        return (~self._projections.isnan()).nonzero().flatten().tolist()
+
     def unread(self, positions: Sequence[int]) -> list[int]:
         """Those of some positions that have not been read."""
         return [p for p in positions if bool(self._projections[p].isnan())]
 
     def by_shape(self, positions: Sequence[int]) -> list[list[int]]:
-        """Places in some positions that have been read, for each shape there, in order within each."""
+        """Places in some positions that have been read, for each shape there, in order within each.
+
+        The order of the shapes is their own: it does not depend on who has read what first.
+        """
         found = self._shape_of[torch.tensor(positions)]
-        return [(found == shape).nonzero().flatten().tolist() for shape in sorted(set(found.tolist()))]
+        numbers = sorted(set(found.tolist()), key=self._shapes.__getitem__)
+        return [(found == number).nonzero().flatten().tolist() for number in numbers]
 
     def largest(self) -> int:
-        """A position of the shape with the most numbers."""
-        sizes = [sum(math.prod(sizes) for _, sizes in shape) for shape in self._shapes]
-        seen = ~self._projections.isnan() & (self._shape_of == sizes.index(max(sizes)))
+        """The first position of the shape with the most numbers."""
+        shape = max(self._shapes, key=lambda each: (sum(math.prod(sizes) for _, sizes in each), each))
+        seen = ~self._projections.isnan() & (self._shape_of == self._shapes.index(shape))
         return int(seen.nonzero()[0])
+
+    def of(self, positions: Sequence[int]) -> dict[str, Tensor]:
+        """First readings of some examples that have been read, as tensors, for `add`."""
+        places = torch.tensor(positions, dtype=torch.int64)
+        used, numbers = torch.unique(self._shape_of[places], return_inverse=True)
+        told = {"shapes": [self._shapes[number] for number in used.tolist()], "wholes": self._wholes}
+        return {
+            "keys": self._keys[places],
+            "projections": self._projections[places],
+            "shape_of": numbers,
+            "told": torch.frombuffer(bytearray(json.dumps(told).encode()), dtype=torch.uint8),
+        }
+
+    def add(self, positions: Sequence[int], found: Mapping[str, Tensor]) -> None:
+        """Takes what `of` says of some examples, in this process or another, for their first readings."""
+        places, told = torch.tensor(positions, dtype=torch.int64), json.loads(found["told"].numpy().tobytes())
+        shapes = [tuple((name, tuple(sizes)) for name, sizes in shape) for shape in told["shapes"]]
+        numbers = torch.tensor([self._number(shape) for shape in shapes], dtype=torch.int32)
+        self._shape_of[places] = numbers[found["shape_of"]]
+        self._keys[places], self._projections[places] = found["keys"], found["projections"]
+        for name, (low, high) in told["wholes"].items():
+            least, most = self._wholes.get(name, (0, 0))
+            self._wholes[name] = min(least, low), max(most, high)
+
+    def differing(self, other: Readings) -> list[int]:
+        """Positions of examples that have been read in both, but were not the same."""
+        mine, theirs = self._projections, other._projections
+        changed = (mine - theirs).abs() > TOLERANCE * torch.maximum(mine.abs(), theirs.abs())
+        seen = ~mine.isnan() & ~theirs.isnan()
+        return (seen & (changed | (self._keys != other._keys))).nonzero().flatten().tolist()
 
     def changes(self, positions: Sequence[int], keys: Sequence[int], values: Inputs) -> list[str]:
         """What differs from each example's first reading: "id or label", "input" or, also at the first, nothing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from proponent.attribution.user_code import blame
 from proponent.classifier import Classifier, call_factory
 from proponent.errors import SpecError
 from proponent.raw_inputs import check_scalars, kind_of, model_input, pad_of, unpadded_input
+from proponent.rebuild.filtered_dataset import FilteredDataset, example_id_of, source_of
 from proponent.rebuild.kept_examples import KeptExamples
 from proponent.rebuild.readings import Readings
 from proponent.rebuild.signatures import signature_of
@@ -76,40 +77,6 @@ class Batch:
             yield Batch(self.inputs[part].clone(), *columns, self.places[part])
 
 
-def example_id_of(dataset: Any, position: int) -> str:
-    """What a dataset's ``example_id`` says, or the position where it has none."""
-    name = getattr(dataset, "example_id", None)
-    return str(name(position)) if name else str(position)
-
-
-def source_of(dataset: Any, position: int) -> str:
-    """What a dataset's ``source`` says, or an empty text where it has none."""
-    source = getattr(dataset, "source", None)
-    return str(source(position)) if source else ""
-
-
-class FilteredDataset:
-    """A map-style dataset whose forgotten examples cannot be reached; the others keep their ids and order."""
-
-    def __init__(self, dataset: Any, forgotten: Collection[str]) -> None:
-        self._dataset = dataset
-        self._positions = [i for i in range(len(dataset)) if example_id_of(dataset, i) not in forgotten]
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, position: int) -> Any:
-        return self._dataset[self._positions[position]]
-
-    def example_id(self, position: int) -> str:
-        """Id of an example, by the dataset or by its place there."""
-        return example_id_of(self._dataset, self._positions[position])
-
-    def source(self, position: int) -> str:
-        """Where the example comes from, or an empty text."""
-        return source_of(self._dataset, self._positions[position])
-
-
 class TrainingSet:
     """A map-style dataset of (input, label) and the classifier's transform.
 
@@ -143,7 +110,11 @@ class TrainingSet:
                 field=f"{key}.factory",
             )
         self._size = len(dataset)
-        self.readings = readings or Readings(self._size)
+        self.readings = Readings(self._size) if readings is None else readings
+        if len(self.readings) != self._size:
+            raise self._unsteady(
+                f"it had {len(self.readings)} examples when it was read first and has {self._size} here"
+            )
         self._pad: Pad | None = None
         self._first: tuple[Any, Example] | None = None
         self._first = self._read_first()
@@ -341,6 +312,13 @@ class TrainingSet:
             self._kept.add(position, *example)
         return found
 
+    def example(self, position: int) -> Example:
+        """Model input of one example, read where it is not kept."""
+        if position in self._kept:
+            return self._kept[position][0]
+        [(found, _, _)] = self._read_and_keep([position])
+        return found
+
     def chunks(self) -> Iterator[range]:
         """Positions of all examples, a few at a time."""
         for start in range(0, len(self), READ_AT_ONCE):
@@ -360,27 +338,73 @@ class TrainingSet:
         return [drawn[place] for place in shapes[seed % len(shapes)][:count]]
 
     def fingerprint(self) -> str:
-        """SHA-256 of ids, labels and transformed inputs, in order; read once.
+        """SHA-256 of ids, labels and transformed inputs, in order; all are read where nobody has gathered it yet.
 
         Raises:
             SpecError: Two examples share an id, or an example is unusable.
         """
         if self._fingerprint is None:
-            self._fingerprint = self._digest()
+            return self.gather(map(self.read, self.chunks()))
         return self._fingerprint
 
-    def _digest(self) -> str:
-        digest, ids = hashlib.sha256(), set[str]()
-        for positions in self.chunks():
-            for position, (example, label, _) in zip(positions, self._read_and_keep(positions), strict=True):
-                name = self.example_id(position)
-                if name in ids:
-                    raise SpecError(f"key '{self._key}': two examples have the id {name!r}", field=self._key)
-                ids.add(name)
-                digest.update(f"{name}|{label}|".encode())
-                digest.update(content(example))
+    def read(self, positions: Sequence[int]) -> dict[str, Tensor]:
+        """Reads some examples, in whatever process, and says what they are, for `gather`.
+
+        Returns:
+            SHA-256 of each one's id, label and input (``digests``, [n, 32] uint8), `id_key` of its id (``ids``, [n]
+            int64), and its first reading as `Readings.of` tells it.
+        """
+        digests, ids = bytearray(), list[int]()
+        for start in range(0, len(positions), READ_AT_ONCE):
+            some = positions[start : start + READ_AT_ONCE]
+            for position, (example, label, key) in zip(some, self._read_and_keep(some), strict=True):
+                named = f"{self.example_id(position)}|{label}|".encode()
+                digests += hashlib.sha256(named + content(example)).digest()
+                ids.append(key)
         self._check_length()
-        return digest.hexdigest()
+        rows = torch.frombuffer(digests, dtype=torch.uint8).reshape(len(ids), -1)
+        return {"digests": rows, "ids": torch.tensor(ids), **self.readings.of(positions)}
+
+    def gather(self, parts: Iterable[Mapping[str, Tensor]]) -> str:
+        """The fingerprint, from what `read` says of all examples, in order; later readings are compared with these.
+
+        Raises:
+            SpecError: Two examples share an id, or there are others than there were.
+        """
+        whole, ids, start = hashlib.sha256(), list[Tensor](), 0
+        for part in parts:
+            whole.update(part["digests"].numpy().tobytes())
+            ids.append(part["ids"])
+            positions = range(start, start + len(ids[-1]))
+            self.readings.add(positions, part)
+            start = positions.stop
+        self._check_ids(torch.cat(ids))
+        self._check_length()
+        self._fingerprint = whole.hexdigest()
+        return self._fingerprint
+
+    def compare(self, readings: Readings) -> None:
+        """Compares later readings with another process's first ones, too, and looks at what was read here before.
+
+        Raises:
+            SpecError: An example was another one there.
+        """
+        for position in self.readings.differing(readings):
+            raise self._unsteady(f"example {position} ({self.example_id(position)!r}) was another one elsewhere")
+        known = readings.known()
+        self.readings.add(known, readings.of(known))
+
+    def _check_ids(self, keys: Tensor) -> None:
+        """Refuses an id that two examples have; of those whose hashes are alone nothing is asked again."""
+        order = keys.argsort(stable=True)
+        same = keys[order][1:] == keys[order][:-1]
+        pad = same.new_zeros(1)
+        names = set[str]()
+        for position in order[torch.cat([same, pad]) | torch.cat([pad, same])].sort().values.tolist():
+            name = self.example_id(position)
+            if name in names:
+                raise SpecError(f"key '{self._key}': two examples have the id {name!r}", field=self._key)
+            names.add(name)
 
     def _transformed(self, raw: Any, position: int) -> Example:
         try:

@@ -11,7 +11,9 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from torch import Tensor
@@ -102,6 +104,23 @@ class Workspace:
         """Deletes everything; call it once the bundle is in place."""
         open_files(self._shards or self.location).clear()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@contextmanager
+def of_this_run(directory: Path, shards: str = "") -> Iterator[Workspace]:
+    """A workspace that is empty at first and deleted with the block, also where an earlier one was not.
+
+    It has a name of its own below ``directory`` and ``shards``: what a process of an earlier run may still write is
+    never taken for what was computed now.
+    """
+    name = uuid.uuid4().hex
+    whole = Workspace(directory, name, shards)
+    try:
+        yield whole.inside(name)
+    finally:
+        whole.remove()
+        with suppress(OSError):
+            directory.parent.rmdir()  # unless it holds something else
 
 
 def workspace_key(parts: Mapping[str, object]) -> str:

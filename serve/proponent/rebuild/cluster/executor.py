@@ -54,7 +54,7 @@ class RayExecutor:
     def __init__(self, pool: Pool, device: str) -> None:
         self._pool, self._device = pool, device
         self._sites: dict[tuple[Workspace, str], Any] = {}
-        self._homes: dict[tuple[str, tuple[int, ...]], Any] = {}
+        self._homes: dict[tuple[int, ...], Any] = {}
 
     def device(self, own: torch.device) -> torch.device:
         """See `Executor`."""
@@ -70,7 +70,7 @@ class RayExecutor:
             UnavailableError: Workers die of a chunk, or there have been none for a while.
         """
         site = self._site(context)
-        keys = {name: (site.hex(), tuple(items)) for name, items in chunks.items()}
+        keys = {name: tuple(items) for name, items in chunks.items()}
 
         def call(name: str, is_last: bool) -> tuple[Any, ...]:
             return "compute", [site], task, name, chunks[name], is_last

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proponent.attribution.gradients.layers import Layers
-from proponent.classifier import build_model, classifier_of, pick_device
+from proponent.classifier import Classifier, build_model, classifier_of, pick_device
 from proponent.errors import MismatchError, SpecError
 from proponent.machine_memory import machine_bytes
 from proponent.rebuild.batching import Batching
@@ -16,7 +16,7 @@ from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.readings import Readings
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
-from proponent.spec import parse_spec
+from proponent.spec import ModelSpec, parse_spec
 from proponent.user_code.source import code_sha256
 
 MODEL = "model"
@@ -35,7 +35,9 @@ class Site:
         spec: With the layers that are covered.
         workspace: Location of finished stages, the weights among them.
         forgotten: Ids of training examples that take no part.
-        readings: What the examples were when they were read first.
+        readings: What the examples were when they were read first, as far as that is known.
+        examples: Bytes of those that a process keeps.
+        weights: SHA-256 of the model's.
         device: Where models go, by name.
         code: SHA-256 of the user's code.
     """
@@ -46,6 +48,8 @@ class Site:
     forgotten: frozenset[str]
     readings: Readings
     batching: Batching
+    examples: int
+    weights: str
     device: str
     code: str
     versions: dict[str, str]
@@ -63,17 +67,31 @@ class Site:
             context.data.forgotten,
             context.data.readings,
             context.batching,
+            context.batching.memory // SHARE,
+            context.classifier.weights_sha256,
             device,
             code_sha256(spec),
             versions(),
         )
 
-    def open(self) -> RebuildContext:
+    def shares(self, other: Site) -> bool:
+        """Whether model and data are those of another one, whatever is computed of them."""
+
+        def opened(site: Site) -> tuple[object, ...]:
+            spec = {key: value for key, value in site.spec.items() if key != "curvature"}
+            return spec, site.weights, site.forgotten, site.device, site.code, site.versions
+
+        return opened(self) == opened(other)
+
+    def open(self, before: RebuildContext | None = None) -> RebuildContext:
         """The same rebuild in another process.
+
+        Args:
+            before: Of a site that `shares`: its model and data are taken, and the examples that it keeps.
 
         Raises:
             MismatchError: Its libraries or the user's code differ there.
-            SpecError: The workspace or something that the spec names is not there.
+            SpecError: The workspace or something that the spec names is not there, or the data have changed.
         """
         self._check_versions()
         spec = parse_spec(dict(self.spec), origin="a rebuild's driver")
@@ -86,11 +104,11 @@ class Site:
                 "--shards must name a URL",
                 field="shards",
             )
-        model = build_model(spec)
-        model.load_state_dict(workspace.load(MODEL))
-        classifier = classifier_of(spec, model, device=pick_device(self.device))
-        data = TrainingSet.open(classifier, spec.dataset, forgotten=self.forgotten, readings=self.readings)
-        data.keep(self.batching.memory // SHARE)
+        if before is None:
+            classifier, data = self._opened(spec, workspace)
+        else:
+            classifier, data = replace(before.classifier, spec=spec), before.data
+            data.compare(self.readings)
         return RebuildContext(
             classifier,
             self.layers,
@@ -100,6 +118,14 @@ class Site:
             StageProgress(quiet=True),
             gradients=self.batching.keeps(least_free=machine_bytes() // FREE_OF_NODE),
         )
+
+    def _opened(self, spec: ModelSpec, workspace: Workspace) -> tuple[Classifier, TrainingSet]:
+        model = build_model(spec)
+        model.load_state_dict(workspace.load(MODEL))
+        classifier = classifier_of(spec, model, device=pick_device(self.device))
+        data = TrainingSet.open(classifier, spec.dataset, forgotten=self.forgotten, readings=self.readings)
+        data.keep(self.examples)
+        return classifier, data
 
     def _check_versions(self) -> None:
         for name, version in versions().items():

@@ -14,6 +14,7 @@ from torch import Tensor
 from proponent.allocator import keep_freed_memory
 from proponent.attribution.precision import single_precision
 from proponent.errors import ProponentError, SpecError, StorageError
+from proponent.rebuild.cluster.site import Site
 from proponent.rebuild.context import Compute, RebuildContext, Task
 
 
@@ -27,7 +28,7 @@ class Worker:
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
         keep_freed_memory()
-        self._context: tuple[str, RebuildContext] | None = None
+        self._opened: tuple[str, Site, RebuildContext] | None = None
         self._stage: tuple[bytes, Compute] | None = None
 
     def where(self) -> str:
@@ -74,14 +75,21 @@ class Worker:
             torch.set_num_threads(threads)
 
     def _prepared(self, reference: Any, task: Task) -> tuple[RebuildContext, Compute]:
-        if self._context is None or self._context[0] != reference.hex():
-            self._context = self._stage = None  # never two models at once
-            self._context = reference.hex(), ray.get(reference).open()
-        sent = pickle.dumps(task)
+        if self._opened is None or self._opened[0] != reference.hex():
+            self._open(reference)
+        assert self._opened is not None
+        context, sent = self._opened[2], pickle.dumps(task)
         if self._stage is None or self._stage[0] != sent:
             self._stage = None
-            self._stage = sent, task.prepare(self._context[1])
-        return self._context[1], self._stage[1]
+            self._stage = sent, task.prepare(context)
+        return context, self._stage[1]
+
+    def _open(self, reference: Any) -> None:
+        """Opens a site; model and data are opened again only where they are others, and never two models at once."""
+        site = ray.get(reference)
+        before = self._opened[2] if self._opened is not None and site.shares(self._opened[1]) else None
+        self._opened = self._stage = None
+        self._opened = reference.hex(), site, site.open(before)
 
 
 def named(address: str, node_id: str) -> str:

@@ -9,7 +9,7 @@ and neither are several tensors by name.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor
 from proponent.attribution.inputs import Example, Inputs, content, described, form_of, shape_key, sizes
 from proponent.classifier import Classifier, call_factory
 from proponent.errors import SpecError
-from proponent.rebuild.training_set import TrainingSet, example_id_of, source_of
+from proponent.rebuild.filtered_dataset import example_id_of, source_of
+from proponent.rebuild.training_set import TrainingSet
 
 KEY = "unlabelled"
 LEAST_WEIGHT = 0.5
@@ -50,8 +51,8 @@ class InputsOnly:
         return source_of(self._dataset, position)
 
 
-def open_unlabelled(classifier: Classifier, data: TrainingSet) -> TrainingSet | None:
-    """The inputs that the spec names, or None.
+def open_unlabelled(classifier: Classifier, data: TrainingSet, *, probe: bool = True) -> TrainingSet | None:
+    """The inputs that the spec names, or None; see `TrainingSet.open` for ``probe``.
 
     Raises:
         SpecError: They cannot be read, or are not of the training inputs' shape.
@@ -59,7 +60,8 @@ def open_unlabelled(classifier: Classifier, data: TrainingSet) -> TrainingSet | 
     factory = classifier.spec.unlabelled
     if factory is None:
         return None
-    found = TrainingSet(InputsOnly(call_factory(classifier.spec, factory, KEY)), classifier, KEY)
+    inputs = InputsOnly(call_factory(classifier.spec, factory, KEY))
+    found = TrainingSet(inputs, classifier, KEY, probe=probe)
     given, expected = found.item(0)[1], data.item(0)[1]
     form = form_of if data.signature.is_ragged else shape_key
     if form(given) != form(expected):
@@ -81,11 +83,14 @@ class PseudoQueries:
         seed: Of all draws.
 
     Attributes:
+        unlabelled: As given.
+        seed: As given.
+        given: How many of the inputs are unlabelled ones as they are.
         origins: The training example that is the greater part of each, [count] int64; -1 for none.
     """
 
     def __init__(self, data: TrainingSet, unlabelled: TrainingSet | None, count: int, seed: int) -> None:
-        self._data, self._unlabelled = data, unlabelled
+        self._data, self.unlabelled, self.seed = data, unlabelled, seed
         generator = torch.Generator().manual_seed(seed)
         given = unlabelled.sample(count, seed) if unlabelled else []
         self.given = len(given)
@@ -108,11 +113,9 @@ class PseudoQueries:
     def __len__(self) -> int:
         return len(self._first)
 
-    def blocks(self, size: int) -> Iterator[tuple[slice, Inputs]]:
-        """The inputs in order, at most ``size`` at a time, and where they lie."""
-        for start in range(0, len(self), size):
-            place = slice(start, min(start + size, len(self)))
-            yield place, self._inputs(place)
+    def inputs(self, numbers: Sequence[int]) -> Inputs:
+        """Some of the inputs, by their numbers from 0."""
+        return self._data.together([self._input(number) for number in numbers])
 
     def digest(self) -> str:
         """Of the unlabelled inputs taken; the training set is part of what all stages depend on."""
@@ -120,9 +123,6 @@ class PseudoQueries:
         for position in self._first[: self.given].tolist():
             found.update(content(self._read(position)))
         return found.hexdigest()[:8]
-
-    def _inputs(self, place: slice) -> Inputs:
-        return self._data.together([self._input(number) for number in range(place.start, place.stop)])
 
     def _input(self, number: int) -> Example:
         weight, moves = float(self._weights[number]), self._moves[number]
@@ -135,9 +135,9 @@ class PseudoQueries:
 
     def _read(self, position: int) -> Example:
         if position < len(self._data):
-            return self._data.item(position)[1]
-        assert self._unlabelled is not None
-        return self._unlabelled.item(position - len(self._data))[1]
+            return self._data.example(position)
+        assert self.unlabelled is not None
+        return self.unlabelled.example(position - len(self._data))
 
     def _are_whole_numbers(self) -> bool:
         """Or hold some, or are of different lengths: what lies between two of them means nothing."""

@@ -22,12 +22,11 @@ from proponent.attribution.gradients.layers import num_parameters
 from proponent.index.row_code import RowCode
 from proponent.rebuild.context import RebuildContext, concatenated
 from proponent.rebuild.distillation.pseudo_queries import PseudoQueries, open_unlabelled
+from proponent.rebuild.distillation.query_stage import Asked, ask
 from proponent.rebuild.distillation.teacher_rows import (
     NORMS,
     ROW_COLUMNS,
-    Asked,
     as_teacher,
-    ask,
     norms_of,
     remove_workspace,
     teacher_rows,
@@ -112,11 +111,12 @@ def distil(
     unlabelled = open_unlabelled(context.classifier, data)
     queries = PseudoQueries(data, unlabelled, settings.pseudo_queries, settings.seed + PSEUDO_SEED)
     key = queries.digest()
-    asked = context.workspace.cached(f"pseudo-{key}", lambda: ask(context, own, queries))
+    operators = operator_context(context)
+    asked = context.kept(f"pseudo-{key}", f"asked-{key}", lambda: ask(operators, queries, key))
     names = [f"teacher-{key}-{each.number:05d}" for each in teachers]
     for name in context.unfinished("ask teachers", names):
         teacher = teachers[names.index(name)]
-        context.workspace.save(name, teacher_rows(operator_context(context), teacher, queries, asked["labels"]))
+        context.workspace.save(name, teacher_rows(operators, teacher, queries, key, asked["labels"]))
         remove_workspace(context, teacher.number)
     models = _Models(context, asked, own_shards, names)
     fitted = context.workspace.cached("student", lambda: _fit(models, queries.origins))

@@ -5,59 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from proponent.attribution.division import ratio
-from proponent.attribution.embedding.base import InfluenceEmbedding
 from proponent.attribution.embedding.distilled import Teacher
-from proponent.attribution.inputs import Inputs
-from proponent.classifier import Classifier
 from proponent.errors import TrainingMismatchError
 from proponent.rebuild.context import RebuildContext, concatenated
 from proponent.rebuild.distillation.pseudo_queries import PseudoQueries
+from proponent.rebuild.distillation.query_stage import ask
 from proponent.rebuild.distillation.teachers import TeacherModel, teacher_classifier
 from proponent.rebuild.ekfac import rebuild_ekfac
-from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.survey import cached_survey, check_accuracy
-from proponent.rebuild.training_set import Batch
 
 NORMS = ("theta", "l", "directed")
 """||C^-1 g_i||, sqrt(g_i^T C^-1 g_i), and whether there is a direction, [N]."""
 ROW_COLUMNS = ("norms", "relative_theta", "self_influence", "directed")
 """Columns of finished rows that they are made of."""
 
-Asked = Mapping[str, Tensor]
-"""Pseudo-queries as a model embeds them: ``phi`` [n, K] float32 and ``scales`` [n] float64, and their ``labels``."""
-
-
-def ask(
-    context: RebuildContext, embedding: InfluenceEmbedding, queries: PseudoQueries, labels: Tensor | None = None
-) -> Asked:
-    """Pseudo-queries at the labels given [n], or at those that the model predicts."""
-    parts = []
-    for place, inputs in context.progress.track(
-        "pseudo-queries", queries.blocks(context.batching.block), context.batching.count(len(queries))
-    ):
-        moved = inputs.to(context.device)
-        wanted = _predicted(context.classifier, moved) if labels is None else labels[place].to(context.device)
-        batch = Batch(moved, wanted, torch.zeros_like(wanted))
-        scaled, gradients = scaled_gradients(context.classifier, context.layers, batch)
-        parts.append({"phi": embedding.embed(gradients), "scales": scaled.scale, "labels": wanted})
-    return {name: value.cpu() for name, value in concatenated(parts).items()}
-
-
-def _predicted(classifier: Classifier, inputs: Inputs) -> Tensor:
-    with torch.no_grad():
-        return classifier.loss.predict(classifier.model(inputs))
-
 
 def teacher_rows(
-    context: RebuildContext, teacher: TeacherModel, queries: PseudoQueries, labels: Tensor
+    context: RebuildContext, teacher: TeacherModel, queries: PseudoQueries, key: str, labels: Tensor
 ) -> Mapping[str, Tensor]:
     """Of a teacher: ``queries`` and ``scales`` of the pseudo-queries, and of each training example its row and norms.
 
-    Its own stages are kept in a workspace inside of the rebuild's until the whole is done.
+    Its own stages are kept in a workspace inside of the rebuild's until the whole is done. See `ask` for ``key``.
 
     Raises:
         TrainingMismatchError: It does not classify what it was trained on as ``expected_accuracy`` asks.
@@ -66,8 +37,8 @@ def teacher_rows(
     classifier, gradients = teacher_classifier(context.classifier, teacher.file), context.batching.keeps()
     here = replace(context, classifier=classifier, workspace=workspace, gradients=gradients)
     check_teacher(here, teacher, context.classifier.spec.expected_accuracy)
-    embedding, _, shards = rebuild_ekfac(here)
-    asked = ask(here, embedding, queries, labels)
+    _, _, shards = rebuild_ekfac(here)
+    asked = ask(here, queries, key, labels)
     rows = concatenated([workspace.load(name) for name in shards])
     return {"queries": asked["phi"], "scales": asked["scales"], **norms_of(rows)}
 
