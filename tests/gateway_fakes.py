@@ -22,7 +22,7 @@ from proponent.gateway.served_model import ServedModel
 from proponent.gateway.service import ExplanationCalls
 from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve.host import TorchServeHost
-from proponent.gateway.torchserve.inference import InferenceClient
+from proponent.gateway.torchserve.http_client import HttpClient
 from proponent.gateway.torchserve.launch import Layout
 from proponent.index.bundle import CATALOG, FILES, Manifest, seal
 from proponent.index.catalog import Catalog, CatalogEntry, write_catalog
@@ -161,7 +161,7 @@ class _Management:
         pass
 
 
-async def torchserve(directory: Path, inference: InferenceClient) -> TorchServeHost:
+async def torchserve(directory: Path, inference: HttpClient) -> TorchServeHost:
     """TorchServe as a host, with two versions of the model ``toy`` in both lanes."""
     layout = Layout(directory / "private")
     layout.root.mkdir()

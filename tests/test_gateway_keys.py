@@ -19,7 +19,7 @@ from proponent.gateway.deployment import BundleHandle, Deployment
 from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.http.listener import HttpServer, listen
 from proponent.gateway.torchserve.host import answer_of
-from proponent.gateway.torchserve.inference import InferenceClient
+from proponent.gateway.torchserve.http_client import HttpClient
 from proponent.gateway.torchserve.launch import Layout, TorchServeKeys
 from proponent.gateway.torchserve.management import Management
 from proponent.v1 import explanation_pb2 as pb
@@ -44,13 +44,13 @@ def test_every_inference_shows_the_key_of_the_torchserve_that_runs_now(tmp_path:
 
     async def run() -> list[str | None]:
         asked: list[str | None] = []
-        client, inference = WorkerClient(5), InferenceClient(BATCH, 1 << 20, answer_of)
+        client, inference = WorkerClient(5), HttpClient(BATCH, 1 << 20, answer_of)
         deployment = Deployment("toy", "1.0", BundleHandle(Path(), manifest(), None, None))  # type: ignore[arg-type]
         reply = joined([WorkerReply(predict=pb.PredictResponse()).SerializeToString()])
         host = await torchserve(tmp_path, inference)
-        async with torchserve_api(asked, Response(reply, media_type="application/x-protobuf")) as url:
+        async with torchserve_api(asked, Response(reply, media_type="application/x-protobuf")) as address:
             for key in ("first", "second"):
-                inference.connect(url.removeprefix("http://"), key)
+                inference.connect(address, key)
                 client.connect(host, tickets)
                 await client.send(deployment, WorkerRequest(predict=pb.PredictRequest()), 10)
             inference.close()
@@ -74,7 +74,7 @@ async def torchserve_api(asked: list[str | None], answer: Response) -> AsyncIter
         while not server.started:
             await asyncio.sleep(0.01)
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             await serving
@@ -84,8 +84,8 @@ def test_every_call_of_management_shows_its_key() -> None:
     async def run() -> list[str | None]:
         asked: list[str | None] = []
         async with (
-            torchserve_api(asked, JSONResponse([{"workers": []}])) as url,
-            Management(url, "key") as management,
+            torchserve_api(asked, JSONResponse([{"workers": []}])) as address,
+            Management(address, "key") as management,
         ):
             await management.register("toy-1.0")
             await management.workers("toy", "1.0")

@@ -22,7 +22,7 @@ from proponent.gateway.hosting.worker_client import WorkerClient
 from proponent.gateway.lane import Lane
 from proponent.gateway.limits.admission import Held
 from proponent.gateway.torchserve.host import answer_of
-from proponent.gateway.torchserve.inference import InferenceClient
+from proponent.gateway.torchserve.http_client import HttpClient
 from proponent.index.tombstones import FORGOTTEN, Tombstones
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import Stage, WorkerReply, WorkerRequest
@@ -73,7 +73,7 @@ class Rig:
         directory: Path,
         upstream: Upstream,
         client: WorkerClient,
-        inference: InferenceClient,
+        inference: HttpClient,
         board: TicketTable,
     ) -> None:
         bundle = BundleHandle(directory, manifest(), catalog(directory), Tombstones(directory / FORGOTTEN))
@@ -94,7 +94,7 @@ class Rig:
 
 @asynccontextmanager
 async def rig(directory: Path) -> AsyncIterator[Rig]:
-    upstream, client, inference = Upstream(), WorkerClient(5.0), InferenceClient(BATCH, 1 << 20, answer_of)
+    upstream, client, inference = Upstream(), WorkerClient(5.0), HttpClient(BATCH, 1 << 20, answer_of)
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
     office = TicketIssuer.create(directory / "liveness", 4)
     inference.connect(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "key")

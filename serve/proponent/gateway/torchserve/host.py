@@ -20,7 +20,7 @@ from proponent.gateway.hosting.host import REFUSED, WorkerDefectError, WorkerGon
 from proponent.gateway.hosting.private import LIVENESS
 from proponent.gateway.settings import Settings
 from proponent.gateway.torchserve.archive import archive_path, remove_archive, write_archive
-from proponent.gateway.torchserve.inference import InferenceClient
+from proponent.gateway.torchserve.http_client import HttpClient
 from proponent.gateway.torchserve.launch import Layout, reply_bytes
 from proponent.gateway.torchserve.management import Management
 from proponent.gateway.torchserve.process import TorchServe
@@ -43,7 +43,7 @@ async def torchserve_host(root: Path, settings: Settings) -> AsyncIterator[Torch
     """
     layout = Layout(root)
     torchserve = await TorchServe.start(layout, settings)
-    inference, grace_s = InferenceClient(BATCH, reply_bytes(settings), answer_of), _STOP_GRACE_S
+    inference, grace_s = HttpClient(BATCH, reply_bytes(settings), answer_of), _STOP_GRACE_S
     try:
         await torchserve.listening(settings.start_timeout)
         inference.connect(torchserve.inference_address, torchserve.keys.inference)
@@ -61,7 +61,7 @@ class TorchServeHost:
     """A TorchServe that listens."""
 
     def __init__(
-        self, torchserve: TorchServe, management: Management, inference: InferenceClient, layout: Layout
+        self, torchserve: TorchServe, management: Management, inference: HttpClient[list[bytes]], layout: Layout
     ) -> None:
         self._torchserve = torchserve
         self._management = management
@@ -119,7 +119,7 @@ class TorchServeHost:
         return batcher.ask(request)
 
     def _post(self, name: str, version: str, batch: list[bytes]) -> asyncio.Future[list[bytes]]:
-        return self._inference.post(f"/predictions/{name}/{version}", joined(batch))
+        return self._inference.request("POST", f"/predictions/{name}/{version}", joined(batch))
 
 
 def answer_of(status: int, body: bytes) -> list[bytes]:

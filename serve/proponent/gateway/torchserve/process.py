@@ -80,7 +80,7 @@ class TorchServe:
 
     def management(self) -> Management:
         """A new client of its management API; only for one that listens."""
-        return Management(f"http://{LOOPBACK}:{self._ports.management}", self.keys.management)
+        return Management(f"{LOOPBACK}:{self._ports.management}", self.keys.management)
 
     async def listening(self, timeout_s: float) -> None:
         """Waits until it says that it listens: whatever answered on its ports before would be somebody else.

@@ -1,25 +1,26 @@
-"""TorchServe's inference API over HTTP: connections that are kept, one request on each at a time.
+"""TorchServe's APIs over HTTP: connections that are kept, one request on each at a time.
 
-It costs this process less than a call by gRPC does.
+It costs this process less than a call by gRPC does, and a twentieth of what a library for any server takes.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import Generic, TypeVar, cast
 
 import httptools
 
 from proponent.gateway.hosting.host import WorkerDefectError
 
 _FIRST_ERROR = 400
-Answer = Callable[[int, bytes], list[bytes]]
+T = TypeVar("T")
+Answer = Callable[[int, bytes], T]
 """What the status and the body of a reply come to; raises where that is an error."""
 
 
-class InferenceClient:
-    """Posts bodies; both ends are processes of this machine.
+class HttpClient(Generic[T]):
+    """Sends requests; both ends are processes of this machine.
 
     Args:
         content_type: Of the bodies.
@@ -27,13 +28,13 @@ class InferenceClient:
         answer: Reads replies.
     """
 
-    def __init__(self, content_type: str, most: int, answer: Answer) -> None:
+    def __init__(self, content_type: str, most: int, answer: Answer[T]) -> None:
         self._content_type = content_type
         self._most = most
         self._answer = answer
         self._host, self._port, self._headers = "", 0, ""
-        self._idle: list[_Connection] = []
-        self._open: set[_Connection] = set()
+        self._idle: list[_Connection[T]] = []
+        self._open: set[_Connection[T]] = set()
 
     def connect(self, address: str, key: str) -> None:
         """Talks to another TorchServe from now on."""
@@ -48,17 +49,17 @@ class InferenceClient:
         for connection in list(self._open):
             connection.abort()
 
-    def post(self, path: str, body: bytes) -> asyncio.Future[list[bytes]]:
+    def request(self, method: str, path: str, body: bytes = b"") -> asyncio.Future[T]:
         """The answer that will come; cancelling it ends its connection.
 
         It may become a ConnectionError (there is no TorchServe, or it went away), a WorkerDefectError (the reply
         cannot be used), or what ``answer`` raises.
         """
-        head = f"POST {path} HTTP/1.1\r\n{self._headers}content-length: {len(body)}\r\n\r\n"
+        head = f"{method} {path} HTTP/1.1\r\n{self._headers}content-length: {len(body)}\r\n\r\n"
         request = head.encode() + body
         return self._idle.pop().exchange(request) if self._idle else asyncio.create_task(self._first(request))
 
-    async def _first(self, request: bytes) -> list[bytes]:
+    async def _first(self, request: bytes) -> T:
         """The answer on a new connection."""
         if not self._port:
             raise ConnectionRefusedError("no TorchServe is connected")
@@ -71,25 +72,25 @@ class InferenceClient:
         self._open.add(connection)
         return await connection.exchange(request)
 
-    def _freed(self, connection: _Connection) -> None:
+    def _freed(self, connection: _Connection[T]) -> None:
         if connection in self._open:
             self._idle.append(connection)
 
-    def _lost(self, connection: _Connection) -> None:
+    def _lost(self, connection: _Connection[T]) -> None:
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.Protocol, Generic[T]):
     """One kept connection; httptools calls the methods that begin with ``on_``."""
 
     def __init__(
         self,
         most: int,
-        answer: Answer,
-        freed: Callable[[_Connection], None],
-        lost: Callable[[_Connection], None],
+        answer: Answer[T],
+        freed: Callable[[_Connection[T]], None],
+        lost: Callable[[_Connection[T]], None],
     ) -> None:
         self._most = most
         self._answer = answer
@@ -98,10 +99,10 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._size = 0
-        self._reply: asyncio.Future[list[bytes]] | None = None
+        self._reply: asyncio.Future[T] | None = None
         self._transport: asyncio.Transport
 
-    def exchange(self, request: bytes) -> asyncio.Future[list[bytes]]:
+    def exchange(self, request: bytes) -> asyncio.Future[T]:
         """Sends a whole request; the answer will come."""
         self._parts, self._size = [], 0
         self._reply = reply = asyncio.get_running_loop().create_future()
@@ -152,7 +153,7 @@ class _Connection(asyncio.Protocol):
         except Exception as error:
             reply.set_exception(error)
 
-    def _end_if_cancelled(self, reply: asyncio.Future[list[bytes]]) -> None:
+    def _end_if_cancelled(self, reply: asyncio.Future[T]) -> None:
         """What comes after a reply that nobody waits for would be taken for that of the next request."""
         if reply.cancelled():
             self.abort()
