@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
 from proponent.errors import ProponentError
 from proponent.gateway.http.body import BodyReader
+from proponent.gateway.http.direct import DirectRoutes
 from proponent.gateway.http.endpoints import InferenceEndpoints, ModelEndpoints, OperationEndpoints
 from proponent.gateway.http.explorer import route_explorer
 from proponent.gateway.http.middleware import RequestLog
@@ -72,14 +71,15 @@ def create_app(
     app = FastAPI(title="proponent", summary=summary, docs_url=None, redoc_url=None)
     app.add_exception_handler(ProponentError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)
-    app.add_middleware(RequestLog, metrics=metrics, tracing=tracing or Tracing())
     _route_operation(app, OperationEndpoints(calls, metrics, readiness))
     bodies = BodyReader(settings)
-    _route_inference(app, InferenceEndpoints(calls, settings, bodies, metrics))
+    direct = _route_inference(app, InferenceEndpoints(calls, settings, bodies, metrics))
     _route_models(app, ModelEndpoints(calls))
     _route_open_inference(app, OpenInferenceEndpoints(OpenInferenceCalls(calls, readiness), bodies))
     if settings.serves_explorer:
         route_explorer(app)
+    app.add_middleware(DirectRoutes, routes=direct)
+    app.add_middleware(RequestLog, metrics=metrics, tracing=tracing or Tracing())  # the last one is the first asked
     return app
 
 
@@ -94,18 +94,9 @@ def _route_operation(app: FastAPI, endpoints: OperationEndpoints) -> None:
         app.get(path, responses=responses, response_class=Response, tags=["operation"])(endpoint)
 
 
-class _DirectRoute(APIRoute):
-    """Calls an endpoint with the request and what its path names; FastAPI's injection would cost as much again."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        async def handle(request: Request) -> Response:
-            return await self.endpoint(request, **request.path_params)  # type: ignore[no-any-return]
-
-        return handle
-
-
-def _route_inference(app: FastAPI, endpoints: InferenceEndpoints) -> None:
-    router = APIRouter(route_class=_DirectRoute)
+def _route_inference(app: FastAPI, endpoints: InferenceEndpoints) -> dict[str, APIRoute]:
+    """The routes by the verb that their paths end with."""
+    router = APIRouter()
     predictions = answers(predictions=pb.Prediction)
     explanations = answers(predictions=pb.Prediction, explanations=pb.ExplainResponse)
     for verb, endpoint, body, answered in (
@@ -119,6 +110,7 @@ def _route_inference(app: FastAPI, endpoints: InferenceEndpoints) -> None:
         responses = answered | PROBLEMS
         router.post(f"{_MODEL}:{verb}", openapi_extra=body, responses=responses, tags=["inference"])(endpoint)
     app.include_router(router)
+    return {route.path.rpartition(":")[2]: route for route in router.routes if isinstance(route, APIRoute)}
 
 
 def _route_open_inference(app: FastAPI, endpoints: OpenInferenceEndpoints) -> None:
