@@ -2,7 +2,8 @@
 
 Every row is measured on the gateway and, in turn, on its own TorchServe called past it: workers of the same kind, the
 same bundle, the same clients. Predictions alone and beside explanations are measured in turn as well, so that what
-else the machine does falls on both. Explanations are also asked of an Explainer in a process of its own, in batches.
+else the machine does falls on both. Explanations are also asked of an Explainer in a process of its own, in batches,
+and an empty method of grpc's own server says what a gRPC call of the gateway costs at least.
 
 One command for all figures, on a quiet machine (about 10 minutes, and 15 for the soak)::
 
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from load_clients import Call, Sample, generate
+from load_floor import Floor, running_floor
 from load_page import section
 from load_service import Service, picture, running
 
@@ -43,7 +45,7 @@ CALLS = ("gRPC Predict", "HTTP Predict", "gRPC Explain", "HTTP Explain", "stream
 class Bench:
     """One service and the processes that load it."""
 
-    def __init__(self, service: Service, calls: dict[str, dict[str, Call]], seconds: float) -> None:
+    def __init__(self, service: Service | Floor, calls: dict[str, dict[str, Call]], seconds: float) -> None:
         self.service = service
         self.calls = calls
         self.seconds = seconds
@@ -122,6 +124,24 @@ def told(found: dict[str, Any]) -> str:
     return f"{found['per_second']:.1f}/s p50 {found['p50_ms']} p99 {found['p99_ms']} {found['errors'] or ''}"
 
 
+def floor(python: str, body: bytes, clients: Sequence[int], seconds: float, rounds: int) -> list[dict[str, Any]]:
+    """An empty method of grpc's own server, by each number of clients."""
+    rows = []
+    with running_floor(python) as server:
+        bench = Bench(server, {}, seconds)
+        try:
+            for count in clients:
+                seen = []
+                for _ in range(rounds):
+                    [sample], cpu = bench.measure((server.call(body), count))
+                    seen.append((sample, cpu))
+                rows.append({"clients": count, **bench.row(seen)})
+                print(f"empty method    {count:3}  {told(rows[-1])}  cpu {rows[-1]['cpu_ms_per_call']}", flush=True)
+        finally:
+            bench.close()
+    return rows
+
+
 def beside(bench: Bench, rounds: int) -> dict[str, Any]:
     """Predictions alone and beside explanations, in short rounds in turn."""
     predict, explain = bench.calls["gRPC Predict"]["gateway"], bench.calls["gRPC Explain"]["gateway"]
@@ -143,7 +163,7 @@ def beside(bench: Bench, rounds: int) -> dict[str, Any]:
     return {"predicting": _PREDICTING, "explaining_clients": _EXPLAINING, **found, "ratios": ratios}
 
 
-def soak(bench: Bench, minutes: float) -> dict[str, Any]:
+def soak(bench: Bench, service: Service, minutes: float) -> dict[str, Any]:
     """Predictions and explanations for some minutes; the slope of each part's memory over the last three quarters."""
     predict, explain = bench.calls["gRPC Predict"]["gateway"], bench.calls["HTTP Explain"]["gateway"]
     begun, seen, answered, errors = time.monotonic(), [], 0, Counter[str]()
@@ -152,7 +172,7 @@ def soak(bench: Bench, minutes: float) -> dict[str, Any]:
         answered += sum(len(each.seconds) for each in samples)
         for each in samples:
             errors.update(each.errors)
-        seen.append(((time.monotonic() - begun) / 3600, bench.service.memory_mib()))
+        seen.append(((time.monotonic() - begun) / 3600, service.memory_mib()))
     found = {"minutes": minutes, "answered": answered, "errors": dict(errors), "mib_an_hour": slopes(seen)}
     return {**found, "memory_mib": [{"hour": round(hour, 4), **memory} for hour, memory in seen[::10]]}
 
@@ -218,8 +238,10 @@ def measured(options: argparse.Namespace, store: Path) -> dict[str, Any]:
         bench = Bench(service, service.calls(options.model, image), options.seconds)
         try:
             found["matrix"] = matrix(bench, options.calls, options.clients, options.rounds)
+            body = bench.calls["gRPC Predict"]["gateway"].body
+            found["floor"] = floor(options.python, body, options.clients, options.seconds, options.rounds)
             found["beside"] = beside(bench, 2 * options.rounds)
-            found["soak"] = soak(bench, options.soak) if options.soak else None
+            found["soak"] = soak(bench, service, options.soak) if options.soak else None
             found["memory_mib"] = service.memory_mib()
         finally:
             bench.close()
