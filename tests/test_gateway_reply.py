@@ -8,8 +8,9 @@ from typing import Any
 from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.responses import StreamingResponse
 
-from proponent.gateway.http.reply import json_pieces, to_json
+from proponent.gateway.http.reply import json_pieces, json_response, to_json
 from proponent.v1 import explanation_pb2 as pb
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -61,6 +62,9 @@ def test_a_reply_is_what_protojson_makes_of_it(reply: pb.ExplainResponse, audit:
         timing.duration.FromNanoseconds(1_234_567)
     assert to_json(reply) == protojson(reply)
     assert json.loads(b"".join(json_pieces(reply))) == protojson(reply)
+    several = {"explanations": [reply, {"error": {"status": 400}}], "digest": "d"}
+    expected = {**several, "explanations": [protojson(reply), {"error": {"status": 400}}]}
+    assert json.loads(bytes(json_response(several).body)) == expected
 
 
 def test_pieces_are_small_however_long_the_lists() -> None:
@@ -69,3 +73,4 @@ def test_pieces_are_small_however_long_the_lists() -> None:
     pieces = list(json_pieces({"explanations": [reply, {"error": {}}], "digest": "d"}))
     assert json.loads(b"".join(pieces)) == {"explanations": [to_json(reply), {"error": {}}], "digest": "d"}
     assert max(map(len, pieces)) < 64 << 10
+    assert isinstance(json_response({"explanations": [reply]}), StreamingResponse)

@@ -23,7 +23,7 @@ class _Series:
     """Observations by bucket, the last one without an upper bound, newest exemplars by bucket, and the sum."""
 
     counts: list[int]
-    exemplars: list[Exemplar | None]
+    exemplars: list[tuple[Mapping[str, str], float, float] | None]
     total: float = 0.0
 
 
@@ -52,7 +52,7 @@ class LoopHistogram(Collector):
         series.counts[bucket] += 1
         series.total += value
         if found_by:
-            series.exemplars[bucket] = Exemplar(dict(found_by), value, time.time())
+            series.exemplars[bucket] = found_by, value, time.time()
 
     def remove_by_labels(self, labels: Mapping[str, str]) -> None:
         """Forgets what was counted under such values of some labels."""
@@ -66,7 +66,8 @@ class LoopHistogram(Collector):
         family = HistogramMetricFamily(self._name, self._text, labels=self.labels)
         bounds = [*map(str, map(float, self._bounds)), "+Inf"]
         for labels, series in list(self._series.items()):
-            buckets = zip(bounds, accumulate(series.counts), series.exemplars, strict=True)
+            exemplars = [found and Exemplar(dict(found[0]), *found[1:]) for found in series.exemplars]
+            buckets = zip(bounds, accumulate(series.counts), exemplars, strict=True)
             family.add_metric(labels, cast(Any, list(buckets)), sum_value=series.total)
         yield family
 

@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
     digest: str = ""
 
-    @property
+    @cached_property
     def signature(self) -> InputSignature:
         """What one input must look like."""
         return signature_from(tuple(self.input_shape), self.image_mode, tuple(self.image_size), self.inputs)

@@ -102,15 +102,15 @@ class BodyReader:
 
     async def _parts(self, request: Request) -> AsyncIterator[bytes]:
         idle_s, whole_s = self._settings.idle_timeout, self._settings.transfer_timeout
-        parts = request.stream()
+        parts, clock = request.stream(), asyncio.get_running_loop().time
+        end = clock() + whole_s
         try:
-            with Bound(whole_s):
-                while True:
-                    with Bound(idle_s):
-                        part = await anext(parts, None)
-                    if part is None:
-                        return
-                    yield part
+            while True:
+                with Bound(min(idle_s, end - clock())):
+                    part = await anext(parts, None)
+                if part is None:
+                    return
+                yield part
         except TimeoutError:
             message = f"request body did not arrive within {whole_s:g} s, or had a pause of {idle_s:g} s"
             raise BodyTimeoutError(message, field="body") from None

@@ -110,7 +110,8 @@ class InferenceEndpoints:
         """One reply or error for each instance, in order."""
 
         async def run(position: int, admitted: Admitted | None) -> Any:
-            return await _run(method, instances[position], replace(context, admitted=admitted))
+            own = context if admitted is None else replace(context, admitted=admitted)
+            return await _run(method, instances[position], own)
 
         return await map_in_order(len(instances), run, self.settings.max_parts)
 

@@ -25,6 +25,7 @@ _PIECE = 64 << 10
 _AT_ONCE = 16 << 10
 """Serialized size up to which a message is converted in one step: about a millisecond of work."""
 _MESSAGES = 100
+_NOT_FINITE = b"null"
 _Convert = Callable[[Any], Any]
 _Field = tuple[str, bool, bool, _Convert]
 """Name, whether it may be absent, whether it holds messages of ours, and how it is converted."""
@@ -35,8 +36,10 @@ def to_json(message: Message) -> dict[str, Any]:
     return _converter(message.DESCRIPTOR)(message)
 
 
-def json_response(content: Mapping[str, Any] | Message) -> Response:
-    """A reply of JSON, whose messages are converted while it is sent."""
+def json_response(content: dict[str, Any] | Message) -> Response:
+    """A reply of JSON, whose messages are converted while it is sent where they are large."""
+    if _size(content) <= _AT_ONCE:
+        return Response(orjson.dumps(content, default=to_json), media_type="application/json")
     pieces = _joined(json_pieces(content))
     first, second = next(pieces), next(pieces, None)
     if second is None:
@@ -50,6 +53,15 @@ def json_response(content: Mapping[str, Any] | Message) -> Response:
             yield piece
 
     return StreamingResponse(sent(), media_type="application/json")
+
+
+def _size(value: Any) -> int:
+    """Serialized size of the messages in a reply."""
+    if isinstance(value, Message):
+        return value.ByteSize()
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 0
 
 
 def json_pieces(value: Any) -> Iterator[bytes]:
@@ -192,8 +204,9 @@ def _double(value: float) -> float | str:
 def _floats(values: Iterable[float]) -> list[float | str]:
     """The shortest numbers that are the same in single precision."""
     single = np.fromiter(values, np.float32)
-    if np.isfinite(single).all():
-        shortest: list[float | str] = orjson.loads(orjson.dumps(single, option=orjson.OPT_SERIALIZE_NUMPY))
+    text = orjson.dumps(single, option=orjson.OPT_SERIALIZE_NUMPY)
+    if _NOT_FINITE not in text:
+        shortest: list[float | str] = orjson.loads(text)
         return shortest
     return [_double(float(str(value))) for value in single]
 
