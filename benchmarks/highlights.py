@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.inputs import NamedInputs
-from proponent.attribution.precision import single_precision, twice_differentiable
+from proponent.attribution.precision import twice_differentiable
 from proponent.classifier import call_factory
 from proponent.explainer import Explainer
 from proponent.explainer.highlights import Side, weigh
@@ -36,6 +36,7 @@ from proponent.index.store import Store
 from proponent.options import ExplainOptions, Measure
 from proponent.raw_inputs import model_input
 from proponent.results import Explanation
+from proponent.single_precision import single_precision
 
 PRESETS = ("sst2", "sentences")
 IDS, MASK = "input_ids", "attention_mask"

@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from truth import Truth, open_truth
 
-from proponent.attribution.precision import single_precision
 from proponent.audit.retraining import retrain_missing
 from proponent.rebuild.distillation.teachers import Teaching, trained_teachers
 from proponent.rebuild.progress import StageProgress
+from proponent.single_precision import single_precision
 
 HALVES, SECOND, TEACHERS = "halves", "second", "teachers"
 """A training of each half; another of each, for the truth's reliability; what scores are distilled from."""

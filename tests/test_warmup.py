@@ -30,14 +30,16 @@ class Timed:
 
     def __init__(self, *, one: float, two: float, device: str = "cpu", error: Exception | None = None) -> None:
         self.signature = InputSignature((1, 2, 2), "L")
+        self.manifest = SimpleNamespace(probes={})
         self.classifier = SimpleNamespace(device=torch.device(device))
-        self.calls = 0
+        self.calls, self.values = 0, list[torch.Tensor]()
         self._seconds = {1: one, 2: two}
         self._error = error
 
     def rehearse(self, value: torch.Tensor) -> None:
         assert tuple(value.shape) == (1, 2, 2)
         self.calls += 1
+        self.values.append(value)
         time.sleep(self._seconds[torch.get_num_threads()])
         if self._error is not None:
             raise self._error
@@ -65,6 +67,15 @@ def test_an_accelerator_needs_no_choice_and_answers_until_its_graphs_are_recorde
     warmed_up(timed)  # type: ignore[arg-type]
     assert torch.get_num_threads() == 2
     assert timed.calls == 1 + warmup._UNTIL_REPLAYED >= 1 + WAITED + CHECKED
+
+
+def test_an_accelerator_answers_for_different_inputs_where_some_can_be_made_up() -> None:
+    """A recording is compared with the model on arguments that differ."""
+    timed = Timed(one=0, two=0, device="meta")
+    timed.manifest.probes = {"low": [0.0], "high": [1.0]}
+    warmed_up(timed)  # type: ignore[arg-type]
+    assert timed.calls >= 1 + WAITED + CHECKED
+    assert len({tuple(value.flatten().tolist()) for value in timed.values}) == timed.calls
 
 
 def test_a_model_that_takes_no_neutral_input_is_served_all_the_same() -> None:

@@ -1,4 +1,4 @@
-"""In which precision models run: in single without TF32; for exact curvature in double, twice differentiable."""
+"""Models for exact curvature: in double precision, twice differentiable."""
 
 from __future__ import annotations
 
@@ -19,24 +19,6 @@ from proponent.attribution.user_code import blame
 
 _NARROW = (torch.float16, torch.bfloat16, torch.float32)
 _NARROWING = (Tensor.float, Tensor.half, Tensor.bfloat16)
-
-
-@contextmanager
-def single_precision() -> Iterator[None]:
-    """Products of float32 tensors keep float32 on a GPU, without TF32, which convolutions take by default there.
-
-    Its error of 1e-3 has no bound that holds for what a network makes of it. The process's own choice holds again
-    behind it.
-    """
-    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [backend.allow_tf32 for backend in backends]
-    try:
-        for backend in backends:
-            backend.allow_tf32 = False
-        yield
-    finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
 
 
 class DoublePrecision(TorchFunctionMode):

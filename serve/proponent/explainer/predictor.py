@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.inputs import Example, NamedInputs, grouped, stacked
-from proponent.attribution.precision import single_precision
 from proponent.classifier import Classifier
 from proponent.errors import InvalidInputError, ProponentError
 from proponent.explainer.given import accepted
@@ -20,6 +19,7 @@ from proponent.index.bundle import SPEC, WEIGHTS, Manifest, damage_of, read_mani
 from proponent.index.lock import BundleLock
 from proponent.results import Prediction
 from proponent.signature import InputSignature
+from proponent.single_precision import single_precision
 from proponent.text import Text
 
 T = TypeVar("T")

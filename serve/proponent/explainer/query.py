@@ -21,7 +21,6 @@ from proponent.attribution.gradients.scaling import (
 )
 from proponent.attribution.gradients.tried_uses import TriedUses
 from proponent.attribution.inputs import Example, NamedInputs, grouped, tensors_of
-from proponent.attribution.precision import single_precision
 from proponent.bounds.cancellation import Token, always, checkpoint
 from proponent.classifier import Classifier
 from proponent.cuda_graphs import Replay
@@ -29,6 +28,7 @@ from proponent.errors import DeadlineError, InvalidInputError, ProponentError
 from proponent.explainer.predictor import UNEXPLAINED, ForwardPass, blame_inputs
 from proponent.options import Target
 from proponent.results import Prediction
+from proponent.single_precision import single_precision
 from proponent.stages import Stopwatch
 
 T = TypeVar("T")
@@ -231,25 +231,22 @@ class QueryEmbedder(ForwardPass):
     ) -> EmbeddedBatch:
         """All of it as one CUDA graph, where one was recorded: the stages are one, and no deadline is looked at.
 
-        What is replayed uses layers as the recorded forward did; others are looked at.
+        What is replayed uses layers as the recorded forward did, which is looked at before it counts as one.
         """
         parts = tensors_of(self.stack(inputs))
-        seen: list[frozenset[Use]] = []
 
         def compute(*tensors: Tensor) -> tuple[Tensor, Tensor]:
             named = dict(zip(parts, tensors, strict=False))
             with CaptureSession(self.classifier.model, self.layers) as session:
                 outputs = session.forward(named.get("", NamedInputs(named)))
                 _check_seen(session.problems())
-                seen.append(session.uses())
+                uses = session.uses()
                 found = self._embedded(session, outputs, tensors[-1], Stopwatch(), has_contrast)
+            self._check_uses(uses, inputs)
             return found.directions, found.figures
 
         with clock.stage("embed"), blame_inputs(inputs[0]):
-            embedded = EmbeddedBatch(*replay((*parts, has_contrast), compute, *parts.values(), asked))
-        for uses in seen:
-            self._check_uses(uses, inputs)
-        return embedded
+            return EmbeddedBatch(*replay((*parts, has_contrast), compute, *parts.values(), asked))
 
     def _embedded(
         self,

@@ -21,6 +21,7 @@ from typing_extensions import override
 from proponent.errors import CorruptBundleError
 from proponent.index.row_store import RowStore
 from proponent.index.tensor_file import save_tensors
+from proponent.single_precision import single_precision
 
 SPANNED = 1e-9
 """Share of the sum of the singular values below which one is the rounding of others."""
@@ -59,7 +60,8 @@ class RowCode:
         found = codes.new_zeros(len(codes), self.bases.shape[2], dtype=torch.float32)
         for group in torch.unique(groups).tolist():
             own = (groups == group).nonzero().flatten()
-            found[own] = codes[own].float() @ self.bases[group]
+            with single_precision():
+                found[own] = codes[own].float() @ self.bases[group]
         return found
 
     def to(self, device: torch.device) -> RowCode:
@@ -152,7 +154,8 @@ class CodedRows(RowStore):
     def _shortened(self, queries: Tensor) -> Tensor:
         """V_g q of each group, [B, G, K], by one product."""
         bases = self._code.bases
-        return (queries @ bases.flatten(0, 1).mT).view(len(queries), *bases.shape[:2])
+        with single_precision():
+            return (queries @ bases.flatten(0, 1).mT).view(len(queries), *bases.shape[:2])
 
     @override
     def weighted_sum(self, weights: Tensor) -> Tensor:

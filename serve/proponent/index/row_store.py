@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from proponent.bounds.cancellation import checkpoint
 from proponent.errors import CorruptBundleError, UnavailableError
+from proponent.single_precision import single_precision
 
 PIECE = 512
 BLOCK = 2048
@@ -304,11 +305,12 @@ def _free(device: torch.device) -> int | None:
 
 def multiply(codes: Tensor, queries: Tensor, *, coarse: bool) -> Tensor:
     """[B, N] float32 products of queries [B, k] with rows [N, k] in fp16, by the fastest way of the device."""
-    if codes.device.type != "cpu":
-        return _split_product(codes, queries.float())
-    if not coarse:
-        return _blocked_product(codes, queries.float())
-    return torch.mv(codes, queries[0].half()).float()[None]
+    on_cpu = codes.device.type == "cpu"
+    if on_cpu and coarse:
+        return torch.mv(codes, queries[0].half()).float()[None]
+    product = _blocked_product if on_cpu else _split_product
+    with single_precision():
+        return product(codes, queries.float())
 
 
 def split(queries: Tensor) -> Tensor:

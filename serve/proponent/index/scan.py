@@ -163,7 +163,8 @@ def scan(
 
     def compute(directions: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, ...]:
         products = index.products(directions)
-        bounds = EndBounds(products, index.scanned_scales(measures), error, allowed)
+        weights = None if allowed is None else allowed.float()
+        bounds = EndBounds(products, index.scanned_scales(measures), error, weights)
         found, candidates = strongest_ends(bounds, count)
         rows = candidates.sort(dim=2).values
         exact = _exact_products(index, directions, rows)
@@ -178,12 +179,12 @@ def scan(
 
 
 def _allowed(index: ScannedRows, eligible: Sequence[Tensor | None]) -> Tensor | None:
-    """1 where a row may appear, [B, N] float32; None where nothing is filtered."""
+    """Where a row may appear, [B, N] bool; None where nothing is filtered."""
     if all(mask is None for mask in eligible):
         return None
     everything = torch.ones(len(index), dtype=torch.bool)
     masks = torch.stack([everything if mask is None else mask for mask in eligible])
-    return masks.to(index.device, non_blocking=True).float()
+    return masks.to(index.device, non_blocking=True)
 
 
 def _exact_products(index: ScannedRows, directions: Tensor, rows: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from proponent.allocator import keep_freed_memory
-from proponent.attribution.precision import single_precision
 from proponent.classifier import load_classifier
 from proponent.errors import SpecError
 from proponent.index.bundle import seal
@@ -36,6 +35,7 @@ from proponent.rebuild.stationarity import STATIONARY
 from proponent.rebuild.survey import cached_survey, faults_of
 from proponent.rebuild.training_set import TrainingSet
 from proponent.rebuild.workspace import Workspace
+from proponent.single_precision import single_precision
 from proponent.spec import ModelSpec
 
 

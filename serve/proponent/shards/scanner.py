@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from proponent.allocator import keep_freed_memory
-from proponent.attribution.precision import single_precision
 from proponent.errors import CorruptBundleError, MismatchError
 from proponent.index.bundle import CODE, ROWS, SCALES, Manifest, read_manifest
 from proponent.index.row_code import CodedRows, RowCode, read_code
@@ -24,6 +23,7 @@ from proponent.index.scan import Candidates, End, Query
 from proponent.index.searchable import RowScales
 from proponent.options import Measure
 from proponent.shards.shard import Shard
+from proponent.single_precision import single_precision
 
 Bits = NDArray[np.uint8]
 

@@ -19,11 +19,11 @@ from torch import Tensor
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layers import Layers
 from proponent.attribution.inputs import Example, Inputs
-from proponent.attribution.precision import single_precision
 from proponent.classifier import Classifier
 from proponent.errors import MismatchError, SpecError
 from proponent.raw_inputs import model_input
 from proponent.signature import InputSignature
+from proponent.single_precision import single_precision
 from proponent.user_code.made_up import made_up_inputs, made_up_raws, ranges_of
 
 REASON = "MODEL_CODE_CHANGED"

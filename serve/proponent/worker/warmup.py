@@ -19,6 +19,7 @@ from proponent.attribution.inputs import Example, NamedInputs
 from proponent.explainer import Predictor
 from proponent.signature import InputKind, TensorSignature
 from proponent.text import Text
+from proponent.user_code.made_up import made_up_inputs
 from proponent.worker.inputs import image_tensor
 
 _ROUNDS = 5
@@ -42,8 +43,8 @@ def warmed_up(predictor: Predictor) -> Predictor:
     try:
         first = _answer(predictor)
         if predictor.classifier.device.type != "cpu":
-            for _ in range(_UNTIL_REPLAYED):
-                _answer(predictor)
+            for value in _different_inputs(predictor):
+                predictor.rehearse(value)
         elif threads > 1:
             torch.set_num_threads(_faster(predictor, threads))
         _log.info("warmed up: the first answer took %.3g s; threads: %d", first, torch.get_num_threads())
@@ -72,6 +73,13 @@ def _answer(predictor: Predictor) -> float:
     started = time.perf_counter()
     predictor.rehearse(_warm_up_input(predictor))
     return time.perf_counter() - started
+
+
+def _different_inputs(predictor: Predictor) -> list[Example]:
+    """By which a recording is compared with the model; the same each time where a bundle says of none."""
+    if probes := predictor.manifest.probes:
+        return made_up_inputs(predictor.signature, probes)
+    return [_warm_up_input(predictor)] * _UNTIL_REPLAYED
 
 
 def _warm_up_input(predictor: Predictor) -> Example:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from proponent.allocator import keep_freed_memory
-from proponent.attribution.precision import single_precision
 from proponent.errors import ProponentError, SpecError, StorageError
 from proponent.rebuild.cluster.site import Site
 from proponent.rebuild.context import Compute, RebuildContext, Task
+from proponent.single_precision import single_precision
 
 
 class Worker:
