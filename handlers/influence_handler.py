@@ -28,7 +28,13 @@ class InfluenceHandler:
         self._worker = started_worker(context.model_yaml_config["proponent"], _device(context))
 
     def handle(self, rows: list[dict[str, Any]], context: Any) -> list[bytes]:
-        """One reply for each row: an image, a request, or a whole batch of requests that a gateway gathered."""
+        """One reply for each row: an image, a request, or a whole batch of requests that a gateway gathered.
+
+        Raises:
+            SystemExit: The GPU was lost at the call before; TorchServe starts another worker.
+        """
+        if self._worker.is_lost:
+            raise SystemExit("the GPU cannot be used by this process any more")
         types = [_header(context, index, "content-type").lower() for index in range(len(rows))]
         read = [
             read_row(row, _header(context, index, "explain").lower() == "true", types[index])

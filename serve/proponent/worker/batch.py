@@ -30,7 +30,7 @@ from proponent.stages import Stage, recording, stage
 from proponent.text import Text
 from proponent.v1 import explanation_pb2 as pb
 from proponent.v1.worker_pb2 import WorkerReply, WorkerRequest
-from proponent.worker.failures import failure, located
+from proponent.worker.failures import failure, is_gpu_lost, located
 from proponent.worker.inputs import requested_input
 from proponent.worker.loading import LoadedBundle
 from proponent.worker.log import configure_worker_logs, working_on
@@ -74,6 +74,8 @@ class Worker:
     def __init__(self, loaded: LoadedBundle | Predictor, tickets: TicketTable | None = None) -> None:
         self._loaded = loaded if isinstance(loaded, LoadedBundle) else LoadedBundle(lambda: loaded)
         self._tickets = tickets
+        self.is_lost = False
+        """Whether no answer is possible any more before another process takes this one's place."""
 
     @classmethod
     def load(
@@ -164,6 +166,7 @@ class Worker:
             with scope(any_of([item.token for item in items])):
                 return _CALLS[call](predictor, items)
         except Exception as error:
+            self.is_lost |= is_gpu_lost(error, predictor.classifier.device)
             if len(items) == 1:
                 return [failure(error)]
             return [self._answers(call, [item])[0] for item in items]

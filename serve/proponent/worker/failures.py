@@ -40,3 +40,17 @@ def located(error: ProponentError, request: WorkerRequest) -> ProponentError:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory could not be had, on the processor or on a GPU; PyTorch has no type for the first."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY in str(error)
+
+
+def is_gpu_lost(error: Exception, device: torch.device) -> bool:
+    """Whether an error has ended a process's use of its GPU, as an index out of bounds there does.
+
+    Whatever is asked of the GPU after that fails with the same error, until another process asks.
+    """
+    if not isinstance(error, torch.AcceleratorError):
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except torch.AcceleratorError:
+        return True
+    return False

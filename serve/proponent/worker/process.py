@@ -1,7 +1,7 @@
 """A worker as a process of the gateway's own: ``python -m proponent.worker.process SOCKET NAME SECTION``.
 
 It loads what the section (JSON) says, connects to the gateway's socket, sends its name, and answers one
-batch after the other until the gateway hangs up.
+batch after the other until the gateway hangs up, or until it has lost its GPU: the gateway then starts another one.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from proponent.worker.wire import read_messages
 
 
 def main(arguments: list[str]) -> int:
-    """Runs a worker until the gateway hangs up; returns the exit status."""
+    """Runs a worker until the gateway hangs up or it can answer no more; returns the exit status."""
     path, name, section = arguments
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     worker = started_worker(json.loads(section), None)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(path)
         connection.sendall(pack([name.encode()]))
-        while (body := _received(connection)) is not None:
+        while not worker.is_lost and (body := _received(connection)) is not None:
             replies = worker.handle(read_messages(unpack(body)))
             connection.sendall(pack(reply.SerializeToString() for reply in replies))
-    return 0
+    return int(worker.is_lost)
 
 
 def _received(connection: socket.socket) -> bytes | None:
