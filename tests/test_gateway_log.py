@@ -6,13 +6,14 @@ import logging
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proponent.errors import InvalidInputError, printable
-from proponent.gateway.log import CALLS_PER_SECOND, WARNINGS_PER_SECOND, Throttle
+from proponent.gateway.log import CALLS_PER_SECOND, WARNINGS_PER_SECOND, Throttle, _Lines, escaped
 
 EVIL = "a\x1b[2J\x00\r\nlevel=error event=forged\u2028\u202e\ud800"
 
@@ -51,6 +52,17 @@ def logged(code: str) -> list[str]:
 def test_an_event_is_one_line_without_control_characters(write: str) -> None:
     (line,) = logged(f"EVIL = {EVIL!r}\n{write}")
     assert line.isprintable() and "\\x1b[2J" in line and "forged" in line
+
+
+VALUES = st.text() | st.text('ab =\n"1NoneTru', max_size=6) | st.integers() | st.floats() | st.booleans() | st.none()
+
+
+@example({"reason": "a\nb"})
+@example({"reason": None, "field": True})
+@given(st.dictionaries(st.sampled_from(["reason", "field", "ms"]), VALUES))
+def test_the_short_way_to_a_line_is_the_thorough_one(fields: dict[str, Any]) -> None:
+    lines, event = _Lines(), {"timestamp": "t", "level": "info", "event": "rpc", **fields}
+    assert lines._rendered(dict(event)) == lines._thorough(None, "", escaped(None, "", dict(event)))
 
 
 def test_no_value_fills_a_disk() -> None:

@@ -28,8 +28,8 @@ _LONGEST = 2000
 # Written by this side, over several lines.
 _TEXTS = ("exception", "worker", "torchserve", "java")
 _FIRST_KEYS = ("timestamp", "level", "event")
-# What logfmt writes as it is, of strings and numbers.
-_is_plain = re.compile(r"(?!None$|True$|False$)[\w.,:;/@+*()<>|~^-]+", re.ASCII).fullmatch
+# Lines of what logfmt writes as it is, of strings and numbers.
+_are_plain = re.compile(r"(?:(?!None\n|True\n|False\n)[\w.,:;/@+*()<>|~^-]+\n)*", re.ASCII).fullmatch
 
 
 class Throttle:
@@ -150,9 +150,10 @@ class _Lines:
 
     def _rendered(self, event: EventDict) -> str:
         """What cannot be seen is escaped; most values need neither quotes nor escapes."""
-        texts = {key: value if isinstance(value, str) else str(value) for key, value in event.items()}
-        if all(map(_is_plain, texts.values())):
-            return " ".join([f"{key}={text}" for key, text in texts.items()])
+        texts = [f"{value}\n" for value in event.values()]
+        lines = "".join(texts)
+        if lines.count("\n") == len(texts) and _are_plain(lines):
+            return " ".join([f"{key}={value}" for key, value in event.items()])
         return str(self._thorough(None, "", escaped(None, "", event)))
 
     def _timestamp(self) -> str:
