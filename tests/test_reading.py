@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from torch import Tensor
 
 import tiny
@@ -174,7 +176,7 @@ def test_a_workspace_of_a_run_begins_empty_and_leaves_nothing(tmp_path: Path, at
     before.save("reading-00000", value)
     with of_this_run(tmp_path / "work" / "reading", shards) as now:
         assert not now.has("reading-00000")
-        if at_url:
+        with suppress(FileNotFoundError, SafetensorError):  # a directory that is gone, where it is one
             Workspace.joined(before.location).save("reading-00001", value)
         now.save("reading-00002", value)
         assert not now.has("reading-00001") and now.has("reading-00002")

@@ -319,11 +319,6 @@ class TrainingSet:
         [(found, _, _)] = self._read_and_keep([position])
         return found
 
-    def chunks(self) -> Iterator[range]:
-        """Positions of all examples, a few at a time."""
-        for start in range(0, len(self), READ_AT_ONCE):
-            yield range(start, min(start + READ_AT_ONCE, len(self)))
-
     def sample(self, count: int, seed: int) -> list[int]:
         """Positions of a seeded sample without replacement, ascending."""
         generator = torch.Generator().manual_seed(seed)
@@ -344,7 +339,7 @@ class TrainingSet:
             SpecError: Two examples share an id, or an example is unusable.
         """
         if self._fingerprint is None:
-            return self.gather(map(self.read, self.chunks()))
+            return self.gather([self.read(range(len(self)))])
         return self._fingerprint
 
     def read(self, positions: Sequence[int]) -> dict[str, Tensor]:
