@@ -1,7 +1,7 @@
 """The held-out inputs that a bundle keeps: chosen and checked first, explained last, by the code that serves them.
 
-Each is explained alone, as a single call is, so that one input at a time is in memory and the lists are those that
-Explain gives. What is explained is saved now and then; a killed rebuild goes on from there.
+A few are explained together, as calls that come at once are: no more than a block of the training set, so that memory
+holds them. What is explained is saved now and then; a killed rebuild goes on from there.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from proponent.tensor_messages import named_message, tensor_message
 KEY = "held_out"
 SEED = 5
 CHUNK = 16
-"""Samples that are explained between two saves."""
+"""Samples that are explained between two saves, and together where a block of the rebuild is not smaller."""
 LARGEST_FILE = 10 << 20
 """What a gateway takes by default."""
 _ENDS = [(measure, side) for measure in Measure for side in Side]
@@ -143,7 +143,8 @@ class SamplesTask(Task):
     def prepare(self, context: RebuildContext) -> Compute:
         data = self._data(context)
         explainer = Explainer.of_files(self.bundle, self.manifest, context.classifier)
-        return lambda places: _explained(explainer, data, [self.positions[place] for place in places])
+        together = context.batching.block
+        return lambda places: _explained(explainer, data, [self.positions[place] for place in places], together)
 
     @override
     def called(self, context: RebuildContext, item: int) -> str:
@@ -173,9 +174,12 @@ def _read(data: TrainingSet, position: int) -> tuple[Any, Example, int]:
         return data.item(position)
 
 
-def _explained(explainer: Explainer, data: TrainingSet, positions: Sequence[int]) -> dict[str, Tensor]:
+def _explained(explainer: Explainer, data: TrainingSet, positions: Sequence[int], together: int) -> dict[str, Tensor]:
     """Rows and scores of the lists, [n, 6, DEPTH], with row -1 behind a list's end, and predictions [n]."""
-    answers = [_explain(explainer, data, position) for position in positions]
+    starts = range(0, len(positions), together)
+    answers = [
+        answer for start in starts for answer in _explain(explainer, data, positions[start : start + together])
+    ]
     ids = {one.example_id for answer in answers for hits in _lists(answer) for one in hits}
     rows = explainer.catalog.rows_of(sorted(ids))
     shape = len(answers), len(_ENDS), DEPTH
@@ -188,13 +192,18 @@ def _explained(explainer: Explainer, data: TrainingSet, positions: Sequence[int]
     return {"rows": found, "scores": scores, "predictions": torch.tensor([a.prediction.class_id for a in answers])}
 
 
-def _explain(explainer: Explainer, data: TrainingSet, position: int) -> Explanation:
-    tensor = _read(data, position)[1]
-    with _blamed(data.example_id(position)):
-        [answer] = explainer.explain([tensor], [ExplainOptions(top_k=DEPTH)])
-        if isinstance(answer, ProponentError):
+def _explain(explainer: Explainer, data: TrainingSet, positions: Sequence[int]) -> list[Explanation]:
+    inputs = [_read(data, position)[1] for position in positions]
+    with _blamed():
+        answers = explainer.explain(inputs, [ExplainOptions(top_k=DEPTH)] * len(inputs))
+    return [_usable(answer, data.example_id(p)) for answer, p in zip(answers, positions, strict=True)]
+
+
+def _usable(answer: Explanation | ProponentError, sample: str) -> Explanation:
+    if isinstance(answer, ProponentError):
+        with _blamed(sample):
             raise answer
-        return answer
+    return answer
 
 
 def _lists(answer: Explanation) -> Iterator[Sequence[Influence]]:
