@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 LEAST_CHANNELS = 8
 """With fewer the products are too narrow to gain."""
@@ -62,7 +63,7 @@ def _pair(value: object) -> tuple[int, int]:
 
 
 def _moment(inputs: Tensor, kernel: tuple[int, int], padding: tuple[int, int]) -> Tensor:
-    lags = _LaggedSums.of(inputs, kernel[1])
+    lags = _LaggedSums.of(inputs, kernel)
     places = [(u, v) for u in range(kernel[0]) for v in range(kernel[1])]
     size, channels = len(places), inputs.shape[1]
     first, second = torch.triu_indices(size, size).unbind()
@@ -103,7 +104,7 @@ Interval = tuple[int, int]
 
 def _intervals(place: int, lag: int, size: int, kernel: int, padding: int) -> list[tuple[int, Interval]]:
     """A window along an axis as the whole, less what it lacks on either side; nothing where it is empty."""
-    start, end = max(0, -lag), min(size, size - lag)
+    start, end = _inside(lag, size)
     positions = size + 2 * padding - kernel + 1
     low, high = max(start, place - padding), min(end, place - padding + positions)
     if low >= high:
@@ -112,25 +113,38 @@ def _intervals(place: int, lag: int, size: int, kernel: int, padding: int) -> li
     return [(1, (start, end)), *((-1, interval) for interval in lacking)]
 
 
+def _inside(lag: int, size: int) -> Interval:
+    """Where both pixels of a lag are in the image."""
+    return max(0, -lag), min(size, size - lag)
+
+
 @dataclass(frozen=True)
 class _LaggedSums:
     """Sums of ``x[c, p] x[c', p + D]`` over parts of images, each formed once.
 
     Attributes:
-        pixels: [H, W + k - 1, B, C], zeros on the right, so that a lag never reaches into another row.
-        size: H and W.
+        pixels: [H, W, B, C].
+        whole: Over whole images, for all lags that are not up the image, [k, 2 l - 1, C, C] of a kernel k x l.
     """
 
     pixels: Tensor
-    size: tuple[int, int]
+    whole: Tensor
     found: dict[tuple[Interval, Interval, Interval], Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, inputs: Tensor, width: int) -> _LaggedSums:
-        batch, channels, height, breadth = inputs.shape
-        pixels = inputs.new_zeros(height, breadth + width - 1, batch, channels)
-        pixels[:, :breadth] = inputs.permute(2, 3, 0, 1)
-        return cls(pixels, (height, breadth))
+    def of(cls, inputs: Tensor, kernel: tuple[int, int]) -> _LaggedSums:
+        (height, width), channels = kernel, inputs.shape[1]
+        # As the gradient of a convolution's weight, whose outputs have the images themselves for gradients.
+        below = F.pad(inputs, (0, 0, 0, height - 1))
+        whole: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
+            below, [channels, channels, height, 2 * width - 1], inputs, padding=(0, width - 1)
+        )
+        return cls(inputs.permute(2, 3, 0, 1), whole.permute(2, 3, 0, 1))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """H and W."""
+        return self.pixels.shape[0], self.pixels.shape[1]
 
     def nothing(self) -> Tensor:
         """The sum over no pixels."""
@@ -138,20 +152,13 @@ class _LaggedSums:
 
     def sum(self, lag: Interval, rows: Interval, columns: Interval) -> Tensor:
         """Over the pixels p of some rows and columns, [C, C]; the lag is not up the image, nor back in a row."""
+        if rows == _inside(lag[0], self.size[0]) and columns == _inside(lag[1], self.size[1]):
+            return self.whole[lag[0], lag[1] + self.whole.shape[1] // 2]
         key = lag, rows, columns
         if key not in self.found:
-            is_whole = columns == (max(0, -lag[1]), min(self.size[1], self.size[1] - lag[1]))
-            here, there = (self._rows if is_whole else self._block)(lag, rows, columns)
+            here, there = self._block(lag, rows, columns)
             self.found[key] = here.mT @ there
         return self.found[key]
-
-    def _rows(self, lag: Interval, rows: Interval, columns: Interval) -> tuple[Tensor, Tensor]:
-        """Whole rows one after the other; what is in no image is zero on one side of each product."""
-        flat, step = self.pixels.flatten(0, 2), self.pixels.shape[1] * self.pixels.shape[2]
-        start, end = rows[0] * step, rows[1] * step
-        shift = lag[0] * step + lag[1] * self.pixels.shape[2]
-        end = min(end, len(flat) - shift)
-        return flat[start:end], flat[start + shift : end + shift]
 
     def _block(self, lag: Interval, rows: Interval, columns: Interval) -> tuple[Tensor, Tensor]:
         here = self.pixels[rows[0] : rows[1], columns[0] : columns[1]]
