@@ -14,7 +14,9 @@ from torch import Tensor, nn
 import cases
 import tiny
 from proponent.attribution.curvature.rotation import DenseRotated, OuterRotated, rotated
+from proponent.attribution.gradients import layer_gradients
 from proponent.attribution.gradients.capture import CaptureSession
+from proponent.attribution.gradients.formed import FormedGradient, least_bytes, smallest
 from proponent.attribution.gradients.layers import find_layers
 from proponent.attribution.gradients.scaling import ScaledGradient
 from proponent.index.bundle import read_manifest
@@ -176,3 +178,34 @@ def test_gradients_of_one_forward_are_rotated_together_as_alone(name: str) -> No
             torch.testing.assert_close(alone.value.double(), expected, rtol=1e-4, atol=1e-5)
             squares = expected.square().sum(dim=0)
             torch.testing.assert_close(together.squares(), squares, rtol=1e-4, atol=1e-5 * float(squares.max()))
+
+
+@pytest.mark.parametrize(("name", "formed"), [("cnn", 1), ("grouped", 3), ("twice_used", 2), ("mlp", 0)])
+def test_gradients_are_kept_as_what_is_smaller_and_rotate_to_the_same_bits(
+    name: str, formed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer_gradients, "AT_ONCE", 80)  # some slices a block
+    case = getattr(cases, name)(6, torch.float32)
+    layers = find_layers(case.model)
+    generator = torch.Generator().manual_seed(0)
+    with CaptureSession(case.model, layers) as session:
+        outputs = session.forward(case.inputs)
+        both = [session.backward(torch.randn(outputs.shape, generator=generator)) for _ in range(2)]
+    kept = smallest(both)
+    assert sum(isinstance(gradient, FormedGradient) for gradient in kept[0].values()) == formed
+    for layer, shape in layers.items():
+        given, found = ([each[layer] for each in passes] for passes in (both, kept))
+        size = bytes_of(tensor for gradient in found for tensor in gradient.tensors())
+        factors = bytes_of(tensor for gradient in given for tensor in gradient.tensors())
+        assert size == least_bytes(given[0], 2) <= factors
+        assert size < factors or found == given
+        q_out, q_in = (
+            torch.eye(shape.out).expand(shape.groups, -1, -1),
+            torch.randn(shape.groups, shape.inputs, shape.inputs, generator=generator),
+        )
+        assert found[0].slices() == given[0].slices()
+        for some in found[0].slices():
+            expected = rotated([each.examples(some) for each in given], q_out, q_in)
+            together = rotated([each.examples(some) for each in found], q_out, q_in)
+            for one, other in zip(expected, together, strict=True):
+                assert all(torch.equal(*pair) for pair in zip(vars(one).values(), vars(other).values(), strict=True))

@@ -9,12 +9,14 @@ from torch import Tensor
 from proponent.attribution.curvature.ekfac import LambdaAccumulator
 from proponent.attribution.curvature.fisher import Accumulator, fisher_gradients
 from proponent.attribution.curvature.kfac import CovarianceAccumulator
+from proponent.attribution.curvature.rotation import rotated_bytes
 from proponent.attribution.gradients.capture import CaptureSession
-from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
+from proponent.attribution.gradients.formed import least_bytes
+from proponent.attribution.gradients.layer_gradients import LayerGradients
 from proponent.attribution.gradients.scaling import scaled_output_gradient
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.joint_sample import takes_all
-from proponent.rebuild.kept_gradients import Captured, Labelled, LabelledRotated, bytes_of, tensors_of
+from proponent.rebuild.kept_gradients import Captured, Labelled, LabelledRotated
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.training_set import Batch
 
@@ -24,31 +26,31 @@ def add_covariances(context: RebuildContext, accumulator: CovarianceAccumulator,
     if not _is_single(context):
         _add_passes(context, accumulator, batch)
         return
-    found = _captured(context, batch)
-    accumulator.update([found.fisher], len(batch.labels))
-    later = _for_later(context, found)
-    if later is not None:
-        context.gradients.add(batch, later)
+    fisher, labelled = _captured(context, batch)
+    accumulator.update([fisher], len(batch.labels))
+    later = _for_later(context, Captured(fisher, labelled))
+    if later is not None and context.gradients.has_room(later.least_bytes()):
+        context.gradients.add(batch, later.smallest())
 
 
 def add_eigenvalues(context: RebuildContext, accumulator: LambdaAccumulator, batch: Batch) -> None:
     """Adds a block to the sums of squared coordinates; its gradients at the labels stay for the rows.
 
-    They do so in the eigenbases, unless they take less memory as they are.
+    They do so in the eigenbases, unless there is room for them as they are alone.
     """
     if not _is_single(context):
         _add_passes(context, accumulator, batch)
         return
     kept = context.gradients.take(batch)
-    found = kept if isinstance(kept, Captured) else _captured(context, batch)
+    found = kept if isinstance(kept, Captured) else Captured(*_captured(context, batch))
     labelled = found.labelled
-    if labelled is not None and _rotated_bytes(found.fisher) <= bytes_of(found.tensors()):
+    if labelled is not None and context.gradients.has_room(sum(map(rotated_bytes, found.fisher.values()))):
         rotated = accumulator.update_beside(found.fisher, labelled.gradients)
         context.gradients.add(batch, LabelledRotated(labelled.scaled, rotated))
         return
     accumulator.update([found.fisher], len(batch.labels))
     if labelled is not None:
-        context.gradients.add(batch, labelled)
+        context.gradients.add(batch, labelled.smallest())
 
 
 def labelled(context: RebuildContext, batch: Batch, *, is_last: bool) -> Labelled | LabelledRotated:
@@ -86,15 +88,16 @@ def _passes(
     )
 
 
-def _captured(context: RebuildContext, batch: Batch) -> Captured:
-    """From a forward; with the gradients at the labels where the rows are of the same blocks, and there is room."""
+def _captured(context: RebuildContext, batch: Batch) -> tuple[LayerGradients, Labelled | None]:
+    """The curvature's gradients; with those at the labels where rows are of the same blocks, and there is room."""
     with CaptureSession(context.classifier.model, context.layers) as session:
         outputs = session.forward(batch.inputs)
         [fisher] = _passes(context, session, outputs, batch)
-        if not (takes_all(context) and context.gradients.has_room(_bytes_with_others(fisher))):
-            return Captured(fisher, None)
+        both = sum(least_bytes(gradient, 2) for gradient in fisher.values())
+        if not (takes_all(context) and context.gradients.has_room(both)):
+            return fisher, None
         scaled = scaled_output_gradient(context.classifier.loss, outputs, batch.labels)
-        return Captured(fisher, Labelled(scaled, session.backward(scaled.unit)))
+        return fisher, Labelled(scaled, session.backward(scaled.unit))
 
 
 def _for_later(context: RebuildContext, found: Captured) -> Captured | Labelled | None:
@@ -102,19 +105,3 @@ def _for_later(context: RebuildContext, found: Captured) -> Captured | Labelled 
     if context.settings.kind == "kfac":
         return found.labelled
     return None if found.labelled is None and takes_all(context) else found
-
-
-def _bytes_with_others(gradients: LayerGradients) -> int:
-    """Of the gradients of two backwards."""
-    deltas = (use.deltas for gradient in gradients.values() for use in gradient.uses)
-    return bytes_of(tensors_of(gradients)) + bytes_of(deltas)
-
-
-def _rotated_bytes(gradients: LayerGradients) -> int:
-    return sum(_rotated_numbers(gradient) * gradient.anchor.element_size() for gradient in gradients.values())
-
-
-def _rotated_numbers(gradient: LayerGradient) -> int:
-    shape, count = gradient.shape, len(gradient.anchor)
-    each = shape.groups * (shape.inputs + shape.out) if gradient.positions == 1 else shape.numel
-    return count * each

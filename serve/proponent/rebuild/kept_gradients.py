@@ -14,7 +14,7 @@ from torch import Tensor
 
 from proponent.attribution.curvature.rotation import Part, RotatedGradients
 from proponent.attribution.embedding.whitening import Whitening, rotate
-from proponent.attribution.gradients.layer_gradients import LayerGradients
+from proponent.attribution.gradients.formed import AnyGradient, least_bytes, smallest
 from proponent.attribution.gradients.scaling import ScaledGradient
 from proponent.machine_memory import available_bytes
 from proponent.rebuild.training_set import Batch
@@ -28,15 +28,24 @@ class Labelled:
     """Gradients of a block at its labels, up to the factor of each example."""
 
     scaled: ScaledGradient
-    gradients: LayerGradients
+    gradients: Mapping[str, AnyGradient]
 
     def rotated(self, whitening: Whitening) -> RotatedGradients:
         """The same in the eigenbases; read each layer once."""
         return rotate(whitening, self.gradients)
 
+    def smallest(self) -> Labelled:
+        """The same, as what takes the least memory."""
+        return Labelled(self.scaled, smallest([self.gradients])[0])
+
+    def least_bytes(self) -> int:
+        """What that takes at most."""
+        return sum(least_bytes(gradient, 1) for gradient in self.gradients.values())
+
     def tensors(self) -> Iterator[Tensor]:
         """What takes memory."""
-        return tensors_of(self.gradients)
+        for gradient in self.gradients.values():
+            yield from gradient.tensors()
 
 
 @dataclass(frozen=True)
@@ -66,12 +75,25 @@ class Captured:
         labelled: At the labels, where a later pass asks for them.
     """
 
-    fisher: LayerGradients
+    fisher: Mapping[str, AnyGradient]
     labelled: Labelled | None
+
+    def smallest(self) -> Captured:
+        """The same, as what takes the least memory."""
+        if self.labelled is None:
+            return Captured(smallest([self.fisher])[0], None)
+        fisher, others = smallest([self.fisher, self.labelled.gradients])
+        return Captured(fisher, Labelled(self.labelled.scaled, others))
+
+    def least_bytes(self) -> int:
+        """What that takes at most."""
+        count = 1 if self.labelled is None else 2
+        return sum(least_bytes(gradient, count) for gradient in self.fisher.values())
 
     def tensors(self) -> Iterator[Tensor]:
         """What takes memory."""
-        yield from tensors_of(self.fisher)
+        for gradient in self.fisher.values():
+            yield from gradient.tensors()
         if self.labelled is not None:
             yield from self.labelled.tensors()
 
@@ -121,13 +143,6 @@ class KeptGradients:
         """Nobody asks for the rest."""
         self._left += sum(size for _, size in self._found.values())
         self._found.clear()
-
-
-def tensors_of(gradients: LayerGradients) -> Iterator[Tensor]:
-    """Inputs and output gradients of all layers."""
-    for gradient in gradients.values():
-        for use in gradient.uses:
-            yield from (use.inputs, use.deltas)
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:

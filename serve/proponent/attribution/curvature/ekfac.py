@@ -10,7 +10,7 @@ from torch import Tensor
 
 from proponent.attribution.curvature.factors import LayerFactors
 from proponent.attribution.curvature.rotation import Part, rotated
-from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients
+from proponent.attribution.gradients.formed import AnyGradient
 from proponent.errors import CurvatureError
 
 
@@ -27,14 +27,16 @@ class LambdaAccumulator:
         self._sums = {name: torch.zeros_like(basis.eigenvalues) for name, basis in bases.items()}
         self._count = 0
 
-    def update(self, passes: Iterable[LayerGradients], count: int) -> None:
+    def update(self, passes: Iterable[Mapping[str, AnyGradient]], count: int) -> None:
         """Add one batch: all backward passes of one forward, and its number of examples."""
         for gradients in passes:
             for name, gradient in gradients.items():
                 self._add(name, gradient)
         self._count += count
 
-    def update_beside(self, gradients: LayerGradients, others: LayerGradients) -> dict[str, list[Part]]:
+    def update_beside(
+        self, gradients: Mapping[str, AnyGradient], others: Mapping[str, AnyGradient]
+    ) -> dict[str, list[Part]]:
         """Add one batch of a single backward pass; returns the coordinates of another one of the same forward.
 
         The two share what is computed of the inputs.
@@ -42,7 +44,7 @@ class LambdaAccumulator:
         self._count += len(next(iter(gradients.values())).anchor)
         return {name: self._add(name, gradient, [others[name]]) for name, gradient in gradients.items()}
 
-    def _add(self, name: str, gradient: LayerGradient, others: Sequence[LayerGradient] = ()) -> list[Part]:
+    def _add(self, name: str, gradient: AnyGradient, others: Sequence[AnyGradient] = ()) -> list[Part]:
         """Adds a gradient's squares; returns the others' coordinates, of one of them at most."""
         basis, squares, beside = self._basis(name, gradient.anchor), list[Tensor](), list[Part]()
         for some in gradient.slices():

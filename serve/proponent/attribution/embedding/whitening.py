@@ -20,6 +20,7 @@ from proponent.attribution.curvature.rotation import (
     parts_of,
     rotated,
 )
+from proponent.attribution.gradients.formed import AnyGradient
 from proponent.attribution.gradients.layer_gradients import LayerGradient, LayerGradients, squared_norms, times
 
 FLOOR = 1e-12
@@ -52,7 +53,7 @@ class LayerWhitening:
         assert isinstance(coordinates, DenseRotated)
         return DenseWhitened(coordinates.value * self.root, self.root)
 
-    def parts(self, gradient: LayerGradient) -> Iterator[Part]:
+    def parts(self, gradient: AnyGradient) -> Iterator[Part]:
         """A layer's gradients in the eigenbasis, some at a time."""
         return parts_of(gradient, self.q_out, self.q_in)
 
@@ -247,6 +248,6 @@ def whiten(whitening: Whitening, gradients: LayerGradients) -> Iterator[tuple[st
         yield name, layer.apply(gradients[name])
 
 
-def rotate(whitening: Whitening, gradients: LayerGradients) -> RotatedGradients:
+def rotate(whitening: Whitening, gradients: Mapping[str, AnyGradient]) -> RotatedGradients:
     """Gradients in the eigenbases, computed layer by layer as they are asked for."""
     return {name: layer.parts(gradients[name]) for name, layer in whitening.items()}

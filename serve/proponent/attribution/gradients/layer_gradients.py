@@ -7,7 +7,7 @@ gradient (norms, sums, projections) is cheaper from the factors than from the ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -154,6 +154,11 @@ class LayerGradient:
         """The positions that have a gradient, [B, G, T] bool."""
         return (self.deltas != 0).any(dim=3)
 
+    def tensors(self) -> Iterator[Tensor]:
+        """What takes memory."""
+        for use in self.uses:
+            yield from (use.inputs, use.deltas)
+
     def examples(self, some: slice) -> LayerGradient:
         """The gradients of some of the examples."""
         uses = tuple(LayerUse(use.module, use.inputs[some], use.deltas[some]) for use in self.uses)
@@ -161,10 +166,8 @@ class LayerGradient:
 
     def slices(self) -> list[slice]:
         """Parts of the examples whose dense gradients stay in a processor's caches; all at once on other devices."""
-        count = len(self.anchor)
         in_parts = self.anchor.device.type == "cpu" and self.positions > 1
-        some = max(AT_ONCE // self.shape.numel if in_parts else count, 1)
-        return [slice(start, start + some) for start in range(0, count, some)]
+        return slices_of(len(self.anchor), self.shape.numel if in_parts else 0)
 
     def sum_and_squares(self) -> tuple[Tensor, Tensor]:
         """Sum of the gradients over the batch, ``[G, o, i]``, and the squared norm of each, ``[B]`` float64."""
@@ -187,9 +190,9 @@ class LayerGradient:
         """
         return projected([self], left, right)[0]
 
-    def cheapest(self, left: Tensor, right: Tensor) -> Order:
-        """The order of products for `project`."""
-        (_, out, r), (_, width, s), positions = left.shape, right.shape, self.positions
+    def cheapest(self, r: int, s: int) -> Order:
+        """The order of products for `project`, given how many columns left and right have."""
+        out, width, positions = self.shape.out, self.shape.inputs, self.positions
         copied = COPIED if self._overlaps else 1
         alone = 1 if width <= NARROW * 9 else copied
         costs = {
@@ -223,15 +226,27 @@ def projected(gradients: Sequence[LayerGradient], left: Tensor, right: Tensor) -
 
     The order is the cheapest for one of them, so that each is the same alone.
     """
-    order = gradients[0].cheapest(left, right)
+    order = gradients[0].cheapest(left.shape[2], right.shape[2])
     if order is Order.DELTAS:
         return [gradient.deltas_times(left) @ gradient.inputs @ right for gradient in gradients]
     if order is Order.DENSE:
-        return [left.mT @ times(gradient.dense(), right) for gradient in gradients]
+        return [two_sided(left, gradient.dense(), right) for gradient in gradients]
     inputs = gradients[0].inputs_times(right)
     if order is Order.BOTH:
         return [gradient.deltas_times(left) @ inputs for gradient in gradients]
     return [left.mT @ (gradient.deltas.mT @ inputs) for gradient in gradients]
+
+
+def two_sided(left: Tensor, dense: Tensor, right: Tensor) -> Tensor:
+    """``left^T g right`` of dense gradients ``[B, G, o, i]``, ``[B, G, r, s]``."""
+    product: Tensor = left.mT @ times(dense, right)
+    return product
+
+
+def slices_of(count: int, size: int) -> list[slice]:
+    """Parts of so many examples that hold ``AT_ONCE`` numbers or one example; all at once where ``size`` is zero."""
+    some = max(AT_ONCE // size if size else count, 1)
+    return [slice(start, start + some) for start in range(0, count, some)]
 
 
 LayerGradients = dict[str, LayerGradient]
