@@ -264,3 +264,19 @@ def test_generators_of_batches_and_unknown_kinds_are_refused() -> None:
         fit_kfac(case.model, CROSS_ENTROPY, case.batches(4), layers, kind="best")  # type: ignore[arg-type]
     with pytest.raises(ProponentError, match="at least 1, got 0"):
         fit_kfac(case.model, CROSS_ENTROPY, case.batches(4), layers, draws=0)
+
+
+def test_inputs_far_from_zero_do_not_round_away_how_they_vary() -> None:
+    """Their mean rules the covariance; in float32 sums its rounding would be larger than the smaller eigenvalues."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = 30 + 1e-3 * torch.randn(600, 8, generator=generator)
+    model = nn.Linear(8, 2)
+    layers = find_layers(model)
+    accumulator = CovarianceAccumulator(layers)
+    for rows in inputs.split(50):
+        with CaptureSession(model, layers) as session:
+            outputs = session.forward(rows)
+            accumulator.update([session.backward(torch.ones_like(outputs))], len(rows))
+    [found] = (value[0, :-1, :-1] for key, value in accumulator.state().items() if key.startswith("inputs/"))
+    expected = inputs.double().mT @ inputs.double()
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)

@@ -65,7 +65,8 @@ class CovarianceAccumulator:
 
     def _add_waiting(self, name: str) -> None:
         if self._waiting[name]:
-            rows = torch.cat(self._waiting[name]).transpose(0, 1)
+            # In float64, or rounding, relative to the largest eigenvalue, would turn the vectors of the smaller ones.
+            rows = torch.cat(self._waiting[name]).transpose(0, 1).double()
             self._inputs[name] += rows.mT @ rows
             self._waiting[name].clear()
 
