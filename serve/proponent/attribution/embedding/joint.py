@@ -16,7 +16,7 @@ from proponent.attribution.embedding.subspace import LayerSubspace
 RAW_SHARE = 1 / 3
 """Part of the directions fitted on raw rows (they carry the few examples that rule IF); the rest on unit rows
 (they carry RelatIF). A third to a half was measured best."""
-BLOCK = 512
+BLOCK = 256
 """Rows that are multiplied together."""
 LEAST_VALUE = 1e-6
 """Eigenvalue of unit mixtures' products below which nothing but rounding is left of a direction."""
