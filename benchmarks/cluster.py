@@ -14,6 +14,7 @@ import argparse
 import io
 import json
 import os
+import re
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
@@ -179,7 +180,7 @@ def travelled(preset: str, rows: int, chunk: int, options: argparse.Namespace) -
     save = Workspace.save
 
     def counted(self: Workspace, stage: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        name = stage.rstrip("0123456789").rstrip("-")
+        name = re.sub(r"(-\d+)+$", "", stage)
         saved[name] = saved.get(name, 0) + sum(value.numel() * value.element_size() for value in tensors.values())
         save(self, stage, tensors)
 

@@ -225,7 +225,8 @@ def _fit_basis(context: RebuildContext) -> dict[str, Tensor]:
     chunks = chunked(f"{SAMPLE}-{count}" if count < total else WHOLE, chosen, context.batching.chunk)
     names = context.map("joint sample", DirectionsTask(), chunks)
     # The last block takes longest, so that it begins first.
-    last_first = reversed(chunked(f"{PRODUCTS}-{count}", range(blocks_of(count)), 1).items())
+    blocks = range(blocks_of(len(chosen)))
+    last_first = reversed(chunked(f"{PRODUCTS}-{len(chosen)}", blocks, 1).items())
     products = sorted(context.map(PRODUCTS, ProductsTask(tuple(names), tuple(chosen)), dict(last_first)))
     sample = _loaded_sample(context, names, chosen)
     size, load = context.settings.embedding_size or DEFAULT_SIZE, context.workspace.load
