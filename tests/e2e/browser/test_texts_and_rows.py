@@ -179,6 +179,21 @@ def test_what_if_shows_marked_texts(tab: Page) -> None:
     expect(tab.locator(".named p.words")).to_have_text(wordy.NASTY[0])
 
 
+def test_a_view_that_was_left_before_it_had_come_takes_nothing_from_the_next(
+    open_page: Open, words: RunningGateway
+) -> None:
+    tab, held = open_page(words.http_url).tab, list[Route]()
+    tab.route("**/views/model.js", lambda route: held.append(route))
+    with tab.expect_request("**/views/model.js"):
+        tab.goto(f"{words.http_url}/#/model?model={wordy.TEXT}")
+    go(tab, "whatif", wordy.TEXT)
+    expect(tab.get_by_role("heading", name="What if some training examples were gone?")).to_be_visible()
+    with tab.expect_response("**/views/model.js"):
+        held[0].continue_()
+    tab.evaluate("import('./explorer/views/model.js')")
+    expect(tab.get_by_role("heading", name="What if some training examples were gone?")).to_be_visible()
+
+
 def test_the_data_page_lists_texts_and_rows(tab: Page) -> None:
     go(tab, "data", wordy.TEXT, order="example-id", show="all")
     expect(tab.locator(".example-row .summary", has_text="<img src=x").first).to_be_visible()

@@ -32,14 +32,17 @@ export function useRequest(key, run) {
   useEffect(() => {
     if (asked === null) return undefined;
     const aborting = new AbortController();
+    // Not all that is asked for ends when it is given up: a part of the page arrives all the same.
+    const isGivenUp = () => aborting.signal.aborted;
     let timer;
     const fail = (error) => {
-      if (error.name === "AbortError") return;
+      if (isGivenUp()) return;
       const wait = retryDelay(error, (failures.current += 1));
       if (wait !== null) timer = setTimeout(() => setAttempt((n) => n + 1), wait * 1000);
       setState({ key: asked, data: null, error, retryAt: wait === null ? null : Date.now() + wait * 1000 });
     };
-    run(aborting.signal).then((data) => setState({ key: asked, data, error: null, retryAt: null }), fail);
+    const answer = (data) => isGivenUp() || setState({ key: asked, data, error: null, retryAt: null });
+    run(aborting.signal).then(answer, fail);
     return () => {
       aborting.abort();
       clearTimeout(timer);
