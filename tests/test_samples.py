@@ -204,7 +204,8 @@ def test_a_rebuild_killed_among_samples_resumes_to_the_same_file(
     saved.clear()
     die_at = "never"
     resumed = build(path)
-    assert [name.split("-")[0] + name[-6:] for name in saved] == ["samples-00001", "samples-00002"]
+    reading = ["reading-00000"]  # again by each run, as data may have changed
+    assert [name.split("-")[0] + name[-6:] for name in saved] == [*reading, "samples-00001", "samples-00002"]
     whole = rebuild(load_spec(path), Store(tmp_path / "whole"), RebuildOptions(quiet=True))
     assert read_manifest(resumed).files == read_manifest(whole).files
 
