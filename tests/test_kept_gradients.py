@@ -17,7 +17,8 @@ from proponent.attribution.curvature.rotation import DenseRotated, OuterRotated,
 from proponent.attribution.gradients import layer_gradients
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.formed import FormedGradient, least_bytes, smallest
-from proponent.attribution.gradients.layers import find_layers
+from proponent.attribution.gradients.layer_gradients import LayerGradients
+from proponent.attribution.gradients.layers import Layers, find_layers
 from proponent.attribution.gradients.scaling import ScaledGradient
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
@@ -151,14 +152,19 @@ def test_what_nobody_gave_room_keeps_nothing() -> None:
 # What is shared ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["logistic", "cnn", "grouped", "twice_used", "mlp"])
-def test_gradients_of_one_forward_are_rotated_together_as_alone(name: str) -> None:
+def _two_backwards(name: str, generator: torch.Generator) -> tuple[Layers, list[LayerGradients]]:
+    """Layers of a model, and their gradients for two random output gradients after one forward."""
     case = getattr(cases, name)(6, torch.float32)
     layers = find_layers(case.model)
-    generator = torch.Generator().manual_seed(0)
     with CaptureSession(case.model, layers) as session:
         outputs = session.forward(case.inputs)
-        both = [session.backward(torch.randn(outputs.shape, generator=generator)) for _ in range(2)]
+        return layers, [session.backward(torch.randn(outputs.shape, generator=generator)) for _ in range(2)]
+
+
+@pytest.mark.parametrize("name", ["logistic", "cnn", "grouped", "twice_used", "mlp"])
+def test_gradients_of_one_forward_are_rotated_together_as_alone(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layers, both = _two_backwards(name, generator)
     for layer, shape in layers.items():
         gradients = [each[layer] for each in both]
         q_out, q_in = (
@@ -185,12 +191,8 @@ def test_gradients_are_kept_as_what_is_smaller_and_rotate_to_the_same_bits(
     name: str, formed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layer_gradients, "AT_ONCE", 80)  # some slices a block
-    case = getattr(cases, name)(6, torch.float32)
-    layers = find_layers(case.model)
     generator = torch.Generator().manual_seed(0)
-    with CaptureSession(case.model, layers) as session:
-        outputs = session.forward(case.inputs)
-        both = [session.backward(torch.randn(outputs.shape, generator=generator)) for _ in range(2)]
+    layers, both = _two_backwards(name, generator)
     kept = smallest(both)
     assert sum(isinstance(gradient, FormedGradient) for gradient in kept[0].values()) == formed
     for layer, shape in layers.items():
