@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from fastapi.routing import APIRoute
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse, Response
 
@@ -40,6 +40,7 @@ def answered(method: str, path: str) -> str:
 
 
 @given(PATHS, st.sampled_from(["POST", "POST", "GET"]))
+@example("/v1/models/toy:2:predict", "POST")
 def test_a_path_is_taken_as_the_framework_takes_it(path: str, method: str) -> None:
     found = next((match for route in ROUTES.values() if (match := route.path_regex.fullmatch(path))), None)
     expected = f"direct {found['model']}" if found and method == "POST" else "rest"

@@ -199,7 +199,7 @@ def test_gradients_are_kept_as_what_is_smaller_and_rotate_to_the_same_bits(
         given, found = ([each[layer] for each in passes] for passes in (both, kept))
         size = bytes_of(tensor for gradient in found for tensor in gradient.tensors())
         factors = bytes_of(tensor for gradient in given for tensor in gradient.tensors())
-        assert size == least_bytes(given[0], 2) <= factors
+        assert size == least_bytes(given[0], 2) == least_bytes(found[0], 2) <= factors
         assert size < factors or found == given
         q_out, q_in = (
             torch.eye(shape.out).expand(shape.groups, -1, -1),
