@@ -1,8 +1,10 @@
 """A rebuild on a cluster beside one in a process, and what rows in shards cost the worker that asks.
 
 Times are those of the stages, on a cluster of this machine whose workers are up; each is taken beside the others in
-every round, and CPU seconds are those of the driver and its workers. What travels is counted, not timed: the bytes of
-all parts of sums, and of everything else that workers save, for several numbers of rows, of chunks and of parameters.
+every round, and CPU seconds are those of the driver and its workers. Two rebuilds at once, in processes that have
+nothing to do with each other, show what the machine gives two of them. What travels is counted, not timed: the bytes
+of all parts of sums, and of everything else that workers save, for several numbers of rows, of chunks and of
+parameters.
 
 Run: ``python benchmarks/cluster.py --work DIRECTORY [--timed mnist-cnn=4000] [--rounds 3]``. The directory keeps
 models; ``--only`` measures a part of the figures again.
@@ -18,6 +20,8 @@ import re
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -101,8 +105,18 @@ def times(preset: str, rows: int, options: argparse.Namespace) -> dict[str, Any]
         name: {key: round(statistics.median(run[key] for run in runs), 2) for key in runs[0]}
         for name, runs in found.items()
     }
-    load = round(os.getloadavg()[0], 1)
-    return {"model": preset, "rows": rows, "rounds": rounds, "load_average": load, "times": medians}
+    beside, load = at_once(few, spec) / medians["process"]["cpu_s"], round(os.getloadavg()[0], 1)
+    found_too = {"load_average": load, "beside_another": round(beside, 3), "times": medians}
+    return {"model": preset, "rows": rows, "rounds": rounds} | found_too
+
+
+def at_once(few: ModelSpec, spec: ModelSpec) -> float:
+    """CPU seconds of a rebuild while another process does the same; the mean of both."""
+    with ProcessPoolExecutor(2, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        for done in [pool.submit(measured, few, InProcess()) for _ in range(2)]:  # imports
+            done.result()
+        runs = [pool.submit(measured, spec, InProcess()) for _ in range(2)]
+        return statistics.mean(run.result()["cpu_s"] for run in runs)
 
 
 MERGED_ROWS, MERGED_SHARDS, TOP, BATCHES = 65_536, (1, 4, 16, 64), 10, (1, 16)

@@ -32,8 +32,8 @@ from proponent.attribution.gradients.layers import find_layers
 from proponent.audit.datamodel import AUDIT, GroundTruth, ground_truth
 from proponent.audit.tuning import SECOND_DAMPINGS
 from proponent.classifier import Classifier, load_classifier
-from proponent.rebuild import compression as passes
 from proponent.rebuild.batching import Batching
+from proponent.rebuild.compression import narrow
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.ekfac import fit_factors
 from proponent.rebuild.progress import StageProgress
@@ -137,7 +137,7 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             sized = replace(classifier, spec=spec.model_copy(update={"curvature": curvature}))
             here = replace(context, classifier=sized, workspace=Workspace(Path(work) / str(number), "k"))
             whitening = make_whitening(factors, damping, relative=True, device=classifier.device)
-            subspaces = passes._cached_subspaces(here, whitening)
+            subspaces = narrow(here, factors, damping)
             whitened = {name: value.dense() for name, value in whiten(whitening, asked)}
             found = run(here, whitening, subspaces, whitened)
             query_z, truth_z = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from proponent.index.store import Store
-from proponent.rebuild import batching
+from proponent.rebuild import batching, joint_stage
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
 from proponent.rebuild.workspace import Workspace
 from proponent.spec import load_spec
@@ -19,11 +19,13 @@ from proponent.spec import load_spec
 KILLED = 9
 SMALL = 10
 """Rows of a shard, so that a tiny data set has several."""
+PIECES = 2
+"""Of a direction's numbers: each is one more save to die in."""
 
 
 def main(spec: Path, root: Path) -> None:
     """Writes what each run saved to ``root/saves.json``; the stores are ``root/whole`` and ``root/killed-<k>``."""
-    batching.CHUNK = SMALL
+    batching.CHUNK, joint_stage.PIECES = SMALL, PIECES
     os.fsync = lambda _: None  # what a process leaves behind survives its death anyway
     whole = run(spec, root / "whole")
     resumed = []

@@ -270,7 +270,8 @@ def test_a_rebuild_killed_at_any_save_resumes_to_the_same_rows(tmp_path: Path, k
     assert done.returncode == 0, done.stderr
     saves = json.loads((tmp_path / "saves.json").read_text())
     expected = Store(tmp_path / "whole").current("toy")
-    for stage, parts in {"rows-": 2, "products-": int(kind == "ekfac")}.items():
+    fitted = int(kind == "ekfac")
+    for stage, parts in {"rows-": 2, "products-": fitted, "columns-": interrupted.PIECES * fitted}.items():
         assert sum(name.startswith(stage) for name in saves["whole"]) == parts
     reading = ["reading-00000", "reading-00001"]  # again by each run, as data may have changed
     for k, resumed in enumerate(saves["resumed"]):
@@ -316,7 +317,7 @@ def test_eigenvectors_are_not_chosen_again_after_a_resumption(
 
     with monkeypatch.context() as patch:
         patch.setattr("proponent.rebuild.compression.fit_subspaces", chosen_again)
-        patch.setattr("proponent.rebuild.compression.joint_basis", chosen_again)
+        patch.setattr("proponent.rebuild.joint_stage.mixtures_of", chosen_again)
         patch.setattr("proponent.rebuild.ekfac.eigenbases", chosen_again)
         resumed = build(path)
     check_same(resumed, build(path, tmp_path / "fresh"))
@@ -327,9 +328,9 @@ def test_a_killed_rebuild_goes_on_with_another_memory(tmp_path: Path, monkeypatc
     monkeypatch.setattr("proponent.rebuild.batching.CHUNK", 8)
     monkeypatch.setattr("proponent.attribution.embedding.joint.BLOCK", 8)
     path = tiny.project(tmp_path, **KINDS["ekfac"])
-    monkeypatch.setattr("proponent.rebuild.compression.sample_size", lambda *_: 28)
+    monkeypatch.setattr("proponent.rebuild.joint_stage.sample_size", lambda *_: 28)
     interrupt(path, monkeypatch, "basis")
-    monkeypatch.setattr("proponent.rebuild.compression.sample_size", lambda *_: 36)
+    monkeypatch.setattr("proponent.rebuild.joint_stage.sample_size", lambda *_: 36)
     check_same(build(path), build(path, tmp_path / "fresh"))
 
 

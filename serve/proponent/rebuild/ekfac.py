@@ -19,8 +19,9 @@ from proponent.attribution.gradients.layers import flatten_parameters, num_param
 from proponent.classifier import Classifier
 from proponent.errors import CurvatureError
 from proponent.rebuild.block_gradients import add_covariances, add_eigenvalues
-from proponent.rebuild.compression import BASIS, Compression, compress, stored_subspaces
+from proponent.rebuild.compression import BASIS, Compression, compress
 from proponent.rebuild.context import Compute, LayerTask, RebuildContext, Task
+from proponent.rebuild.directions import stored_subspaces
 from proponent.rebuild.joint_sample import factor_sample
 from proponent.rebuild.rows_stage import scaled_gradients
 from proponent.rebuild.second_stage import finish_rows, fit_second_stage, stored_second_stage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -51,18 +51,8 @@ def leading_eigenvectors(matrix: Tensor, size: int, generator: torch.Generator) 
     return found
 
 
-def joint_basis(
-    projected: Tensor,
-    norms: Tensor,
-    scales: Tensor,
-    size: int,
-    seed: int,
-    multiply: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
+def joint_basis(projected: Tensor, norms: Tensor, scales: Tensor, size: int, seed: int) -> Tensor:
     """V, [D, K] float32 with orthonormal columns.
-
-    Directions come as combinations of rows, from the rows' n x n products: those of raw rows differ from those of
-    unit rows by factors alone, so one product serves both, and factors of any range do not cost precision.
 
     Args:
         projected: z of a sample of training rows for unit-scaled output gradients, [n, D] float32.
@@ -70,13 +60,27 @@ def joint_basis(
         scales: Factors of the output gradients, [n] float64.
         size: K; capped by n and D.
         seed: Of the random start.
-        multiply: Gives what `products_of` does of `unit_rows`, wherever that was computed.
+    """
+    unit = unit_rows(projected, norms)
+    columns = unit.mT @ mixtures_of(products_of(unit), norms, scales, min(size, *projected.shape), seed)
+    return orthonormal(columns, (columns.mT @ columns).double())
+
+
+def mixtures_of(products: Tensor, norms: Tensor, scales: Tensor, size: int, seed: int) -> Tensor:
+    """Combinations of unit rows that give the columns of V but for rounding, [n, K] float32.
+
+    Products say them all: those of raw rows differ from those of unit rows by factors alone, so one product serves
+    both, and factors of any range do not cost precision. Combinations that give nothing are zero.
+
+    Args:
+        products: Of the unit rows, [n, n] float64; overwritten.
+        norms: ||w||, [n] float64.
+        scales: Factors of the output gradients, [n] float64.
+        size: K, at most n.
+        seed: Of the random start.
     """
     generator = torch.Generator().manual_seed(seed)
-    size = min(size, *projected.shape)
     raw_size = round(size * RAW_SHARE)
-    unit = unit_rows(projected, norms)
-    products = (multiply or products_of)(unit)
     factors = scales * norms / (scales * norms).max().clamp(min=torch.finfo(torch.float64).tiny)
     mixed = factors[:, None] * leading_eigenvectors(factors[:, None] * products * factors, raw_size, generator)
     first, shares = _orthonormal_mixtures(mixed, products)
@@ -85,7 +89,7 @@ def joint_basis(
     second = leading_eigenvectors(products.float(), size - raw_size, generator).double()
     mixtures = torch.cat([first, second - first @ (shares.mT @ second)], dim=1)
     mixtures /= mixtures.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
-    return _orthonormal(unit.mT @ F.pad(mixtures, (0, size - mixtures.shape[1])).float())
+    return F.pad(mixtures, (0, size - mixtures.shape[1])).float()
 
 
 def _orthonormal_mixtures(mixtures: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,7 +131,12 @@ def product_block(rows: Tensor, number: int) -> Tensor:
 
 
 def joined(blocks: Iterable[Tensor], rows: Tensor) -> Tensor:
-    """All products of rows [n, D] from their blocks in order, [n, n] float64."""
+    """All products of rows, [n, n] float64, from their blocks in order.
+
+    Args:
+        blocks: See `product_block`.
+        rows: Tells n and the device alone: the rows, or one number of each.
+    """
     total = rows.new_empty(len(rows), len(rows), dtype=torch.float64)
     for number, block in enumerate(blocks):
         here = slice(number * BLOCK, number * BLOCK + len(block))
@@ -136,12 +145,17 @@ def joined(blocks: Iterable[Tensor], rows: Tensor) -> Tensor:
     return total
 
 
-def _orthonormal(columns: Tensor) -> Tensor:
-    """An orthonormal basis of columns, [D, k] float32, that are about orthogonal, but some of them may be nothing."""
-    unit = columns / columns.norm(dim=0).clamp(min=torch.finfo(columns.dtype).tiny)
-    products = (unit.mT @ unit).double()
-    if bool((products - torch.eye(len(products)).to(products)).norm() < NEARLY):
-        factor = torch.linalg.cholesky(products, upper=True).to(unit)
+def orthonormal(columns: Tensor, products: Tensor) -> Tensor:
+    """An orthonormal basis of columns, [D, K] float32, that are about orthogonal, but some of them may be nothing.
+
+    Args:
+        columns: [D, K] float32.
+        products: Theirs, [K, K] float64.
+    """
+    sizes = products.diagonal().sqrt().clamp(min=torch.finfo(columns.dtype).tiny)
+    unit, cosines = columns / sizes.to(columns), products / sizes[:, None] / sizes
+    if bool((cosines - torch.eye(len(cosines)).to(cosines)).norm() < NEARLY):
+        factor = torch.linalg.cholesky(cosines, upper=True).to(unit)
         solved: Tensor = torch.linalg.solve_triangular(factor, unit, upper=True, left=False)
         return solved
     basis: Tensor = torch.linalg.qr(unit)[0]
