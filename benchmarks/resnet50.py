@@ -25,9 +25,7 @@ from proponent.attribution.embedding.subspace import SubspaceEmbedding
 from proponent.attribution.gradients.capture import CaptureSession
 from proponent.attribution.gradients.layers import find_layers, num_parameters
 from proponent.attribution.gradients.scaling import scaled_output_gradient
-from proponent.attribution.losses import get_loss
-from proponent.classifier import Classifier, weights_digest
-from proponent.models.resnet50 import resnet50
+from proponent.classifier import Classifier, build_model, classifier_of
 from proponent.rebuild import compression as passes
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.context import RebuildContext
@@ -55,11 +53,10 @@ class RandomImages:
 
 def classifier(stem: str, fit: int) -> Classifier:
     torch.manual_seed(0)
-    model = resnet50(classes=10, stem=stem).eval()
     spec = ModelSpec.model_validate(
         {
             "name": "resnet50",
-            "model": {"factory": "proponent.models.resnet50:resnet50"},
+            "model": {"factory": "proponent.models.resnet50:resnet50", "kwargs": {"classes": 10, "stem": stem}},
             "weights": "none",
             "dataset": {"factory": "benchmarks:none"},
             "class_names": [str(number) for number in range(10)],
@@ -68,8 +65,7 @@ def classifier(stem: str, fit: int) -> Classifier:
             "curvature": {"kind": "ekfac", "fit_examples": fit, "subspace_size": 32768},
         }
     )
-    digest = weights_digest(model.state_dict())
-    return Classifier(spec, model, get_loss("cross_entropy"), lambda image: image, torch.device("cpu"), digest)
+    return classifier_of(spec, build_model(spec))
 
 
 def plain(of: Classifier, batch: Batch) -> None:
@@ -101,8 +97,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--fit", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "resnet50.json")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     of = classifier(options.stem, options.fit)
     layers = find_layers(of.model)
     data = TrainingSet(RandomImages(max(options.fit, options.batch)), of)
@@ -131,7 +129,7 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     setting = {"stem": options.stem, "batch": options.batch, "fit": options.fit, "parameters": num_parameters(layers)}
     sizes = {"D": embedding.joint.shape[0], "K": embedding.size, "peak_gib": round(peak, 2)}
-    write(options.out, {**setting, **sizes, "images_per_second": found}, torch.get_num_threads())
+    write(options.out, {**setting, **sizes, "images_per_second": found}, options.threads)
 
 
 if __name__ == "__main__":
