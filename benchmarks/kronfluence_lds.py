@@ -19,7 +19,7 @@ from torch import Tensor
 from truth import Truth
 
 from proponent.rebuild.batching import Batching
-from proponent.rebuild.compression import compress
+from proponent.rebuild.compression import compress, rows_at
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.coverage import Coverage, UncoveredWarning, covered
 from proponent.rebuild.ekfac import fit_factors
@@ -142,8 +142,8 @@ def _of_layers(truth: Truth, coverage: Coverage, work: Path) -> Iterator[Trial]:
     for damping in DAMPINGS:
         here = replace(context, workspace=Workspace(work / f"{damping:g}", "rows"))
         compression, projected = compress(here, factors, damping)
-        shards = [here.workspace.load_some(name, ["y", "scale"]) for name in projected]
-        y, scale = (torch.cat([s[name] for s in shards]).double().to(of.device) for name in ("y", "scale"))
+        rows = rows_at(here, projected, range(len(here.data)), ["y", "scale"])
+        y, scale = (rows[name].double().to(of.device) for name in ("y", "scale"))
         asked = compression.coordinates(gradients).double() * scaled.scale[:, None]
         moment = (y * scale[:, None]).mT @ y / len(y)
         for second in SECOND_DAMPINGS:
