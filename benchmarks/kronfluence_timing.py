@@ -26,8 +26,9 @@ from proponent.results import Explanation
 from proponent.spec import ModelSpec, load_spec
 from proponent.training.train_preset import train_preset
 
-OTHER_STAGES = ("read data", "survey", "audit", "write bundle")
-"""What a rebuild does beside factors and rows: it reads and hashes the data, surveys the model, writes the bundle."""
+OTHER_STAGES = ("read data", "survey", "audit", "write bundle", "explain samples")
+"""What a rebuild does beside factors and rows: it reads and hashes the data, surveys the model, writes the bundle and
+explains the samples that it keeps."""
 BATCH = 128
 FITTED_EXAMPLES = 2000
 DAMPING = Damping(HEURISTIC_DAMPING, relative=True)
