@@ -4,7 +4,7 @@ Times are processor times of one selection from 1,000 candidates with K = 768, f
 and over a whole data set. What is kept and gained is the mean over both ends of some held-out inputs, for gamma as it
 is and as the paper writes it.
 
-Run: ``OMP_NUM_THREADS=1 python benchmarks/divine.py --work DIRECTORY [--whole 20000]``. Writes JSON.
+Run: ``python benchmarks/divine.py --work DIRECTORY [--whole 20000]``. Writes JSON.
 """
 
 from __future__ import annotations

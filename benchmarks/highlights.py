@@ -6,7 +6,7 @@ computed anew each time. Beside it stand derivatives of the score by the pieces'
 correlation over the pieces of one text, the mean over all pairs; intervals are over sentences (t, 95 %). Times are
 processor times of one pair, both sides, of a text that is asked about for the first time.
 
-Run: ``OMP_NUM_THREADS=1 python benchmarks/highlights.py --work DIRECTORY [--sentences 60]``. Writes JSON.
+Run: ``python benchmarks/highlights.py --work DIRECTORY [--sentences 60]``. Writes JSON.
 """
 
 from __future__ import annotations
@@ -261,10 +261,10 @@ def summary(rows: Sequence[tuple[int, float, float, float]]) -> dict[str, Any]:
 
 def opened(preset: str, work: Path) -> Explainer:
     directory = trained(preset, work)
-    store = directory / "store"
-    if not store.exists():
-        proponent("rebuild", directory, "--store", store, "--quiet")
-    return Explainer.load(Store(store).current(preset))
+    store = Store(directory / "store")
+    if preset not in store.models():
+        proponent("rebuild", directory, "--store", store.root, "--quiet")
+    return Explainer.load(store.current(preset))
 
 
 def main() -> None:
@@ -273,6 +273,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=60, help="held-out sentences of each model")
     parser.add_argument("--out", type=Path, default=RESULTS / "highlights.json")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     subjects = {preset: Subject(opened(preset, options.work)) for preset in PRESETS}
     found = {preset: measured(subject, options.sentences) for preset, subject in subjects.items()}
     write(options.out, {"sentences": options.sentences, "models": found})
