@@ -24,10 +24,10 @@ from torch import Tensor
 from proponent.attribution.agreement import spearman
 from proponent.audit.datamodel import AUDIT, ground_truth
 from proponent.audit.intervals import two_way_interval
-from proponent.audit.retraining import trained_model
 from proponent.audit.scoring import influence_matrix, open_bundle
 from proponent.index.store import Store
 from proponent.rebuild.progress import StageProgress
+from proponent.rebuild.retraining import trained_model
 from proponent.spec import load_spec
 
 QUERIES, DRAWS, DRAWN_FROM = 100, 40, 96
@@ -37,9 +37,10 @@ SIZES = (8, 16, 32)
 def model(work: Path) -> Path:
     """The digits' data with a small convolutional network."""
     directory = work / "digits-cnn"
-    if (directory / "explain.yaml").exists():
-        return directory
     content = yaml.safe_load((trained("digits", work) / "explain.yaml").read_text(encoding="utf-8"))
+    weights = directory / content["weights"]
+    if weights.exists():
+        return directory
     content |= {
         "name": "digits-cnn",
         "model": {
@@ -54,10 +55,10 @@ def model(work: Path) -> Path:
             "kwargs": {"optimizer": "sgd", "lr": 0.05, "epochs": 15, "batch_size": 64},
         },
     }
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / "explain.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     network = trained_model(load_spec(directory), None, seed=0)
-    save_file(dict(network.state_dict()), directory / content["weights"])
+    save_file(dict(network.state_dict()), weights)
     return directory
 
 
