@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 from commands import RESULTS, write
+from memory import peak
 from timing import rebuild_stages, taken
 
 from proponent.attribution.gradients.layers import find_layers, num_parameters
@@ -53,7 +53,7 @@ def measure(spec: ModelSpec, memory: int, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as work:
         stages = rebuild_stages(spec, Path(work), RebuildOptions(memory=memory, quiet=True))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        most = peak()
         bundle = Store(Path(work) / "store").current(spec.name)
         explainer = Explainer.load(bundle)
         classifier = load_classifier(spec)
@@ -64,7 +64,7 @@ def measure(spec: ModelSpec, memory: int, threads: int) -> dict[str, Any]:
             "parameters": num_parameters(find_layers(classifier.model)),
             "rebuild_s": stages["rebuild"].wall,
             "stages_s": {name: value.wall for name, value in stages.items()},
-            "peak_gib": peak / GIB,
+            "peak_gib": most / GIB,
             "bundle_mb": sum(path.stat().st_size for path in bundle.iterdir()) / 1e6,
             "query_ms": 1e3 * statistics.median(times),
         }
