@@ -37,7 +37,7 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("lds", "kronfluence_peer.py lds --work {work}/peer", 150),
-    Benchmark("distilled", "distilled.py --work {work}/peer", 240),
+    Benchmark("distilled", "distilled.py --presets mnist-cnn,cifar10-cnn --work {work}/peer", 240),
     Benchmark("fit", "kronfluence_peer.py fit --work {work}/peer", 12),
     Benchmark("query", "kronfluence_peer.py query --work {work}/peer", 15),
     Benchmark("interval_coverage", "interval_coverage.py --work {work}", 10),
@@ -83,7 +83,11 @@ class Run:
         if benchmark.name in self.finished:
             return True
         begin, log = time.monotonic(), self.work / f"{benchmark.name}.log"
-        line = [sys.executable, *benchmark.line.format_map(self._places(benchmark)).split()]
+        try:
+            line = [sys.executable, *benchmark.line.format_map(self._places(benchmark)).split()]
+        except (SystemExit, subprocess.CalledProcessError) as error:
+            print(f"{benchmark.name}: what it needs was not made: {error}", flush=True)
+            return False
         print(f"{benchmark.name}: about {benchmark.minutes} min, log in {log}", flush=True)
         with log.open("w") as file:
             failed = subprocess.run(line, cwd=HERE, stdout=file, stderr=subprocess.STDOUT).returncode
