@@ -27,7 +27,7 @@ from torch import Tensor
 
 from proponent.attribution.agreement import linear_datamodeling, top_overlap
 from proponent.attribution.embedding.joint import joint_basis
-from proponent.attribution.embedding.whitening import Whitening, make_whitening, whiten
+from proponent.attribution.embedding.whitening import Whitening, whiten
 from proponent.attribution.gradients.layers import find_layers
 from proponent.audit.datamodel import AUDIT, GroundTruth, ground_truth
 from proponent.audit.tuning import SECOND_DAMPINGS
@@ -35,6 +35,7 @@ from proponent.classifier import Classifier, load_classifier
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.compression import narrow
 from proponent.rebuild.context import RebuildContext
+from proponent.rebuild.directions import stored_whitening
 from proponent.rebuild.ekfac import fit_factors
 from proponent.rebuild.progress import StageProgress
 from proponent.rebuild.rows_stage import scaled_gradients
@@ -136,8 +137,7 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             curvature = spec.curvature.model_copy(update={"subspace_size": size})
             sized = replace(classifier, spec=spec.model_copy(update={"curvature": curvature}))
             here = replace(context, classifier=sized, workspace=Workspace(Path(work) / str(number), "k"))
-            whitening = make_whitening(factors, damping, relative=True, device=classifier.device)
-            subspaces = narrow(here, factors, damping)
+            subspaces, whitening = narrow(here, factors, damping), stored_whitening(here)
             whitened = {name: value.dense() for name, value in whiten(whitening, asked)}
             found = run(here, whitening, subspaces, whitened)
             query_z, truth_z = (
