@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 from truth import Truth, open_truth
+from typing_extensions import override
 
 from proponent.attribution.inputs import Example, Inputs
 from proponent.classifier import Classifier
@@ -23,7 +24,7 @@ from proponent.datasets import adult, cifar10, mnist, sst2
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.distillation.pseudo_queries import InputsOnly, PseudoQueries
-from proponent.rebuild.distillation.teacher_rows import ask as ask_model
+from proponent.rebuild.distillation.query_stage import ask as ask_model
 from proponent.rebuild.distillation.teacher_rows import norms_of, remove_workspace, teacher_rows
 from proponent.rebuild.distillation.teachers import Teaching, trained_teachers
 from proponent.rebuild.ekfac import rebuild_ekfac
@@ -39,6 +40,8 @@ OTHERS, COPY = 4000, 0.2
 """Images of the JPEG copy that are looked at, and how near to one trained on (root mean square of thumbnails, of
 which copies have less than 0.1 and others more than 0.3) none may be."""
 SCORED, MIXED, GIVEN = "scored", "mixed", "given"
+QUESTIONS = "questions"
+"""Names the stages of what a model is asked about."""
 
 
 @dataclass(frozen=True)
@@ -107,20 +110,19 @@ class Asked:
     sizes: dict[str, int]
 
 
-class Questions:
-    """Inputs as models are asked about them."""
+class Questions(PseudoQueries):
+    """Inputs that are there already, as models are asked about pseudo-queries."""
 
     def __init__(self, inputs: Sequence[Example], data: TrainingSet) -> None:
         self._inputs, self._data = inputs, data
+        self.unlabelled, self.seed = None, 0
 
     def __len__(self) -> int:
         return len(self._inputs)
 
-    def blocks(self, size: int) -> Iterator[tuple[slice, Inputs]]:
-        """As ``PseudoQueries.blocks``."""
-        for start in range(0, len(self), size):
-            place = slice(start, min(start + size, len(self)))
-            yield place, self._data.together(self._inputs[place])
+    @override
+    def inputs(self, numbers: Sequence[int]) -> Inputs:
+        return self._data.together([self._inputs[number] for number in numbers])
 
 
 def asked_about(sets: Sequence[Set], preset: str, options: argparse.Namespace) -> Asked:
@@ -130,7 +132,7 @@ def asked_about(sets: Sequence[Set], preset: str, options: argparse.Namespace) -
     given = PseudoQueries(truth.data, others, min(options.given, len(others)), seed=4)
     sizes = {SCORED: len(truth.queries), MIXED: len(mixed), GIVEN: len(given)}
     scored = truth.held_out.batch(truth.queries)
-    asked = [example for part in (mixed, given) for _, block in part.blocks(1024) for example in block]
+    asked = [example for part in (mixed, given) for example in part.inputs(range(len(part)))]
     origins = torch.cat([torch.full((len(truth.queries),), -1), mixed.origins, given.origins])
     labels = torch.stack([torch.cat([scored.labels.cpu(), _predicted(each, asked)]) for each in sets])
     inputs = [*scored.inputs.cpu(), *asked]
@@ -140,9 +142,10 @@ def asked_about(sets: Sequence[Set], preset: str, options: argparse.Namespace) -
 
 
 def _predicted(some: Set, inputs: Sequence[Example]) -> Tensor:
-    blocks = Questions(inputs, some.truth.data).blocks(1024)
+    queries, numbers = Questions(inputs, some.truth.data), range(len(inputs))
+    blocks = (queries.inputs(numbers[start : start + 1024]) for start in numbers[::1024])
     with torch.no_grad():
-        return torch.cat([some.of.model(block.to(some.of.device)).argmax(dim=1).cpu() for _, block in blocks])
+        return torch.cat([some.of.model(block.to(some.of.device)).argmax(dim=1).cpu() for block in blocks])
 
 
 def _context(some: Set, directory: Path, key: str) -> RebuildContext:
@@ -162,8 +165,8 @@ def ask(sets: Sequence[Set], asked: Asked, preset: str, options: argparse.Namesp
     teachers = trained_teachers(spec, some.truth.data, teaching, context.progress)
     for each in teachers:
         if not context.workspace.has(each.file.stem):
-            queries: Any = Questions([asked.inputs[place] for place in asked.places.tolist()], some.truth.data)
-            context.workspace.save(each.file.stem, teacher_rows(context, each, queries, asked.labels))
+            queries = Questions([asked.inputs[place] for place in asked.places.tolist()], some.truth.data)
+            context.workspace.save(each.file.stem, teacher_rows(context, each, queries, QUESTIONS, asked.labels))
             remove_workspace(context, each.number)
             print(f"  asked {each.file.stem}", flush=True)
     for served, pairs in zip(sets, asked.pairs, strict=True):
@@ -175,9 +178,8 @@ def ask(sets: Sequence[Set], asked: Asked, preset: str, options: argparse.Namesp
 def _served(some: Set, asked: Asked, pairs: Tensor, directory: Path, key: str) -> Model:
     context = _context(some, directory, key)
     if not context.workspace.has("answers"):
-        embedding, _, shards = rebuild_ekfac(context)
-        queries: Any = Questions(asked.inputs, some.truth.data)
-        said = ask_model(context, embedding, queries, asked.labels[pairs])
+        _, _, shards = rebuild_ekfac(context)
+        said = ask_model(context, Questions(asked.inputs, some.truth.data), QUESTIONS, asked.labels[pairs])
         rows = norms_of(concatenated([context.workspace.load(name) for name in shards]))
         context.workspace.save("answers", {"queries": said["phi"], "scales": said["scales"], **rows})
     return Model(context.workspace.load("answers"), torch.arange(len(pairs)))
