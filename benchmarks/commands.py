@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from proponent.index.store import CURRENT, Store
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -51,6 +53,15 @@ def trained(preset: str, work: Path, *options: object) -> Path:
     if not (directory / "explain.yaml").exists():
         proponent("train", preset, "--out", directory, *options)
     return directory
+
+
+def rebuilt(preset: str, work: Path) -> Path:
+    """The bundle of a preset's model, rebuilt unless there is one already."""
+    directory = trained(preset, work)
+    store = Store(directory / "store")
+    if not (store.directory(preset) / CURRENT).exists():
+        proponent("rebuild", directory, "--store", store.root, "--quiet")
+    return store.current(preset)
 
 
 def write(out: Path, figures: Mapping[str, Any], threads: int = 1) -> None:

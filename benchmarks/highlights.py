@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from commands import RESULTS, proponent, trained, write
+from commands import RESULTS, rebuilt, write
 from scipy import stats
 from torch import Tensor, nn
 
@@ -32,7 +32,6 @@ from proponent.classifier import call_factory
 from proponent.explainer import Explainer
 from proponent.explainer.highlights import Side, weigh
 from proponent.explainer.query import QueryEmbedder
-from proponent.index.store import Store
 from proponent.options import ExplainOptions, Measure
 from proponent.raw_inputs import model_input
 from proponent.results import Explanation
@@ -259,14 +258,6 @@ def summary(rows: Sequence[tuple[int, float, float, float]]) -> dict[str, Any]:
     }
 
 
-def opened(preset: str, work: Path) -> Explainer:
-    directory = trained(preset, work)
-    store = Store(directory / "store")
-    if preset not in store.models():
-        proponent("rebuild", directory, "--store", store.root, "--quiet")
-    return Explainer.load(store.current(preset))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="directory that is kept between runs")
@@ -274,7 +265,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "highlights.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    subjects = {preset: Subject(opened(preset, options.work)) for preset in PRESETS}
+    subjects = {preset: Subject(Explainer.load(rebuilt(preset, options.work))) for preset in PRESETS}
     found = {preset: measured(subject, options.sentences) for preset, subject in subjects.items()}
     write(options.out, {"sentences": options.sentences, "models": found})
 

@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from commands import RESULTS, proponent, trained, write
+from commands import RESULTS, rebuilt, write
 from torch import Tensor
 from torch.nn import functional
 
 from proponent.attribution.agreement import top_overlap
 from proponent.index.bundle import ROWS, SCALES, read_manifest
 from proponent.index.rows import InfluenceIndex
-from proponent.index.store import Store
 
 PRESETS = ("mnist-cnn", "cifar10-resnet20")
 QUERIES, TOP, NOISE = 150, 10, 0.3
@@ -128,15 +127,6 @@ def measure(bundle: Path) -> list[dict[str, Any]]:
     return table
 
 
-def built(preset: str, work: Path) -> Path:
-    """The bundle of a preset."""
-    directory = trained(preset, work)
-    store = Store(directory / "store")
-    if preset not in store.models():
-        proponent("rebuild", directory, "--store", directory / "store", "--quiet")
-    return store.current(preset)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", type=Path, nargs="*")
@@ -145,7 +135,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.work is None and not options.bundles:
         parser.error("name a directory (--work) or bundles")
-    bundles = options.bundles or [built(preset, options.work) for preset in PRESETS]
+    bundles = options.bundles or [rebuilt(preset, options.work) for preset in PRESETS]
     found = [row for bundle in bundles for row in measure(bundle)]
     for row in found:
         print(row)
