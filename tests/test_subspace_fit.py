@@ -310,3 +310,25 @@ def test_joint_basis_takes_rows_without_direction_and_fewer_rows_than_k() -> Non
     assert basis.shape == (50, 4)
     torch.testing.assert_close(basis.T @ basis, torch.eye(4), rtol=0, atol=1e-5)
     torch.testing.assert_close((rows @ basis).norm(dim=1), rows.norm(dim=1))
+
+
+@pytest.mark.parametrize("distinct", [1, 3, 15])
+def test_joint_basis_keeps_all_of_fewer_directions_than_it_has(distinct: int) -> None:
+    """Of many equal rows, or where few have a gradient: what rounding leaves of nothing takes no direction away."""
+    generator = torch.Generator().manual_seed(7)
+    rows = torch.randn(distinct, 200, generator=generator)[torch.arange(300) % distinct]
+    scales = torch.rand(300, generator=generator, dtype=torch.float64) + 0.01
+    basis = joint_basis(rows, rows.double().norm(dim=1), scales, 60, seed=0)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(60), rtol=0, atol=1e-5)
+    torch.testing.assert_close((rows @ basis).norm(dim=1), rows.norm(dim=1))
+
+
+def test_a_row_below_single_precision_takes_no_part() -> None:
+    """Its norm is the product of two small numbers in float64, and its numbers are zero."""
+    rows = torch.randn(6, 20, generator=torch.Generator().manual_seed(3))
+    rows[2] = 0
+    norms = rows.double().norm(dim=1)
+    ones = torch.ones(6, dtype=torch.float64)
+    expected = joint_basis(rows, norms, ones, 4, seed=0)
+    norms[2] = 1e-60
+    assert torch.equal(joint_basis(rows, norms, ones, 4, seed=0), expected)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from proponent.attribution.division import positive_or_one
+from proponent.attribution.division import positive_or_one, reciprocals
 from proponent.attribution.embedding.base import EmbeddedRows
 from proponent.attribution.embedding.subspace import LayerSubspace
 
@@ -86,7 +86,7 @@ def mixtures_of(products: Tensor, norms: Tensor, scales: Tensor, size: int, seed
     first, shares = _orthonormal_mixtures(mixed, products)
     products -= shares @ shares.mT
     # No factors span orders of magnitude here: single precision is enough.
-    second = leading_eigenvectors(products.float(), size - raw_size, generator).double()
+    second = leading_eigenvectors(products.float(), size - first.shape[1], generator).double()
     mixtures = torch.cat([first, second - first @ (shares.mT @ second)], dim=1)
     mixtures /= mixtures.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
     return F.pad(mixtures, (0, size - mixtures.shape[1])).float()
@@ -101,7 +101,9 @@ def _orthonormal_mixtures(mixtures: Tensor, products: Tensor) -> tuple[Tensor, T
     """
     image = products @ mixtures
     sizes = (mixtures * image).sum(dim=0)
-    scale = torch.where(sizes > 0, sizes, torch.inf).rsqrt()
+    # First: combined with what rounding left of nothing, scaled up, the others would be lost in single precision.
+    there = sizes > LEAST_VALUE * mixtures.square().sum(dim=0)
+    mixtures, image, scale = mixtures[:, there], image[:, there], sizes[there].rsqrt()
     values, vectors = torch.linalg.eigh(scale[:, None] * (mixtures.mT @ image) * scale)
     some = values > LEAST_VALUE
     combined = scale[:, None] * vectors[:, some] * values[some].rsqrt()
@@ -109,8 +111,8 @@ def _orthonormal_mixtures(mixtures: Tensor, products: Tensor) -> tuple[Tensor, T
 
 
 def unit_rows(projected: Tensor, norms: Tensor) -> Tensor:
-    """Rows z [n, D] divided by ||w|| [n], [n, D] float32; zero where that is."""
-    return projected * torch.where(norms > 0, 1 / positive_or_one(norms), 0.0).float()[:, None]
+    """Rows z [n, D] divided by ||w|| [n], [n, D] float32; zero where single precision does not hold that."""
+    return projected * reciprocals(norms)[:, None]
 
 
 def products_of(rows: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from proponent.attribution.curvature.rotation import RotatedGradients
+from proponent.attribution.division import reciprocals
 from proponent.attribution.embedding.subspace import LayerSubspace
 from proponent.attribution.embedding.whitening import LayerWhitening, Whitening
 from proponent.attribution.uniforms import example_signs
@@ -54,7 +55,7 @@ class MomentAccumulator:
                 energy[some] += value.energy()
                 parts.append((value.mix_inputs(over_inputs[some]), value.mix_outputs(over_outputs[some])))
             mixtures[name] = [torch.cat(side) for side in zip(*parts, strict=True)]
-        scale = torch.where(energy > 0, energy.rsqrt(), torch.zeros_like(energy)).float()
+        scale = reciprocals(energy.sqrt())
         for name, (rows, columns) in mixtures.items():
             self.rows[name] += _second_moment(rows * scale[:, None, None])
             self.columns[name] += _second_moment(columns * scale[:, None, None])
