@@ -40,6 +40,21 @@ def test_some_tensors_are_those_of_the_whole_stage(names: set[str]) -> None:
         assert value.dtype == STAGE[name].dtype and torch.equal(value, STAGE[name])
 
 
+@pytest.mark.parametrize("length", [0, 5, 100, -10])
+@pytest.mark.parametrize("names", [None, ["is_kept"]], ids=["whole", "in part"])
+def test_a_file_that_was_cut_short_is_named(tmp_path: Path, names: list[str] | None, length: int) -> None:
+    """And once it is deleted, the stage is not there: it is computed again."""
+    for place in (tmp_path.as_uri(), str(tmp_path)):
+        files, path = open_files(place), tmp_path / f"rows-00000{SUFFIX}"
+        files.save("rows-00000", STAGE)
+        path.write_bytes(path.read_bytes()[:length])
+        with pytest.raises(StorageError, match=rf"{path} is damaged: delete it") as caught:
+            files.load("rows-00000", names)
+        assert caught.value.message.startswith(("file:///", str(path)))
+        files.delete("rows-00000")
+        assert not files.has("rows-00000")
+
+
 def test_little_is_read_of_a_stage_that_is_wanted_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each layer's worker takes its own share of all parts of a sum."""
     files, read = open_files("memory://parts"), list[int]()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 import fsspec
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, load_file, save
 from torch import Tensor
 from typing_extensions import override
@@ -70,10 +70,12 @@ class LocalFiles(StageFiles):
 
     @override
     def load(self, stage: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
-        if names is None:
-            return load_file(self._path(stage))
-        with safe_open(self._path(stage), framework="pt") as stored:
-            return {name: stored.get_tensor(name) for name in names}
+        path = self._path(stage)
+        with _undamaged(path):
+            if names is None:
+                return load_file(path)
+            with safe_open(path, framework="pt") as stored:
+                return {name: stored.get_tensor(name) for name in names}
 
     @override
     def save(self, stage: str, tensors: Mapping[str, Tensor]) -> None:
@@ -118,6 +120,8 @@ class RemoteFiles(StageFiles):
     def _reached(self) -> Iterator[None]:
         try:
             yield
+        except StorageError:  # says so already
+            raise
         except Exception as error:  # file systems raise what their libraries do
             raise StorageError(f"cannot use {self._url}: {type(error).__name__}: {error}", field="shards") from error
 
@@ -138,13 +142,16 @@ class RemoteFiles(StageFiles):
         path = self._path(stage)
         with self._reached():
             content = self._system.cat_file(path) if names is None else self._part(path, names)
-        return load(content)
+        with _undamaged(self._system.unstrip_protocol(path)):
+            return load(content)
 
     def _part(self, path: str, names: Collection[str]) -> bytes:
         """A safetensors file of some tensors of one, of which only these bytes and the header are read."""
         size = int.from_bytes(self._system.cat_file(path, start=0, end=_LENGTH), "little")
         first = _LENGTH + size
-        held = json.loads(self._system.cat_file(path, start=_LENGTH, end=first))
+        found = self._system.cat_file(path, start=_LENGTH, end=first)
+        with _undamaged(self._system.unstrip_protocol(path)):
+            held = json.loads(found)
         header, content = {}, b""
         for name in sorted(names, key=lambda name: held[name]["data_offsets"]):
             begin, end = held[name]["data_offsets"]
@@ -175,6 +182,17 @@ class RemoteFiles(StageFiles):
 
     def _path(self, stage: str) -> str:
         return f"{self._root}/{stage}{SUFFIX}"
+
+
+@contextmanager
+def _undamaged(path: Path | str) -> Iterator[None]:
+    """Says which file it is that cannot be understood."""
+    try:
+        yield
+    except (SafetensorError, ValueError) as error:
+        raise StorageError(
+            f"{path} is damaged: delete it, and what it held is computed again ({error})", field="shards"
+        ) from error
 
 
 def is_url(location: str) -> bool:
