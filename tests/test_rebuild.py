@@ -258,6 +258,37 @@ def test_a_layer_whose_weights_are_used_elsewhere_is_left_out_and_named(tmp_path
     assert NoticeCode.LAYERS_UNCOVERED in [notice.code for notice in answer.notices]
 
 
+STEEP = """
+from torch import nn
+
+class Steep(nn.Sequential):
+    def forward(self, x):
+        outputs = super().forward(x)
+        here = x.flatten(1).amin(dim=1) == x.flatten(1).amax(dim=1)
+        found = outputs.clone()
+        found[here] = found[here] + (found[here] - found[here].detach()).abs().sqrt()
+        return found
+
+def steep():
+    return Steep(nn.Flatten(), nn.Linear(36, 3))
+"""
+"""Finite outputs, but for a picture of one colour the slope of a root at zero."""
+
+
+def test_an_example_whose_gradient_is_not_finite_is_named(tmp_path: Path) -> None:
+    """Also one that the factors are not fitted to."""
+    path = tiny.project(tmp_path, curvature={"kind": "ekfac", "fit_examples": 10})
+    (tmp_path / "steep.py").write_text(STEEP)
+    classifier = load_classifier(load_spec(path))
+    place = max(set(range(40)).difference(TrainingSet.open(classifier, classifier.spec.dataset).sample(10, 0)))
+    stored = load_file(tmp_path / "data.safetensors")
+    stored["pixels"][place] = 200
+    save_file(stored, tmp_path / "data.safetensors")
+    tiny.change(path, model={"factory": "steep:steep"}, expected_accuracy=0.5)
+    with pytest.raises(CurvatureError, match=f"the gradient of example 'toy/{place}' is NaN or infinite"):
+        build(path)
+
+
 # Resuming ---------------------------------------------------------------------------------------------------
 
 

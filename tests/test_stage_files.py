@@ -29,6 +29,17 @@ STAGE = {
 }
 
 
+@pytest.mark.parametrize("names", [None, list(STAGE)], ids=["whole", "in part"])
+def test_tensors_begin_where_torch_would_put_them_wherever_they_are_read_from(
+    tmp_path: Path, names: list[str] | None
+) -> None:
+    for place in ("memory://lines", tmp_path.as_uri(), str(tmp_path)):
+        files = open_files(place)
+        files.save("rows-00000", STAGE)
+        found = files.load("rows-00000", names)
+        assert {name: value.data_ptr() % 64 for name, value in found.items()} == dict.fromkeys(STAGE, 0)
+
+
 @given(names=st.sets(st.sampled_from(sorted(STAGE))))
 def test_some_tensors_are_those_of_the_whole_stage(names: set[str]) -> None:
     files = open_files("memory://stages")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from proponent.attribution.embedding.subspace import LayerSubspace, SubspaceEmbedding
 from proponent.attribution.embedding.whitening import LayerWhitening, Whitening
+from proponent.errors import CurvatureError
 from proponent.rebuild.block_gradients import labelled
 from proponent.rebuild.context import RebuildContext
 from proponent.rebuild.stationarity import GRADIENT, NORMS, folded
@@ -38,9 +39,16 @@ def stored_subspaces(context: RebuildContext) -> dict[str, LayerSubspace]:
 def directions_of(
     context: RebuildContext, whitening: Whitening, subspaces: Mapping[str, LayerSubspace], positions: Sequence[int]
 ) -> Directions:
-    """Directions of some examples, and the sum of their gradients."""
+    """Directions of some examples, and the sum of their gradients.
+
+    Raises:
+        CurvatureError: The gradient of one is NaN or infinite.
+    """
     sums = {name: torch.zeros_like(layer.root, dtype=torch.float64) for name, layer in whitening.items()}
     rows = context.of_each(positions, lambda batch: _of_batch(context, whitening, subspaces, batch, sums))
+    for place in (~rows["energy"].isfinite()).nonzero().flatten().tolist():
+        name = context.data.example_id(positions[place])
+        raise CurvatureError(f"the gradient of example {name!r} is NaN or infinite", field="loss")
     return {**rows, GRADIENT: folded(context, sums.values())}
 
 

@@ -30,6 +30,8 @@ from proponent.index.tensor_file import apart, save_tensors
 SUFFIX = ".safetensors"
 _LENGTH = 8
 """Bytes that tell the length of a safetensors file's header."""
+_LINE = 64
+"""Bytes of a cache line, where torch's own tensors begin."""
 
 
 class StageFiles(Protocol):
@@ -73,9 +75,9 @@ class LocalFiles(StageFiles):
         path = self._path(stage)
         with _undamaged(path):
             if names is None:
-                return load_file(path)
+                return _aligned(load_file(path))
             with safe_open(path, framework="pt") as stored:
-                return {name: stored.get_tensor(name) for name in names}
+                return _aligned({name: stored.get_tensor(name) for name in names})
 
     @override
     def save(self, stage: str, tensors: Mapping[str, Tensor]) -> None:
@@ -143,7 +145,7 @@ class RemoteFiles(StageFiles):
         with self._reached():
             content = self._system.cat_file(path) if names is None else self._part(path, names)
         with _undamaged(self._system.unstrip_protocol(path)):
-            return load(content)
+            return _aligned(load(content))
 
     def _part(self, path: str, names: Collection[str]) -> bytes:
         """A safetensors file of some tensors of one, of which only these bytes and the header are read."""
@@ -193,6 +195,14 @@ def _undamaged(path: Path | str) -> Iterator[None]:
         raise StorageError(
             f"{path} is damaged: delete it, and what it held is computed again ({error})", field="shards"
         ) from error
+
+
+def _aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of those that begin within a cache line.
+
+    Products round by where their operands begin, which would depend on where a file was read from.
+    """
+    return {name: value.clone() if value.data_ptr() % _LINE else value for name, value in tensors.items()}
 
 
 def is_url(location: str) -> bool:
