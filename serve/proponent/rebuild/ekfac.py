@@ -60,7 +60,7 @@ def stored_embedding(context: RebuildContext) -> SubspaceEmbedding:
 def _embedding(
     context: RebuildContext, subspaces: Mapping[str, LayerSubspace], basis: Tensor, stage: SecondStage
 ) -> SubspaceEmbedding:
-    joint = (basis.double() @ stage.root).float()
+    joint = basis @ stage.root.to(basis)  # the basis is rounded to single precision itself
     return SubspaceEmbedding(context.layers, subspaces, joint, context.settings.kind)
 
 

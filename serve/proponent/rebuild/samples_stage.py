@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from proponent.errors import ProponentError, SpecError
 from proponent.explainer import Explainer
 from proponent.index import bundle as files
 from proponent.index.bundle import Manifest
-from proponent.index.catalog import Catalog
+from proponent.index.catalog import Catalog, CatalogEntry
 from proponent.index.faults import fault_point
 from proponent.index.samples import DEPTH, Sample, SampleLists, StoredInfluence, write_samples
 from proponent.options import ExplainOptions, Measure, Side
@@ -216,13 +216,15 @@ def _entries(
 ) -> Iterator[tuple[Sample, SampleLists]]:
     for name, places in chunks.items():
         stored = context.workspace.load(name)
+        entries = catalog.by_rows(stored["rows"][stored["rows"] >= 0].unique().tolist())
         for n, place in enumerate(places):
-            lists = _stored_lists(catalog, stored["rows"][n].tolist(), stored["scores"][n].tolist())
+            lists = _stored_lists(entries, stored["rows"][n].tolist(), stored["scores"][n].tolist())
             yield _sample(context, samples, place, int(stored["predictions"][n])), lists
 
 
-def _stored_lists(catalog: Catalog, rows: list[list[int]], scores: list[list[float]]) -> SampleLists:
-    entries = catalog.by_rows([row for listed in rows for row in listed if row >= 0])
+def _stored_lists(
+    entries: Mapping[int, CatalogEntry], rows: list[list[int]], scores: list[list[float]]
+) -> SampleLists:
     lists: dict[Measure, dict[Side, Sequence[StoredInfluence]]] = {measure: {} for measure in Measure}
     for (measure, side), listed, scored in zip(_ENDS, rows, scores, strict=True):
         lists[measure][side] = [
