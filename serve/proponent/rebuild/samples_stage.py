@@ -216,7 +216,7 @@ def _entries(
 ) -> Iterator[tuple[Sample, SampleLists]]:
     for name, places in chunks.items():
         stored = context.workspace.load(name)
-        entries = catalog.by_rows(stored["rows"][stored["rows"] >= 0].unique().tolist())
+        entries = catalog.by_rows([row for row in stored["rows"].flatten().tolist() if row >= 0])
         for n, place in enumerate(places):
             lists = _stored_lists(entries, stored["rows"][n].tolist(), stored["scores"][n].tolist())
             yield _sample(context, samples, place, int(stored["predictions"][n])), lists
