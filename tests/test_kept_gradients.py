@@ -22,7 +22,7 @@ from proponent.attribution.gradients.layers import Layers, find_layers
 from proponent.attribution.gradients.scaling import ScaledGradient
 from proponent.index.bundle import read_manifest
 from proponent.index.store import Store
-from proponent.rebuild import batching, compression, joint_sample, kept_gradients
+from proponent.rebuild import batching, compression, joint_sample, joint_stage, kept_gradients
 from proponent.rebuild.batching import Batching
 from proponent.rebuild.kept_gradients import KeptGradients, Labelled, bytes_of
 from proponent.rebuild.pipeline import RebuildOptions, rebuild
@@ -87,8 +87,8 @@ def test_rows_are_those_of_their_examples_in_whatever_order_they_were_computed(
     monkeypatch.setattr(joint_sample, "MOMENT_EXAMPLES", CHUNK)
     path = tiny.project(tmp_path, **SPARED["ekfac"][0])
     found = Rows.of(build(path, tmp_path / "in order of the passes"))
-    monkeypatch.setattr(joint_sample, "row_order", lambda context: range(len(context.data)))
-    monkeypatch.setattr(compression, "row_order", lambda context: range(len(context.data)))
+    for module in (joint_sample, joint_stage, compression):
+        monkeypatch.setattr(module, "row_order", lambda context: range(len(context.data)))
     expected = Rows.of(build(path, tmp_path / "in order of the data set"))
     size = expected.norms[:, None] * expected.norms
     torch.testing.assert_close(

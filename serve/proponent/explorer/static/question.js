@@ -60,12 +60,7 @@ const inputOf = ({ sample, image, upload, text, record }) => [sample, image, upl
 /** @param {Question} question @returns {string} Names the input and the label that is explained. */
 export const questionKey = (question) => JSON.stringify([...inputOf(question), question.target, question.against]);
 
-/**
- * The body of one Explain call that asks for both: the three measures, and DIVINE.
- * @param {object} input The input's own field.
- * @param {Question} question
- * @param {string} view
- */
+/** One Explain call, of the three measures and DIVINE. @param {object} input @param {Question} question @param {string} view */
 export function explainBody(input, question, view) {
   const filter = { allow_class_ids: question.allow, deny_class_ids: question.deny };
   const strength = question.loss === null ? { gamma: question.gamma } : { max_influence_loss: question.loss };

@@ -32,17 +32,17 @@ export function useRequest(key, run) {
   useEffect(() => {
     if (asked === null) return undefined;
     const aborting = new AbortController();
-    // Not all that is asked for ends when it is given up: a part of the page arrives all the same.
-    const isGivenUp = () => aborting.signal.aborted;
     let timer;
+    // A part of the page arrives even where it was given up.
+    const show = (data, error = null, retryAt = null) =>
+      aborting.signal.aborted || setState({ key: asked, data, error, retryAt });
     const fail = (error) => {
-      if (isGivenUp()) return;
-      const wait = retryDelay(error, (failures.current += 1));
-      if (wait !== null) timer = setTimeout(() => setAttempt((n) => n + 1), wait * 1000);
-      setState({ key: asked, data: null, error, retryAt: wait === null ? null : Date.now() + wait * 1000 });
+      if (aborting.signal.aborted) return;
+      const wait = 1000 * retryDelay(error, (failures.current += 1));
+      if (wait) timer = setTimeout(() => setAttempt((n) => n + 1), wait);
+      show(null, error, wait ? Date.now() + wait : null);
     };
-    const answer = (data) => isGivenUp() || setState({ key: asked, data, error: null, retryAt: null });
-    run(aborting.signal).then(answer, fail);
+    run(aborting.signal).then((data) => show(data), fail);
     return () => {
       aborting.abort();
       clearTimeout(timer);
@@ -59,8 +59,7 @@ export function useRequest(key, run) {
 }
 
 /**
- * Seconds until a call is tried again: what the service asks for, longer after each failure; null where only a
- * person can help.
+ * Seconds until a call is tried again, more after each failure; null where only a person can help.
  * @param {{kind: string, retryAfter: number|null}} error
  * @param {number} failures How often the same call has failed, from 1.
  */
