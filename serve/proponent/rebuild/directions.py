@@ -46,8 +46,9 @@ def directions_of(
     """
     sums = {name: torch.zeros_like(layer.root, dtype=torch.float64) for name, layer in whitening.items()}
     rows = context.of_each(positions, lambda batch: _of_batch(context, whitening, subspaces, batch, sums))
-    for place in (~rows["energy"].isfinite()).nonzero().flatten().tolist():
-        name = context.data.example_id(positions[place])
+    unusable = (~rows["energy"].isfinite()).nonzero()
+    if len(unusable):
+        name = context.data.example_id(positions[int(unusable[0])])
         raise CurvatureError(f"the gradient of example {name!r} is NaN or infinite", field="loss")
     return {**rows, GRADIENT: folded(context, sums.values())}
 

@@ -40,10 +40,9 @@ class JointSample:
     positions: tuple[int, ...]
     width: int
 
-    @property
-    def named(self) -> str:
-        """By its size, which follows from the memory: a killed rebuild that goes on with another mixes no two."""
-        return f"{len(self.positions)}"
+    def stage(self, name: str) -> str:
+        """Of what is computed of it: with its size, so that a rebuild that goes on with other memory mixes no two."""
+        return f"{name}-{len(self.positions)}"
 
     def unit_rows(self, context: RebuildContext, pieces: Sequence[str]) -> Tensor:
         """Some pieces of the rows, divided by the norms of whole rows, on the model's device."""
@@ -141,11 +140,11 @@ class ColumnsTask(Task):
 def fit_basis(context: RebuildContext) -> dict[str, Tensor]:
     """V, [D, K], of a sample, whose directions stay until the rows are projected."""
     sample = _sampled(context)
-    mixtures = f"{MIXTURES}-{sample.named}"
+    mixtures = sample.stage(MIXTURES)
     if not context.workspace.has(mixtures):
         context.workspace.save(mixtures, {MIXTURES: _mixtures(context, sample)})
     pieces = range(len(piece_names(sample.width)))
-    names = context.map(COLUMNS, ColumnsTask(sample, mixtures), chunked(f"{COLUMNS}-{sample.named}", pieces, 1))
+    names = context.map(COLUMNS, ColumnsTask(sample, mixtures), chunked(sample.stage(COLUMNS), pieces, 1))
     with context.progress.step("joint basis"):
         columns = torch.cat([context.workspace.load_some(name, [COLUMNS])[COLUMNS] for name in names])
         products = context.total(names, [PRODUCTS])[PRODUCTS]
@@ -171,7 +170,7 @@ def _mixtures(context: RebuildContext, sample: JointSample) -> Tensor:
     """Of the sample's unit rows, [n, K]."""
     count, load = len(sample.positions), context.workspace.load
     # The last block takes longest, so that it begins first.
-    last_first = reversed(chunked(f"{PRODUCTS}-{sample.named}", range(blocks_of(count)), 1).items())
+    last_first = reversed(chunked(sample.stage(PRODUCTS), range(blocks_of(count)), 1).items())
     names = sorted(context.map(PRODUCTS, ProductsTask(sample), dict(last_first)))
     with context.progress.step("mixtures"):
         norms, scales = sample.column(context, "energy").sqrt(), sample.column(context, "scale")
