@@ -47,6 +47,7 @@ def test_the_basis_in_pieces_has_the_singular_vectors_of_whole_rows(
 ) -> None:
     monkeypatch.setattr("proponent.rebuild.batching.CHUNK", 8)
     monkeypatch.setattr("proponent.attribution.embedding.joint.BLOCK", 8)
+    monkeypatch.setattr("proponent.rebuild.joint_sample.MOMENT_EXAMPLES", 16)  # which come first, and not in order
     monkeypatch.setattr("proponent.rebuild.joint_stage.PIECES", 5)
     monkeypatch.setattr("proponent.rebuild.joint_stage.sample_size", lambda *_: count)
     path = tiny.project(tmp_path / "project", model="grouped", curvature={"kind": "ekfac", "embedding_size": SIZE})
