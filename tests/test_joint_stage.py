@@ -54,6 +54,8 @@ def test_the_basis_in_pieces_has_the_singular_vectors_of_whole_rows(
     context = opened(path, tmp_path / "work")
     with context.progress:
         found, _ = compress(context, fit_factors(context), 10.0)
+    left = {path.stem.split("-")[0] for path in (tmp_path / "work").glob("*.safetensors")}
+    assert left.isdisjoint({"sample", "whole", "products", "mixtures", "columns"}) and "basis" in left
     positions = sorted(context.data.sample(count, context.settings.seed + 2)) if count < 40 else range(40)
     whole = directions_of(context, stored_whitening(context), stored_subspaces(context), positions)
     norms = whole["energy"].sqrt()

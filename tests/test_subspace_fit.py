@@ -303,6 +303,19 @@ def test_joint_basis_keeps_what_singular_vectors_keep() -> None:
         assert kept == pytest.approx(most, rel=2e-3)
 
 
+def test_places_that_raw_rows_do_not_need_go_to_unit_rows() -> None:
+    generator = torch.Generator().manual_seed(5)
+    decay = 0.97 ** torch.arange(200, dtype=torch.float64)
+    unit = torch.nn.functional.normalize(torch.randn(80, 200, generator=generator).double() * decay, dim=1)
+    scales = torch.zeros(80, dtype=torch.float64)
+    scales[[7, 50]] = 1.0
+    found = joint_basis(unit.float(), torch.ones(80, dtype=torch.float64), scales, 30, seed=0).double()
+    raw = torch.linalg.qr(unit[[7, 50]].T)[0]
+    left = torch.linalg.svdvals(unit - unit @ raw @ raw.T)[: 30 - 2]
+    best = float((unit @ raw).square().sum() + left.square().sum())
+    assert float((unit @ found).square().sum()) == pytest.approx(best, rel=1e-4)
+
+
 def test_joint_basis_takes_rows_without_direction_and_fewer_rows_than_k() -> None:
     rows = torch.randn(4, 50, generator=torch.Generator().manual_seed(2))
     rows[1] = 0
